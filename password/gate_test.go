@@ -1,0 +1,376 @@
+package password
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const unit = 64 * 1024 // bytes, one hash of Memory 64
+
+// A workshop has a Hasher whose work lasts until it is told to end. It is for one
+// synctest bubble, where synctest.Wait shows who works and who waits.
+type workshop struct {
+	t      *testing.T
+	hasher *Hasher
+	end    chan struct{}
+
+	mu     sync.Mutex
+	inside []string // the passwords, in the order of their beginnings
+}
+
+func newWorkshop(t *testing.T, budget int64, queue int) *workshop {
+	w := &workshop{t: t, end: make(chan struct{})}
+	w.hasher = &Hasher{Memory: 64, Time: 1, Budget: budget, Queue: queue}
+	work := func(password []byte) {
+		w.mu.Lock()
+		w.inside = append(w.inside, string(password))
+		w.mu.Unlock()
+		<-w.end
+	}
+	w.hasher.argon2id = func(password, _ []byte, _, _ uint32, _ uint8, length uint32) []byte {
+		work(password)
+		return make([]byte, length)
+	}
+	w.hasher.bcrypt = func(_, password []byte) error {
+		work(password)
+		return nil
+	}
+	return w
+}
+
+// start begins to verify name against a hash that needs units, and returns when it
+// works or waits. The result follows.
+func (w *workshop) start(ctx context.Context, name string, units uint32) chan error {
+	hash := argon2idHash{params: params{memory: 64 * units, time: 1, threads: 1}, salt: make([]byte, 16), tag: make([]byte, 32)}
+	return w.startHash(ctx, name, hash.String())
+}
+
+func (w *workshop) startHash(ctx context.Context, name, hash string) chan error {
+	result := make(chan error, 1)
+	go func() { result <- w.hasher.Verify(ctx, hash, name) }()
+	synctest.Wait()
+	return result
+}
+
+// begun returns who began, ever.
+func (w *workshop) begun() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]string(nil), w.inside...)
+}
+
+// endOne ends the work of one.
+func (w *workshop) endOne() {
+	w.end <- struct{}{}
+	synctest.Wait()
+}
+
+// idle requires that everybody has left.
+func (w *workshop) idle() {
+	w.t.Helper()
+	synctest.Wait()
+	require.Zero(w.t, w.hasher.gate.used)
+	require.Zero(w.t, w.hasher.gate.waiting.Len())
+}
+
+func TestGate_FirstComeFirstServed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorkshop(t, 2*unit, 10)
+		for _, name := range []string{"a", "b", "c", "d", "e"} {
+			w.start(t.Context(), name, 1)
+		}
+		require.Equal(t, []string{"a", "b"}, w.begun())
+		w.endOne()
+		require.Equal(t, []string{"a", "b", "c"}, w.begun())
+		w.endOne()
+		require.Equal(t, []string{"a", "b", "c", "d"}, w.begun())
+		close(w.end)
+		w.idle()
+	})
+}
+
+func TestGate_HeavyJobIsNotStarvedByLightOnes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorkshop(t, 3*unit, 10)
+		w.start(t.Context(), "a", 1)
+		w.start(t.Context(), "b", 1)
+		w.start(t.Context(), "heavy", 3)
+		w.start(t.Context(), "c", 1) // there is room for it, but not its turn
+		require.Equal(t, []string{"a", "b"}, w.begun())
+		w.endOne()
+		require.Equal(t, []string{"a", "b"}, w.begun())
+		w.endOne()
+		require.Equal(t, []string{"a", "b", "heavy"}, w.begun())
+		w.endOne()
+		require.Equal(t, []string{"a", "b", "heavy", "c"}, w.begun())
+		w.endOne()
+		w.idle()
+	})
+}
+
+func TestGate_JobHeavierThanTheBudgetRunsAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorkshop(t, 2*unit, 10)
+		w.start(t.Context(), "a", 1)
+		w.start(t.Context(), "monster", 100)
+		w.start(t.Context(), "b", 1)
+		require.Equal(t, []string{"a"}, w.begun())
+		w.endOne()
+		require.Equal(t, []string{"a", "monster"}, w.begun())
+		w.endOne()
+		require.Equal(t, []string{"a", "monster", "b"}, w.begun())
+		w.endOne()
+		w.idle()
+	})
+}
+
+func TestGate_BcryptCountsAsOneNewHash(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorkshop(t, 2*unit, 10)
+		hash := mintBcrypt(t, "x")
+		for _, name := range []string{"a", "b", "c"} {
+			w.startHash(t.Context(), name, hash)
+		}
+		require.Equal(t, []string{"a", "b"}, w.begun())
+		close(w.end)
+		w.idle()
+	})
+}
+
+func TestGate_FullQueueIsBusyAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorkshop(t, unit, 2)
+		a := w.start(t.Context(), "a", 1)
+		b := w.start(t.Context(), "b", 1)
+		c := w.start(t.Context(), "c", 1)
+		require.ErrorIs(t, <-w.start(t.Context(), "d", 1), ErrBusy)
+		_, err := w.hasher.Hash(t.Context(), "e")
+		require.ErrorIs(t, err, ErrBusy)
+		require.ErrorIs(t, w.hasher.VerifyUnknown(t.Context(), "f"), ErrBusy)
+
+		w.endOne() // b works, one place is free
+		e := w.start(t.Context(), "e", 1)
+		close(w.end)
+		w.idle()
+		require.Equal(t, []string{"a", "b", "c", "e"}, w.begun())
+		for _, result := range []chan error{a, b, c, e} {
+			require.NoError(t, <-result)
+		}
+	})
+}
+
+func TestGate_NegativeQueueLetsNoneWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorkshop(t, unit, -1)
+		a := w.start(t.Context(), "a", 1)
+		require.ErrorIs(t, <-w.start(t.Context(), "b", 1), ErrBusy)
+		w.endOne()
+		require.NoError(t, <-a)
+		c := w.start(t.Context(), "c", 1)
+		w.endOne()
+		require.NoError(t, <-c)
+		w.idle()
+	})
+}
+
+func TestGate_WaiterWhoseContextEndsLeaves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorkshop(t, 2*unit, 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		w.start(t.Context(), "a", 1)
+		heavy := w.start(ctx, "heavy", 2)
+		w.start(t.Context(), "b", 1) // behind heavy, though it fits
+		require.Equal(t, []string{"a"}, w.begun())
+		require.ErrorIs(t, <-w.start(t.Context(), "c", 1), ErrBusy)
+
+		cancel()
+		synctest.Wait()
+		err := <-heavy
+		require.ErrorIs(t, err, context.Canceled)
+		require.EqualError(t, err, "password: ended before its turn: context canceled")
+		require.Equal(t, []string{"a", "b"}, w.begun(), "who stood behind it and fits is let in")
+		close(w.end)
+		w.idle()
+	})
+}
+
+func TestGate_WaiterWhoseDeadlinePassesLeaves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorkshop(t, unit, 2)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		w.start(t.Context(), "a", 1)
+		late := w.start(ctx, "late", 1)
+		next := w.start(t.Context(), "next", 1)
+		begin := time.Now()
+		require.ErrorIs(t, <-late, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(begin))
+		w.endOne()
+		w.endOne()
+		require.NoError(t, <-next)
+		require.Equal(t, []string{"a", "next"}, w.begun())
+		w.idle()
+	})
+}
+
+func TestGate_EndedContextDoesNoWork(t *testing.T) {
+	t.Parallel()
+	h, s := cheap()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := h.Hash(ctx, "password")
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, h.Verify(ctx, mint("password", leastParams, 16, 32), "password"), context.Canceled)
+	require.ErrorIs(t, h.VerifyUnknown(ctx, "password"), context.Canceled)
+	require.Empty(t, s.take())
+}
+
+func TestGate_EndOfContextDuringTheWorkReleasesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorkshop(t, unit, 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		a := w.start(ctx, "a", 1)
+		b := w.start(t.Context(), "b", 1)
+		cancel()
+		synctest.Wait()
+		require.Equal(t, []string{"a"}, w.begun(), "a still uses its memory")
+		w.endOne()
+		require.NoError(t, <-a, "the work was done, so it counts")
+		w.endOne()
+		require.NoError(t, <-b)
+		w.idle()
+	})
+}
+
+func TestGate_PanicReleases(t *testing.T) {
+	t.Parallel()
+	h, s := cheap()
+	h.Budget, h.Queue = unit, -1
+	working := h.argon2id
+	h.argon2id = func(_, _ []byte, _, _ uint32, _ uint8, _ uint32) []byte { panic("kdf") }
+	for range 3 {
+		require.PanicsWithValue(t, "kdf", func() { _, _ = h.Hash(t.Context(), "password") })
+		require.PanicsWithValue(t, "kdf", func() { _ = h.VerifyUnknown(t.Context(), "password") })
+	}
+	h.argon2id = working
+	_, err := h.Hash(t.Context(), "password")
+	require.NoError(t, err)
+	require.Len(t, s.take(), 1)
+	require.Zero(t, h.gate.used)
+}
+
+func TestGate_TurnAndEndOfContextAtOnceLoseNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := &gate{budget: 1, queue: 2}
+		for range 100 { // which of the two the waiter sees is a matter of chance
+			weight, err := g.enter(t.Context(), 1)
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			entered := 0
+			for _, ctx := range []context.Context{ctx, t.Context()} {
+				go func() {
+					weight, err := g.enter(ctx, 1)
+					if err != nil {
+						return
+					}
+					entered++
+					g.leave(weight)
+				}()
+				synctest.Wait()
+			}
+			g.mu.Lock() // so that both happen before the waiter can look
+			cancel()
+			g.used -= weight
+			g.admit()
+			g.mu.Unlock()
+			synctest.Wait()
+			require.Positive(t, entered, "the one behind is let in, whatever becomes of the first")
+			require.Zero(t, g.used)
+			require.Zero(t, g.waiting.Len())
+		}
+	})
+}
+
+func TestGate_NeverMoreThanTheBudgetUnder64Goroutines(t *testing.T) {
+	t.Parallel()
+	const budget = 4 * unit
+	var used, most, jobs atomic.Int64
+	h := &Hasher{Memory: 64, Time: 1, Budget: budget, Queue: 64}
+	work := func(weight int64) {
+		alone := weight > budget
+		now, others := used.Add(min(weight, budget)), jobs.Add(1)-1
+		if now > budget || alone && others > 0 {
+			t.Errorf("%d bytes of %d in use, %d others inside", now, budget, others)
+		}
+		for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
+		}
+		time.Sleep(time.Duration(rand.IntN(200)) * time.Microsecond)
+		if alone && jobs.Load() != 1 {
+			t.Error("somebody came to a job that must be alone")
+		}
+		jobs.Add(-1)
+		used.Add(-min(weight, budget))
+	}
+	h.argon2id = func(_, _ []byte, _, memory uint32, _ uint8, length uint32) []byte {
+		work(int64(memory) * 1024)
+		return make([]byte, length)
+	}
+	h.bcrypt = func(_, _ []byte) error {
+		work(unit)
+		return nil
+	}
+	bcrypted := mintBcrypt(t, "x")
+
+	var wg sync.WaitGroup
+	for i := range 64 {
+		wg.Go(func() {
+			for j := range 20 {
+				patience := time.Minute
+				if (i+j)%5 == 0 {
+					patience = time.Millisecond
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				var err error
+				switch (i + j) % 4 {
+				case 0:
+					_, err = h.Hash(ctx, "password")
+				case 1:
+					err = h.Verify(ctx, bcrypted, "password")
+				case 2:
+					if err = h.VerifyUnknown(ctx, "password"); errors.Is(err, ErrMismatch) {
+						err = nil
+					}
+				case 3:
+					stored := argon2idHash{params: params{memory: 64 * uint32(1+j%6), time: 1, threads: 1}, salt: make([]byte, 16), tag: make([]byte, 32)}
+					err = h.Verify(ctx, stored.String(), "password")
+				}
+				if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+				}
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, budget, most.Load(), "and the budget is used")
+	require.Zero(t, h.gate.used)
+	require.Zero(t, h.gate.waiting.Len())
+}
