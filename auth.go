@@ -1,0 +1,996 @@
+package auth
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ratchet-go/auth/password"
+)
+
+// Config is what [New] needs: at least Issuer, Audience, Users, and Secrets or
+// both kinds of keys. Zero means the default; negative means none where none
+// makes sense. It is copied: later changes have no effect. It prints without
+// its secrets.
+type Config struct {
+	_ [0]func() // keyed literals only
+
+	// Issuer is the iss of all tokens, usually the URL of the service.
+	Issuer string
+
+	// Audience is the aud of all tokens: the services that access tokens are
+	// for. One that is verified must name one of them.
+	Audience []string
+
+	// Secrets, each of at least 32 random bytes, are what both kinds of keys
+	// are derived from (HKDF, RFC 5869; HS256). The first signs, all verify, so
+	// that a secret is changed by putting the new one first and dropping the
+	// old one after SessionTTL.
+	Secrets [][]byte
+
+	// AccessKeys and RefreshKeys replace Secrets, and may share none. The
+	// first of each signs, all verify. RefreshKeys are HMAC keys.
+	AccessKeys  Keys
+	RefreshKeys Keys
+
+	// Users is the application's user lookup. If it is a [PasswordUpdater]
+	// too, weak password hashes are upgraded at login.
+	Users Users
+
+	// Store keeps the sessions. nil means a [MemoryStore] of its own; with any
+	// other [Verifier.Run] must run.
+	Store Store
+
+	// Hasher checks passwords. nil means a zero [password.Hasher]. It should be
+	// the one that the application hashes with, so that one gate bounds both.
+	Hasher *password.Hasher
+
+	// Cookies says how tokens travel in browsers. nil means that they travel
+	// in bodies and headers only.
+	Cookies *Cookies
+
+	// Extractors are where access tokens come from. Empty means the bearer
+	// header, and the cookie if Cookies is set.
+	Extractors []Extractor
+
+	// AutoRefresh is for pages that a server renders: a GET or HEAD whose
+	// access cookie is absent or expired, with a refresh cookie, is answered
+	// by a redirect to itself with new cookies. It needs Cookies.
+	AutoRefresh bool
+
+	// AccessTTL is the lifetime of access tokens: 15 minutes by default, 1
+	// second to 24 hours, and more than 2·Leeway + 1 s.
+	AccessTTL time.Duration
+	// IdleTTL ends a session that is not refreshed for so long: 7 days by
+	// default, at least three retry windows + AccessTTL + Leeway.
+	IdleTTL time.Duration
+	// SessionTTL ends a session so long after its login: 30 days by default,
+	// at least IdleTTL, at most ten years.
+	SessionTTL time.Duration
+	// RetryWindow is how long the answer to a refresh may be asked for again:
+	// 10 seconds by default, at most 60. A session that has moved rests for
+	// three windows. Without one, two tabs sign each other out.
+	RetryWindow time.Duration
+	// Leeway is how far the clocks of several machines may be apart: 10
+	// seconds by default, at most 60. It never extends a lifetime.
+	Leeway time.Duration
+
+	// MaxSessions is how many sessions a user may have, 100 by default. A
+	// login beyond ends the one that was least recently used.
+	MaxSessions int
+
+	// TrustedProxies are the networks whose X-Forwarded-For is believed. None
+	// by default.
+	TrustedProxies []netip.Prefix
+
+	// StoreTimeout bounds each call of the store: 2 seconds by default.
+	StoreTimeout time.Duration
+
+	// MaxStale is the age at which the revocation feed counts as stale, a
+	// minute by default, and OnStale what happens then.
+	MaxStale time.Duration
+	OnStale  StalePolicy
+
+	// OnEvent is told of everything that happened, within the request: it must
+	// return soon, and is called concurrently. [LogEvents] makes one.
+	OnEvent func(ctx context.Context, e Event)
+
+	// OnError writes the answer to a request that was refused. nil means the
+	// function [WriteError], which it may call for what it leaves alone.
+	OnError func(w http.ResponseWriter, r *http.Request, err error)
+
+	// Now is the clock. nil means time.Now.
+	Now func() time.Time
+}
+
+// Format prints the configuration without its secrets.
+func (c Config) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "auth.Config{issuer %q audience %q}", c.Issuer, c.Audience)
+}
+
+// LogValue logs what Format prints.
+func (c Config) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }
+
+// MarshalText gives what Format prints, so that no encoder looks further.
+func (c Config) MarshalText() ([]byte, error) { return fmt.Append(nil, c), nil }
+
+// Authenticator signs users in, keeps their sessions and verifies their
+// tokens. It is safe for concurrent use.
+type Authenticator struct {
+	*Verifier
+
+	users       Users
+	updater     PasswordUpdater // nil if users is none
+	store       Store
+	hasher      *password.Hasher
+	accessKey   Key
+	refreshKeys Keys
+	accessTTL   time.Duration
+	idleTTL     time.Duration
+	sessionTTL  time.Duration
+	window      time.Duration // negative if there is none
+	rest        time.Duration
+	maxSessions int // 0 if there is no limit
+	autoRefresh bool
+}
+
+// Defaults and bounds.
+const (
+	defaultAccessTTL   = 15 * time.Minute
+	minAccessTTL       = time.Second
+	maxAccessTTL       = 24 * time.Hour
+	defaultIdleTTL     = 7 * 24 * time.Hour
+	defaultSessionTTL  = 30 * 24 * time.Hour
+	maxSessionTTL      = 10 * 365 * 24 * time.Hour
+	defaultWindow      = 10 * time.Second
+	maxWindow          = time.Minute
+	restWindows        = 3
+	defaultMaxSessions = 100
+	maxStoreTimeout    = time.Minute
+)
+
+// New returns an Authenticator, or every mistake in c joined, each naming its
+// field. Nothing is left to fail at the first request.
+func New(c Config) (*Authenticator, error) {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("auth: Config."+format, args...)) }
+
+	access, refresh, err := c.keys()
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if c.Users == nil {
+		bad("Users is nil")
+	}
+	if c.Hasher == nil {
+		c.Hasher = &password.Hasher{}
+	} else if err := c.Hasher.Check(); err != nil {
+		bad("Hasher: %w", err)
+	}
+	if c.AutoRefresh && c.Cookies == nil {
+		bad("AutoRefresh needs Cookies")
+	}
+	if c.AutoRefresh && c.Cookies != nil && c.Cookies.RefreshPath != "" && c.Cookies.RefreshPath != "/" {
+		bad("Cookies.RefreshPath keeps the refresh cookie from the pages that AutoRefresh is for")
+	}
+	if c.MaxSessions == 0 {
+		c.MaxSessions = defaultMaxSessions
+	}
+	if c.StoreTimeout == 0 {
+		c.StoreTimeout = defaultStore
+	}
+	if c.StoreTimeout < time.Millisecond || c.StoreTimeout > maxStoreTimeout {
+		bad("StoreTimeout (%s) is not between 1ms and %s", c.StoreTimeout, maxStoreTimeout)
+	}
+	if err := c.setLifetimes(); err != nil {
+		errs = append(errs, err)
+	}
+	var feed Feed
+	if c.Store == nil {
+		c.Store = NewMemoryStore() // nobody else can revoke in it, so there is nothing to follow
+	} else {
+		feed = c.Store
+	}
+	keys := KeySource(access)
+	if len(access) == 0 {
+		keys = Keys{HS256(make([]byte, 32))} // said above; what is wrong with it is not of interest
+	}
+	v, err := newVerifier("Config", VerifierConfig{
+		Issuer: c.Issuer, Audience: c.Audience, Keys: keys,
+		Cookies: c.Cookies, Extractors: c.Extractors, TrustedProxies: c.TrustedProxies, Leeway: c.Leeway,
+		Feed: feed, MaxStale: c.MaxStale, OnStale: c.OnStale,
+		OnEvent: c.OnEvent, OnError: c.OnError, Now: c.Now,
+	})
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	a := &Authenticator{
+		Verifier:    v,
+		users:       c.Users,
+		store:       c.Store,
+		hasher:      c.Hasher,
+		accessKey:   access[0],
+		refreshKeys: refresh,
+		accessTTL:   c.AccessTTL,
+		idleTTL:     c.IdleTTL,
+		sessionTTL:  c.SessionTTL,
+		window:      c.RetryWindow,
+		rest:        max(0, restWindows*c.RetryWindow),
+		maxSessions: max(0, c.MaxSessions),
+		autoRefresh: c.AutoRefresh,
+	}
+	a.updater, _ = c.Users.(PasswordUpdater)
+	v.storeTimeout = c.StoreTimeout
+	v.announce = a.announceOnce
+	v.alive = a.sessionAlive
+	if err := a.checkRefreshSize(); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// keys returns the keys of both kinds.
+func (c *Config) keys() (access, refresh Keys, err error) {
+	if len(c.Secrets) > 0 {
+		var errs []error
+		if len(c.AccessKeys) > 0 || len(c.RefreshKeys) > 0 {
+			errs = append(errs, errors.New("auth: Config.Secrets and Config.AccessKeys or RefreshKeys exclude each other"))
+		}
+		for i, secret := range c.Secrets {
+			if err := checkSecret(secret, 32); err != nil {
+				errs = append(errs, fmt.Errorf("auth: Config.Secrets[%d]: %w", i, err))
+			}
+			if slices.ContainsFunc(c.Secrets[:i], func(s []byte) bool { return bytes.Equal(s, secret) }) {
+				errs = append(errs, fmt.Errorf("auth: Config.Secrets[%d] is there twice", i))
+			}
+		}
+		if err := errors.Join(errs...); err != nil {
+			return nil, nil, err
+		}
+		return derivedKeys(c.Secrets)
+	}
+	var errs []error
+	for _, kind := range []struct {
+		field string
+		keys  Keys
+	}{{"AccessKeys", c.AccessKeys}, {"RefreshKeys", c.RefreshKeys}} {
+		if len(kind.keys) == 0 {
+			errs = append(errs, fmt.Errorf("auth: Config.%s is empty, and so is Config.Secrets", kind.field))
+		}
+		if err := kind.keys.check("Config." + kind.field); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for i, a := range c.AccessKeys {
+		for j, r := range c.RefreshKeys {
+			if a.key != nil && r.key != nil && bytes.Equal(a.secret, r.secret) {
+				errs = append(errs, fmt.Errorf("auth: Config.AccessKeys[%d] and Config.RefreshKeys[%d] are of the same secret", i, j))
+			}
+		}
+	}
+	return slices.Clone(c.AccessKeys), slices.Clone(c.RefreshKeys), errors.Join(errs...)
+}
+
+// setLifetimes puts defaults in, and checks that the times fit together.
+func (c *Config) setLifetimes() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("auth: Config."+format, args...)) }
+	for _, d := range []struct {
+		value *time.Duration
+		zero  time.Duration
+	}{
+		{&c.AccessTTL, defaultAccessTTL}, {&c.IdleTTL, defaultIdleTTL}, {&c.SessionTTL, defaultSessionTTL},
+		{&c.RetryWindow, defaultWindow}, {&c.Leeway, defaultLeeway},
+	} {
+		if *d.value == 0 {
+			*d.value = d.zero
+		}
+		*d.value = d.value.Truncate(time.Millisecond)
+	}
+	if c.Leeway > maxLeeway {
+		return errors.Join(errs...) // said by the Verifier, and nothing fits it
+	}
+	leeway := max(0, c.Leeway)
+	rest := max(0, restWindows*c.RetryWindow)
+	if c.AccessTTL < minAccessTTL || c.AccessTTL > maxAccessTTL {
+		bad("AccessTTL (%s) is not between %s and %s", c.AccessTTL, minAccessTTL, maxAccessTTL)
+	} else if least := 2*leeway + time.Second; c.AccessTTL <= least {
+		bad("AccessTTL (%s) must exceed %s, twice Config.Leeway (%s) and a second", c.AccessTTL, least, leeway)
+	}
+	if c.RetryWindow > maxWindow {
+		bad("RetryWindow (%s) exceeds %s", c.RetryWindow, maxWindow)
+	}
+	if least := rest + c.AccessTTL + leeway; c.IdleTTL < least {
+		bad("IdleTTL (%s) is less than %s: three retry windows (%s), Config.AccessTTL (%s) and Config.Leeway (%s)", c.IdleTTL, least, rest, c.AccessTTL, leeway)
+	}
+	if c.IdleTTL > c.SessionTTL {
+		bad("IdleTTL (%s) exceeds Config.SessionTTL (%s)", c.IdleTTL, c.SessionTTL)
+	}
+	if c.SessionTTL > maxSessionTTL {
+		bad("SessionTTL (%s) exceeds %s", c.SessionTTL, maxSessionTTL)
+	}
+	return errors.Join(errs...)
+}
+
+// Bounds of SignIn.AMR.
+const (
+	maxAMR     = 8
+	maxAMRText = 32
+)
+
+// checkRefreshSize makes sure that no refresh token is ever too large, so that
+// nothing can fail after a token was spent.
+func (a *Authenticator) checkRefreshSize() error {
+	far := time.Unix(maxNumericDate, 0)
+	worst := refreshClaims{
+		subject:    strings.Repeat("<", maxSubject-2) + "é", // what JSON makes most of
+		sid:        randomID(),
+		generation: 1<<59 - 1,
+		amr:        slices.Repeat([]string{strings.Repeat("x", maxAMRText)}, maxAMR),
+		authTime:   far, issuedAt: far, expiresAt: far,
+	}
+	token, err := a.signRefresh(worst)
+	if err == nil && a.cookies != nil {
+		err = a.cookies.fits(&a.cookies.refresh, token)
+	}
+	if err != nil {
+		return fmt.Errorf("auth: Config.Issuer and Config.Audience are too long for refresh tokens: %w", err)
+	}
+	return nil
+}
+
+// SignIn is what is known of a login besides who it is. The zero SignIn is
+// allowed.
+type SignIn struct {
+	_ [0]func() // keyed literals only
+
+	Device Device
+	Name   string   // of the device, as its user calls it; cleaned, at most 100 bytes
+	AMR    []string // how the user proved himself (RFC 8176): at most 8 of at most 32 bytes; Login sets "pwd" if empty
+	Data   []byte   // the application's own for the session, at most 900 bytes; Session.AppData gives it back
+
+	// Replaces is the refresh token that the client held until now. Its
+	// session is ended if it is the same user's.
+	Replaces string
+}
+
+// maxAppData leaves room for the name within Session.Data.
+const maxAppData = 900
+
+func (in *SignIn) clean() error {
+	in.Device = cleanDevice(in.Device)
+	in.Name = cleanText(in.Name, maxDeviceName)
+	if len(in.Data) > maxAppData {
+		return fmt.Errorf("auth: SignIn.Data is %d bytes, at most %d are kept", len(in.Data), maxAppData)
+	}
+	if len(in.AMR) > maxAMR {
+		return fmt.Errorf("auth: SignIn.AMR has %d entries, at most %d are kept", len(in.AMR), maxAMR)
+	}
+	for i, m := range in.AMR {
+		if !isScope(m) || len(m) > maxAMRText {
+			return fmt.Errorf("auth: SignIn.AMR[%d] is not a word of at most %d characters", i, maxAMRText)
+		}
+	}
+	return nil
+}
+
+func cleanDevice(d Device) Device {
+	return Device{UserAgent: cleanText(d.UserAgent, maxUserAgent), IP: plainAddr(d.IP)}
+}
+
+// read reads the clock, and what is known of revocations at that time.
+func (a *Authenticator) read() reading {
+	return reading{seq: a.revoked.seq.Load(), now: a.now()}
+}
+
+// Login checks a password and opens a session. An unknown user, a wrong
+// password and a disabled user cost the same and are all
+// [ErrInvalidCredentials]; OnEvent is told which it was.
+// [password.ErrBusy] and [ErrUnavailable] mean that it could not be decided.
+func (a *Authenticator) Login(ctx context.Context, login, pass string, in SignIn) (Tokens, error) {
+	rd := a.read()
+	if len(in.AMR) == 0 {
+		in.AMR = []string{"pwd"}
+	}
+	if err := in.clean(); err != nil {
+		return Tokens{}, err
+	}
+	u, err := a.findUser(ctx, "FindByLogin", func() (User, error) { return a.users.FindByLogin(ctx, login) })
+	known := err == nil
+	if err != nil && !errors.Is(err, ErrUserNotFound) {
+		return Tokens{}, err
+	}
+	refused := func(why string) (Tokens, error) {
+		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: in.Device, Err: errors.New(why)})
+		return Tokens{}, ErrInvalidCredentials
+	}
+	switch err := a.checkPassword(ctx, u, pass); {
+	case err == nil:
+	case errors.Is(err, ErrInvalidCredentials):
+		if !known {
+			return refused("unknown user")
+		}
+		return refused("wrong password")
+	default:
+		return Tokens{}, err
+	}
+	if u.Disabled {
+		return refused("user is disabled")
+	}
+	t, err := a.open(ctx, rd, u, in, func(fresh User) error {
+		if fresh.PasswordHash == u.PasswordHash {
+			return nil
+		}
+		return a.checkPassword(ctx, fresh, pass)
+	})
+	if errors.Is(err, ErrInvalidCredentials) {
+		return refused(err.Error())
+	}
+	if err == nil {
+		a.upgradeHash(ctx, u, pass)
+	}
+	return t, err
+}
+
+// Start opens a session for a user whose identity the application proved by
+// other means, such as OAuth, a passkey or a magic link; say which in
+// SignIn.AMR. [ErrInvalidCredentials] if there is no such user or he is
+// disabled.
+func (a *Authenticator) Start(ctx context.Context, userID string, in SignIn) (Tokens, error) {
+	rd := a.read()
+	if err := in.clean(); err != nil {
+		return Tokens{}, err
+	}
+	u, err := a.findByID(ctx, userID)
+	switch {
+	case errors.Is(err, ErrUserNotFound):
+		err = fmt.Errorf("%w: unknown user", ErrInvalidCredentials)
+	case err == nil && u.Disabled:
+		err = fmt.Errorf("%w: user is disabled", ErrInvalidCredentials)
+	}
+	var t Tokens
+	if err == nil {
+		t, err = a.open(ctx, rd, u, in, func(User) error { return nil })
+	}
+	if errors.Is(err, ErrInvalidCredentials) {
+		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: in.Device, Err: err})
+		err = ErrInvalidCredentials
+	}
+	return t, err
+}
+
+// findUser calls the application's lookup.
+func (a *Authenticator) findUser(ctx context.Context, name string, find func() (User, error)) (User, error) {
+	var u User
+	err := guardHook("Users."+name, func() (err error) {
+		u, err = find()
+		return err
+	})
+	if err == nil {
+		err = checkUser(&u)
+	}
+	switch {
+	case err == nil:
+		return u, nil
+	case errors.Is(err, ErrUserNotFound):
+		return User{}, ErrUserNotFound
+	}
+	return User{}, a.fault(ctx, Session{}, fmt.Errorf("auth: Users.%s: %w", name, err))
+}
+
+func (a *Authenticator) findByID(ctx context.Context, id string) (User, error) {
+	return a.findUser(ctx, "FindByID", func() (User, error) {
+		u, err := a.users.FindByID(ctx, id)
+		if err == nil && u.ID != id {
+			err = errors.New("it returned another user")
+		}
+		return u, err
+	})
+}
+
+// fault reports that something did not answer, and returns what the caller is
+// told. A client that hung up is not a fault.
+func (a *Authenticator) fault(ctx context.Context, s Session, err error) error {
+	if ctx.Err() == nil {
+		a.emit(ctx, Event{Type: EventFault, Session: s, Err: err})
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// checkPassword runs the same key derivation whoever the user is: one that
+// does not exist (the zero User) or has no password costs what a wrong
+// password does.
+func (a *Authenticator) checkPassword(ctx context.Context, u User, pass string) error {
+	var err error
+	if u.PasswordHash != "" {
+		err = a.hasher.Verify(ctx, u.PasswordHash, pass)
+	}
+	unreadable := errors.Is(err, password.ErrHash)
+	if unreadable {
+		a.emit(ctx, Event{Type: EventFault, Session: Session{Subject: u.ID}, Err: fmt.Errorf("auth: User.PasswordHash: %w", err)})
+	}
+	if unreadable || u.PasswordHash == "" {
+		if err = a.hasher.VerifyUnknown(ctx, pass); err == nil {
+			err = password.ErrMismatch
+		}
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, password.ErrMismatch), errors.Is(err, password.ErrTooLong):
+		return fmt.Errorf("%w: wrong password", ErrInvalidCredentials)
+	case errors.Is(err, password.ErrBusy):
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// upgradeHash replaces a weak hash after its password was proved. The login
+// does not depend on it.
+func (a *Authenticator) upgradeHash(ctx context.Context, u User, pass string) {
+	if a.updater == nil || !a.hasher.NeedsRehash(u.PasswordHash) {
+		return
+	}
+	hash, err := a.hasher.Hash(ctx, pass)
+	if err == nil {
+		err = guardHook("Users.UpdatePasswordHash", func() error {
+			return a.updater.UpdatePasswordHash(ctx, u.ID, u.PasswordHash, hash)
+		})
+	}
+	if err != nil {
+		_ = a.fault(ctx, Session{Subject: u.ID}, fmt.Errorf("auth: upgrading a password hash: %w", err))
+	}
+}
+
+// open creates a session for a user as he was found after the clock was read.
+// recheck is asked about the user as he is once the session exists, so that no
+// login slips past a change.
+func (a *Authenticator) open(ctx context.Context, rd reading, u User, in SignIn, recheck func(User) error) (Tokens, error) {
+	created := a.revoked.from(u.ID, rd)
+	s := Session{
+		ID: randomID(), Subject: u.ID, Generation: 1, CreatedAt: created, RotatedAt: created,
+		ExpiresAt: a.sessionEnd(created, created), Device: in.Device, Data: joinData(in.Name, in.Data),
+	}
+	t, err := a.mintAccess(u, s.ID, in.AMR, created, rd.now, created, s.ExpiresAt)
+	if err != nil {
+		return Tokens{}, a.internal(ctx, s, err)
+	}
+	if err := a.mintRefresh(&t, s, in.AMR); err != nil {
+		return Tokens{}, a.internal(ctx, s, err)
+	}
+	if err := a.inStore(ctx, s, "Create", func(ctx context.Context) error { return a.store.Create(ctx, s) }); err != nil {
+		return Tokens{}, err
+	}
+	if err := a.settle(ctx, s, in, recheck); err != nil {
+		_ = a.end(ctx, s, "login") // nobody holds its tokens; it would only lie about
+		return Tokens{}, err
+	}
+	a.emit(ctx, Event{Type: EventLogin, Session: s, Device: in.Device})
+	return t, nil
+}
+
+// settle does what a login entails once its session exists.
+func (a *Authenticator) settle(ctx context.Context, s Session, in SignIn, recheck func(User) error) error {
+	fresh, err := a.findByID(ctx, s.Subject)
+	switch {
+	case errors.Is(err, ErrUserNotFound):
+		return fmt.Errorf("%w: user is gone", ErrInvalidCredentials)
+	case err != nil:
+		return err
+	case fresh.Disabled:
+		return fmt.Errorf("%w: user is disabled", ErrInvalidCredentials)
+	}
+	if err := recheck(fresh); err != nil {
+		return err
+	}
+	if in.Replaces != "" {
+		old, err := a.openRefresh(ctx, in.Replaces)
+		if err == nil && old.subject == s.Subject && old.sid != s.ID {
+			if err := a.end(ctx, Session{ID: old.sid, Subject: old.subject}, "replaced"); err != nil {
+				return err
+			}
+		}
+	}
+	return a.evict(ctx, s)
+}
+
+// evict ends the sessions beyond the limit, the least recently used first, but
+// not the one that was just made.
+func (a *Authenticator) evict(ctx context.Context, made Session) error {
+	if a.maxSessions == 0 {
+		return nil
+	}
+	list, err := a.Sessions(ctx, made.Subject)
+	if err != nil || len(list) <= a.maxSessions {
+		return err
+	}
+	var ids []string
+	for _, s := range list[a.maxSessions:] {
+		if s.ID != made.ID {
+			ids = append(ids, s.ID)
+		}
+	}
+	return a.revoke(ctx, Revocation{Subject: made.Subject, Sessions: ids}, "evicted")
+}
+
+// sessionEnd is when a session ends that was created and used at these times.
+// The absolute end counts from the second that tokens carry as auth_time.
+func (a *Authenticator) sessionEnd(created, used time.Time) time.Time {
+	return earlier(used.Add(a.idleTTL), created.Truncate(time.Second).Add(a.sessionTTL))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// mintAccess makes the access token. It may fail, so it comes before anything
+// that counts. issued may have been raised by a cut; the lifetime counts from
+// the clock.
+func (a *Authenticator) mintAccess(u User, sid string, amr []string, issued, now, authTime, sessionEnd time.Time) (Tokens, error) {
+	g := accessGrant{
+		issuer: a.issuer, audience: a.audience, user: u, sid: sid, amr: amr,
+		issuedAt: issued, authTime: authTime,
+		expiresAt:  earlier(now.Add(a.accessTTL), sessionEnd).Truncate(time.Second),
+		sessionEnd: sessionEnd.Truncate(time.Second),
+	}
+	payload, err := g.payload()
+	if err != nil {
+		return Tokens{}, err
+	}
+	access, err := signToken(a.accessKey, typAccess, payload)
+	if err != nil {
+		return Tokens{}, err
+	}
+	if a.cookies != nil {
+		if err := a.cookies.fits(&a.cookies.access, access); err != nil {
+			return Tokens{}, err
+		}
+	}
+	return Tokens{Access: access, AccessExpiresAt: g.expiresAt, Subject: u.ID, SessionID: sid}, nil
+}
+
+func (a *Authenticator) signRefresh(c refreshClaims) (string, error) {
+	return signToken(a.refreshKeys[0], typRefresh, c.payload(a.issuer, a.audience))
+}
+
+// mintRefresh adds the refresh token of the generation that s is in.
+func (a *Authenticator) mintRefresh(t *Tokens, s Session, amr []string) (err error) {
+	c := refreshClaims{
+		subject: s.Subject, sid: s.ID, generation: s.Generation, amr: amr,
+		authTime: s.CreatedAt, issuedAt: s.RotatedAt, expiresAt: s.ExpiresAt,
+	}
+	t.Refresh, err = a.signRefresh(c)
+	t.RefreshExpiresAt = s.ExpiresAt.Truncate(time.Second)
+	return err
+}
+
+// internal reports a mistake of the application's or ours, such as claims that
+// cannot be put into a token.
+func (a *Authenticator) internal(ctx context.Context, s Session, err error) error {
+	a.emit(ctx, Event{Type: EventFault, Session: s, Err: err})
+	return err
+}
+
+// inStore calls the store, with the time that it may take. Decisions of the
+// store are passed on; anything else means that it did not answer.
+func (a *Authenticator) inStore(ctx context.Context, s Session, name string, call func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, a.storeTimeout)
+	defer cancel()
+	err := guardHook("Store."+name, func() error { return call(limited) })
+	if err == nil || errors.Is(err, ErrSessionNotFound) {
+		return err
+	}
+	return a.fault(ctx, s, fmt.Errorf("auth: Store.%s: %w", name, err))
+}
+
+// Sessions returns the live sessions of a user, last used first.
+func (a *Authenticator) Sessions(ctx context.Context, subject string) ([]Session, error) {
+	var list []Session
+	err := a.inStore(ctx, Session{Subject: subject}, "List", func(ctx context.Context) (err error) {
+		list, err = a.store.List(ctx, subject)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	now := a.now()
+	return slices.DeleteFunc(list, func(s Session) bool { return !now.Before(s.ExpiresAt) }), nil
+}
+
+// Revoke ends sessions of a user, and with them their access tokens: in this
+// process at once, elsewhere as soon as the feed is read. No ids: nothing
+// happens. An id that is not there is not an error. [ErrUnavailable] means
+// that the store did not confirm it: call it again.
+func (a *Authenticator) Revoke(ctx context.Context, subject string, ids ...string) error {
+	return a.revoke(ctx, Revocation{Subject: subject, Sessions: slices.Clone(ids)}, "request")
+}
+
+// RevokeAll ends all sessions of a user that exist when it is called, but for
+// those excepted. Call it when a password was changed.
+func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ...string) error {
+	return a.revoke(ctx, Revocation{Subject: subject, All: true, Except: slices.Clone(except), Cut: a.cut()}, "request")
+}
+
+// ExpireAccess ends the access tokens of a user that were issued up to now,
+// while his sessions live on: clients refresh, and get what roles he has now.
+func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error {
+	return a.revoke(ctx, Revocation{Subject: subject, Cut: a.cut()}, "access")
+}
+
+// cut is the second before which everything was issued up to now, by clocks
+// that are up to Leeway ahead.
+func (a *Authenticator) cut() time.Time {
+	return a.now().Add(a.leeway).Truncate(time.Second).Add(time.Second)
+}
+
+// end revokes one session.
+func (a *Authenticator) end(ctx context.Context, s Session, reason string) error {
+	return a.revoke(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reason)
+}
+
+// revoke carries out a revocation, also when the client has hung up: first in
+// this process, whether or not the store says yes.
+func (a *Authenticator) revoke(ctx context.Context, r Revocation, reason string) error {
+	if r.Subject == "" {
+		return errors.New("auth: revoking needs a subject")
+	}
+	if len(r.Sessions) == 0 && r.Cut.IsZero() {
+		return nil
+	}
+	ctx = context.WithoutCancel(ctx)
+	err := a.tell(ctx, r, true)
+	about := Session{Subject: r.Subject}
+	if len(r.Sessions) == 1 {
+		about.ID = r.Sessions[0]
+	}
+	a.emit(ctx, Event{Type: revokedType(reason), Session: about, Reason: reason, Err: err})
+	return err
+}
+
+func revokedType(reason string) EventType {
+	if reason == "logout" {
+		return EventLogout
+	}
+	return EventRevoked
+}
+
+// tell enters a revocation here and announces it, for as long as an access
+// token that it concerns may live on any clock.
+func (a *Authenticator) tell(ctx context.Context, r Revocation, own bool) error {
+	now := a.now()
+	r.Until = now.Add(a.accessTTL + time.Minute)
+	a.revoked.add(r, own, now)
+	err := a.inStore(ctx, Session{Subject: r.Subject}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
+	a.revoked.confirm(r, err == nil)
+	return err
+}
+
+// announceOnce announces again what this process knows.
+func (a *Authenticator) announceOnce(ctx context.Context, r Revocation) error {
+	return a.tell(ctx, r, false)
+}
+
+// revokeAgain is for a session that this process knows to be revoked and that
+// somebody still asks for: if the store has it after all, a failover lost its
+// end.
+func (a *Authenticator) revokeAgain(ctx context.Context, known *revocation, s Session) error {
+	if !a.revoked.ask(known, a.now()) {
+		return nil
+	}
+	ctx = context.WithoutCancel(ctx)
+	alive, err := a.sessionAlive(ctx, s.Subject, s.ID)
+	if err != nil || !alive {
+		return err
+	}
+	return a.tell(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, true)
+}
+
+// sessionAlive asks the store whether a session is there.
+func (a *Authenticator) sessionAlive(ctx context.Context, subject, id string) (bool, error) {
+	var s Session
+	err := a.inStore(ctx, Session{Subject: subject, ID: id}, "Get", func(ctx context.Context) (err error) {
+		s, err = a.store.Get(ctx, subject, id)
+		return err
+	})
+	if errors.Is(err, ErrSessionNotFound) {
+		return false, nil
+	}
+	return err == nil && a.now().Before(s.ExpiresAt), err
+}
+
+// Logout ends the session of every token that was validly signed here, of
+// either kind, expired or not. A token that was not, and a session that is
+// gone already, are not errors. [ErrUnavailable] means that the store did not
+// confirm it.
+func (a *Authenticator) Logout(ctx context.Context, tokens ...string) error {
+	var errs []error
+	seen := map[sessionKey]bool{}
+	for _, token := range tokens {
+		t, err := a.whose(ctx, token)
+		key := sessionKey{t.subject, t.sid}
+		switch {
+		case errors.Is(err, ErrUnavailable):
+			errs = append(errs, err)
+			continue
+		case err != nil || seen[key]:
+			continue
+		}
+		seen[key] = true
+		s := Session{ID: t.sid, Subject: t.subject}
+		if known, err := a.revoked.check(t, a.now()); err != nil {
+			errs = append(errs, a.revokeAgain(ctx, known, s))
+			continue
+		}
+		errs = append(errs, a.end(ctx, s, "logout"))
+	}
+	return errors.Join(errs...)
+}
+
+// whose returns which session a token of either kind names.
+func (a *Authenticator) whose(ctx context.Context, token string) (subjectTimes, error) {
+	if c, err := a.openRefresh(ctx, token); err == nil {
+		return c.times(), nil
+	}
+	c, _, err := a.Verifier.open(ctx, token)
+	if err != nil {
+		return subjectTimes{}, err
+	}
+	t := c.times()
+	t.issued = time.Time{} // a cut ends access, not the session
+	return t, nil
+}
+
+// openRefresh checks a refresh token but for time and revocation.
+func (a *Authenticator) openRefresh(ctx context.Context, token string) (refreshClaims, error) {
+	payload, err := openToken(ctx, token, typRefresh, a.refreshKeys)
+	if err != nil {
+		return refreshClaims{}, err
+	}
+	return readRefresh(payload, a.issuer, a.audience)
+}
+
+func (c *refreshClaims) times() subjectTimes {
+	return subjectTimes{subject: c.subject, sid: c.sid, created: c.authTime}
+}
+
+// Refresh spends a refresh token: it returns a new access token, and the
+// refresh token to hold from now on. The same token may be presented again
+// within the retry window, and gets the same answer; after it, it means that
+// two parties hold the token, and ends the session.
+//
+// The error is [ErrInvalidToken], [ErrTokenExpired], [ErrSessionRevoked] or
+// [ErrTokenReused], after which only a login helps; or [ErrUnavailable], after
+// which the same token may be presented again.
+func (a *Authenticator) Refresh(ctx context.Context, token string, device Device) (Tokens, error) {
+	c, err := a.openRefresh(ctx, token)
+	if err != nil {
+		return Tokens{}, grantError{err}
+	}
+	s := Session{ID: c.sid, Subject: c.subject, Generation: c.generation, CreatedAt: c.authTime, RotatedAt: c.issuedAt, ExpiresAt: c.expiresAt}
+	rd := a.read()
+	absolute := c.authTime.Add(a.sessionTTL)
+	if !rd.now.Before(earlier(c.expiresAt, absolute)) {
+		return Tokens{}, grantError{ErrTokenExpired}
+	}
+	if known, err := a.revoked.check(c.times(), rd.now); err != nil {
+		if err := a.revokeAgain(ctx, known, s); err != nil {
+			return Tokens{}, err
+		}
+		return Tokens{}, grantError{err}
+	}
+
+	u, err := a.findByID(ctx, c.subject)
+	if gone := errors.Is(err, ErrUserNotFound); gone || err == nil && u.Disabled {
+		if err := a.end(ctx, s, "user"); err != nil {
+			return Tokens{}, err
+		}
+		return Tokens{}, grantError{fmt.Errorf("%w: its user is gone or disabled", ErrSessionRevoked)}
+	}
+	if err != nil {
+		return Tokens{}, err
+	}
+
+	// All that can fail is done before the token is spent.
+	issued := later(a.revoked.from(c.subject, rd), c.authTime)
+	t, err := a.mintAccess(u, c.sid, c.amr, issued, rd.now, c.authTime, a.certainEnd(&c, rd.now))
+	if err != nil {
+		return Tokens{}, a.internal(ctx, s, err)
+	}
+
+	device = cleanDevice(device)
+	now := a.now()
+	at := later(now, c.authTime)
+	use := Use{At: at, Rested: now.Add(-a.rest), ExpiresAt: earlier(at.Add(a.idleTTL), absolute), Device: device}
+	if c.generation == 1 {
+		use.Rested = at.Add(a.sessionTTL) // it was never refreshed, so it does not rest
+	}
+	var moved bool
+	err = a.inStore(ctx, s, "Rotate", func(ctx context.Context) (err error) {
+		s, moved, err = a.store.Rotate(ctx, c.subject, c.sid, c.generation, use)
+		return err
+	})
+	if errors.Is(err, ErrSessionNotFound) {
+		return Tokens{}, grantError{ErrSessionRevoked}
+	}
+	if err != nil {
+		return Tokens{}, err
+	}
+	event, err := a.judge(ctx, &c, s, moved, now, device)
+	if err != nil {
+		return Tokens{}, err
+	}
+	if _, err := a.revoked.check(c.times(), now); err != nil {
+		return Tokens{}, grantError{err}
+	}
+	if s.Generation == c.generation {
+		t.Refresh, t.RefreshExpiresAt, t.presented = token, c.expiresAt, true
+	} else if err := a.mintRefresh(&t, s, c.amr); err != nil { // HMAC, and its size was checked by New
+		return Tokens{}, a.internal(ctx, s, err)
+	}
+	if event != "" {
+		a.emit(ctx, Event{Type: event, Session: s, Device: device, Generation: c.generation})
+	}
+	return t, nil
+}
+
+// certainEnd is when the session is sure to last until, before it is known
+// what Rotate will say. Whatever it says, the session was used within the last
+// rest; if it may still be resting, nothing but the token's own end is sure.
+func (a *Authenticator) certainEnd(c *refreshClaims, now time.Time) time.Time {
+	end := earlier(now.Add(a.idleTTL-a.rest), c.authTime.Add(a.sessionTTL))
+	if c.expiresAt.Before(end) && now.Sub(c.issuedAt) <= a.rest+a.leeway+time.Second {
+		return c.expiresAt
+	}
+	return end
+}
+
+// judge says what a refresh was, from how the session stands. The event that
+// it returns is for when the answer is certain.
+func (a *Authenticator) judge(ctx context.Context, c *refreshClaims, s Session, moved bool, now time.Time, device Device) (EventType, error) {
+	if s.RotatedAt.After(now.Add(a.leeway)) && s.RotatedAt.After(c.authTime.Add(time.Second)) {
+		a.emit(ctx, Event{Type: EventFault, Session: s, Err: fmt.Errorf("auth: the session moved %s ahead of this clock", s.RotatedAt.Sub(now))})
+	}
+	age := max(0, now.Sub(s.RotatedAt))
+	switch {
+	case moved && s.Generation == c.generation+1:
+		return EventRefresh, nil
+	case moved && s.Generation == c.generation:
+		a.emit(ctx, Event{Type: EventFault, Session: s, Generation: c.generation, Err: errors.New("auth: the store had lost writes; the session goes on")})
+		return EventRefresh, nil
+	case !moved && s.Generation == c.generation: // it rests
+		if s.Device != device {
+			return EventRepeat, nil
+		}
+		return "", nil
+	case !moved && s.Generation == c.generation+1 && age <= a.window:
+		return EventRepeat, nil
+	case !moved && s.Generation > c.generation:
+		err := a.end(ctx, s, "reuse")
+		a.emit(ctx, Event{Type: EventReuse, Session: s, Device: device, Generation: c.generation, Err: err})
+		if err != nil {
+			return "", err
+		}
+		return "", grantError{ErrTokenReused}
+	}
+	return "", a.fault(ctx, s, fmt.Errorf("auth: the store answered with generation %d to %d", s.Generation, c.generation))
+}

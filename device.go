@@ -1,0 +1,91 @@
+package auth
+
+import (
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Bounds of what is kept of a device, in bytes.
+const (
+	maxUserAgent  = 256
+	maxDeviceName = 100
+)
+
+// Device returns what is known of the program that sent the request: its
+// User-Agent, cleaned, and its address. The address is that of the connection,
+// unless that lies in Config.TrustedProxies: then X-Forwarded-For is read from
+// its end, and the first address that is not a trusted proxy counts.
+func (v *Verifier) Device(r *http.Request) Device {
+	return Device{UserAgent: cleanText(r.UserAgent(), maxUserAgent), IP: v.clientIP(r)}
+}
+
+func (v *Verifier) clientIP(r *http.Request) netip.Addr {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	ip := plainAddr(peer.Addr())
+	if !v.isProxy(ip) {
+		return ip
+	}
+	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		next, ok := parseHop(strings.TrimSpace(hop))
+		if !ok {
+			break // what is left of it is anybody's word
+		}
+		ip = next
+		if !v.isProxy(ip) {
+			break
+		}
+	}
+	return ip
+}
+
+// parseHop reads an address, with or without a port.
+func parseHop(hop string) (netip.Addr, bool) {
+	if ip, err := netip.ParseAddr(hop); err == nil {
+		return plainAddr(ip), true
+	}
+	if ap, err := netip.ParseAddrPort(hop); err == nil {
+		return plainAddr(ap.Addr()), true
+	}
+	return netip.Addr{}, false
+}
+
+func plainAddr(ip netip.Addr) netip.Addr { return ip.Unmap().WithZone("") }
+
+func (v *Verifier) isProxy(ip netip.Addr) bool {
+	return slices.ContainsFunc(v.proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+// cleanText makes text of a client fit to be stored, logged and shown: valid
+// UTF-8 without control or formatting characters, cut at limit bytes.
+func cleanText(s string, limit int) string {
+	if len(s) > 4*limit {
+		s = s[:4*limit]
+	}
+	s = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
+			return -1
+		}
+		return r
+	}, s)
+	s = strings.TrimSpace(s)
+	if len(s) > limit {
+		s = s[:limit]
+		for !utf8.ValidString(s) {
+			s = s[:len(s)-1]
+		}
+	}
+	return s
+}
+
+// isPlainText reports whether s is UTF-8 without control characters.
+func isPlainText(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}

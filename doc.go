@@ -1,0 +1,2 @@
+// Package auth
+package auth

@@ -1,0 +1,193 @@
+package auth
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ratchet-go/auth/password"
+)
+
+// The errors that a caller decides by, with errors.Is. The text around them
+// says why; it never holds a token, key, password or hash. What each of them
+// is on HTTP stands in one table, in this file; [WriteError] writes it.
+var (
+	// ErrNoToken: the request carries no credential of ours.
+	ErrNoToken = errors.New("auth: no token")
+	// ErrInvalidToken: not a token of this service, or not of this kind.
+	ErrInvalidToken = errors.New("auth: invalid token")
+	// ErrTokenExpired: the token was good, and its time is over; or an access
+	// token was cut by [Authenticator.ExpireAccess]. An access token can be
+	// refreshed.
+	ErrTokenExpired = errors.New("auth: token expired")
+	// ErrSessionRevoked: the session of the token has ended.
+	ErrSessionRevoked = errors.New("auth: session revoked")
+	// ErrTokenReused: a spent refresh token came back after its time, so two
+	// parties hold it. Its session has been ended.
+	ErrTokenReused = errors.New("auth: refresh token reused, session ended")
+	// ErrInvalidCredentials: unknown user, wrong password or disabled user;
+	// the answer does not say which.
+	ErrInvalidCredentials = errors.New("auth: invalid credentials")
+	// ErrForbidden: the claims do not suffice. A [Guard] wraps it.
+	ErrForbidden = errors.New("auth: forbidden")
+	// ErrReauthenticate: the login is too long ago. See [Fresh].
+	ErrReauthenticate = errors.New("auth: a more recent login is required")
+	// ErrInvalidRequest: the request is malformed or carries two credentials
+	// that differ.
+	ErrInvalidRequest = errors.New("auth: invalid request")
+	// ErrCrossOrigin: a credential came by cookie from an origin that is not
+	// trusted.
+	ErrCrossOrigin = errors.New("auth: cross-origin request refused")
+	// ErrUnavailable: a store, a user lookup or a key set did not answer.
+	// Nobody is signed out by it; the request may be repeated.
+	ErrUnavailable = errors.New("auth: temporarily unavailable")
+)
+
+// Errors of requests that never reach the core.
+var (
+	errTooLarge    = errors.New("auth: request body too large")
+	errContentType = errors.New("auth: content type not supported")
+	errMethod      = errors.New("auth: method not allowed")
+	errEndpoint    = errors.New("auth: no such endpoint")
+)
+
+// answer is one row of the table from errors to HTTP.
+type answer struct {
+	err       error
+	status    int
+	code      string // the error member of the body
+	challenge string // the error attribute of WWW-Authenticate: "-" none, "" no challenge at all
+	action    string // what the client should do: "refresh", "login" or nothing
+	text      string // error_description
+}
+
+// answers is searched from the top; an error that wraps several of these is
+// what stands first.
+var answers = [...]answer{
+	{password.ErrBusy, 503, "temporarily_unavailable", "", "", "too many logins at once; try again"},
+	{ErrUnavailable, 503, "temporarily_unavailable", "", "", "try again"},
+	{ErrCrossOrigin, 403, "cross_origin", "", "", "the request comes from an origin that is not trusted"},
+	{errTooLarge, 413, "invalid_request", "", "", "the request body is too large"},
+	{errContentType, 415, "invalid_request", "", "", "the body must be application/json or application/x-www-form-urlencoded"},
+	{errMethod, 405, "invalid_request", "", "", "the method is not allowed here"},
+	{errEndpoint, 404, "not_found", "", "", "there is no such endpoint"},
+	{ErrInvalidRequest, 400, "invalid_request", "", "", "the request is malformed"},
+	{ErrSessionNotFound, 404, "not_found", "", "", "no such session"},
+	{ErrInvalidCredentials, 401, "invalid_credentials", "", "login", "login or password is wrong"},
+	{ErrNoToken, 401, "missing_token", "-", "login", "a token is required"},
+	{ErrTokenReused, 401, "invalid_token", "invalid_token", "login", "the session has ended"},
+	{ErrSessionRevoked, 401, "invalid_token", "invalid_token", "login", "the session has ended"},
+	{ErrTokenExpired, 401, "invalid_token", "invalid_token", "refresh", "the token has expired"},
+	{ErrInvalidToken, 401, "invalid_token", "invalid_token", "login", "the token is not valid"},
+	{ErrReauthenticate, 401, "insufficient_user_authentication", "insufficient_user_authentication", "login", "a more recent login is required"},
+	{ErrForbidden, 403, "insufficient_scope", "insufficient_scope", "", "the token does not permit this"},
+}
+
+var internalAnswer = answer{nil, 500, "server_error", "", "", "the server could not do this"}
+
+func answerTo(err error) answer {
+	for _, a := range answers {
+		if errors.Is(err, a.err) {
+			return a
+		}
+	}
+	return internalAnswer
+}
+
+// grantError marks an error of a refresh token: its code is invalid_grant (RFC
+// 6749 section 5.2), there is no bearer challenge, and nothing but a login
+// helps.
+type grantError struct{ error }
+
+func (e grantError) Unwrap() error { return e.error }
+
+// freshError carries what a client must be told to satisfy [Fresh].
+type freshError struct{ maxAge time.Duration }
+
+func (e *freshError) Error() string {
+	return "auth: the login is more than " + e.maxAge.String() + " ago"
+}
+func (e *freshError) Unwrap() error { return ErrReauthenticate }
+
+// scopeError carries the scope that [Scope] missed.
+type scopeError struct{ scope string }
+
+func (e *scopeError) Error() string { return "auth: scope " + strconv.Quote(e.scope) + " is missing" }
+func (e *scopeError) Unwrap() error { return ErrForbidden }
+
+// requestError is an ErrInvalidRequest whose text may be shown to the client.
+type requestError string
+
+func (e requestError) Error() string { return "auth: invalid request: " + string(e) }
+func (e requestError) Unwrap() error { return ErrInvalidRequest }
+
+// retryAfter is how long, in seconds, a client is asked to stay away when
+// something did not answer.
+const retryAfter = "1"
+
+// WriteError answers a request with an error of this package: status,
+// WWW-Authenticate (RFC 6750 section 3, RFC 9470 section 3), and a JSON body
+// {"error","error_description","action"} in which action is "refresh" for an
+// access token that expired or was cut, "login" for every other 401 and absent
+// otherwise. An error that is not of this package is a 500 without details. It
+// sets no cookies and clears none.
+func WriteError(w http.ResponseWriter, r *http.Request, err error) {
+	a := answerTo(err)
+	var grant grantError
+	if errors.As(err, &grant) && a.status == http.StatusUnauthorized {
+		a.code, a.challenge, a.action = "invalid_grant", "", "login"
+		if a.err == ErrNoToken {
+			a.status, a.code, a.action = http.StatusBadRequest, "invalid_request", ""
+		}
+	}
+	var request requestError
+	if errors.As(err, &request) {
+		a.text = string(request)
+	}
+	h := w.Header()
+	if a.challenge != "" {
+		h.Set("WWW-Authenticate", challengeFor(a, err))
+	}
+	if a.status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", retryAfter)
+	}
+	writeJSON(w, a.status, struct {
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+		Action      string `json:"action,omitempty"`
+	}{a.code, a.text, a.action})
+}
+
+func challengeFor(a answer, err error) string {
+	if a.challenge == "-" {
+		return "Bearer"
+	}
+	var b strings.Builder
+	b.WriteString(`Bearer error="` + a.challenge + `", error_description="` + a.text + `"`)
+	var fresh *freshError
+	if errors.As(err, &fresh) {
+		b.WriteString(`, max_age="` + strconv.FormatInt(int64(fresh.maxAge/time.Second), 10) + `"`)
+	}
+	var scope *scopeError
+	if errors.As(err, &scope) {
+		b.WriteString(`, scope="` + scope.scope + `"`)
+	}
+	return b.String()
+}
+
+// writeJSON writes an answer of the endpoints. None of them may be cached.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil { // strings and numbers of our own cannot fail
+		status, body = http.StatusInternalServerError, []byte(`{"error":"server_error"}`)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // the client may be gone: there is nobody to tell
+}

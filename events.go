@@ -1,0 +1,97 @@
+package auth
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// EventType says what an [Event] is about.
+type EventType string
+
+// The types of events.
+const (
+	EventLogin        EventType = "login"         // a session was opened
+	EventLoginRefused EventType = "login_refused" // Err says why; Session.Subject is set if there is such a user
+	EventRefresh      EventType = "refresh"       // a session moved on
+	EventRepeat       EventType = "repeat"        // an answer was given again: a second tab, a retry, or another device within the retry window
+	EventReuse        EventType = "reuse"         // a spent token came back after its time: two parties hold it, the session was ended
+	EventLogout       EventType = "logout"        // a session was ended by its holder
+	EventRevoked      EventType = "revoked"       // sessions, or access tokens, were ended; Reason says why
+	EventFault        EventType = "fault"         // a store, a user lookup or a hook failed; Err says how
+	EventStale        EventType = "stale"         // the revocation feed is older than MaxStale
+)
+
+// Event is something that a log or a user should know of. Nothing in it is a
+// secret, and nothing was typed by a client but the cleaned [Device] and
+// session name; a login that was refused is not named, since people type
+// passwords there.
+type Event struct {
+	Type EventType
+	Time time.Time
+
+	// Session is the record that it is about, as it now stands, as far as it
+	// is known: at least the subject, if anything. For EventRepeat and
+	// EventReuse its Device and RotatedAt are those of the party that moved
+	// the session last; Device and Time are those of the party that asks.
+	Session Session
+
+	Device     Device // who asks
+	Generation int64  // of the refresh token that was presented; 0 if none was
+	Reason     string // for EventRevoked: "request", "access" (ExpireAccess), "reuse", "user" (gone or disabled), "replaced", "evicted" or "login" (one that was not completed)
+	Err        error  // what failed, or why a login was refused
+}
+
+// LogEvents returns a function for Config.OnEvent that logs to l: faults and
+// stale feeds as errors, reuse as a warning, refused logins and repeats too,
+// everything else as information.
+func LogEvents(l *slog.Logger) func(context.Context, Event) {
+	return func(ctx context.Context, e Event) {
+		level := slog.LevelInfo
+		switch e.Type {
+		case EventFault, EventStale:
+			level = slog.LevelError
+		case EventReuse, EventLoginRefused, EventRepeat:
+			level = slog.LevelWarn
+		}
+		l.LogAttrs(ctx, level, "auth: "+string(e.Type), e.attrs()...)
+	}
+}
+
+// LogValue logs the event as [LogEvents] does.
+func (e Event) LogValue() slog.Value {
+	return slog.GroupValue(append([]slog.Attr{slog.String("type", string(e.Type))}, e.attrs()...)...)
+}
+
+func (e Event) attrs() []slog.Attr {
+	var as []slog.Attr
+	if e.Session.Subject != "" {
+		as = append(as, slog.String("subject", e.Session.Subject))
+	}
+	if e.Session.ID != "" {
+		as = append(as, slog.String("session", e.Session.ID))
+	}
+	as = appendDevice(as, "", e.Device)
+	if e.Type == EventReuse || e.Type == EventRepeat {
+		as = append(as, slog.Int64("generation", e.Generation), slog.Int64("current", e.Session.Generation),
+			slog.Time("rotated_at", e.Session.RotatedAt))
+		as = appendDevice(as, "holder_", e.Session.Device)
+	}
+	if e.Reason != "" {
+		as = append(as, slog.String("reason", e.Reason))
+	}
+	if e.Err != nil {
+		as = append(as, slog.String("error", e.Err.Error()))
+	}
+	return as
+}
+
+func appendDevice(as []slog.Attr, prefix string, d Device) []slog.Attr {
+	if d.IP.IsValid() {
+		as = append(as, slog.String(prefix+"ip", d.IP.String()))
+	}
+	if d.UserAgent != "" {
+		as = append(as, slog.String(prefix+"user_agent", d.UserAgent))
+	}
+	return as
+}

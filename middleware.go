@@ -1,0 +1,262 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+type (
+	claimsKey struct{}
+	reasonKey struct{}
+)
+
+// NewContext returns a context that carries c, as a request has it behind
+// [Verifier.Require]. Tests of handlers use it with claims of their own making.
+func NewContext(ctx context.Context, c *Claims) context.Context {
+	return context.WithValue(ctx, claimsKey{}, c)
+}
+
+// FromContext returns the claims of the request that ctx belongs to, and
+// whether there are any. Behind [Verifier.Require] there always are.
+func FromContext(ctx context.Context) (*Claims, bool) {
+	c, ok := ctx.Value(claimsKey{}).(*Claims)
+	return c, ok && c != nil
+}
+
+// ReasonFromContext returns why a request that [Verifier.Optional] let through
+// as anonymous is that although it carried a cookie, or nil.
+func ReasonFromContext(ctx context.Context) error {
+	err, _ := ctx.Value(reasonKey{}).(error)
+	return err
+}
+
+// Guard decides, by the claims of a request, whether it may pass: nil lets it.
+// An error that wraps none of this package's is taken for [ErrForbidden]; wrap
+// [ErrUnavailable] where the decision could not be made. Guards are called
+// concurrently.
+type Guard func(ctx context.Context, c *Claims) error
+
+// Role lets claims pass that have one of the roles.
+func Role(anyOf ...string) Guard {
+	return func(_ context.Context, c *Claims) error {
+		for _, role := range anyOf {
+			if slices.Contains(c.Roles, role) {
+				return nil
+			}
+		}
+		return fmt.Errorf("%w: none of the roles %q", ErrForbidden, anyOf)
+	}
+}
+
+// Scope lets claims pass that have all of the scopes. Its refusal names them
+// in the challenge (RFC 6750 section 3).
+func Scope(allOf ...string) Guard {
+	return func(_ context.Context, c *Claims) error {
+		for _, scope := range allOf {
+			if !slices.Contains(c.Scopes, scope) {
+				return &scopeError{strings.Join(allOf, " ")}
+			}
+		}
+		return nil
+	}
+}
+
+// Fresh lets claims pass whose login, not whose last refresh, is at most
+// maxAge ago. Its refusal asks for a new login (RFC 9470).
+func Fresh(maxAge time.Duration) Guard {
+	return func(_ context.Context, c *Claims) error {
+		now := c.verifiedAt
+		if now.IsZero() { // claims that a test made
+			now = time.Now()
+		}
+		if c.AuthTime.IsZero() || now.Sub(c.AuthTime) > maxAge {
+			return &freshError{maxAge}
+		}
+		return nil
+	}
+}
+
+// Authenticate returns the claims of a request: [Verifier.AccessToken], then
+// [Verifier.Verify].
+func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
+	token, _, err := v.AccessToken(r)
+	if err != nil {
+		return nil, err
+	}
+	return v.Verify(r.Context(), token)
+}
+
+// Require wraps handlers that are only for requests with a valid access token,
+// and with claims that pass every guard, in their order. The handler finds the
+// claims by [FromContext]; every other request is answered by
+// [Verifier.WriteError].
+//
+// OPTIONS is authenticated like every other method, so CORS middleware, which
+// answers preflights, goes around this one.
+func (v *Verifier) Require(guards ...Guard) func(http.Handler) http.Handler {
+	return v.require(guards, v.WriteError)
+}
+
+func (v *Verifier) require(guards []Guard, refuse func(http.ResponseWriter, *http.Request, error)) func(http.Handler) http.Handler {
+	guards = slices.Clone(guards)
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			v.setVary(w.Header())
+			c, err := v.Authenticate(r)
+			if err == nil {
+				err = pass(r.Context(), c, guards)
+			}
+			if err != nil {
+				refuse(w, r, err)
+				return
+			}
+			next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), c)))
+		})
+	}
+}
+
+func pass(ctx context.Context, c *Claims, guards []Guard) error {
+	for _, guard := range guards {
+		if err := guard(ctx, c); err != nil {
+			if answerTo(err).status == http.StatusInternalServerError {
+				err = fmt.Errorf("%w: %w", ErrForbidden, err)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// Optional wraps a handler that is for everybody and finds the claims, where
+// there are any, by [FromContext]. A request without a credential is
+// anonymous. So is one with a cookie that is no longer good, for whom
+// [ReasonFromContext] says why; a bad token in a header is refused, and so are
+// a cross-origin write and a request that cannot be decided because something
+// did not answer.
+func (v *Verifier) Optional(next http.Handler) http.Handler {
+	return v.optional(next, func(http.ResponseWriter, *http.Request, error) (bool, error) { return false, nil })
+}
+
+// optional asks rescue before a request becomes anonymous: whether it has been
+// answered, and if not, perhaps a better reason.
+func (v *Verifier) optional(next http.Handler, rescue func(http.ResponseWriter, *http.Request, error) (bool, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v.setVary(w.Header())
+		ctx := r.Context()
+		token, byCookie, err := v.AccessToken(r)
+		var c *Claims
+		if err == nil {
+			c, err = v.Verify(ctx, token)
+		}
+		switch {
+		case err == nil:
+			ctx = NewContext(ctx, c)
+		case errors.Is(err, ErrNoToken), byCookie && answerTo(err).status == http.StatusUnauthorized:
+			done, reason := rescue(w, r, err)
+			if done {
+				return
+			}
+			if reason == nil && !errors.Is(err, ErrNoToken) {
+				reason = err
+			}
+			if reason != nil {
+				ctx = context.WithValue(ctx, reasonKey{}, reason)
+			}
+		default:
+			v.WriteError(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// setVary names what was looked at, so that no cache gives one user's answer
+// to another.
+func (v *Verifier) setVary(h http.Header) {
+	if v.vary != nil {
+		h["Vary"] = append(h["Vary"], v.vary...)
+	}
+}
+
+// WriteError answers a request with err: by Config.OnError if that is set,
+// else by the function [WriteError].
+func (v *Verifier) WriteError(w http.ResponseWriter, r *http.Request, err error) {
+	if v.onError != nil {
+		v.onError(w, r, err)
+		return
+	}
+	WriteError(w, r, err)
+}
+
+// Require is [Verifier.Require], with Config.AutoRefresh.
+func (a *Authenticator) Require(guards ...Guard) func(http.Handler) http.Handler {
+	if !a.autoRefresh {
+		return a.Verifier.Require(guards...)
+	}
+	return a.require(guards, func(w http.ResponseWriter, r *http.Request, err error) {
+		done, reason := a.refreshPage(w, r, err)
+		if done {
+			return
+		}
+		if reason != nil {
+			err = reason
+		}
+		a.WriteError(w, r, err)
+	})
+}
+
+// Optional is [Verifier.Optional], with Config.AutoRefresh.
+func (a *Authenticator) Optional(next http.Handler) http.Handler {
+	if !a.autoRefresh {
+		return a.Verifier.Optional(next)
+	}
+	return a.optional(next, a.refreshPage)
+}
+
+// refreshPage answers a page load whose access cookie is absent or expired by
+// a redirect to itself with new cookies. It reports whether it answered; if
+// not, and a refresh was refused, it says why.
+func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err error) (done bool, reason error) {
+	if !errors.Is(err, ErrNoToken) && !errors.Is(err, ErrTokenExpired) ||
+		r.Method != http.MethodGet && r.Method != http.MethodHead || isUpgrade(r) {
+		return false, nil
+	}
+	if _, byCookie, err := a.AccessToken(r); !byCookie && !errors.Is(err, ErrNoToken) {
+		return false, nil // a token in a header: a program, that does this itself
+	}
+	token, err := a.refreshCookie(r)
+	if token == "" {
+		return false, err
+	}
+	var t Tokens
+	if err == nil {
+		t, err = a.Refresh(r.Context(), token, a.Device(r))
+	}
+	switch {
+	case err == nil:
+		a.SetCookies(w, t)
+		// Relative to the URL that the client used, whatever prefix was
+		// stripped here; "./" before it, so that it can be nothing but a path.
+		path := r.URL.EscapedPath()
+		location := "./" + path[strings.LastIndexByte(path, '/')+1:]
+		if r.URL.RawQuery != "" {
+			location += "?" + r.URL.RawQuery
+		}
+		w.Header().Set("Location", location)
+		w.WriteHeader(http.StatusTemporaryRedirect)
+		return true, nil
+	case answerTo(err).status >= 500:
+		a.WriteError(w, r, err)
+		return true, nil
+	}
+	var grant grantError
+	if errors.As(err, &grant) {
+		err = grant.error // a page was asked for, not a grant
+	}
+	return false, err
+}

@@ -1,0 +1,554 @@
+package auth
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// The typ of the two kinds of tokens (RFC 9068 section 2.1, RFC 8725 section
+// 3.11). They have keys of their own besides.
+const (
+	typAccess  = "at+jwt"
+	typRefresh = "rt+jwt"
+)
+
+// maxToken bounds a token, before anything else is done with it.
+const maxToken = 8 << 10
+
+// Tokens are what a login or a refresh gives to the client.
+//
+// They print as their session and times alone, and encoding/json leaves the
+// tokens out: hand them out with [Authenticator.WriteTokens], or take the
+// fields.
+type Tokens struct {
+	Access           string    `json:"-"` // for the Authorization header
+	AccessExpiresAt  time.Time // to the second
+	Refresh          string    `json:"-"` // for the refresh endpoint alone
+	RefreshExpiresAt time.Time // to the second; the end of the session unless it is refreshed
+	Subject          string
+	SessionID        string
+
+	// presented: the refresh token is the one that was sent. Its cookie must
+	// not be written again, or a late answer puts back an older one.
+	presented bool
+}
+
+// Format prints the tokens' session and times, never the tokens.
+func (t Tokens) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "auth.Tokens{session %s until %s}", t.SessionID, t.RefreshExpiresAt.Format(time.RFC3339))
+}
+
+// LogValue logs what Format prints.
+func (t Tokens) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("session", t.SessionID), slog.Time("expires", t.RefreshExpiresAt))
+}
+
+// Claims are what a verified access token says. Every request has Claims of
+// its own. Times are to the second.
+type Claims struct {
+	Issuer    string
+	Audience  []string
+	Subject   string // User.ID
+	SessionID string
+	TokenID   string // random, one a token
+
+	Username string
+	Roles    []string
+	Scopes   []string
+	AMR      []string // how the user proved himself at login (RFC 8176)
+
+	IssuedAt         time.Time
+	ExpiresAt        time.Time
+	AuthTime         time.Time // the login
+	SessionExpiresAt time.Time // when the session is certain to last until
+
+	payload    []byte
+	verifiedAt time.Time
+}
+
+// Decode takes the application's own claims out of the token: it decodes the
+// whole payload into v, by encoding/json. Claims that were not made by
+// verifying a token, as in tests, have nothing to decode and leave v alone.
+func (c *Claims) Decode(v any) error {
+	if c.payload == nil {
+		return nil
+	}
+	if err := json.Unmarshal(c.payload, v); err != nil {
+		return fmt.Errorf("auth: decoding claims: %w", err)
+	}
+	return nil
+}
+
+// reserved are the names that mean something in an access token, here or to
+// another reader of it; User.Extra cannot have them.
+var reserved = [...]string{
+	"iss", "sub", "aud", "exp", "nbf", "iat", "jti", // RFC 7519 section 4.1
+	"sid", "auth_time", "acr", "amr", "azp", "nonce", // OpenID Connect
+	"client_id", "scope", "roles", "groups", "entitlements", "username", // RFC 9068 section 2.2, RFC 7662
+	"cnf", "act", "may_act", "events", // RFC 7800, 8693, 8417
+	"gen", "session_exp", "token_type", "typ",
+}
+
+// imitates returns the reserved name that name is, or is but for letter case
+// in the sense of encoding/json: U+017F is an s, U+212A a k.
+func imitates(name []byte) string {
+	for _, r := range reserved {
+		if bytes.EqualFold(name, []byte(r)) {
+			return r
+		}
+	}
+	return ""
+}
+
+// appendExtra appends the application's claims, each after a comma.
+func appendExtra(b []byte, extra map[string]any) ([]byte, error) {
+	if len(extra) == 0 {
+		return b, nil
+	}
+	object, err := json.Marshal(extra)
+	if err != nil {
+		return nil, fmt.Errorf("auth: User.Extra: %w", err)
+	}
+	// Read as the verifier will, so that no token is made that it refuses.
+	err = readObject(object, func(name, _ []byte) error {
+		if r := imitates(name); r != "" {
+			return fmt.Errorf("%q is, or imitates, the reserved claim %q", name, r)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("auth: User.Extra: %w", err)
+	}
+	b = append(b, ',')
+	return append(b, object[1:len(object)-1]...), nil
+}
+
+// accessGrant is all that an access token says.
+type accessGrant struct {
+	issuer     string
+	audience   []string
+	user       User
+	sid        string
+	amr        []string
+	issuedAt   time.Time
+	expiresAt  time.Time
+	authTime   time.Time
+	sessionEnd time.Time
+}
+
+func (g *accessGrant) payload() ([]byte, error) {
+	u := &g.user
+	if err := checkUser(u); err != nil {
+		return nil, err
+	}
+	b := make([]byte, 0, 512)
+	b = append(b, `{"iss":`...)
+	b = appendJSONString(b, g.issuer)
+	b = append(b, `,"aud":`...)
+	b = appendJSONStrings(b, g.audience)
+	b = append(b, `,"sub":`...)
+	b = appendJSONString(b, u.ID)
+	b = append(b, `,"sid":`...)
+	b = appendJSONString(b, g.sid)
+	b = append(b, `,"jti":"`...)
+	b = append(b, randomID()...)
+	b = append(b, `","iat":`...)
+	b = strconv.AppendInt(b, g.issuedAt.Unix(), 10)
+	b = append(b, `,"exp":`...)
+	b = strconv.AppendInt(b, g.expiresAt.Unix(), 10)
+	b = append(b, `,"auth_time":`...)
+	b = strconv.AppendInt(b, g.authTime.Unix(), 10)
+	b = append(b, `,"session_exp":`...)
+	b = strconv.AppendInt(b, g.sessionEnd.Unix(), 10)
+	if u.Username != "" {
+		b = append(b, `,"username":`...)
+		b = appendJSONString(b, u.Username)
+	}
+	if len(u.Roles) > 0 {
+		b = append(b, `,"roles":`...)
+		b = appendJSONStrings(b, u.Roles)
+	}
+	if len(u.Scopes) > 0 {
+		b = append(b, `,"scope":`...)
+		b = appendJSONString(b, strings.Join(u.Scopes, " "))
+	}
+	if len(g.amr) > 0 {
+		b = append(b, `,"amr":`...)
+		b = appendJSONStrings(b, g.amr)
+	}
+	b, err := appendExtra(b, u.Extra)
+	if err != nil {
+		return nil, err
+	}
+	return append(b, '}'), nil
+}
+
+// checkUser refuses what would make a token that says something else.
+func checkUser(u *User) error {
+	switch {
+	case u.ID == "":
+		return errors.New("auth: User.ID is empty")
+	case len(u.ID) > maxSubject:
+		return fmt.Errorf("auth: User.ID is %d bytes, at most %d are allowed", len(u.ID), maxSubject)
+	case !utf8.ValidString(u.ID) || !utf8.ValidString(u.Username):
+		return errors.New("auth: User.ID or User.Username is not UTF-8")
+	}
+	for i, role := range u.Roles {
+		if role == "" || !utf8.ValidString(role) {
+			return fmt.Errorf("auth: User.Roles[%d] is empty or not UTF-8", i)
+		}
+	}
+	for i, scope := range u.Scopes {
+		if !isScope(scope) {
+			return fmt.Errorf("auth: User.Scopes[%d] is not a scope token (RFC 6749 section 3.3)", i)
+		}
+	}
+	return nil
+}
+
+func isScope(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c == '"' || c == '\\' || c >= 0x7f {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// refreshClaims are what a refresh token says: constants of the session, and
+// where the session stood. Never claims of the user.
+type refreshClaims struct {
+	subject    string
+	sid        string
+	generation int64
+	amr        []string
+	authTime   time.Time // Session.CreatedAt, to the second
+	issuedAt   time.Time // Session.RotatedAt
+	expiresAt  time.Time // Session.ExpiresAt
+}
+
+// payload is the same, byte for byte, whichever process writes it.
+func (c *refreshClaims) payload(issuer string, audience []string) []byte {
+	b := make([]byte, 0, 384)
+	b = append(b, `{"iss":`...)
+	b = appendJSONString(b, issuer)
+	b = append(b, `,"aud":`...)
+	b = appendJSONStrings(b, audience)
+	b = append(b, `,"sub":`...)
+	b = appendJSONString(b, c.subject)
+	b = append(b, `,"sid":`...)
+	b = appendJSONString(b, c.sid)
+	b = append(b, `,"gen":`...)
+	b = strconv.AppendInt(b, c.generation, 10)
+	b = append(b, `,"auth_time":`...)
+	b = strconv.AppendInt(b, c.authTime.Unix(), 10)
+	b = append(b, `,"iat":`...)
+	b = strconv.AppendInt(b, c.issuedAt.Unix(), 10)
+	b = append(b, `,"exp":`...)
+	b = strconv.AppendInt(b, c.expiresAt.Unix(), 10)
+	if len(c.amr) > 0 {
+		b = append(b, `,"amr":`...)
+		b = appendJSONStrings(b, c.amr)
+	}
+	return append(b, '}')
+}
+
+// signToken makes the compact serialization (RFC 7515 section 7.1).
+func signToken(k Key, typ string, payload []byte) (string, error) {
+	enc := base64.RawURLEncoding
+	header := make([]byte, 0, 96)
+	header = append(header, `{"alg":"`...)
+	header = append(header, k.alg...)
+	header = append(header, `","typ":"`...)
+	header = append(header, typ...)
+	header = append(header, `","kid":`...)
+	header = appendJSONString(header, k.id)
+	header = append(header, '}')
+	b := make([]byte, 0, enc.EncodedLen(len(header))+enc.EncodedLen(len(payload))+enc.EncodedLen(64)+2)
+	b = enc.AppendEncode(b, header)
+	b = append(b, '.')
+	b = enc.AppendEncode(b, payload)
+	sig, err := k.sign(b)
+	if err != nil {
+		return "", fmt.Errorf("auth: signing a token: %w", err)
+	}
+	b = append(b, '.')
+	b = enc.AppendEncode(b, sig)
+	if len(b) > maxToken {
+		return "", fmt.Errorf("auth: a token of %d bytes is over the limit of %d; put less into User.Extra, Roles or Scopes", len(b), maxToken)
+	}
+	return string(b), nil
+}
+
+// strictBase64 refuses what decodes to the same bytes but is spelled another
+// way: padding, line ends, bits after the last byte (RFC 4648 section 3.5).
+var strictBase64 = base64.RawURLEncoding.Strict()
+
+func decodeSegment(to []byte, segment string) ([]byte, bool) {
+	for i := range len(segment) {
+		c := segment[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+			return nil, false
+		}
+	}
+	b, err := strictBase64.AppendDecode(to, []byte(segment))
+	return b, err == nil
+}
+
+// malformed is an ErrInvalidToken with a reason that is not the token's own
+// text.
+func malformed(reason string) error {
+	return fmt.Errorf("%w: %s", ErrInvalidToken, reason)
+}
+
+// openToken checks everything about a token but its claims, and returns them
+// as they were signed. Nothing in the token chooses anything beyond which of
+// the configured keys is tried.
+func openToken(ctx context.Context, token, typ string, keys KeySource) ([]byte, error) {
+	if len(token) > maxToken {
+		return nil, malformed("over the size limit")
+	}
+	first := strings.IndexByte(token, '.')
+	last := strings.LastIndexByte(token, '.')
+	if first < 0 || first == last || strings.IndexByte(token[first+1:last], '.') >= 0 {
+		return nil, malformed("not three segments")
+	}
+	var headerBuf [256]byte
+	header, ok := decodeSegment(headerBuf[:0], token[:first])
+	if !ok {
+		return nil, malformed("header is not base64url")
+	}
+	h, err := readHeader(header)
+	if err != nil {
+		return nil, fmt.Errorf("%w: header: %w", ErrInvalidToken, err)
+	}
+	if h.typ != typ && (typ != typAccess || h.typ != "application/"+typAccess) {
+		return nil, malformed("wrong typ")
+	}
+	var sigBuf [512]byte
+	sig, ok := decodeSegment(sigBuf[:0], token[last+1:])
+	if !ok {
+		return nil, malformed("signature is not base64url")
+	}
+	if h.hasKid && h.kid == "" {
+		return nil, malformed("empty kid")
+	}
+	candidates, err := keys.VerifyKeys(ctx, h.kid)
+	if err != nil {
+		return nil, fmt.Errorf("%w: keys: %w", ErrUnavailable, err)
+	}
+	input := []byte(token[:last])
+	if !slices.ContainsFunc(candidates, func(k Key) bool { return k.alg == h.alg && k.verify(input, sig) }) {
+		return nil, malformed("signature does not verify")
+	}
+	payload, ok := decodeSegment(nil, token[first+1:last])
+	if !ok {
+		return nil, malformed("payload is not base64url")
+	}
+	return payload, nil
+}
+
+type tokenHeader struct {
+	alg, typ, kid string
+	hasKid        bool
+}
+
+// refusedHeaders change what a token means or where its key comes from (RFC
+// 7515 section 4.1, RFC 7797); a token that needs them is not one of ours.
+// Other parameters are ignored, as RFC 7515 section 4 demands.
+var refusedHeaders = [...]string{"crit", "b64", "jku", "jwk", "x5u", "x5c", "enc", "zip"}
+
+func readHeader(b []byte) (h tokenHeader, err error) {
+	err = readObject(b, func(name, value []byte) error {
+		var ok bool
+		switch string(name) {
+		case "alg":
+			h.alg, ok = jsonString(value)
+		case "typ":
+			h.typ, ok = jsonString(value)
+		case "kid":
+			h.kid, ok = jsonString(value)
+			h.hasKid = true
+		default:
+			for _, r := range refusedHeaders {
+				if bytes.EqualFold(name, []byte(r)) {
+					return errors.New(r + " is refused")
+				}
+			}
+			for _, r := range [...]string{"alg", "typ", "kid"} {
+				if bytes.EqualFold(name, []byte(r)) {
+					return errors.New(r + " in another letter case")
+				}
+			}
+			return nil
+		}
+		if !ok {
+			return errors.New("alg, typ or kid is not a string")
+		}
+		return nil
+	})
+	return h, err
+}
+
+// readAccess reads the claims of an access token whose signature was checked,
+// and holds them to RFC 9068 section 4. Times are judged by the caller.
+func readAccess(payload []byte, issuer string, audience []string) (*Claims, time.Time, error) {
+	c := &Claims{payload: payload}
+	var notBefore time.Time
+	err := readObject(payload, func(name, value []byte) error {
+		ok := true
+		switch string(name) {
+		case "iss":
+			c.Issuer, ok = jsonString(value)
+		case "aud":
+			c.Audience, ok = readAudience(value)
+		case "sub":
+			c.Subject, ok = jsonString(value)
+		case "sid":
+			c.SessionID, ok = jsonString(value)
+		case "jti":
+			c.TokenID, ok = jsonString(value)
+		case "username":
+			c.Username, ok = jsonString(value)
+		case "roles":
+			c.Roles, ok = jsonStrings(value)
+		case "scope":
+			var scope string
+			scope, ok = jsonString(value)
+			c.Scopes = strings.Fields(scope)
+		case "amr":
+			c.AMR, ok = jsonStrings(value)
+		case "iat":
+			c.IssuedAt, ok = jsonTime(value)
+		case "exp":
+			c.ExpiresAt, ok = jsonTime(value)
+		case "nbf":
+			notBefore, ok = jsonTime(value)
+		case "auth_time":
+			c.AuthTime, ok = jsonTime(value)
+		case "session_exp":
+			c.SessionExpiresAt, ok = jsonTime(value)
+		case "gen", "cnf":
+			// A generation is a refresh token's. A token bound to a key of its
+			// holder (RFC 7800) must not pass for one that is not.
+			return errors.New(string(name) + " in an access token")
+		default:
+			return exactName(name)
+		}
+		if !ok {
+			return errors.New(string(name) + " is not of its type")
+		}
+		return nil
+	})
+	if err == nil {
+		err = c.check(issuer, audience)
+	}
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("%w: claims: %w", ErrInvalidToken, err)
+	}
+	return c, notBefore, nil
+}
+
+func (c *Claims) check(issuer string, audience []string) error {
+	switch {
+	case c.Issuer != issuer:
+		return errors.New("iss is another")
+	case !shares(c.Audience, audience):
+		return errors.New("aud is another")
+	case c.Subject == "", c.SessionID == "", c.TokenID == "":
+		return errors.New("sub, sid or jti is missing")
+	case c.IssuedAt.IsZero(), c.ExpiresAt.IsZero(), c.AuthTime.IsZero(), c.SessionExpiresAt.IsZero():
+		return errors.New("iat, exp, auth_time or session_exp is missing")
+	}
+	return nil
+}
+
+// exactName lets a claim through that is not ours, and refuses one that a
+// careless reader would take for ours.
+func exactName(name []byte) error {
+	if r := imitates(name); r != "" && r != string(name) {
+		return errors.New("a name imitates " + r)
+	}
+	return nil
+}
+
+func readAudience(value []byte) ([]string, bool) {
+	if one, ok := jsonString(value); ok {
+		return []string{one}, true
+	}
+	return jsonStrings(value)
+}
+
+func shares(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+}
+
+// readRefresh reads the claims of a refresh token whose signature was checked.
+func readRefresh(payload []byte, issuer string, audience []string) (refreshClaims, error) {
+	var c refreshClaims
+	var iss string
+	var aud []string
+	err := readObject(payload, func(name, value []byte) error {
+		ok := true
+		switch string(name) {
+		case "iss":
+			iss, ok = jsonString(value)
+		case "aud":
+			aud, ok = readAudience(value)
+		case "sub":
+			c.subject, ok = jsonString(value)
+		case "sid":
+			c.sid, ok = jsonString(value)
+		case "gen":
+			c.generation, ok = jsonInt(value)
+		case "amr":
+			c.amr, ok = jsonStrings(value)
+		case "auth_time":
+			c.authTime, ok = jsonTime(value)
+		case "iat":
+			c.issuedAt, ok = jsonTime(value)
+		case "exp":
+			c.expiresAt, ok = jsonTime(value)
+		default:
+			// A later version may bind the token to more than this one checks.
+			return errors.New("a claim that refresh tokens do not have")
+		}
+		if !ok {
+			return errors.New(string(name) + " is not of its type")
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+	case iss != issuer:
+		err = errors.New("iss is another")
+	case !shares(aud, audience):
+		err = errors.New("aud is another")
+	case c.subject == "", c.sid == "", c.generation < 1:
+		err = errors.New("sub, sid or gen is missing")
+	case c.authTime.IsZero(), c.issuedAt.IsZero(), c.expiresAt.IsZero():
+		err = errors.New("auth_time, iat or exp is missing")
+	}
+	if err != nil {
+		return refreshClaims{}, fmt.Errorf("%w: claims: %w", ErrInvalidToken, err)
+	}
+	return c, nil
+}
+
+// randomID returns 128 random bits in 22 characters of base64url.
+func randomID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails: it ends the process instead
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}

@@ -1,0 +1,291 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Bounds and defaults of times.
+const (
+	defaultLeeway   = 10 * time.Second
+	maxLeeway       = time.Minute
+	defaultMaxStale = time.Minute
+	defaultStore    = 2 * time.Second
+)
+
+// StalePolicy says what becomes of requests when the revocation feed is older
+// than MaxStale. An [EventStale] says so in any case.
+type StalePolicy int
+
+// The choices of a StalePolicy.
+const (
+	// StaleContinue goes on with what is known, the default: an access token
+	// that was revoked elsewhere lives until it expires.
+	StaleContinue StalePolicy = iota
+	// StaleAskStore asks the store at every request whether the session is
+	// there; a Verifier without a store refuses.
+	StaleAskStore
+	// StaleRefuse answers [ErrUnavailable].
+	StaleRefuse
+)
+
+// VerifierConfig is what [NewVerifier] needs. It is copied. Fields mean what
+// those of [Config] of the same name do.
+type VerifierConfig struct {
+	_ [0]func() // keyed literals only
+
+	Issuer     string
+	Audience   []string
+	Keys       KeySource
+	Cookies    *Cookies
+	Extractors []Extractor
+
+	TrustedProxies []netip.Prefix
+	Leeway         time.Duration
+
+	// Feed tells of revocations; nil means that a revoked session's access
+	// tokens are accepted until they expire. With a Feed, [Verifier.Run] must
+	// run.
+	Feed     Feed
+	MaxStale time.Duration
+	OnStale  StalePolicy
+
+	OnEvent func(ctx context.Context, e Event)
+	OnError func(w http.ResponseWriter, r *http.Request, err error)
+	Now     func() time.Time
+}
+
+// Verifier verifies access tokens without I/O, and wraps handlers with that.
+// It is all that a service needs which does not sign anybody in. An
+// [Authenticator] embeds one. It is safe for concurrent use.
+type Verifier struct {
+	issuer     string
+	audience   []string
+	keys       KeySource
+	cookies    *cookieJar
+	extractors []Extractor
+	vary       []string
+	proxies    []netip.Prefix
+	leeway     time.Duration
+	now        func() time.Time // UTC, whole milliseconds
+	onEvent    func(context.Context, Event)
+	onError    func(http.ResponseWriter, *http.Request, error)
+
+	revoked      revocations
+	feed         Feed
+	storeTimeout time.Duration
+	maxStale     time.Duration
+	onStale      StalePolicy
+	running      atomic.Bool
+	heard        atomic.Int64 // when the feed was last read, Unix milliseconds
+	staleSaid    atomic.Bool
+	ready        chan struct{}
+	readyOnce    sync.Once
+
+	// What only an Authenticator has.
+	announce func(ctx context.Context, r Revocation) error
+	alive    func(ctx context.Context, subject, id string) (bool, error)
+}
+
+// NewVerifier returns a Verifier, or every mistake in c joined, each naming
+// its field.
+func NewVerifier(c VerifierConfig) (*Verifier, error) {
+	v, err := newVerifier("VerifierConfig", c)
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// newVerifier also serves New, whose fields are checked under their own name.
+// The Verifier is only of use if there is no error.
+func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("auth: "+owner+"."+format, args...)) }
+
+	if c.Issuer == "" {
+		bad("Issuer is empty")
+	}
+	if len(c.Audience) == 0 {
+		bad("Audience is empty; name the service that the tokens are for")
+	}
+	for i, a := range c.Audience {
+		if a == "" {
+			bad("Audience[%d] is empty", i)
+		}
+	}
+	for _, s := range append([]string{c.Issuer}, c.Audience...) {
+		if !isPlainText(s) {
+			bad("Issuer or Audience is not printable UTF-8")
+			break
+		}
+	}
+	if c.Keys == nil {
+		bad("Keys is nil")
+	} else if ks, ok := c.Keys.(Keys); ok {
+		if len(ks) == 0 {
+			bad("Keys is empty")
+		}
+		if err := ks.check(owner + ".Keys"); err != nil {
+			errs = append(errs, err)
+		}
+		c.Keys = slices.Clone(ks)
+	}
+	if c.Leeway == 0 {
+		c.Leeway = defaultLeeway
+	}
+	if c.Leeway > maxLeeway {
+		bad("Leeway (%s) exceeds %s", c.Leeway, maxLeeway)
+	}
+	if c.MaxStale == 0 {
+		c.MaxStale = defaultMaxStale
+	}
+	if c.MaxStale < 0 {
+		bad("MaxStale (%s) is negative", c.MaxStale)
+	}
+	if c.OnStale < StaleContinue || c.OnStale > StaleRefuse {
+		bad("OnStale (%d) is not one of the policies", c.OnStale)
+	}
+	for i, p := range c.TrustedProxies {
+		if !p.IsValid() {
+			bad("TrustedProxies[%d] is not a prefix", i)
+		}
+	}
+	jar, err := newCookieJar(owner+".Cookies", c.Cookies)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	extractors, err := checkExtractors(owner+".Extractors", c.Extractors, jar)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	v := &Verifier{
+		issuer:       c.Issuer,
+		audience:     slices.Clone(c.Audience),
+		keys:         c.Keys,
+		cookies:      jar,
+		extractors:   extractors,
+		vary:         varyOf(extractors),
+		proxies:      slices.Clone(c.TrustedProxies),
+		leeway:       max(0, c.Leeway).Truncate(time.Millisecond),
+		now:          func() time.Time { return cutMillis(c.Now()) },
+		onEvent:      c.OnEvent,
+		onError:      c.OnError,
+		feed:         c.Feed,
+		storeTimeout: defaultStore,
+		maxStale:     c.MaxStale,
+		onStale:      c.OnStale,
+		ready:        make(chan struct{}),
+	}
+	if v.feed == nil {
+		v.readyOnce.Do(func() { close(v.ready) })
+	}
+	return v, errors.Join(errs...)
+}
+
+// Verify returns the claims of an access token: its signature is checked
+// before anything that it says decides anything, then its claims, its times,
+// and whether it was revoked. There is no I/O in it but what a remote
+// [KeySource] or [StaleAskStore] does.
+//
+// The error is [ErrInvalidToken], [ErrTokenExpired], [ErrSessionRevoked] or
+// [ErrUnavailable].
+func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
+	c, notBefore, err := v.open(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	now := v.now()
+	switch {
+	case !now.Before(c.ExpiresAt):
+		return nil, ErrTokenExpired
+	case c.IssuedAt.After(now.Add(v.future())):
+		return nil, malformed("iat is in the future")
+	case notBefore.After(now.Add(v.leeway)):
+		return nil, malformed("nbf is in the future")
+	}
+	if err := v.checkRevoked(ctx, c, now); err != nil {
+		return nil, err
+	}
+	c.verifiedAt = now
+	return c, nil
+}
+
+// future is how far ahead of this clock an honest iat may lie: the issuer's
+// clock may be ahead, and a known cut raises it by the same and a second.
+func (v *Verifier) future() time.Duration { return 2*v.leeway + time.Second }
+
+// open checks a token but for time and revocation.
+func (v *Verifier) open(ctx context.Context, token string) (c *Claims, notBefore time.Time, err error) {
+	payload, err := openToken(ctx, token, typAccess, v.keys)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	return readAccess(payload, v.issuer, v.audience)
+}
+
+func (v *Verifier) checkRevoked(ctx context.Context, c *Claims, now time.Time) error {
+	select {
+	case <-v.ready:
+	default:
+		return fmt.Errorf("%w: revocations are not known yet; does Run run?", ErrUnavailable)
+	}
+	if _, err := v.revoked.check(c.times(), now); err != nil {
+		return err
+	}
+	if v.feed == nil || !v.isStale(ctx) || v.onStale == StaleContinue {
+		return nil
+	}
+	if v.onStale == StaleRefuse || v.alive == nil {
+		return fmt.Errorf("%w: the revocation feed is stale", ErrUnavailable)
+	}
+	alive, err := v.alive(ctx, c.Subject, c.SessionID)
+	switch {
+	case err != nil:
+		return err
+	case !alive:
+		return ErrSessionRevoked
+	}
+	return nil
+}
+
+// emit hands an event to the application. Its panic is contained: what has
+// been decided stays so.
+func (v *Verifier) emit(ctx context.Context, e Event) {
+	if v.onEvent == nil {
+		return
+	}
+	e.Time = v.now()
+	_ = guardHook("OnEvent", func() error {
+		v.onEvent(context.WithoutCancel(ctx), e)
+		return nil
+	})
+}
+
+// guardHook calls the application's code and turns its panic into an error.
+// The value that it panicked with is named by its type alone, since it may
+// hold anything.
+func guardHook(name string, f func() error) (err error) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case runtime.Error:
+			err = fmt.Errorf("auth: %s panicked: %w\n%s", name, p, debug.Stack())
+		default:
+			err = fmt.Errorf("auth: %s panicked with a %T\n%s", name, p, debug.Stack())
+		}
+	}()
+	return f()
+}
