@@ -714,7 +714,10 @@ func (a *Authenticator) Sessions(ctx context.Context, subject string) ([]Session
 		return nil, err
 	}
 	now := a.now()
-	return slices.DeleteFunc(list, func(s Session) bool { return !now.Before(s.ExpiresAt) }), nil
+	return slices.DeleteFunc(list, func(s Session) bool {
+		_, revoked := a.revoked.check(subjectTimes{subject: s.Subject, sid: s.ID, created: s.CreatedAt}, now)
+		return revoked != nil || !now.Before(s.ExpiresAt)
+	}), nil
 }
 
 // Revoke ends sessions of a user, and with them their access tokens: in this

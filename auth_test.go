@@ -41,6 +41,8 @@ type users struct {
 	mu   sync.Mutex
 	byID map[string]auth.User
 	fail error
+	// failAt counts down; the lookup that brings it to zero fails.
+	failAt int
 	// onFind runs before every FindByID, outside the lock.
 	onFind func()
 }
@@ -88,6 +90,11 @@ func (u *users) FindByID(_ context.Context, id string) (auth.User, error) {
 	if u.fail != nil {
 		return auth.User{}, u.fail
 	}
+	if u.failAt > 0 {
+		if u.failAt--; u.failAt == 0 {
+			return auth.User{}, errors.New("user lookup fault of a test")
+		}
+	}
 	user, ok := u.byID[id]
 	if !ok {
 		return auth.User{}, auth.ErrUserNotFound
@@ -101,6 +108,13 @@ func (u *users) change(id string, f func(*auth.User)) {
 	user := u.byID[id]
 	f(&user)
 	u.byID[id] = user
+}
+
+// failIn makes the nth lookup by ID from now fail; 0 none.
+func (u *users) failIn(n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.failAt = n
 }
 
 // events collects what OnEvent is told.

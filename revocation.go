@@ -37,6 +37,12 @@ type revocation struct {
 	open  bool      // the store has not confirmed it
 }
 
+// live reports whether the entry still counts: until its time, and for as long
+// as the store has not confirmed it, or what failed to end would come back.
+func (r *revocation) live(now time.Time) bool {
+	return r.open || !r.Until.Before(now)
+}
+
 // queued is an entry with the Until under which it was queued.
 type queued struct {
 	*revocation
@@ -83,12 +89,12 @@ func (rs *revocations) check(t subjectTimes, now time.Time) (*revocation, error)
 	}
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	if r := rs.sessions[sessionKey{t.subject, t.sid}]; r != nil && !r.Until.Before(now) {
+	if r := rs.sessions[sessionKey{t.subject, t.sid}]; r != nil && r.live(now) {
 		return r, ErrSessionRevoked
 	}
 	var cut *revocation
 	for _, r := range rs.subjects[t.subject] {
-		if r.Until.Before(now) {
+		if !r.live(now) {
 			continue
 		}
 		switch err := r.hits(t); err {
@@ -123,7 +129,7 @@ func (rs *revocations) from(subject string, rd reading) time.Time {
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
 	for _, r := range rs.subjects[subject] {
-		if r.seq <= rd.seq && !r.Until.Before(rd.now) && r.Cut.After(at) {
+		if r.seq <= rd.seq && r.live(rd.now) && r.Cut.After(at) {
 			at = r.Cut
 		}
 	}
@@ -185,8 +191,8 @@ func (rs *revocations) insert(r *revocation) {
 	rs.size.Add(1)
 }
 
-// prune lets a few entries go whose time is over. One whose time was extended
-// queues again.
+// prune lets a few entries go whose time is over. One whose time was extended,
+// or that the store has not confirmed, queues again.
 func (rs *revocations) prune(now time.Time) {
 	for range 8 {
 		if len(rs.queue) == 0 || !rs.queue[0].until.Before(now) {
@@ -195,8 +201,8 @@ func (rs *revocations) prune(now time.Time) {
 		r := rs.queue[0].revocation
 		rs.queue[0] = queued{}
 		rs.queue = rs.queue[1:]
-		if !r.Until.Before(now) {
-			rs.queue = append(rs.queue, queued{r, r.Until})
+		if r.live(now) {
+			rs.queue = append(rs.queue, queued{r, later(r.Until, now.Add(time.Minute))})
 			continue
 		}
 		rs.size.Add(-1)
@@ -242,7 +248,8 @@ func (rs *revocations) confirm(r Revocation, ok bool) {
 }
 
 // due takes the entries that are to be announced again: those of this process
-// that leave soon and were not announced twice, or all of them.
+// that leave soon and were not announced twice or never confirmed, or all of
+// them.
 func (rs *revocations) due(now time.Time, all bool) []Revocation {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -254,7 +261,7 @@ func (rs *revocations) due(now time.Time, all bool) []Revocation {
 		if !all && !q.until.Before(before) {
 			break // the rest leaves later
 		}
-		if all || r.own && !r.again && r.Until.Before(before) {
+		if all || r.open || r.own && !r.again && r.Until.Before(before) {
 			r.again = true
 			due = append(due, Revocation{Subject: r.Subject, Sessions: r.Sessions, All: r.All, Except: r.Except, Cut: r.Cut, Until: r.Until})
 		}

@@ -1,0 +1,436 @@
+package auth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+)
+
+// long multiplies rounds when everything is to be played.
+func long(short, long int) int {
+	if os.Getenv("AUTH_LONG") == "1" {
+		return long
+	}
+	return short
+}
+
+func seed(t testing.TB) uint64 {
+	s := rand.Uint64()
+	if v := os.Getenv("AUTH_SEED"); v != "" {
+		var err error
+		s, err = strconv.ParseUint(v, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Logf("AUTH_SEED=%d", s)
+	return s
+}
+
+// The model: what a session is, and what a refresh does to it, in a few lines.
+type mSession struct {
+	user, id                  string
+	gen                       int64
+	created, rotated, expires time.Time
+	dead                      bool
+	tokens                    map[int64]string    // the refresh token of each generation
+	exp                       map[int64]time.Time // and its end
+}
+
+type mAccess struct {
+	token    string
+	s        *mSession
+	iat, exp time.Time
+}
+
+type mFault struct {
+	method string // of the store, or "users", or "users2", the second lookup
+	after  bool
+}
+
+const (
+	mIdle   = 40 * time.Minute
+	mAbs    = 2 * time.Hour
+	mAcc    = 5 * time.Minute
+	mWindow = 10 * time.Second
+	mLeeway = 2 * time.Second
+)
+
+func (s *mSession) refresh(g int64, now time.Time, disabled bool, fault mFault) (string, error) {
+	switch {
+	case !now.Before(s.exp[g]):
+		return "", auth.ErrTokenExpired
+	case s.dead:
+		return "", auth.ErrSessionRevoked
+	case fault.method == "users":
+		return "", auth.ErrUnavailable
+	case disabled:
+		s.dead = true
+		if fault.method == "Revoke" {
+			return "", auth.ErrUnavailable
+		}
+		return "", auth.ErrSessionRevoked
+	case fault.method == "Rotate" && !fault.after:
+		return "", auth.ErrUnavailable
+	}
+	moves := g == s.gen && (g == 1 || now.Sub(s.rotated) >= 3*mWindow)
+	if moves {
+		s.gen, s.rotated = s.gen+1, now
+		if s.created.After(now) { // raised by a cut
+			s.rotated = s.created
+		}
+		s.expires = earliest(s.rotated.Add(mIdle), s.created.Truncate(time.Second).Add(mAbs))
+	}
+	switch {
+	case fault.method == "Rotate":
+		return "", auth.ErrUnavailable
+	case moves:
+		return "", nil
+	case g == s.gen, g == s.gen-1 && now.Sub(s.rotated) <= mWindow:
+		return s.tokens[s.gen], nil
+	}
+	s.dead = true
+	if fault.method == "Revoke" {
+		return "", auth.ErrUnavailable
+	}
+	return "", auth.ErrTokenReused
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+type world struct {
+	t        *testing.T
+	r        *rand.Rand
+	b        *bench
+	raw      *auth.MemoryStore
+	max      int
+	sessions []*mSession
+	access   []mAccess
+	cuts     map[string]time.Time
+	log      []string
+}
+
+func (w *world) note(format string, args ...any) { w.log = append(w.log, fmt.Sprintf(format, args...)) }
+
+func (w *world) ok(cond bool, format string, args ...any) {
+	if !cond {
+		w.t.Fatalf("%s\nafter:\n%s", fmt.Sprintf(format, args...), strings.Join(w.log, "\n"))
+	}
+}
+
+func (w *world) sameError(want, got error) {
+	w.ok((want == nil) == (got == nil) && (want == nil || errors.Is(got, want)), "want error %v, got %v", want, got)
+}
+
+func (w *world) pick() *mSession {
+	if len(w.sessions) == 0 {
+		return nil
+	}
+	// Mostly the latest ones: they live.
+	return w.sessions[max(0, len(w.sessions)-1-w.r.IntN(4))]
+}
+
+// holder notes the tokens of an answer.
+func (w *world) holder(s *mSession, t auth.Tokens) {
+	c, err := w.b.Verify(context.Background(), t.Access)
+	w.ok(err == nil, "a fresh access token is refused: %v", err)
+	w.ok(c.Subject == s.user && c.SessionID == s.id, "claims are of another session")
+	now := w.b.clock.Now()
+	w.ok(!c.ExpiresAt.After(s.expires) && !c.SessionExpiresAt.After(s.expires), "an access token outlives its session")
+	w.ok(!c.ExpiresAt.After(now.Add(mAcc)), "an access token lives too long")
+	w.ok(!t.RefreshExpiresAt.After(s.expires), "a refresh token outlives its session")
+	w.ok(c.AuthTime.Equal(s.created.Truncate(time.Second)), "auth_time is not the login")
+	w.ok(!c.IssuedAt.Before(w.cuts[s.user]), "a token is born dead")
+	w.access = append(w.access, mAccess{t.Access, s, c.IssuedAt, c.ExpiresAt})
+}
+
+func (w *world) live(user string) []*mSession {
+	var list []*mSession
+	for _, s := range w.sessions {
+		if s.user == user && !s.dead && w.b.clock.Now().Before(s.expires) {
+			list = append(list, s)
+		}
+	}
+	slices.SortFunc(list, func(a, b *mSession) int {
+		if c := b.rotated.Compare(a.rotated); c != 0 {
+			return c
+		}
+		return strings.Compare(a.id, b.id)
+	})
+	return list
+}
+
+func (w *world) step() {
+	ctx := context.Background()
+	now := w.b.clock.Now()
+	user := []string{"u1", "u2"}[w.r.IntN(2)]
+	w.b.users.mu.Lock()
+	disabled := w.b.users.byID[user].Disabled
+	w.b.users.mu.Unlock()
+
+	var fault mFault
+	if w.r.IntN(5) == 0 {
+		fault = mFault{[]string{"Create", "Rotate", "Revoke", "List", "users", "users2"}[w.r.IntN(6)], w.r.IntN(2) == 0}
+		switch fault.method {
+		case "users":
+			w.b.users.failIn(1)
+		case "users2":
+			w.b.users.failIn(2)
+		default:
+			if fault.after {
+				w.b.store.failAfter(fault.method, errStore)
+			} else {
+				w.b.store.failBefore(fault.method, errStore)
+			}
+		}
+		defer func() {
+			w.b.users.failIn(0)
+			w.b.store.failBefore(fault.method, nil)
+			w.b.store.failAfter(fault.method, nil)
+		}()
+		w.note("  fault %+v", fault)
+	}
+
+	switch op := w.r.IntN(20); {
+	case op < 3: // login
+		w.note("%s start %s", now.Format("15:04:05.000"), user)
+		created := now
+		if w.cuts[user].After(now) {
+			created = w.cuts[user]
+		}
+		t, err := w.b.Start(ctx, user, auth.SignIn{})
+		s := &mSession{user: user, id: t.SessionID, gen: 1, created: created, rotated: created, tokens: map[int64]string{}, exp: map[int64]time.Time{}}
+		s.expires = earliest(created.Add(mIdle), created.Truncate(time.Second).Add(mAbs))
+		switch {
+		case fault.method == "users":
+			w.sameError(auth.ErrUnavailable, err)
+		case disabled:
+			w.sameError(auth.ErrInvalidCredentials, err)
+		case fault.method == "Create":
+			w.sameError(auth.ErrUnavailable, err)
+			w.adopt(s)
+		case fault.method == "users2", fault.method == "List" && w.max > 0:
+			w.sameError(auth.ErrUnavailable, err)
+		default:
+			if fault.method == "Revoke" && err != nil {
+				// Somebody had to go, and that failed. The login's own id, which
+				// decides among those last used at the same time, is not known.
+				w.sameError(auth.ErrUnavailable, err)
+				list, err := w.b.Sessions(ctx, user)
+				w.sameError(nil, err)
+				for _, x := range w.live(user) {
+					x.dead = !slices.ContainsFunc(list, func(y auth.Session) bool { return x.id == y.ID })
+				}
+				w.ok(len(w.live(user)) >= w.max-1, "too many went")
+				return
+			}
+			w.sessions = append(w.sessions, s)
+			var gone []*mSession
+			if live := w.live(user); w.max > 0 && len(live) > w.max {
+				gone = slices.DeleteFunc(live[w.max:], func(x *mSession) bool { return x == s })
+			}
+			for _, x := range gone {
+				x.dead = true
+			}
+			w.sameError(nil, err)
+			s.tokens[1], s.exp[1] = t.Refresh, t.RefreshExpiresAt
+			w.holder(s, t)
+		}
+	case op < 12: // a refresh, of any generation, by anybody who has a copy
+		s := w.pick()
+		if s == nil || len(s.tokens) == 0 {
+			return
+		}
+		g := s.gen
+		if w.r.IntN(3) == 0 {
+			g = 1 + w.r.Int64N(s.gen)
+		} else if w.r.IntN(3) == 0 {
+			g = max(1, s.gen-1)
+		}
+		if s.tokens[g] == "" { // its answer was lost for ever
+			return
+		}
+		w.b.users.mu.Lock()
+		disabled = w.b.users.byID[s.user].Disabled
+		w.b.users.mu.Unlock()
+		before, wasDead := s.gen, s.dead
+		want, wantErr := s.refresh(g, now, disabled, fault)
+		w.note("%s refresh %s gen %d of %d: %v", now.Format("15:04:05.000"), s.id[:4], g, before, wantErr)
+		writes := w.b.store.count("Rotate")
+		t, err := w.b.Refresh(ctx, s.tokens[g], auth.Device{})
+		if wasDead && fault.method != "" && errors.Is(err, auth.ErrUnavailable) {
+			err = wantErr // long dead: the store is asked, or the user looked up, and that failed
+		}
+		w.sameError(wantErr, err)
+		w.ok(w.b.store.count("Rotate")-writes <= 1, "more than one write")
+		if s.dead && !errors.Is(wantErr, auth.ErrTokenExpired) {
+			stored, err := w.raw.Get(ctx, s.user, s.id)
+			w.ok(fault.method == "Revoke" || errors.Is(err, auth.ErrSessionNotFound), "a dead session is in the store: %v", stored.Generation)
+		}
+		if err != nil {
+			return
+		}
+		if want != "" {
+			w.ok(t.Refresh == want, "not the same token again")
+		} else {
+			s.tokens[s.gen], s.exp[s.gen] = t.Refresh, t.RefreshExpiresAt
+		}
+		w.holder(s, t)
+	case op == 12: // logout, by a token of either kind and any age
+		s := w.pick()
+		if s == nil || len(s.tokens) == 0 {
+			return
+		}
+		token := s.tokens[1]
+		for _, a := range w.access {
+			if a.s == s && w.r.IntN(2) == 0 {
+				token = a.token
+			}
+		}
+		w.note("%s logout %s", now.Format("15:04:05.000"), s.id[:4])
+		err := w.b.Logout(ctx, token, "rubbish")
+		if fault.method == "Revoke" && !s.dead {
+			w.sameError(auth.ErrUnavailable, err)
+		} else if fault.method != "Revoke" {
+			w.sameError(nil, err)
+		}
+		s.dead = true
+	case op == 13:
+		s := w.pick()
+		if s == nil {
+			return
+		}
+		w.note("%s revoke %s", now.Format("15:04:05.000"), s.id[:4])
+		w.sameError(w.unless(fault), w.b.Revoke(ctx, s.user, s.id, "no such session"))
+		s.dead = true
+	case op == 14 && w.r.IntN(2) == 0:
+		var except []string
+		if s := w.pick(); s != nil && w.r.IntN(2) == 0 {
+			except = append(except, s.id)
+		}
+		w.note("%s revoke all of %s except %v", now.Format("15:04:05.000"), user, except)
+		w.sameError(w.unless(fault), w.b.RevokeAll(ctx, user, except...))
+		w.cut(user, now)
+		for _, s := range w.sessions {
+			if s.user == user && s.created.Before(w.cuts[user]) && !slices.Contains(except, s.id) {
+				s.dead = true
+			}
+		}
+	case op == 15 && w.r.IntN(2) == 0:
+		w.note("%s expire access of %s", now.Format("15:04:05.000"), user)
+		w.sameError(w.unless(fault), w.b.ExpireAccess(ctx, user))
+		w.cut(user, now)
+		for i, a := range w.access {
+			if a.s.user == user && a.iat.Before(w.cuts[user]) {
+				w.access[i].iat = time.Time{} // cut
+			}
+		}
+	case op == 16 && w.r.IntN(4) == 0:
+		w.note("disable %s: %v", user, !disabled)
+		w.b.users.change(user, func(u *auth.User) { u.Disabled = !u.Disabled })
+	default:
+		d := []time.Duration{time.Second, 3 * time.Second, mWindow - time.Millisecond, mWindow, mWindow + time.Millisecond, 3 * mWindow, 31 * time.Second, mAcc, mIdle - time.Second}[w.r.IntN(9)]
+		d += time.Duration(w.r.IntN(3)) * time.Millisecond
+		w.note("clock + %s", d)
+		w.b.clock.advance(d)
+	}
+}
+
+func (w *world) unless(f mFault) error {
+	if f.method == "Revoke" {
+		return auth.ErrUnavailable
+	}
+	return nil
+}
+
+func (w *world) cut(user string, now time.Time) {
+	w.cuts[user] = now.Add(mLeeway).Truncate(time.Second).Add(time.Second)
+}
+
+// adopt takes a session into the model whose Create took effect although it
+// failed: nobody holds its tokens.
+func (w *world) adopt(s *mSession) {
+	list, err := w.raw.List(context.Background(), s.user)
+	require.NoError(w.t, err)
+	for _, x := range list {
+		if !slices.ContainsFunc(w.sessions, func(k *mSession) bool { return k.id == x.ID }) {
+			s.id = x.ID
+			w.sessions = append(w.sessions, s)
+		}
+	}
+}
+
+// verifyAll looks at every access token that was ever issued.
+func (w *world) verifyAll() {
+	now := w.b.clock.Now()
+	for _, a := range w.access {
+		var want error
+		switch {
+		case !now.Before(a.exp):
+			want = auth.ErrTokenExpired
+		case a.s.dead:
+			want = auth.ErrSessionRevoked
+		case a.iat.IsZero():
+			want = auth.ErrTokenExpired
+		}
+		_, err := w.b.Verify(context.Background(), a.token)
+		w.sameError(want, err)
+	}
+	// Nothing that died is back, nothing that lives is gone, and nothing else
+	// is there.
+	for _, user := range []string{"u1", "u2"} {
+		list, err := w.b.Sessions(context.Background(), user)
+		w.ok(err == nil, "listing: %v", err)
+		for _, s := range w.live(user) {
+			w.ok(slices.ContainsFunc(list, func(x auth.Session) bool { return x.ID == s.id && x.Generation == s.gen && x.RotatedAt.Equal(s.rotated) }), "session %s is gone or another", s.id)
+		}
+	}
+}
+
+func TestModel_RandomHistories(t *testing.T) {
+	t.Parallel()
+	base := seed(t)
+	const workers = 4
+	for n := range workers {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			t.Parallel()
+			for i := range 10_000 / workers {
+				s := base + uint64(i*workers+n)
+				r := rand.New(rand.NewPCG(s, 1))
+				w := &world{t: t, r: r, raw: auth.NewMemoryStore(), cuts: map[string]time.Time{}}
+				w.max = []int{0, 3}[r.IntN(2)]
+				loud := r.IntN(4) == 0
+				w.note("seed %d, max %d", s, w.max)
+				w.b = newBench(t, func(c *auth.Config) {
+					c.Store = w.raw
+					c.AccessTTL, c.IdleTTL, c.SessionTTL, c.RetryWindow, c.Leeway = mAcc, mIdle, mAbs, mWindow, mLeeway
+					c.MaxSessions = w.max
+					if w.max == 0 {
+						c.MaxSessions = -1
+					}
+					if loud {
+						c.OnEvent = func(context.Context, auth.Event) { panic("an event hook of the application") }
+					}
+				})
+				for range 30 {
+					w.step()
+				}
+				w.verifyAll()
+			}
+		})
+	}
+}

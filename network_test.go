@@ -1,0 +1,219 @@
+package auth_test
+
+import (
+	"container/heap"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+)
+
+// browser is two tabs with one cookie jar, before two nodes on one store whose
+// clocks differ, over a network that loses, delays and reorders requests and
+// answers. Time is that of the events.
+type browser struct {
+	t     *testing.T
+	r     *rand.Rand
+	clock *clock
+	nodes []*bench
+	jar   string // the refresh cookie
+	queue eventQueue
+	seq   int
+	open  map[string][]*attempt // unanswered, by token
+	sent  int
+	moves map[string]bool
+	log   []string
+}
+
+// attempt is one tab that wants new tokens: it asks until it is answered, and
+// goes by the answer to its last request, as one does that gives up on a
+// request before it repeats it.
+type attempt struct {
+	tab      int
+	token    string
+	first    time.Time
+	tries    int
+	answered bool
+}
+
+type networkEvent struct {
+	at  time.Time
+	seq int
+	do  func()
+}
+
+type eventQueue []networkEvent
+
+func (q eventQueue) Len() int { return len(q) }
+func (q eventQueue) Less(i, j int) bool {
+	return q[i].at.Before(q[j].at) || q[i].at.Equal(q[j].at) && q[i].seq < q[j].seq
+}
+func (q eventQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *eventQueue) Push(x any)   { *q = append(*q, x.(networkEvent)) }
+func (q *eventQueue) Pop() any {
+	old := *q
+	e := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return e
+}
+
+// What the documents ask of the surroundings: the last retry, its flight and
+// the difference of the clocks stay within the window, the longest answer
+// within two.
+const (
+	netWindow = 10 * time.Second
+	netFlight = 2 * time.Second
+	netSkew   = 500 * time.Millisecond
+	netRetry  = netWindow - netFlight - netSkew - 100*time.Millisecond
+	netAnswer = 2*netWindow - netFlight - netSkew
+)
+
+func (b *browser) after(d time.Duration, do func()) {
+	b.seq++
+	heap.Push(&b.queue, networkEvent{b.clock.Now().Add(d), b.seq, do})
+}
+
+func (b *browser) note(format string, args ...any) {
+	b.log = append(b.log, b.clock.Now().Format("04:05.000 ")+fmt.Sprintf(format, args...))
+}
+
+func (b *browser) upTo(d time.Duration) time.Duration {
+	return time.Duration(b.r.Int64N(int64(d/time.Millisecond)+1)) * time.Millisecond
+}
+
+// deadline is until when a request with this token may be sent.
+func (b *browser) deadline(token string) time.Time {
+	end := b.clock.Now().Add(netRetry)
+	for _, a := range b.open[token] {
+		if d := a.first.Add(netRetry); !a.answered && d.Before(end) {
+			end = d
+		}
+	}
+	return end
+}
+
+func (b *browser) refresh(tab int) {
+	if b.deadline(b.jar).Before(b.clock.Now()) {
+		return // too late to ask anew: the answers that are under way must do
+	}
+	a := &attempt{tab: tab, token: b.jar, first: b.clock.Now()}
+	b.open[a.token] = append(b.open[a.token], a)
+	b.try(a)
+}
+
+func (b *browser) try(a *attempt) {
+	if a.answered || b.jar != a.token {
+		a.answered = true // the other tab got it
+		return
+	}
+	b.sent++
+	a.tries++
+	this := a.tries
+	// A retry must not overtake the request that it repeats.
+	pause := netFlight + netSkew + b.upTo(2*time.Second)
+	last := b.clock.Now().Add(pause).After(b.deadline(a.token))
+	node := b.nodes[b.r.IntN(len(b.nodes))]
+	lost := !last && b.r.IntN(3) == 0
+	fault := !last && b.r.IntN(8) == 0
+	before := b.r.IntN(2) == 0
+	b.after(b.upTo(netFlight), func() {
+		if fault && before {
+			node.store.failBefore("Rotate", errStore)
+		} else if fault {
+			node.store.failAfter("Rotate", errStore)
+		}
+		req := httptest.NewRequest(http.MethodPost, "/refresh", nil)
+		req.AddCookie(&http.Cookie{Name: "__Host-refresh", Value: a.token})
+		w := httptest.NewRecorder()
+		node.Handler().ServeHTTP(w, req)
+		node.store.failBefore("Rotate", nil)
+		node.store.failAfter("Rotate", nil)
+		b.note("tab %d …%s: %d lost %v", a.tab, a.token[len(a.token)-5:], w.Code, lost)
+		if w.Code == http.StatusServiceUnavailable && fault {
+			return
+		}
+		if w.Code != http.StatusOK {
+			b.t.Fatalf("an honest client is refused: %d %s\n%s", w.Code, w.Body, strings.Join(b.log, "\n"))
+		}
+		if lost {
+			return
+		}
+		b.after(b.upTo([]time.Duration{0, time.Second, netAnswer}[b.r.IntN(3)]), func() {
+			a.answered = a.answered || a.tries == this
+			for _, c := range w.Result().Cookies() {
+				if c.Name == "__Host-refresh" {
+					b.jar = c.Value
+					b.moves[c.Value] = true
+					b.note("tab %d: jar …%s", a.tab, c.Value[len(c.Value)-5:])
+				}
+			}
+		})
+	})
+	if !last {
+		b.after(pause, func() { b.try(a) })
+	}
+}
+
+func TestModel_TwoTabsOneJarAreNeverSignedOut(t *testing.T) {
+	t.Parallel()
+	base := seed(t)
+	const workers = 4
+	for n := range workers {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			t.Parallel()
+			sent, moves := 0, 0
+			rounds := long(1_000, 10_000) / workers
+			for i := range rounds {
+				s := base + uint64(i*workers+n)
+				b := &browser{t: t, r: rand.New(rand.NewPCG(s, 2)), clock: newClock(), open: map[string][]*attempt{}, moves: map[string]bool{}}
+				b.note("seed %d", s)
+				store := auth.NewMemoryStore()
+				for _, skew := range []time.Duration{0, netSkew} {
+					b.nodes = append(b.nodes, newBench(t, func(c *auth.Config) {
+						c.Store, c.Cookies = store, &auth.Cookies{}
+						c.RetryWindow = netWindow
+						c.Now = func() time.Time { return b.clock.Now().Add(skew) }
+					}))
+				}
+				tokens, err := b.nodes[0].Start(context.Background(), "u1", auth.SignIn{})
+				require.NoError(t, err)
+				b.jar = tokens.Refresh
+				for tab := range 2 {
+					var next func()
+					next = func() {
+						if b.sent > 40 {
+							return
+						}
+						b.refresh(tab)
+						b.after([]time.Duration{0, time.Second, netWindow, 3 * netWindow, 31 * time.Second, 5 * time.Minute}[b.r.IntN(6)]+b.upTo(time.Second), next)
+					}
+					b.after(b.upTo(time.Second), next)
+				}
+				for b.queue.Len() > 0 {
+					e := heap.Pop(&b.queue).(networkEvent)
+					b.clock.advance(e.at.Sub(b.clock.Now()))
+					e.do()
+				}
+				// When all is quiet, the jar holds what is needed to go on.
+				b.clock.advance(time.Hour)
+				_, err = b.nodes[1].Refresh(context.Background(), b.jar, auth.Device{})
+				if err != nil {
+					t.Fatalf("after the storm: %v\n%s", err, strings.Join(b.log, "\n"))
+				}
+				sent += b.sent
+				moves += len(b.moves)
+			}
+			t.Logf("%d histories, %d requests, %d generations", rounds, sent, moves)
+			require.Greater(t, sent, 30*rounds)
+		})
+	}
+}
