@@ -295,7 +295,9 @@ func (c *Config) setLifetimes() error {
 		if *d.value == 0 {
 			*d.value = d.zero
 		}
-		*d.value = d.value.Truncate(time.Millisecond)
+		if *d.value > 0 {
+			*d.value = d.value.Truncate(time.Millisecond)
+		}
 	}
 	if c.Leeway > maxLeeway {
 		return errors.Join(errs...) // said by the Verifier, and nothing fits it
@@ -361,8 +363,16 @@ type SignIn struct {
 
 	// Replaces is the refresh token that the client held until now. Its
 	// session is ended if it is the same user's.
-	Replaces string
+	Replaces string `json:"-"`
 }
+
+// Format prints the sign-in without the token that it replaces.
+func (in SignIn) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "auth.SignIn{device %q amr %q}", in.Name, in.AMR)
+}
+
+// LogValue logs what Format prints.
+func (in SignIn) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(in)) }
 
 // maxAppData leaves room for the name within Session.Data.
 const maxAppData = 900
@@ -731,19 +741,27 @@ func (a *Authenticator) Revoke(ctx context.Context, subject string, ids ...strin
 // RevokeAll ends all sessions of a user that exist when it is called, but for
 // those excepted. Call it when a password was changed.
 func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ...string) error {
-	return a.revoke(ctx, Revocation{Subject: subject, All: true, Except: slices.Clone(except), Cut: a.cut()}, "request")
+	return a.revoke(ctx, Revocation{Subject: subject, All: true, Except: slices.Clone(except), Cut: a.cut(subject)}, "request")
 }
 
 // ExpireAccess ends the access tokens of a user that were issued up to now,
 // while his sessions live on: clients refresh, and get what roles he has now.
 func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error {
-	return a.revoke(ctx, Revocation{Subject: subject, Cut: a.cut()}, "access")
+	return a.revoke(ctx, Revocation{Subject: subject, Cut: a.cut(subject)}, "access")
 }
 
 // cut is the second before which everything was issued up to now, by clocks
-// that are up to Leeway ahead.
-func (a *Authenticator) cut() time.Time {
-	return a.now().Add(a.leeway).Truncate(time.Second).Add(time.Second)
+// that are up to Leeway ahead. What was issued since an earlier cut was raised
+// to it, so another cut within the same second lies a second later, as far as
+// a raised iat is accepted.
+func (a *Authenticator) cut(subject string) time.Time {
+	rd := a.read()
+	second := func(t time.Time) time.Time { return t.Truncate(time.Second).Add(time.Second) }
+	cut := second(rd.now.Add(a.leeway))
+	if known := a.revoked.from(subject, rd); !known.Before(cut) {
+		return earlier(known.Add(time.Second), second(rd.now.Add(2*a.leeway)))
+	}
+	return cut
 }
 
 // end revokes one session.
