@@ -98,8 +98,8 @@ type Config struct {
 	MaxStale time.Duration
 	OnStale  StalePolicy
 
-	// OnEvent is told of everything that happened, within the request: it must
-	// return soon, and is called concurrently. [LogEvents] makes one.
+	// OnEvent is told of events, within the request: it must return soon, and
+	// is called concurrently. [LogEvents] makes one.
 	OnEvent func(ctx context.Context, e Event)
 
 	// OnError writes the answer to a request that was refused. nil means the
@@ -198,12 +198,8 @@ func New(c Config) (*Authenticator, error) {
 	} else {
 		feed = c.Store
 	}
-	keys := KeySource(access)
-	if len(access) == 0 {
-		keys = Keys{HS256(make([]byte, 32))} // said above; what is wrong with it is not of interest
-	}
 	v, err := newVerifier("Config", VerifierConfig{
-		Issuer: c.Issuer, Audience: c.Audience, Keys: keys,
+		Issuer: c.Issuer, Audience: c.Audience, Keys: access,
 		Cookies: c.Cookies, Extractors: c.Extractors, TrustedProxies: c.TrustedProxies, Leeway: c.Leeway,
 		Feed: feed, MaxStale: c.MaxStale, OnStale: c.OnStale,
 		OnEvent: c.OnEvent, OnError: c.OnError, Now: c.Now,

@@ -261,8 +261,9 @@ func (a *Authenticator) WriteTokens(w http.ResponseWriter, t Tokens, byCookie bo
 	writeJSON(w, http.StatusOK, body)
 }
 
+// secondsLeft counts from the second that has begun, as tokens do.
 func secondsLeft(until, now time.Time) int64 {
-	return max(0, int64(until.Sub(now)/time.Second))
+	return max(0, until.Unix()-now.Unix())
 }
 
 func writeNothing(w http.ResponseWriter) {

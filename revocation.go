@@ -313,10 +313,10 @@ func (rs *revocations) unwatch(w *watcher) {
 
 // SessionContext returns a context that ends when the session of c does: when
 // it is revoked ([ErrSessionRevoked]), when its subject's access is expired or
-// SessionExpiresAt comes ([ErrTokenExpired]); [context.Cause] tells. A refresh
-// does not end it, and neither does the expiry of the access token. It is for
-// handlers that outlive their request's token, as those of SSE and WebSocket
-// do. Call the function when done.
+// c.SessionExpiresAt comes ([ErrTokenExpired]); [context.Cause] tells. A refresh
+// neither ends nor extends it, and the expiry of the access token does not end
+// it. It is for handlers that outlive their request's token, as those of SSE
+// and WebSocket do; their clients connect again. Call the function when done.
 func (v *Verifier) SessionContext(ctx context.Context, c *Claims) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watcher{c.times(), cancel}

@@ -71,7 +71,10 @@ type Claims struct {
 	IssuedAt         time.Time
 	ExpiresAt        time.Time
 	AuthTime         time.Time // the login
-	SessionExpiresAt time.Time // when the session is certain to last until
+
+	// SessionExpiresAt is how long the session is certain to last, if it is
+	// not refreshed again. It is up to three retry windows less than it may.
+	SessionExpiresAt time.Time
 
 	payload    []byte
 	verifiedAt time.Time

@@ -99,15 +99,26 @@ type Verifier struct {
 // NewVerifier returns a Verifier, or every mistake in c joined, each naming
 // its field.
 func NewVerifier(c VerifierConfig) (*Verifier, error) {
+	var keysErr error
+	if c.Keys == nil {
+		keysErr = errors.New("auth: VerifierConfig.Keys is nil")
+	} else if ks, ok := c.Keys.(Keys); ok {
+		if len(ks) == 0 {
+			keysErr = errors.New("auth: VerifierConfig.Keys is empty")
+		} else {
+			keysErr = ks.check("VerifierConfig.Keys")
+		}
+		c.Keys = slices.Clone(ks)
+	}
 	v, err := newVerifier("VerifierConfig", c)
-	if err != nil {
+	if err := errors.Join(keysErr, err); err != nil {
 		return nil, err
 	}
 	return v, nil
 }
 
 // newVerifier also serves New, whose fields are checked under their own name.
-// The Verifier is only of use if there is no error.
+// It does not check the keys. The Verifier is only of use if there is no error.
 func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("auth: "+owner+"."+format, args...)) }
@@ -128,17 +139,6 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 			bad("Issuer or Audience is not printable UTF-8")
 			break
 		}
-	}
-	if c.Keys == nil {
-		bad("Keys is nil")
-	} else if ks, ok := c.Keys.(Keys); ok {
-		if len(ks) == 0 {
-			bad("Keys is empty")
-		}
-		if err := ks.check(owner + ".Keys"); err != nil {
-			errs = append(errs, err)
-		}
-		c.Keys = slices.Clone(ks)
 	}
 	if c.Leeway == 0 {
 		c.Leeway = defaultLeeway

@@ -1,0 +1,23 @@
+package auth_test
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/ratchet-go/auth"
+)
+
+// Every mistake is told at once, and names its field.
+func ExampleNew_mistakes() {
+	_, err := auth.New(auth.Config{
+		Issuer:   "https://example.com",
+		Audience: []string{"https://api.example.com"},
+		Secrets:  [][]byte{[]byte("too short")},
+		IdleTTL:  60 * 24 * time.Hour,
+	})
+	fmt.Println(err)
+	// Output:
+	// auth: Config.Secrets[0]: the secret is 9 bytes, at least 32 are needed
+	// auth: Config.Users is nil
+	// auth: Config.IdleTTL (1440h0m0s) exceeds Config.SessionTTL (720h0m0s)
+}

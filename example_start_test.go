@@ -1,0 +1,22 @@
+package auth_test
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ratchet-go/auth"
+)
+
+// Whoever proved a user's identity by other means, here a passkey, opens the
+// session for him.
+func ExampleAuthenticator_Start() {
+	a := exampleAuthenticator()
+	tokens, err := a.Start(context.Background(), "u1", auth.SignIn{AMR: []string{"hwk", "user"}, Name: "Ada's laptop"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	claims, err := a.Verify(context.Background(), tokens.Access)
+	fmt.Println(claims.Username, claims.AMR, err)
+	// Output: ada [hwk user] <nil>
+}
