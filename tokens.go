@@ -68,9 +68,9 @@ type Claims struct {
 	Scopes   []string
 	AMR      []string // how the user proved himself at login (RFC 8176)
 
-	IssuedAt         time.Time
-	ExpiresAt        time.Time
-	AuthTime         time.Time // the login
+	IssuedAt  time.Time
+	ExpiresAt time.Time
+	AuthTime  time.Time // the login
 
 	// SessionExpiresAt is how long the session is certain to last, if it is
 	// not refreshed again. It is up to three retry windows less than it may.

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"time"
+
+	"github.com/ratchet-go/auth"
+)
+
+//go:embed web
+var web embed.FS
+
+// routes is the application: the endpoints of package auth under /auth/, an
+// API that is protected by a.Require, and the page.
+func routes(streams context.Context, a *auth.Authenticator) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
+	mux.Handle("GET /api/me", a.Require()(http.HandlerFunc(me)))
+	mux.Handle("GET /api/admin", a.Require(auth.Role("admin"))(http.HandlerFunc(admin)))
+	mux.Handle("GET /api/events", a.Require()(events(streams, a)))
+	page, err := fs.Sub(web, "web")
+	if err != nil {
+		panic(err) // not of a directory that was embedded above
+	}
+	mux.Handle("/", http.FileServerFS(page))
+	return secure(mux)
+}
+
+// me tells the caller who he is. Behind Require there are always claims.
+func me(w http.ResponseWriter, r *http.Request) {
+	c, _ := auth.FromContext(r.Context())
+	writeJSON(w, map[string]any{
+		"sub": c.Subject, "username": c.Username, "roles": c.Roles, "sid": c.SessionID,
+		"auth_time": c.AuthTime, "expires_at": c.ExpiresAt, "session_expires_at": c.SessionExpiresAt,
+		"expires_in": max(0, int(time.Until(c.ExpiresAt).Seconds())), // for clients whose clock is wrong
+	})
+}
+
+func admin(w http.ResponseWriter, r *http.Request) {
+	c, _ := auth.FromContext(r.Context())
+	writeJSON(w, map[string]string{"message": "Only admins see this, " + c.Username + "."})
+}
+
+// events streams to the page until its session ends, the client goes or the
+// server shuts down. A refresh does not end it, nor does the expiry of the
+// token that it began with.
+func events(streams context.Context, a *auth.Authenticator) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c, _ := auth.FromContext(r.Context())
+		session, cancel := a.SessionContext(r.Context(), c)
+		defer cancel()
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "no-store")
+		conn := http.NewResponseController(w)
+		_ = conn.SetReadDeadline(time.Time{}) // the request has been read
+		send := func(event string, data map[string]any) bool {
+			b, _ := json.Marshal(data)
+			_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
+			_, err := fmt.Fprintf(w, "event: %s\ndata: %s\n\n", event, b)
+			return err == nil && conn.Flush() == nil
+		}
+		ticks := time.NewTicker(time.Second)
+		defer ticks.Stop()
+		for send("tick", map[string]any{"time": time.Now().UTC()}) {
+			select {
+			case <-ticks.C:
+			case <-streams.Done():
+				send("end", map[string]any{"reason": "shutdown"})
+				return
+			case <-session.Done():
+				reason := "expired" // the end of its time, or the roles changed: refresh and come again
+				if errors.Is(context.Cause(session), auth.ErrSessionRevoked) {
+					reason = "revoked"
+				}
+				send("end", map[string]any{"reason": reason})
+				return
+			}
+		}
+	}
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = json.NewEncoder(w).Encode(v) // the client may be gone: there is nobody to tell
+}
+
+// secure tells browsers to run nothing but this page's own files.
+func secure(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "same-origin")
+		next.ServeHTTP(w, r)
+	})
+}
