@@ -134,12 +134,12 @@ const retryAfter = "1"
 // access token that expired or was cut, "login" for every other 401 and absent
 // otherwise. An error that is not of this package is a 500 without details. It
 // sets no cookies and clears none.
-func WriteError(w http.ResponseWriter, r *http.Request, err error) {
+func WriteError(w http.ResponseWriter, _ *http.Request, err error) {
 	a := answerTo(err)
 	var grant grantError
 	if errors.As(err, &grant) && a.status == http.StatusUnauthorized {
 		a.code, a.challenge, a.action = "invalid_grant", "", "login"
-		if a.err == ErrNoToken {
+		if errors.Is(a.err, ErrNoToken) {
 			a.status, a.code, a.action = http.StatusBadRequest, "invalid_request", ""
 		}
 	}

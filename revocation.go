@@ -97,11 +97,9 @@ func (rs *revocations) check(t subjectTimes, now time.Time) (*revocation, error)
 		if !r.live(now) {
 			continue
 		}
-		switch err := r.hits(t); err {
-		case nil:
-		case errCut: // the end of the session says more
-			cut = r
-		default:
+		if err := r.hits(t); errors.Is(err, errCut) {
+			cut = r // the end of the session says more
+		} else if err != nil {
 			return r, err
 		}
 	}
@@ -337,10 +335,10 @@ func (v *Verifier) SessionContext(ctx context.Context, c *Claims) (context.Conte
 
 // Waits of Run.
 const (
-	feedWait     = 5 * time.Second
-	feedRetryMin = 50 * time.Millisecond
-	feedRetryMax = 5 * time.Second
-	announceLead = 30 * time.Second // before an entry leaves
+	feedWait       = 5 * time.Second
+	feedRetryFirst = 50 * time.Millisecond
+	feedRetryLast  = 5 * time.Second
+	announceLead   = 30 * time.Second // before an entry leaves
 )
 
 // Run follows the revocation feed until ctx ends, and returns ctx's error. A
@@ -356,12 +354,12 @@ func (v *Verifier) Run(ctx context.Context) error {
 		return errors.New("auth: Run is running already")
 	}
 	defer v.running.Store(false)
-	retry := feedRetryMin
+	retry := feedRetryFirst
 	announced := v.now()
 	for position := ""; ctx.Err() == nil; {
 		next, err := v.follow(ctx, position)
 		if err == nil {
-			retry, position = feedRetryMin, next
+			retry, position = feedRetryFirst, next
 			if now := v.now(); now.Sub(announced) >= announceLead/3 {
 				announced = now
 				v.announceAgain(ctx, false)
@@ -381,7 +379,7 @@ func (v *Verifier) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-time.After(retry):
 		}
-		retry = min(2*retry, feedRetryMax)
+		retry = min(2*retry, feedRetryLast)
 	}
 	return ctx.Err()
 }

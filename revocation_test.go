@@ -410,7 +410,7 @@ func TestSessionContext_ReleasesWhatItHolds(t *testing.T) {
 		a, _ := node(t, nil)
 		c := claims(t, a, start(t, a).Access)
 		parent, hangUp := context.WithCancel(context.Background())
-		child, _ := a.SessionContext(parent, c) //nolint:govet // the parent ends it
+		child, _ := a.SessionContext(parent, c) // the parent ends it
 		own, cancel := a.SessionContext(context.Background(), c)
 		hangUp()
 		<-child.Done()

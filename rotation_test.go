@@ -588,10 +588,10 @@ type updatingUsers struct {
 	updates int
 }
 
-func (u *updatingUsers) UpdatePasswordHash(_ context.Context, id, old, new string) error {
+func (u *updatingUsers) UpdatePasswordHash(_ context.Context, id, old, next string) error {
 	u.change(id, func(user *auth.User) {
 		if user.PasswordHash == old {
-			user.PasswordHash = new
+			user.PasswordHash = next
 			u.updates++
 		}
 	})

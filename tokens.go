@@ -300,8 +300,9 @@ var strictBase64 = base64.RawURLEncoding.Strict()
 
 func decodeSegment(to []byte, segment string) ([]byte, bool) {
 	for i := range len(segment) {
-		c := segment[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+		switch c := segment[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
 			return nil, false
 		}
 	}
@@ -410,7 +411,7 @@ func readAccess(payload []byte, issuer string, audience []string) (*Claims, time
 	c := &Claims{payload: payload}
 	var notBefore time.Time
 	err := readObject(payload, func(name, value []byte) error {
-		ok := true
+		var ok bool
 		switch string(name) {
 		case "iss":
 			c.Issuer, ok = jsonString(value)
@@ -503,7 +504,7 @@ func readRefresh(payload []byte, issuer string, audience []string) (refreshClaim
 	var iss string
 	var aud []string
 	err := readObject(payload, func(name, value []byte) error {
-		ok := true
+		var ok bool
 		switch string(name) {
 		case "iss":
 			iss, ok = jsonString(value)

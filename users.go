@@ -58,9 +58,9 @@ type Users interface {
 // weaker than new ones are (bcrypt, older parameters) is then replaced after a
 // login that proved the password.
 type PasswordUpdater interface {
-	// UpdatePasswordHash sets the user's hash to new if it still is old, and
+	// UpdatePasswordHash sets the user's hash to next if it still is old, and
 	// changes nothing otherwise.
-	UpdatePasswordHash(ctx context.Context, id, old, new string) error
+	UpdatePasswordHash(ctx context.Context, id, old, next string) error
 }
 
 // ErrUserNotFound is what [Users] return for a user that does not exist.

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// fenced returns the blocks of a language in the README.
+func fenced(t *testing.T, language string) []string {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	var blocks []string
+	for _, m := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+		blocks = append(blocks, m[1])
+	}
+	return blocks
+}
+
+func TestREADME_ShowsThisProgram(t *testing.T) {
+	t.Parallel()
+	source, err := os.ReadFile("main.go")
+	require.NoError(t, err)
+	shown := fenced(t, "go")[0]
+	require.Equal(t, strings.TrimPrefix(string(source), "// Command readme is the program of the README.\n"), shown)
+	require.LessOrEqual(t, strings.Count(shown, "\n"), 50)
+}
+
+func TestREADME_TranscriptIsWhatHappens(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"bash", "curl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			if os.Getenv("AUTH_REQUIRE_SERVICES") == "1" {
+				t.Fatalf("%s is missing: apt-get install %s", program, program)
+			}
+			t.Skipf("%s is missing: apt-get install %s", program, program)
+		}
+	}
+	// The same program on a free port.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := listener.Addr().String()
+	require.NoError(t, listener.Close())
+	dir := t.TempDir()
+	source, err := os.ReadFile("main.go")
+	require.NoError(t, err)
+	moved := filepath.Join(dir, "main.go")
+	require.NoError(t, os.WriteFile(moved, []byte(strings.ReplaceAll(string(source), "127.0.0.1:8090", address)), 0o600))
+	here, err := filepath.Abs("main.go")
+	require.NoError(t, err)
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{here: moved}})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600))
+	build := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", filepath.Join(dir, "readme"), ".")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, string(out))
+
+	server := exec.CommandContext(t.Context(), filepath.Join(dir, "readme"))
+	server.Env = append(os.Environ(), "AUTH_SECRET="+strings.Repeat("0123456789", 5))
+	require.NoError(t, server.Start())
+	defer func() {
+		_ = server.Process.Kill()
+		_ = server.Wait()
+	}()
+	require.Eventually(t, func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	}, 10*time.Second, 20*time.Millisecond)
+
+	script := strings.ReplaceAll(fenced(t, "sh")[2], "127.0.0.1:8090", address)
+	out, err = exec.CommandContext(t.Context(), "bash", "-c", script).CombinedOutput()
+	require.NoError(t, err, string(out))
+	got := regexp.MustCompile(`eyJ[\w.-]+`).ReplaceAllString(string(out), "eyJ…")
+	got = regexp.MustCompile(`"session_id":"[\w-]{22}"`).ReplaceAllString(got, `"session_id":"…"`)
+	require.Equal(t, fenced(t, "text")[0], got)
+}
