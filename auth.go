@@ -103,7 +103,8 @@ type Config struct {
 	OnEvent func(ctx context.Context, e Event)
 
 	// OnError writes the answer to a request that was refused. nil means the
-	// function [WriteError], which it may call for what it leaves alone.
+	// function [WriteError], which it may call for what it leaves alone; it
+	// finds status and headers by [AnswerTo].
 	OnError func(w http.ResponseWriter, r *http.Request, err error)
 
 	// Now is the clock. nil means time.Now.

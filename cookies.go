@@ -38,8 +38,9 @@ type Cookies struct {
 	// along with a write, spelled as browsers do: https://app.example.com.
 	TrustedOrigins []string
 
-	// AllowBody lets a login ask for its tokens in the body of the answer
-	// ("delivery": "body"), for clients that are not browsers.
+	// AllowBody lets [Authenticator.LoginHandler] be asked for tokens in the
+	// body of the answer ("delivery": "body"), for clients that are not
+	// browsers.
 	AllowBody bool
 
 	// InsecureHTTP is for development on a loopback address without TLS: the
@@ -174,7 +175,7 @@ func (a *Authenticator) SetCookies(w http.ResponseWriter, t Tokens) {
 	if a.cookies == nil {
 		return
 	}
-	age := int(min(t.RefreshExpiresAt.Sub(a.now()), maxCookieAge) / time.Second)
+	age := int(min(secondsLeft(t.RefreshExpiresAt, a.now()), int64(maxCookieAge/time.Second)))
 	a.setCookie(w, a.cookies.access, t.Access, age)
 	if !t.presented {
 		a.setCookie(w, a.cookies.refresh, t.Refresh, age)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/ratchet-go/auth/password"
@@ -13,7 +12,8 @@ import (
 
 // The errors that a caller decides by, with errors.Is. The text around them
 // says why; it never holds a token, key, password or hash. What each of them
-// is on HTTP stands in one table, in this file; [WriteError] writes it.
+// is on HTTP stands in one table, in this file; [AnswerTo] reads it and
+// [WriteError] writes it.
 var (
 	// ErrNoToken: the request carries no credential of ours.
 	ErrNoToken = errors.New("auth: no token")
@@ -54,8 +54,8 @@ var (
 	errEndpoint    = errors.New("auth: no such endpoint")
 )
 
-// answer is one row of the table from errors to HTTP.
-type answer struct {
+// answerRow is one row of the table from errors to HTTP.
+type answerRow struct {
 	err       error
 	status    int
 	code      string // the error member of the body
@@ -66,7 +66,7 @@ type answer struct {
 
 // answers is searched from the top; an error that wraps several of these is
 // what stands first.
-var answers = [...]answer{
+var answers = [...]answerRow{
 	{password.ErrBusy, 503, "temporarily_unavailable", "", "", "too many logins at once; try again"},
 	{ErrUnavailable, 503, "temporarily_unavailable", "", "", "try again"},
 	{ErrCrossOrigin, 403, "cross_origin", "", "", "the request comes from an origin that is not trusted"},
@@ -86,9 +86,9 @@ var answers = [...]answer{
 	{ErrForbidden, 403, "insufficient_scope", "insufficient_scope", "", "the token does not permit this"},
 }
 
-var internalAnswer = answer{nil, 500, "server_error", "", "", "the server could not do this"}
+var internalAnswer = answerRow{nil, 500, "server_error", "", "", "the server could not do this"}
 
-func answerTo(err error) answer {
+func rowOf(err error) answerRow {
 	for _, a := range answers {
 		if errors.Is(err, a.err) {
 			return a
@@ -128,54 +128,75 @@ func (e requestError) Unwrap() error { return ErrInvalidRequest }
 // something did not answer.
 const retryAfter = "1"
 
-// WriteError answers a request with an error of this package: status,
-// WWW-Authenticate (RFC 6750 section 3, RFC 9470 section 3), and a JSON body
-// {"error","error_description","action"} in which action is "refresh" for an
-// access token that expired or was cut, "login" for every other 401 and absent
-// otherwise. An error that is not of this package is a 500 without details. It
-// sets no cookies and clears none.
-func WriteError(w http.ResponseWriter, _ *http.Request, err error) {
-	a := answerTo(err)
-	var grant grantError
-	if errors.As(err, &grant) && a.status == http.StatusUnauthorized {
-		a.code, a.challenge, a.action = "invalid_grant", "", "login"
-		if errors.Is(a.err, ErrNoToken) {
-			a.status, a.code, a.action = http.StatusBadRequest, "invalid_request", ""
-		}
-	}
-	var request requestError
-	if errors.As(err, &request) {
-		a.text = string(request)
-	}
-	h := w.Header()
-	if a.challenge != "" {
-		h.Set("WWW-Authenticate", challengeFor(a, err))
-	}
-	if a.status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", retryAfter)
-	}
-	writeJSON(w, a.status, struct {
-		Error       string `json:"error"`
-		Description string `json:"error_description"`
-		Action      string `json:"action,omitempty"`
-	}{a.code, a.text, a.action})
+// Answer is what an error is on HTTP.
+type Answer struct {
+	Status      int
+	Code        string // the "error" of the body
+	Description string // for people; it holds nothing that is not for clients
+	Action      string // "refresh", "login" or nothing: what the client should do
+	Challenge   string // WWW-Authenticate (RFC 6750 section 3, RFC 9470 section 3), or nothing
 }
 
-func challengeFor(a answer, err error) string {
-	if a.challenge == "-" {
-		return "Bearer"
+// AnswerTo returns the answer to an error of this package, from the one table.
+// An error that is not of this package is a 500 without details. It is for a
+// Config.OnError that has bodies of its own.
+func AnswerTo(err error) Answer {
+	row := rowOf(err)
+	a := Answer{Status: row.status, Code: row.code, Description: row.text, Action: row.action}
+	var grant grantError
+	var request requestError
+	switch {
+	case errors.As(err, &request):
+		a.Description = string(request)
+	case row.status != http.StatusUnauthorized:
+	case errors.As(err, &grant):
+		a.Code, a.Action = "invalid_grant", "login"
+		if errors.Is(row.err, ErrNoToken) {
+			a.Status, a.Code, a.Action = http.StatusBadRequest, "invalid_request", ""
+		}
+		return a
 	}
-	var b strings.Builder
-	b.WriteString(`Bearer error="` + a.challenge + `", error_description="` + a.text + `"`)
+	switch row.challenge {
+	case "":
+	case "-":
+		a.Challenge = "Bearer"
+	default:
+		a.Challenge = `Bearer error="` + row.challenge + `", error_description="` + row.text + `"`
+	}
 	var fresh *freshError
 	if errors.As(err, &fresh) {
-		b.WriteString(`, max_age="` + strconv.FormatInt(int64(fresh.maxAge/time.Second), 10) + `"`)
+		a.Challenge += `, max_age="` + strconv.FormatInt(int64(fresh.maxAge/time.Second), 10) + `"`
 	}
 	var scope *scopeError
 	if errors.As(err, &scope) {
-		b.WriteString(`, scope="` + scope.scope + `"`)
+		a.Challenge += `, scope="` + scope.scope + `"`
 	}
-	return b.String()
+	return a
+}
+
+// SetHeader sets what the answer has in headers: WWW-Authenticate,
+// Retry-After, and that it is not to be cached.
+func (a Answer) SetHeader(h http.Header) {
+	h.Set("Cache-Control", "no-store")
+	if a.Challenge != "" {
+		h.Set("WWW-Authenticate", a.Challenge)
+	}
+	if a.Status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", retryAfter)
+	}
+}
+
+// WriteError answers a request with an error, as [AnswerTo] has it, and a JSON
+// body {"error","error_description","action"}. It sets no cookies and clears
+// none.
+func WriteError(w http.ResponseWriter, _ *http.Request, err error) {
+	a := AnswerTo(err)
+	a.SetHeader(w.Header())
+	writeJSON(w, a.Status, struct {
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+		Action      string `json:"action,omitempty"`
+	}{a.Code, a.Description, a.Action})
 }
 
 // writeJSON writes an answer of the endpoints. None of them may be cached.

@@ -40,10 +40,10 @@ func FromHeader(name string) Extractor {
 	return Extractor{inHeader, textproto.CanonicalMIMEHeaderKey(name)}
 }
 
-// FromQuery takes the token from a parameter of the URL. URLs end up in
-// access logs, browser histories and Referer headers, and whoever reads them
-// there has the token until it expires (RFC 6750 section 5.3): use it only for
-// clients that can do nothing else, on routes that need it.
+// FromQuery takes the token from a parameter of the URL, on every route. URLs
+// end up in access logs, browser histories and Referer headers, and whoever
+// reads them there has the token until it expires (RFC 6750 section 5.3): use
+// it only if there are clients that can do nothing else.
 func FromQuery(name string) Extractor { return Extractor{inQuery, name} }
 
 // checkExtractors returns the extractors to use.

@@ -46,7 +46,9 @@ func (a *Authenticator) only(h http.HandlerFunc, methods ...string) http.Handler
 			a.WriteError(w, r, errMethod)
 			return
 		}
-		w.Header().Add("Vary", "Cookie")
+		if a.cookies != nil {
+			w.Header().Add("Vary", "Cookie")
+		}
 		h(w, r)
 	})
 }
@@ -108,6 +110,7 @@ func (a *Authenticator) delivery(f fields) (byCookie bool, err error) {
 // door they came in.
 func (a *Authenticator) RefreshHandler() http.Handler {
 	return a.only(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("Vary", "Refresh-Token")
 		token, byCookie, err := a.RefreshToken(r)
 		if err != nil {
 			a.WriteError(w, r, err)
@@ -123,10 +126,12 @@ func (a *Authenticator) RefreshHandler() http.Handler {
 }
 
 // LogoutHandler answers POST by ending the session of every token that the
-// request carries, and clears the cookies. It succeeds also when the session
-// is long gone or no token is valid.
+// request carries where this package looks, and clears the cookies. It succeeds
+// also when the session is long gone or no token is valid.
 func (a *Authenticator) LogoutHandler() http.Handler {
 	return a.only(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("Vary", "Refresh-Token")
+		a.setVary(w.Header())
 		tokens, byCookie, err := a.RequestTokens(r)
 		if err == nil {
 			err = a.Logout(r.Context(), tokens...)
@@ -146,6 +151,7 @@ func (a *Authenticator) LogoutHandler() http.Handler {
 // of its user; with ?others=true, all but this one.
 func (a *Authenticator) LogoutAllHandler() http.Handler {
 	return a.only(func(w http.ResponseWriter, r *http.Request) {
+		a.setVary(w.Header())
 		c, err := a.Authenticate(r)
 		if err != nil {
 			a.WriteError(w, r, err)
@@ -197,6 +203,7 @@ type listedSession struct {
 }
 
 func (a *Authenticator) listSessions(w http.ResponseWriter, r *http.Request) {
+	a.setVary(w.Header())
 	c, err := a.Authenticate(r)
 	if err != nil {
 		a.WriteError(w, r, err)
@@ -217,6 +224,7 @@ func (a *Authenticator) listSessions(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Authenticator) endSession(w http.ResponseWriter, r *http.Request) {
+	a.setVary(w.Header())
 	c, err := a.Authenticate(r)
 	if err != nil {
 		a.WriteError(w, r, err)

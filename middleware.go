@@ -123,7 +123,7 @@ func (v *Verifier) require(guards []Guard, refuse func(http.ResponseWriter, *htt
 func pass(ctx context.Context, c *Claims, guards []Guard) error {
 	for _, guard := range guards {
 		if err := guard(ctx, c); err != nil {
-			if answerTo(err).status == http.StatusInternalServerError {
+			if AnswerTo(err).Status == http.StatusInternalServerError {
 				err = fmt.Errorf("%w: %w", ErrForbidden, err)
 			}
 			return err
@@ -156,7 +156,7 @@ func (v *Verifier) optional(next http.Handler, rescue func(http.ResponseWriter, 
 		switch {
 		case err == nil:
 			ctx = NewContext(ctx, c)
-		case errors.Is(err, ErrNoToken), byCookie && answerTo(err).status == http.StatusUnauthorized:
+		case errors.Is(err, ErrNoToken), byCookie && AnswerTo(err).Status == http.StatusUnauthorized:
 			done, reason := rescue(w, r, err)
 			if done {
 				return
@@ -250,7 +250,7 @@ func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err 
 		w.Header().Set("Location", location)
 		w.WriteHeader(http.StatusTemporaryRedirect)
 		return true, nil
-	case answerTo(err).status >= 500:
+	case AnswerTo(err).Status >= 500:
 		a.WriteError(w, r, err)
 		return true, nil
 	}
