@@ -92,7 +92,7 @@ func (m *MemoryStore) Create(ctx context.Context, s Session) error {
 	r := &memoryRecord{
 		key: key, generation: s.Generation,
 		createdAt: s.CreatedAt.UnixMilli(), rotatedAt: s.RotatedAt.UnixMilli(), expireAt: s.ExpiresAt.UnixMilli(),
-		userAgent: s.Device.UserAgent, ip: s.Device.IP, data: string(s.Data), place: len(sh.all),
+		userAgent: strings.Clone(s.Device.UserAgent), ip: s.Device.IP, data: string(s.Data), place: len(sh.all),
 	}
 	if r.next = sh.subjects[key.subject]; r.next != nil {
 		r.next.prev = r
@@ -141,7 +141,7 @@ func (m *MemoryStore) Rotate(ctx context.Context, subject, id string, from int64
 	}
 	r.rotatedAt = max(r.rotatedAt, use.At.UnixMilli())
 	r.expireAt = use.ExpiresAt.UnixMilli()
-	r.userAgent, r.ip = use.Device.UserAgent, use.Device.IP
+	r.userAgent, r.ip = strings.Clone(use.Device.UserAgent), use.Device.IP
 	return r.session(), true, nil
 }
 

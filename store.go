@@ -86,7 +86,7 @@ type Revocation struct {
 	Subject  string
 	Sessions []string
 	All      bool
-	Except   []string
+	Except   []string // of All; it does not spare what Sessions lists
 	Cut      time.Time // whole seconds; the zero Time if only Sessions is set
 	Until    time.Time // when the last access token that it concerns has expired
 }
@@ -99,8 +99,9 @@ type Feed interface {
 	// whose Until has not passed. With none it waits for one, at most wait,
 	// then returns none and no error. It may repeat and reorder; it must not
 	// omit: a revocation that commits late, behind one that was returned
-	// already, is still returned. When ctx ends it returns in time, with an
-	// error.
+	// already, is still returned. The empty position is answered whole, in one
+	// call. A wait of zero or less does not wait, and next is never empty. When
+	// ctx ends it returns in time, with an error.
 	//
 	// After an error the caller begins again with the empty position.
 	// [ErrFeedReset]: the position is not of this server's history (a
@@ -118,7 +119,10 @@ type Feed interface {
 // whole milliseconds, and come back equal; a store's own clock only collects
 // records, not before ExpiresAt plus a minute. A record is there until it is
 // collected: the core leaves out what has expired. What a call returns is the
-// caller's to keep and to change.
+// caller's to keep and to change. What a call is given stays the caller's too.
+//
+// IDs and subjects are UTF-8 without control characters, 1 to 255 bytes; a
+// Generation is at most 1<<53; nil and empty Data are the same.
 //
 // An error other than those named means "unknown": the caller answers 503 and
 // may repeat the call; every method may be repeated. A call whose context has

@@ -204,8 +204,10 @@ func checkUser(u *User) error {
 		return errors.New("auth: User.ID is empty")
 	case len(u.ID) > maxSubject:
 		return fmt.Errorf("auth: User.ID is %d bytes, at most %d are allowed", len(u.ID), maxSubject)
-	case !utf8.ValidString(u.ID) || !utf8.ValidString(u.Username):
-		return errors.New("auth: User.ID or User.Username is not UTF-8")
+	case !isPlainText(u.ID):
+		return errors.New("auth: User.ID is not UTF-8 without control characters")
+	case !utf8.ValidString(u.Username):
+		return errors.New("auth: User.Username is not UTF-8")
 	}
 	for i, role := range u.Roles {
 		if role == "" || !utf8.ValidString(role) {

@@ -12,7 +12,7 @@ import (
 type User struct {
 	// ID becomes the subject of every token. It must never be given to
 	// somebody else later, so it is not an e-mail address; at most 255 bytes
-	// of UTF-8.
+	// of UTF-8 without control characters.
 	ID string
 
 	// Username is shown to people and put into access tokens.

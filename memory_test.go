@@ -1,0 +1,242 @@
+package auth_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/storetest"
+)
+
+func TestMemoryStore_Conformance(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(*testing.T) func() auth.Store {
+		m := auth.NewMemoryStore()
+		return func() auth.Store { return m }
+	})
+}
+
+// memorySession returns the nth session of a series, that lives for an hour.
+func memorySession(n int, at time.Time) auth.Session {
+	return auth.Session{
+		ID: fmt.Sprintf("session-%016d", n), Subject: fmt.Sprintf("user-%08d", n/2), Generation: 1,
+		CreatedAt: at, RotatedAt: at, ExpiresAt: at.Add(time.Hour),
+		Device: auth.Device{UserAgent: "agent"},
+	}
+}
+
+// memoryKept counts which of the first n sessions are still there.
+func memoryKept(t *testing.T, m *auth.MemoryStore, n int, at func(n int) time.Time) int {
+	t.Helper()
+	kept := 0
+	for i := range n {
+		s := memorySession(i, at(i))
+		_, err := m.Get(t.Context(), s.Subject, s.ID)
+		if err == nil {
+			kept++
+			continue
+		}
+		require.ErrorIs(t, err, auth.ErrSessionNotFound)
+	}
+	return kept
+}
+
+func TestMemoryStore_GrowsWithLiveSessionsOnly(t *testing.T) {
+	t.Parallel()
+	const sessions, live = 100_000, 10_000
+	step := time.Hour / live
+	start := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC) // the clock is the callers', whenever that is
+	at := func(n int) time.Time { return start.Add(time.Duration(n) * step).Truncate(time.Millisecond) }
+	m := auth.NewMemoryStore()
+	for i := range sessions {
+		require.NoError(t, m.Create(t.Context(), memorySession(i, at(i))))
+		if n := i + 1; n == sessions/4 || n == sessions/2 || n == sessions {
+			kept := memoryKept(t, m, n, at)
+			require.GreaterOrEqual(t, kept, live, "after %d sessions a live one is gone", n)
+			require.LessOrEqual(t, kept, live*16/10, "after %d sessions", n)
+		}
+	}
+}
+
+// The end of a peak leaves little behind, and by refreshes alone.
+func TestMemoryStore_RefreshesCollect(t *testing.T) {
+	t.Parallel()
+	const dead, live = 20_000, 2_000
+	start := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	m := auth.NewMemoryStore()
+	for i := range dead {
+		require.NoError(t, m.Create(t.Context(), memorySession(i, start)))
+	}
+	for i := range live {
+		s := memorySession(dead+i, start)
+		s.ExpiresAt = start.AddDate(0, 0, 30)
+		require.NoError(t, m.Create(t.Context(), s))
+	}
+	later := start.Add(2 * time.Hour)
+	for range 6 {
+		for i := range live {
+			s := memorySession(dead+i, start)
+			got, err := m.Get(t.Context(), s.Subject, s.ID)
+			require.NoError(t, err)
+			_, moved, err := m.Rotate(t.Context(), s.Subject, s.ID, got.Generation, auth.Use{At: later, Rested: later, ExpiresAt: later.AddDate(0, 0, 7)})
+			require.NoError(t, err)
+			require.True(t, moved)
+		}
+	}
+	kept := memoryKept(t, m, dead+live, func(int) time.Time { return start })
+	require.GreaterOrEqual(t, kept, live)
+	require.LessOrEqual(t, kept, live*16/10)
+}
+
+func TestMemoryStore_KeepsTheDeadForAMinuteByTheCallersClock(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	m := auth.NewMemoryStore()
+	first := memorySession(0, start)
+	require.NoError(t, m.Create(t.Context(), first))
+	write := func(at time.Time) { // of the same subject, as often as it takes to look at all
+		for i := range 20 {
+			s := memorySession(1, at)
+			s.Subject, s.ID = first.Subject, fmt.Sprintf("%d-%d", at.UnixMilli(), i)
+			require.NoError(t, m.Create(t.Context(), s))
+		}
+	}
+	write(first.ExpiresAt.Add(time.Minute))
+	_, err := m.Get(t.Context(), first.Subject, first.ID)
+	require.NoError(t, err)
+	write(first.ExpiresAt.Add(time.Minute + time.Millisecond))
+	_, err = m.Get(t.Context(), first.Subject, first.ID)
+	require.ErrorIs(t, err, auth.ErrSessionNotFound)
+}
+
+func TestMemoryStore_FeedForgetsWhatHasPassed(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	m := auth.NewMemoryStore()
+	for i := range 10_000 {
+		at := start.Add(time.Duration(i) * time.Second)
+		s := memorySession(i, at)
+		require.NoError(t, m.Create(t.Context(), s)) // brings the time
+		require.NoError(t, m.Revoke(t.Context(), auth.Revocation{Subject: s.Subject, Sessions: []string{s.ID}, Until: at.Add(6 * time.Minute)}))
+	}
+	rs, _, err := m.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(rs), 360)
+	require.LessOrEqual(t, len(rs), 720)
+}
+
+func TestMemoryStore_FeedOfAnotherStoreIsReset(t *testing.T) {
+	t.Parallel()
+	a, b := auth.NewMemoryStore(), auth.NewMemoryStore()
+	_, position, err := a.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	_, _, err = b.Changes(t.Context(), position, 0)
+	require.ErrorIs(t, err, auth.ErrFeedReset)
+}
+
+func TestMemoryStore_RefusesWhatItCouldNotGiveBack(t *testing.T) {
+	t.Parallel()
+	m := auth.NewMemoryStore()
+	s := memorySession(1, time.Now())
+	s.Data = make([]byte, 1025)
+	require.ErrorContains(t, m.Create(t.Context(), s), "1025 bytes")
+	s.Data, s.ID = nil, ""
+	require.Error(t, m.Create(t.Context(), s))
+	list, err := m.List(t.Context(), s.Subject)
+	require.NoError(t, err)
+	require.Empty(t, list)
+}
+
+func TestMemoryStore_StartsNoGoroutine(t *testing.T) {
+	t.Parallel()
+	m := auth.NewMemoryStore()
+	for i := range 100 {
+		require.NoError(t, m.Create(t.Context(), memorySession(i, time.Now())))
+	}
+	require.NoError(t, m.Revoke(t.Context(), auth.Revocation{Subject: "user", Until: time.Now()}))
+	_, _, err := m.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	stacks := make([]byte, 1<<20)
+	for n := runtime.Stack(stacks, true); ; n = runtime.Stack(stacks, true) {
+		if n < len(stacks) {
+			stacks = stacks[:n]
+			break
+		}
+		stacks = make([]byte, 2*len(stacks))
+	}
+	for line := range strings.Lines(string(stacks)) {
+		if by, ok := strings.CutPrefix(line, "created by "); ok {
+			require.NotContains(t, by, "NewMemoryStore")
+			require.NotContains(t, by, "MemoryStore)")
+			require.NotContains(t, by, "memoryShard)")
+			require.NotContains(t, by, "memoryFeed)")
+		}
+	}
+}
+
+// BenchmarkMemoryStore_MillionSessions times refreshes among a million
+// sessions. It also reports what a session takes of memory and, while a million
+// others come and the first are collected, the longest that a write took.
+func BenchmarkMemoryStore_MillionSessions(b *testing.B) {
+	const sessions = 1_000_000
+	ctx := context.Background()
+	heap := func() uint64 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	start := time.Now().UTC().Truncate(time.Millisecond)
+	made := func(n int, at time.Time) auth.Session {
+		s := memorySession(n, at)
+		s.Device.UserAgent = strings.Clone("Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0")
+		return s
+	}
+	before := heap()
+	m := auth.NewMemoryStore()
+	for i := range sessions {
+		if err := m.Create(ctx, made(i, start)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	perSession := float64(heap()-before) / sessions
+
+	var moves atomic.Int64
+	b.Run("refresh", func(b *testing.B) {
+		b.ReportAllocs()
+		b.ReportMetric(perSession, "B/session")
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				s := made(rand.N(sessions), start)
+				at := start.Add(time.Duration(moves.Add(1)) * time.Microsecond)
+				from := moves.Load() + 2 // ahead of what is stored, so that it moves
+				if _, _, err := m.Rotate(ctx, s.Subject, s.ID, from, auth.Use{At: at, Rested: at, ExpiresAt: s.ExpiresAt, Device: s.Device}); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	})
+	b.Run("collect", func(b *testing.B) {
+		var longest time.Duration
+		n := sessions
+		b.ReportAllocs()
+		for b.Loop() {
+			s := made(n, start.Add(2*time.Hour))
+			n++
+			begun := time.Now()
+			if err := m.Create(ctx, s); err != nil {
+				b.Fatal(err)
+			}
+			longest = max(longest, time.Since(begun))
+		}
+		b.ReportMetric(float64(longest.Microseconds()), "µs-longest")
+	})
+}

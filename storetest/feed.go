@@ -1,0 +1,544 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/ratchet-go/auth"
+)
+
+// cut returns a revocation that names no session, told apart by its subject.
+func cut(subject string) auth.Revocation {
+	return auth.Revocation{Subject: subject, Cut: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
+}
+
+// sameRevocation returns how got differs from want, the order of IDs apart.
+func sameRevocation(got, want auth.Revocation) error {
+	ids := func(ids []string) []string { return slices.Sorted(slices.Values(ids)) }
+	if got.Subject == want.Subject && got.All == want.All && got.Cut.Equal(want.Cut) && got.Until.Equal(want.Until) &&
+		slices.Equal(ids(got.Sessions), ids(want.Sessions)) && slices.Equal(ids(got.Except), ids(want.Except)) {
+		return nil
+	}
+	return fmt.Errorf("%.600s, want %.600s", fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want))
+}
+
+// changes calls Changes, and does not wait for it for ever.
+func (e *env) changes(ctx context.Context, st auth.Store, after string, wait, limit time.Duration) ([]auth.Revocation, string, error) {
+	type answer struct {
+		rs   []auth.Revocation
+		next string
+		err  error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		rs, next, err := st.Changes(ctx, after, wait)
+		answered <- answer{rs, next, err}
+	}()
+	select {
+	case a := <-answered:
+		if a.err == nil && a.next == "" {
+			return nil, "", errors.New("Changes returned the empty position as next, and no error")
+		}
+		if a.err != nil {
+			return nil, "", fmt.Errorf("Changes: %w", a.err)
+		}
+		return a.rs, a.next, nil
+	case <-time.After(limit):
+		return nil, "", errTooLong{fmt.Errorf("Changes with wait %s has not returned after %s", wait, limit)}
+	}
+}
+
+// errTooLong says that Changes did not return.
+type errTooLong struct{ error }
+
+// await follows the feed from after until all of want were seen, and returns
+// the position that was reached.
+func (e *env) await(st auth.Store, after string, want ...auth.Revocation) (next string, err error) {
+	left := map[string]auth.Revocation{}
+	for _, r := range want {
+		left[r.Subject] = r
+	}
+	wait := 200 * time.Millisecond
+	if len(want) == 0 {
+		wait = time.Millisecond
+	}
+	end := time.Now().Add(e.patience)
+	for {
+		rs, next, err := e.changes(e.ctx, st, after, wait, wait+e.patience)
+		if err != nil {
+			return "", err
+		}
+		for _, r := range rs {
+			if w, ok := left[r.Subject]; ok {
+				if err := sameRevocation(r, w); err != nil {
+					return "", fmt.Errorf("a revocation comes back as %w", err)
+				}
+				delete(left, r.Subject)
+			}
+		}
+		if len(left) == 0 {
+			return next, nil
+		}
+		if time.Now().After(end) {
+			return "", fmt.Errorf("of %d revocations, %d were not returned within %s, among them %s", len(want), len(left), e.patience, anyKey(left))
+		}
+		after = next
+	}
+}
+
+func anyKey(m map[string]auth.Revocation) string {
+	for k := range m {
+		return fmt.Sprintf("that of %.40q", k)
+	}
+	return "none"
+}
+
+var feedCases = []testcase{{
+	name: "Feed_EmptyPositionMeansAll",
+	rule: "the empty position means all whose Until has not passed.",
+	run: func(e *env) error {
+		nodes := e.nodes(4)
+		if _, _, err := e.changes(e.ctx, nodes[0], "", 0, e.patience); err != nil {
+			return fmt.Errorf("nothing was announced yet: %w", err)
+		}
+		const many = 300
+		err := together(len(nodes), func(n int) error {
+			for i := n; i < many; i += len(nodes) {
+				if err := e.revoke(nodes[n], cut(fmt.Sprintf("ada-%d", i))); err != nil {
+					return err
+				}
+			}
+			old := cut(fmt.Sprintf("old-%d", n))
+			old.Until = now().Add(-time.Hour) // it may be left out
+			return e.revoke(nodes[n], old)
+		})
+		if err != nil {
+			return err
+		}
+		for _, st := range nodes {
+			for _, wait := range []time.Duration{0, time.Second} {
+				rs, _, err := e.changes(e.ctx, st, "", wait, wait+e.patience)
+				if err != nil {
+					return err
+				}
+				seen := map[string]bool{}
+				for _, r := range rs {
+					seen[r.Subject] = true
+				}
+				for i := range many {
+					if !seen[fmt.Sprintf("ada-%d", i)] {
+						return fmt.Errorf("%d revocations were announced; one call with the empty position returned %d, without number %d", many, len(rs), i)
+					}
+				}
+			}
+		}
+		return nil
+	},
+}, {
+	name: "Feed_ReturnsWhatWasRevoked",
+	rule: "Changes returns the revocations announced after the position after",
+	run: func(e *env) error {
+		nodes := e.nodes(2)
+		second, until := time.Now().UTC().Truncate(time.Second), now().Add(10*time.Minute)
+		var want []auth.Revocation
+		for i, r := range []auth.Revocation{
+			{Sessions: []string{"one"}},
+			{Sessions: []string{"one", "two", "a,b", `"`, "{}", "é"}},
+			{All: true, Cut: second},
+			{All: true, Cut: second.Add(31 * time.Second), Except: []string{"one"}},
+			{All: true, Cut: second, Except: []string{"one", "two", "a b", "中"}},
+			{Cut: second},
+			{Cut: second.Add(-time.Second)},
+			{Sessions: []string{"one"}, All: true, Except: []string{"two"}, Cut: second},
+		} {
+			r.Subject = fmt.Sprintf("%s %d", []string{"ada", "{ada}", `a"d:a`, "Ädä", "a\nb"}[i%5], i)
+			r.Until = until.Add(time.Duration(i) * 1001 * time.Millisecond)
+			for _, id := range append(r.Sessions, "there-to-be-found") {
+				if err := e.create(nodes[0], session(r.Subject, id)); err != nil {
+					return err
+				}
+			}
+			want = append(want, r)
+		}
+		// One that is larger than most messages may be.
+		large := auth.Revocation{Subject: "large", Until: until}
+		for i := range 500 {
+			large.Sessions = append(large.Sessions, fmt.Sprintf("a-session-with-a-long-name-%d", i))
+		}
+		if err := e.create(nodes[0], session("large", large.Sessions[0])); err != nil {
+			return err
+		}
+		want = append(want, large)
+		next := ""
+		for _, r := range want {
+			if err := e.revoke(nodes[0], r); err != nil {
+				return err
+			}
+			var err error
+			if next, err = e.await(nodes[1], next, r); err != nil {
+				return err
+			}
+		}
+		_, err := e.await(nodes[1], "", want...)
+		return err
+	},
+}, {
+	name: "Feed_AnnouncesAlsoWhatFoundNothing",
+	rule: "then announces r to the feed, also when nothing was there to delete.",
+	run: func(e *env) error {
+		st := e.open()
+		until := now().Add(10 * time.Minute)
+		next := ""
+		for i, r := range []auth.Revocation{
+			{Subject: "ada-0", Sessions: []string{"absent"}, Until: until},
+			{Subject: "ada-1", Sessions: []string{"absent", "two"}, Until: until},
+			{Subject: "ada-2", All: true, Cut: time.Now().UTC().Truncate(time.Second), Until: until},
+			cut("ada-3"),
+		} {
+			if i == 2 {
+				s := session(r.Subject, "spared") // the subject has one, but not before the cut
+				s.CreatedAt = r.Cut
+				s.RotatedAt = r.Cut
+				if err := e.create(st, s); err != nil {
+					return err
+				}
+			}
+			for try := range 3 { // also when it is announced again
+				if err := e.revoke(st, r); err != nil {
+					return err
+				}
+				var err error
+				if next, err = e.await(st, next, r); err != nil {
+					return fmt.Errorf("call %d of the same Revoke: %w", try+1, err)
+				}
+			}
+		}
+		return nil
+	},
+}, {
+	name: "Feed_AnnouncesWhatIsDeletedAlready",
+	rule: "Revoke deletes the sessions that r names, then announces r to the feed",
+	run: func(e *env) error {
+		nodes := e.nodes(4)
+		n := e.rounds/2 + 10
+		sessions := map[string]auth.Session{}
+		for i := range n {
+			s := session(fmt.Sprintf("ada-%04d", i), "one")
+			if err := e.create(nodes[0], s); err != nil {
+				return err
+			}
+			sessions[s.Subject] = s
+		}
+		return together(4, func(w int) error {
+			if w > 0 {
+				for i := w - 1; i < n; i += 3 {
+					r := auth.Revocation{Subject: fmt.Sprintf("ada-%04d", i), Sessions: []string{"one"}, Until: now().Add(10 * time.Minute)}
+					if i%2 == 1 {
+						r.Sessions, r.All, r.Cut = nil, true, time.Now().UTC().Truncate(time.Second)
+					}
+					if err := e.revoke(nodes[w], r); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			checked := map[string]bool{}
+			end := time.Now().Add(e.patience)
+			for next := ""; len(checked) < n && time.Now().Before(end); {
+				rs, to, err := e.changes(e.ctx, nodes[0], next, 200*time.Millisecond, 200*time.Millisecond+e.patience)
+				if err != nil {
+					return err
+				}
+				next = to
+				for _, r := range rs {
+					if checked[r.Subject] {
+						continue
+					}
+					checked[r.Subject] = true
+					end = time.Now().Add(e.patience)
+					if err := e.gone(nodes[0], sessions[r.Subject]); err != nil {
+						return fmt.Errorf("its revocation has been announced, but %w", err)
+					}
+				}
+			}
+			return nil
+		})
+	},
+}, {
+	name: "Feed_GoesOnFromNext",
+	rule: "Changes returns the revocations announced after the position after, which an earlier call returned as next",
+	run: func(e *env) error {
+		st := e.open()
+		next, err := e.await(st, "")
+		if err != nil {
+			return err
+		}
+		for i := range 20 {
+			var rs []auth.Revocation
+			for j := range i%3 + 1 {
+				rs = append(rs, cut(fmt.Sprintf("ada-%d-%d", i, j)))
+			}
+			rs[0].Until = now().Add(time.Duration(20-i) * time.Minute) // in no order
+			for _, r := range rs {
+				if err := e.revoke(st, r); err != nil {
+					return err
+				}
+			}
+			from := next
+			if next, err = e.await(st, from, rs...); err != nil {
+				return err
+			}
+			// The same position once more: the first answer may be lost.
+			if _, err = e.await(st, from, rs...); err != nil {
+				return fmt.Errorf("asked again from the same position: %w", err)
+			}
+		}
+		return nil
+	},
+}, {
+	name: "Feed_OmitsNothing",
+	rule: "it must not omit: a revocation that commits late, behind one that was returned already, is still returned.",
+	run: func(e *env) error {
+		nodes := e.nodes(5)
+		const writers = 16
+		each := e.rounds/4 + 5
+		var left atomic.Int64
+		left.Store(writers)
+		seen := map[string]bool{}
+		err := together(writers+1, func(w int) error {
+			if w > 0 {
+				defer left.Add(-1)
+				for i := range each {
+					r := cut(fmt.Sprintf("ada-%d-%d", w, i))
+					if i%4 == 3 { // one that takes longer
+						s := session(r.Subject, "one")
+						if err := e.create(nodes[w%4], s); err != nil {
+							return err
+						}
+						r.Sessions, r.Cut = []string{"one"}, time.Time{}
+					}
+					if err := e.revoke(nodes[w%4], r); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			end := time.Now().Add(e.patience)
+			for next := ""; len(seen) < writers*each; {
+				rs, to, err := e.changes(e.ctx, nodes[4], next, 50*time.Millisecond, 50*time.Millisecond+e.patience)
+				if err != nil {
+					return err
+				}
+				next = to
+				fresh := len(seen)
+				for _, r := range rs {
+					seen[r.Subject] = true
+				}
+				if len(seen) > fresh || left.Load() > 0 {
+					end = time.Now().Add(e.patience)
+				}
+				if time.Now().After(end) {
+					return fmt.Errorf("of %d revocations that %d goroutines announced at once, a reader that went on from next each time got %d; the rest did not come within %s after the last", writers*each, writers, len(seen), e.patience)
+				}
+			}
+			return nil
+		})
+		return err
+	},
+}, {
+	name: "Feed_TellsEveryProcess",
+	rule: "Feed tells every process of revocations.",
+	run: func(e *env) error {
+		nodes := e.nodes(3)
+		readers := append(slices.Clone(nodes), nodes...) // two in each process
+		const n = 10
+		var want []auth.Revocation
+		for i := range n {
+			want = append(want, cut(fmt.Sprintf("ada-%d", i)))
+		}
+		positions := make([]string, len(readers))
+		for i, st := range readers {
+			var err error
+			if positions[i], err = e.await(st, ""); err != nil {
+				return err
+			}
+		}
+		return together(len(readers)+1, func(i int) error {
+			if i == len(readers) {
+				for j, r := range want {
+					if err := e.revoke(nodes[j%len(nodes)], r); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			if _, err := e.await(readers[i], positions[i], want...); err != nil {
+				return fmt.Errorf("reader %d: %w", i, err)
+			}
+			return nil
+		})
+	},
+}, {
+	name: "Feed_WaitsAtMostWait",
+	rule: "With none it waits for one, at most wait, then returns none and no error.",
+	run: func(e *env) error {
+		nodes := e.nodes(2)
+		next := ""
+		for _, wait := range []time.Duration{0, time.Nanosecond, 300 * time.Microsecond, time.Millisecond, 400 * time.Millisecond} {
+			started := time.Now()
+			rs, to, err := e.changes(e.ctx, nodes[0], next, wait, wait+e.patience)
+			if err != nil {
+				return err
+			}
+			if took := time.Since(started); took < wait/2 {
+				return fmt.Errorf("nothing was announced; Changes with wait %s returned after %s, which makes its caller spin", wait, took)
+			}
+			if len(rs) != 0 {
+				return fmt.Errorf("nothing was announced; Changes returned %d revocations", len(rs))
+			}
+			next = to
+		}
+		r := cut("ada")
+		if err := e.revoke(nodes[1], r); err != nil {
+			return err
+		}
+		if _, err := e.await(nodes[0], next, r); err != nil {
+			return fmt.Errorf("from the position that a call without revocations returned: %w", err)
+		}
+		return nil
+	},
+}, {
+	name: "Feed_WakesWhenOneIsAnnounced",
+	rule: "With none it waits for one",
+	run: func(e *env) error {
+		nodes := e.nodes(2)
+		next, err := e.await(nodes[0], "")
+		if err != nil {
+			return err
+		}
+		for i, pause := range []time.Duration{0, 0, time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond} {
+			r := cut(fmt.Sprintf("ada-%d", i))
+			err := together(2, func(w int) error {
+				if w == 1 {
+					time.Sleep(pause)
+					return e.revoke(nodes[1], r)
+				}
+				started := time.Now()
+				for {
+					rs, to, err := e.changes(e.ctx, nodes[0], next, e.patience+time.Minute, e.patience)
+					if err != nil {
+						return fmt.Errorf("a revocation was announced meanwhile: %w", err)
+					}
+					next = to
+					if slices.ContainsFunc(rs, func(got auth.Revocation) bool { return got.Subject == r.Subject }) {
+						return nil
+					}
+					if time.Since(started) > e.patience {
+						return fmt.Errorf("a revocation was announced, and not returned within %s", e.patience)
+					}
+				}
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+}, {
+	name: "Feed_ReturnsWhenContextEnds",
+	rule: "When ctx ends it returns in time, with an error.",
+	run: func(e *env) error {
+		st := e.open()
+		next, err := e.await(st, "")
+		if err != nil {
+			return err
+		}
+		const inTime = 5 * time.Second
+		for _, after := range []string{"", next} {
+			for _, how := range []string{"was cancelled", "reached its deadline"} {
+				ctx, cancel := context.WithTimeout(e.ctx, 100*time.Millisecond)
+				if how == "was cancelled" {
+					ctx, cancel = context.WithCancel(e.ctx)
+					time.AfterFunc(100*time.Millisecond, cancel)
+				}
+				_, _, err := e.changes(ctx, st, after, time.Minute, inTime)
+				cancel()
+				if err == nil {
+					return fmt.Errorf("the context %s; Changes returned no error", how)
+				}
+				if errors.As(err, new(errTooLong)) {
+					return fmt.Errorf("the context %s after 100ms: %w", how, err)
+				}
+			}
+		}
+		return nil
+	},
+}, {
+	name: "Feed_RefusesPositionOfNoHistory",
+	rule: "ErrFeedReset: the position is not of this server's history",
+	run: func(e *env) error {
+		st := e.open()
+		r := cut("ada")
+		if err := e.revoke(st, r); err != nil {
+			return err
+		}
+		next, err := e.await(st, "", r)
+		if err != nil {
+			return err
+		}
+		// Each is either refused, or taken for one before everything. The last
+		// are what a position looks like whose history has been lost.
+		for _, after := range []string{
+			"no such position", " ", "\x00", "é", "*", "$", ">", "9223372036854775807", "99999999999999999999999", "9999999999999-0", next + "999", "9" + next,
+		} {
+			rs, _, err := e.changes(e.ctx, st, after, 50*time.Millisecond, e.patience)
+			if errors.As(err, new(errTooLong)) {
+				return err
+			}
+			if err == nil && !slices.ContainsFunc(rs, func(got auth.Revocation) bool { return got.Subject == "ada" }) {
+				return fmt.Errorf("Changes after %q, a position that no call returned, gave no error and left out what was announced", after)
+			}
+		}
+		if _, err := e.await(st, "", r); err != nil {
+			return fmt.Errorf("beginning again: %w", err)
+		}
+		return nil
+	},
+}, {
+	name: "Feed_ResultIsTheCallers",
+	rule: "What a call returns is the caller's to keep and to change.",
+	run: func(e *env) error {
+		st := e.open()
+		want := auth.Revocation{Subject: "ada", Sessions: []string{"one", "two"}, All: true, Except: []string{"three"}, Cut: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
+		if err := e.create(st, session("ada", "one")); err != nil {
+			return err
+		}
+		passed := want
+		passed.Sessions, passed.Except = slices.Clone(want.Sessions), slices.Clone(want.Except)
+		if err := e.revoke(st, passed); err != nil {
+			return err
+		}
+		clear(passed.Sessions)
+		clear(passed.Except)
+		for range 2 {
+			rs, _, err := e.changes(e.ctx, st, "", time.Second, time.Second+e.patience)
+			if err != nil {
+				return err
+			}
+			if len(rs) != 1 {
+				return fmt.Errorf("Changes returned %d revocations, want the one that was announced", len(rs))
+			}
+			if err := sameRevocation(rs[0], want); err != nil {
+				return fmt.Errorf("after the slices of an earlier call were changed, a revocation comes back as %w", err)
+			}
+			clear(rs[0].Sessions)
+			clear(rs[0].Except)
+			clear(rs)
+		}
+		return nil
+	},
+}}
