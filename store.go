@@ -86,7 +86,7 @@ type Revocation struct {
 	Subject  string
 	Sessions []string
 	All      bool
-	Except   []string // of All; it does not spare what Sessions lists
+	Except   []string  // of All; it does not spare what Sessions lists
 	Cut      time.Time // whole seconds; the zero Time if only Sessions is set
 	Until    time.Time // when the last access token that it concerns has expired
 }
