@@ -1,0 +1,457 @@
+package auth_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/password"
+)
+
+// goodConfig is complete.
+func goodConfig() auth.Config {
+	return auth.Config{Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(), Hasher: cheap, Now: newClock().Now}
+}
+
+// newErrs returns the lines of New's error for a configuration with changes.
+func newErrs(t testing.TB, change func(*auth.Config)) []string {
+	t.Helper()
+	c := goodConfig()
+	change(&c)
+	a, err := auth.New(c)
+	if err == nil {
+		require.NotNil(t, a)
+		return nil
+	}
+	require.Nil(t, a)
+	return strings.Split(err.Error(), "\n")
+}
+
+func keysOf(secrets ...[]byte) auth.Keys {
+	var ks auth.Keys
+	for _, s := range secrets {
+		ks = append(ks, auth.HS256(s))
+	}
+	return ks
+}
+
+// misspelled are origins that no browser sends so.
+var misspelled = map[string]string{
+	"https://App.example.com":      "browsers send origins in lower case",
+	"https://app.example.com/":     "an origin is a scheme and a host, without path, user or trailing slash",
+	"https://app.example.com/x":    "an origin is a scheme and a host, without path, user or trailing slash",
+	"https://app.example.com?":     "an origin is a scheme and a host, without path, user or trailing slash",
+	"https://app.example.com#x":    "an origin is a scheme and a host, without path, user or trailing slash",
+	"https://u:p@app.example.com":  "an origin is a scheme and a host, without path, user or trailing slash",
+	"HTTPS://app.example.com":      "an origin is a scheme and a host, without path, user or trailing slash",
+	"https://app.example.com:443":  "browsers leave out the default port",
+	"http://app.example.com:80":    "browsers leave out the default port",
+	"https://app.example.com:":     "browsers leave out the default port",
+	"https://bücher.example":       "browsers send the host in its ASCII form (xn--…)",
+	"ftp://app.example.com":        "the scheme is neither https nor http",
+	"null":                         "not an origin such as https://app.example.com",
+	"":                             "not an origin such as https://app.example.com",
+	"*":                            "not an origin such as https://app.example.com",
+	"app.example.com":              "not an origin such as https://app.example.com",
+	"//app.example.com":            "not an origin such as https://app.example.com",
+	"https://":                     "not an origin such as https://app.example.com",
+	" https://app.example.com":     "not an origin such as https://app.example.com",
+	"https://app.example.com:port": "not an origin such as https://app.example.com",
+	"https://a b":                  "not an origin such as https://app.example.com",
+}
+
+func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
+	t.Parallel()
+	cookies := func(change func(*auth.Cookies)) func(*auth.Config) {
+		return func(c *auth.Config) {
+			c.Cookies = &auth.Cookies{}
+			change(c.Cookies)
+		}
+	}
+	extractors := func(es ...auth.Extractor) func(*auth.Config) {
+		return func(c *auth.Config) { c.Extractors = es }
+	}
+	keys := func(access, refresh auth.Keys) func(*auth.Config) {
+		return func(c *auth.Config) { c.Secrets, c.AccessKeys, c.RefreshKeys = nil, access, refresh }
+	}
+	secrets := func(list ...[]byte) func(*auth.Config) {
+		return func(c *auth.Config) { c.Secrets = list }
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*auth.Config)
+		want   string // with what stands before it
+	}{
+		{"no issuer", func(c *auth.Config) { c.Issuer = "" }, "Issuer is empty"},
+		{"no audience", func(c *auth.Config) { c.Audience = nil }, "Audience is empty; name the service that the tokens are for"},
+		{"an empty audience", func(c *auth.Config) { c.Audience = []string{audience, ""} }, "Audience[1] is empty"},
+		{"a control character", func(c *auth.Config) { c.Issuer = "a\nb" }, "Issuer or Audience is not printable UTF-8"},
+		{"not UTF-8", func(c *auth.Config) { c.Audience = []string{"\xff"} }, "Issuer or Audience is not printable UTF-8"},
+		{"too long an issuer", func(c *auth.Config) { c.Issuer = strings.Repeat("x", 5000) }, "Issuer and Config.Audience are too long for refresh tokens: auth: a token of "},
+		{"too long an audience", func(c *auth.Config) { c.Audience = slices.Repeat([]string{audience}, 200) }, "Issuer and Config.Audience are too long for refresh tokens: auth: a token of "},
+		{"too long for a cookie", func(c *auth.Config) { c.Issuer, c.Cookies = strings.Repeat("x", 1500), &auth.Cookies{} }, "Issuer and Config.Audience are too long for refresh tokens: auth: cookie __Host-refresh would be "},
+		{"no users", func(c *auth.Config) { c.Users = nil }, "Users is nil"},
+
+		{"a short secret", secrets(spread(31)), "Secrets[0]: the secret is 31 bytes, at least 32 are needed"},
+		{"an empty secret", secrets(secret, nil), "Secrets[1]: the secret is 0 bytes, at least 32 are needed"},
+		{"a constant secret", secrets(make([]byte, 32)), "Secrets[0]: all bytes of the secret are equal"},
+		{"an example secret", secrets([]byte("a-string-secret-at-least-256-bits-long")), "Secrets[0]: the secret is a published example"},
+		{"a PEM secret", secrets(secret, []byte(" -----BEGIN PUBLIC KEY-----\nMCow")), "Secrets[1]: the secret is a PEM block, a JWK or a DER key, not a random secret"},
+		{"a secret twice", secrets(secret, slices.Clone(secret)), "Secrets[1] is there twice"},
+		{"secrets and access keys", func(c *auth.Config) { c.AccessKeys = keysOf(accessSecret) }, "Secrets and Config.AccessKeys or RefreshKeys exclude each other"},
+		{"secrets and refresh keys", func(c *auth.Config) { c.RefreshKeys = keysOf(refreshSecret) }, "Secrets and Config.AccessKeys or RefreshKeys exclude each other"},
+		{"no access keys", keys(nil, keysOf(refreshSecret)), "AccessKeys is empty, and so is Config.Secrets"},
+		{"no refresh keys", keys(keysOf(accessSecret), auth.Keys{}), "RefreshKeys is empty, and so is Config.Secrets"},
+		{"a zero refresh key", keys(keysOf(accessSecret), auth.Keys{{}}), "RefreshKeys[0] is the zero Key"},
+		{"a zero access key", keys(auth.Keys{{}}, keysOf(refreshSecret)), "AccessKeys[0] is the zero Key"},
+		{"a short access key", keys(auth.Keys{auth.HS384(spread(47))}, keysOf(refreshSecret)), "AccessKeys[0] (HS384): the secret is 47 bytes, at least 48 are needed"},
+		{"a short refresh key", keys(keysOf(accessSecret), auth.Keys{auth.HS512(spread(63))}), "RefreshKeys[0] (HS512): the secret is 63 bytes, at least 64 are needed"},
+		{"one key twice", keys(keysOf(accessSecret), keysOf(refreshSecret, refreshSecret)), "RefreshKeys[0] and Config.RefreshKeys[1] have the same ID"},
+		{"one secret for both", keys(keysOf(access2Secret, accessSecret), keysOf(refreshSecret, accessSecret)), "AccessKeys[1] and Config.RefreshKeys[1] are of the same secret"},
+		{"one secret for both, other hashes", keys(auth.Keys{auth.HS256(spread(64))}, auth.Keys{auth.HS512(spread(64))}), "AccessKeys[0] and Config.RefreshKeys[0] are of the same secret"},
+
+		{"a bad hasher", func(c *auth.Config) { c.Hasher = &password.Hasher{Time: 17} }, "Hasher: password: "},
+		{"a store timeout below zero", func(c *auth.Config) { c.StoreTimeout = -1 }, "StoreTimeout (-1ns) is not between 1ms and 1m0s"},
+		{"a short store timeout", func(c *auth.Config) { c.StoreTimeout = time.Millisecond - 1 }, "StoreTimeout (999.999µs) is not between 1ms and 1m0s"},
+		{"a long store timeout", func(c *auth.Config) { c.StoreTimeout = time.Minute + 1 }, "StoreTimeout (1m0.000000001s) is not between 1ms and 1m0s"},
+		{"a short access lifetime", func(c *auth.Config) { c.AccessTTL = 999 * time.Millisecond }, "AccessTTL (999ms) is not between 1s and 24h0m0s"},
+		{"an access lifetime below zero", func(c *auth.Config) { c.AccessTTL = -1 }, "AccessTTL (-1ns) is not between 1s and 24h0m0s"},
+		{"a long access lifetime", func(c *auth.Config) { c.AccessTTL = 24*time.Hour + time.Millisecond }, "AccessTTL (24h0m0.001s) is not between 1s and 24h0m0s"},
+		{"an access lifetime within the leeway", func(c *auth.Config) { c.AccessTTL = 21 * time.Second }, "AccessTTL (21s) must exceed 21s, twice Config.Leeway (10s) and a second"},
+		{"the same, of another leeway", func(c *auth.Config) { c.AccessTTL, c.Leeway = 2*time.Minute+time.Second, time.Minute }, "AccessTTL (2m1s) must exceed 2m1s, twice Config.Leeway (1m0s) and a second"},
+		{"the same, without leeway", func(c *auth.Config) { c.AccessTTL, c.Leeway = time.Second, -1 }, "AccessTTL (1s) must exceed 1s, twice Config.Leeway (0s) and a second"},
+		{"a long retry window", func(c *auth.Config) { c.RetryWindow = time.Minute + time.Millisecond }, "RetryWindow (1m0.001s) exceeds 1m0s"},
+		{"a long leeway", func(c *auth.Config) { c.Leeway = time.Minute + time.Millisecond }, "Leeway (1m0.001s) exceeds 1m0s"},
+		{"a longer leeway", func(c *auth.Config) { c.Leeway = 61 * time.Second }, "Leeway (1m1s) exceeds 1m0s"},
+		{"a short idle lifetime", func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 40*time.Second - time.Millisecond }, "IdleTTL (15m39.999s) is less than 15m40s: three retry windows (30s), Config.AccessTTL (15m0s) and Config.Leeway (10s)"},
+		{"the same, without window and leeway", func(c *auth.Config) {
+			c.IdleTTL, c.RetryWindow, c.Leeway = 15*time.Minute-time.Millisecond, -1, -1
+		}, "IdleTTL (14m59.999s) is less than 15m0s: three retry windows (0s), Config.AccessTTL (15m0s) and Config.Leeway (0s)"},
+		{"an idle lifetime below zero", func(c *auth.Config) { c.IdleTTL = -time.Hour }, "IdleTTL (-1h0m0s) is less than 15m40s"},
+		{"idle beyond absolute", func(c *auth.Config) { c.SessionTTL = 7*24*time.Hour - time.Millisecond }, "IdleTTL (168h0m0s) exceeds Config.SessionTTL (167h59m59.999s)"},
+		{"a session below zero", func(c *auth.Config) { c.SessionTTL = -1 }, "IdleTTL (168h0m0s) exceeds Config.SessionTTL (-1ns)"},
+		{"a long session", func(c *auth.Config) { c.SessionTTL = 10*365*24*time.Hour + time.Millisecond }, "SessionTTL (87600h0m0.001s) exceeds 87600h0m0s"},
+		{"a negative staleness", func(c *auth.Config) { c.MaxStale = -1 }, "MaxStale (-1ns) is negative"},
+		{"no such policy", func(c *auth.Config) { c.OnStale = 3 }, "OnStale (3) is not one of the policies"},
+		{"no such policy, below", func(c *auth.Config) { c.OnStale = -1 }, "OnStale (-1) is not one of the policies"},
+		{"a bad prefix", func(c *auth.Config) {
+			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), {}}
+		}, "TrustedProxies[1] is not a prefix"},
+
+		{"AutoRefresh without cookies", func(c *auth.Config) { c.AutoRefresh = true }, "AutoRefresh needs Cookies"},
+		{"AutoRefresh with a path", func(c *auth.Config) { c.AutoRefresh, c.Cookies = true, &auth.Cookies{RefreshPath: "/auth"} }, "Cookies.RefreshPath keeps the refresh cookie from the pages that AutoRefresh is for"},
+		{"SameSite None", cookies(func(c *auth.Cookies) { c.SameSite = http.SameSiteNoneMode }), "Cookies.SameSite is None, which sends the cookies with requests of every site; name yours in TrustedOrigins"},
+		{"SameSite None over http", cookies(func(c *auth.Cookies) {
+			c.SameSite, c.InsecureHTTP, c.TrustedOrigins = http.SameSiteNoneMode, true, []string{"https://app.example.com"}
+		}), "Cookies.SameSite is None, which browsers refuse with InsecureHTTP"},
+		{"SameSite default", cookies(func(c *auth.Cookies) { c.SameSite = http.SameSiteDefaultMode }), "Cookies.SameSite (1) is none of Lax, Strict and None"},
+		{"no such SameSite", cookies(func(c *auth.Cookies) { c.SameSite = 9 }), "Cookies.SameSite (9) is none of Lax, Strict and None"},
+		{"a relative path", cookies(func(c *auth.Cookies) { c.RefreshPath = "auth" }), `Cookies.RefreshPath "auth" is not an absolute path`},
+		{"a path with a semicolon", cookies(func(c *auth.Cookies) { c.RefreshPath = "/a; Domain=x" }), `Cookies.RefreshPath "/a; Domain=x" is not an absolute path`},
+		{"a path not ASCII", cookies(func(c *auth.Cookies) { c.RefreshPath = "/é" }), `Cookies.RefreshPath "/é" is not an absolute path`},
+		{"a name with a space", cookies(func(c *auth.Cookies) { c.AccessName = "my access" }), `Cookies.AccessName "my access" is not the name of a cookie`},
+		{"a name with =", cookies(func(c *auth.Cookies) { c.RefreshName = "a=b" }), `Cookies.RefreshName "a=b" is not the name of a cookie`},
+		{"a long name", cookies(func(c *auth.Cookies) { c.AccessName = strings.Repeat("a", 129) }), ` is not the name of a cookie`},
+		{"equal names", cookies(func(c *auth.Cookies) { c.AccessName, c.RefreshName = "x", "x" }), `Cookies.AccessName and RefreshName are both "x"`},
+		{"the other's default name", cookies(func(c *auth.Cookies) { c.AccessName = "__Host-refresh" }), `Cookies.AccessName and RefreshName are both "__Host-refresh"`},
+		{"__Host- over http", cookies(func(c *auth.Cookies) { c.AccessName, c.InsecureHTTP = "__Host-a", true }), `Cookies.AccessName "__Host-a" needs Secure, which InsecureHTTP leaves out`},
+		{"__SECURE- over http", cookies(func(c *auth.Cookies) { c.RefreshName, c.InsecureHTTP = "__SECURE-r", true }), `Cookies.RefreshName "__SECURE-r" needs Secure, which InsecureHTTP leaves out`},
+		{"__Host- with a path", cookies(func(c *auth.Cookies) { c.RefreshName, c.RefreshPath = "__host-r", "/auth" }), `Cookies.RefreshName "__host-r" needs the path /, but RefreshPath is "/auth"`},
+
+		{"a zero extractor", extractors(auth.FromBearer(), auth.Extractor{}), "Extractors[1] is the zero Extractor"},
+		{"an extractor twice", extractors(auth.FromBearer(), auth.FromBearer()), "Extractors[1] is there twice"},
+		{"a header twice", extractors(auth.FromHeader("X-Access-Token"), auth.FromHeader("x-access-token")), "Extractors[1] is there twice"},
+		{"a cookie without cookies", extractors(auth.FromCookie()), "Extractors[0] reads a cookie, but Cookies is nil"},
+		{"a header without a name", extractors(auth.FromHeader("")), "Extractors[0] has no usable name"},
+		{"a header with a space", extractors(auth.FromHeader("X Token")), "Extractors[0] has no usable name"},
+		{"a query without a name", extractors(auth.FromQuery("")), "Extractors[0] has no usable name"},
+		{"the authorization header", extractors(auth.FromHeader("authorization")), "Extractors[0]: header Authorization carries something else"},
+		{"the cookie header", extractors(auth.FromHeader("Cookie")), "Extractors[0]: header Cookie carries something else"},
+		{"the refresh header", extractors(auth.FromHeader("refresh-token")), "Extractors[0]: header Refresh-Token carries something else"},
+	} {
+		got := newErrs(t, c.change)
+		require.NotEmpty(t, got, c.name)
+		require.True(t, slices.ContainsFunc(got, func(line string) bool {
+			return strings.HasPrefix(line, "auth: Config."+c.want) || strings.HasPrefix(c.want, " ") && strings.HasSuffix(line, c.want)
+		}), "%s: %q", c.name, got)
+		for _, line := range got {
+			require.True(t, strings.HasPrefix(line, "auth: Config."), "%s: %q", c.name, line)
+			require.NotContains(t, line, "Config.Config", c.name)
+			require.False(t, strings.HasSuffix(line, "."), c.name)
+		}
+	}
+	for origin, text := range misspelled {
+		got := newErrs(t, cookies(func(c *auth.Cookies) { c.TrustedOrigins = []string{"https://app.example.com", origin} }))
+		require.Equal(t, []string{fmt.Sprintf("auth: Config.Cookies.TrustedOrigins[1] %q: %s", origin, text)}, got)
+	}
+}
+
+func TestNew_ReportsAllMistakesAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := auth.New(auth.Config{
+		Secrets: [][]byte{secret[:8]}, AccessTTL: time.Millisecond, IdleTTL: time.Hour, SessionTTL: time.Minute, RetryWindow: time.Hour, Leeway: time.Second, StoreTimeout: -1, MaxStale: -1, OnStale: 7,
+		TrustedProxies: make([]netip.Prefix, 1), Cookies: &auth.Cookies{SameSite: 8, TrustedOrigins: []string{"null"}}, AutoRefresh: true, Extractors: []auth.Extractor{{}}, Hasher: &password.Hasher{Memory: 1},
+	})
+	require.Error(t, err)
+	for _, field := range []string{
+		"Issuer", "Audience", "Secrets[0]", "Users", "AccessTTL", "IdleTTL", "RetryWindow", "StoreTimeout", "MaxStale", "OnStale", "TrustedProxies[0]", "Cookies.SameSite", "Cookies.TrustedOrigins[0]", "Extractors[0]", "Hasher",
+	} {
+		require.Contains(t, err.Error(), "auth: Config."+field, field)
+	}
+	require.NotContains(t, err.Error(), string(secret[:8]))
+
+	_, err = auth.New(auth.Config{})
+	require.ElementsMatch(t, []string{
+		"auth: Config.AccessKeys is empty, and so is Config.Secrets", "auth: Config.RefreshKeys is empty, and so is Config.Secrets", "auth: Config.Users is nil",
+		"auth: Config.Issuer is empty", "auth: Config.Audience is empty; name the service that the tokens are for",
+	}, strings.Split(err.Error(), "\n"), "these and no others")
+}
+
+func TestNew_AcceptsTheBoundsThemselves(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*auth.Config){
+		"as it stands":       func(*auth.Config) {},
+		"longest access":     func(c *auth.Config) { c.AccessTTL = 24 * time.Hour },
+		"shortest access":    func(c *auth.Config) { c.AccessTTL = 21*time.Second + time.Millisecond },
+		"no leeway":          func(c *auth.Config) { c.AccessTTL, c.Leeway = time.Second+time.Millisecond, -1 },
+		"longest leeway":     func(c *auth.Config) { c.AccessTTL, c.Leeway = 2*time.Minute+2*time.Second, time.Minute },
+		"longest window":     func(c *auth.Config) { c.RetryWindow = time.Minute },
+		"no window":          func(c *auth.Config) { c.RetryWindow = -1 },
+		"shortest idle":      func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 40*time.Second },
+		"shortest of all":    func(c *auth.Config) { c.IdleTTL, c.RetryWindow, c.Leeway = 15*time.Minute, -time.Hour, -time.Hour },
+		"idle is absolute":   func(c *auth.Config) { c.SessionTTL = 7 * 24 * time.Hour },
+		"longest session":    func(c *auth.Config) { c.SessionTTL = 10 * 365 * 24 * time.Hour },
+		"longest of both":    func(c *auth.Config) { c.IdleTTL, c.SessionTTL = 10*365*24*time.Hour, 10*365*24*time.Hour },
+		"shortest timeout":   func(c *auth.Config) { c.StoreTimeout = time.Millisecond },
+		"longest timeout":    func(c *auth.Config) { c.StoreTimeout = time.Minute },
+		"no session limit":   func(c *auth.Config) { c.MaxSessions = -1 },
+		"policies":           func(c *auth.Config) { c.OnStale, c.MaxStale = auth.StaleRefuse, time.Nanosecond },
+		"a secret of 32":     func(c *auth.Config) { c.Secrets = [][]byte{spread(32), spread(33)} },
+		"a zero hasher":      func(c *auth.Config) { c.Hasher = nil },
+		"keys apart":         knownKeys,
+		"empty lists beside": func(c *auth.Config) { c.AccessKeys, c.RefreshKeys = auth.Keys{}, auth.Keys{} },
+		"cookies":            func(c *auth.Config) { c.Cookies = &auth.Cookies{} },
+		"strict cookies":     func(c *auth.Config) { c.Cookies = &auth.Cookies{SameSite: http.SameSiteStrictMode} },
+		"cookies for loopback": func(c *auth.Config) {
+			c.Cookies = &auth.Cookies{InsecureHTTP: true, TrustedOrigins: []string{"http://localhost:3000", "http://127.0.0.1", "http://[::1]:8080"}}
+		},
+		"cookies for all sites": func(c *auth.Config) {
+			c.Cookies = &auth.Cookies{SameSite: http.SameSiteNoneMode, TrustedOrigins: []string{"https://app.example.com", "https://xn--bcher-kva.example", "https://app.example.com:8443", "https://app.example.com:80"}}
+		},
+		"own names": func(c *auth.Config) {
+			c.Cookies = &auth.Cookies{AccessName: strings.Repeat("a", 128), RefreshName: "__Secure-r"}
+		},
+		"a refresh path": func(c *auth.Config) { c.Cookies = &auth.Cookies{RefreshPath: "/auth/"} },
+		"AutoRefresh":    func(c *auth.Config) { c.AutoRefresh, c.Cookies = true, &auth.Cookies{RefreshPath: "/"} },
+		"all places of tokens": func(c *auth.Config) {
+			c.Cookies, c.Extractors = &auth.Cookies{}, []auth.Extractor{auth.FromBearer(), auth.FromCookie(), auth.FromHeader("X-Access-Token"), auth.FromQuery("access_token")}
+		},
+		"proxies": func(c *auth.Config) {
+			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+		},
+	} {
+		require.Empty(t, newErrs(t, change), name)
+	}
+}
+
+func TestNew_CopiesItsConfiguration(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	store := auth.NewMemoryStore()
+	jar := &auth.Cookies{TrustedOrigins: []string{"https://app.example.com"}}
+	config := auth.Config{
+		Issuer: issuer, Audience: []string{audience}, AccessKeys: keysOf(accessSecret), RefreshKeys: keysOf(refreshSecret), Users: newUsers(), Hasher: cheap, Now: c.Now, Store: store,
+		Cookies: jar, Extractors: []auth.Extractor{auth.FromBearer(), auth.FromCookie()}, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+	}
+	a, err := auth.New(config)
+	require.NoError(t, err)
+	go func() { _ = a.Run(t.Context()) }()
+	<-a.Ready()
+	derived := goodConfig()
+	shared := slices.Clone(secret)
+	derived.Secrets = [][]byte{shared}
+	d, err := auth.New(derived)
+	require.NoError(t, err)
+	derivedTokens, err := d.Start(context.Background(), "u1", auth.SignIn{})
+	require.NoError(t, err)
+
+	config.Audience[0] = "https://attacker.example"
+	config.AccessKeys[0], config.RefreshKeys[0] = auth.HS256(access2Secret), auth.HS256(refresh2Secret)
+	config.Extractors[0], config.Extractors[1] = auth.FromQuery("t"), auth.FromQuery("t")
+	config.TrustedProxies[0] = netip.MustParsePrefix("0.0.0.0/0")
+	jar.TrustedOrigins[0], jar.AccessName, jar.InsecureHTTP = "https://attacker.example", "changed", true
+	clear(shared)
+	derived.Secrets[0] = spread(40)
+
+	tokens, err := a.Start(context.Background(), "u1", auth.SignIn{})
+	require.NoError(t, err)
+	_, payload := takeApart(t, tokens.Access)
+	require.Equal(t, []any{audience}, payload["aud"])
+	f := newForger("access", c.Now())
+	_, err = a.Verify(context.Background(), f.genuine())
+	require.NoError(t, err)
+	_, err = a.Verify(context.Background(), handSigned(access2Secret, f.header().with("kid", quote(f.second.ID())).String(), f.claims.String()))
+	require.ErrorIs(t, err, auth.ErrInvalidToken)
+	_, err = a.Refresh(context.Background(), tokens.Refresh, auth.Device{})
+	require.NoError(t, err)
+	w := httptest.NewRecorder()
+	a.SetCookies(w, tokens)
+	require.Contains(t, w.Header().Get("Set-Cookie"), "__Host-access=")
+	require.Contains(t, w.Header().Get("Set-Cookie"), "Secure")
+	r := httptest.NewRequest(http.MethodPost, "https://example.com/?t=x", nil)
+	r.Header.Set("Origin", "https://attacker.example")
+	r.Header.Set("Sec-Fetch-Site", "cross-site")
+	require.ErrorIs(t, a.CheckOrigin(r), auth.ErrCrossOrigin)
+	_, _, err = a.AccessToken(r)
+	require.ErrorIs(t, err, auth.ErrNoToken)
+	r.RemoteAddr = "198.51.100.1:1"
+	r.Header.Set("X-Forwarded-For", "203.0.113.9")
+	require.Equal(t, "198.51.100.1", a.Device(r).IP.String())
+
+	derivedAgain, err := d.Start(context.Background(), "u1", auth.SignIn{})
+	require.NoError(t, err)
+	for _, token := range []string{derivedTokens.Access, derivedAgain.Access} {
+		_, err = d.Verify(context.Background(), token)
+		require.NoError(t, err)
+	}
+
+	// The claims of one request are nobody else's.
+	one, err := a.Verify(context.Background(), tokens.Access)
+	require.NoError(t, err)
+	one.Audience[0], one.Roles[0] = "changed", "changed"
+	two, err := a.Verify(context.Background(), tokens.Access)
+	require.NoError(t, err)
+	require.Equal(t, []string{audience}, two.Audience)
+	require.Equal(t, []string{"admin", "user"}, two.Roles)
+}
+
+func TestNew_DefaultsAreThose(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	tokens := b.login(t)
+	now := b.clock.Now()
+	require.Equal(t, now.Add(15*time.Minute), tokens.AccessExpiresAt)
+	require.Equal(t, now.Add(7*24*time.Hour), tokens.RefreshExpiresAt)
+	// The absolute end, 30 days.
+	for range 6 {
+		b.clock.advance(5*24*time.Hour - time.Second)
+		var err error
+		tokens, err = b.Refresh(context.Background(), tokens.Refresh, auth.Device{})
+		require.NoError(t, err)
+	}
+	require.Equal(t, now.Add(30*24*time.Hour), tokens.RefreshExpiresAt)
+	require.Equal(t, tokens.RefreshExpiresAt, tokens.AccessExpiresAt)
+	// 100 sessions.
+	for range 103 {
+		_, err := b.Start(context.Background(), "u2", auth.SignIn{})
+		require.NoError(t, err)
+		b.clock.advance(time.Millisecond)
+	}
+	list, err := b.Sessions(context.Background(), "u2")
+	require.NoError(t, err)
+	require.Len(t, list, 100)
+}
+
+func TestNewVerifier_NamesTheFieldOfEveryMistake(t *testing.T) {
+	t.Parallel()
+	good := func() auth.VerifierConfig {
+		return auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: keysOf(accessSecret)}
+	}
+	for name, c := range map[string]struct {
+		change func(*auth.VerifierConfig)
+		want   string
+	}{
+		"no issuer":         {func(c *auth.VerifierConfig) { c.Issuer = "" }, "Issuer is empty"},
+		"no audience":       {func(c *auth.VerifierConfig) { c.Audience = []string{} }, "Audience is empty; name the service that the tokens are for"},
+		"an empty audience": {func(c *auth.VerifierConfig) { c.Audience = []string{""} }, "Audience[0] is empty"},
+		"not printable":     {func(c *auth.VerifierConfig) { c.Issuer = "\x00" }, "Issuer or Audience is not printable UTF-8"},
+		"no keys":           {func(c *auth.VerifierConfig) { c.Keys = nil }, "Keys is nil"},
+		"an empty list":     {func(c *auth.VerifierConfig) { c.Keys = auth.Keys{} }, "Keys is empty"},
+		"a zero key":        {func(c *auth.VerifierConfig) { c.Keys = auth.Keys{{}} }, "Keys[0] is the zero Key"},
+		"a bad key":         {func(c *auth.VerifierConfig) { c.Keys = auth.Keys{auth.HS256(nil)} }, "Keys[0] (HS256): the secret is 0 bytes, at least 32 are needed"},
+		"leeway":            {func(c *auth.VerifierConfig) { c.Leeway = 61 * time.Second }, "Leeway (1m1s) exceeds 1m0s"},
+		"staleness":         {func(c *auth.VerifierConfig) { c.MaxStale = -time.Second }, "MaxStale (-1s) is negative"},
+		"policy":            {func(c *auth.VerifierConfig) { c.OnStale = 42 }, "OnStale (42) is not one of the policies"},
+		"proxies":           {func(c *auth.VerifierConfig) { c.TrustedProxies = make([]netip.Prefix, 1) }, "TrustedProxies[0] is not a prefix"},
+		"cookies":           {func(c *auth.VerifierConfig) { c.Cookies = &auth.Cookies{AccessName: ";"} }, `Cookies.AccessName ";" is not the name of a cookie`},
+		"origins":           {func(c *auth.VerifierConfig) { c.Cookies = &auth.Cookies{TrustedOrigins: []string{"null"}} }, `Cookies.TrustedOrigins[0] "null": not an origin such as https://app.example.com`},
+		"extractors":        {func(c *auth.VerifierConfig) { c.Extractors = []auth.Extractor{auth.FromCookie()} }, "Extractors[0] reads a cookie, but Cookies is nil"},
+	} {
+		config := good()
+		c.change(&config)
+		v, err := auth.NewVerifier(config)
+		require.EqualError(t, err, "auth: VerifierConfig."+c.want, name)
+		require.Nil(t, v, name)
+	}
+	_, err := auth.NewVerifier(auth.VerifierConfig{Leeway: time.Hour, MaxStale: -1})
+	require.ElementsMatch(t, []string{"auth: VerifierConfig.Issuer is empty", "auth: VerifierConfig.Audience is empty; name the service that the tokens are for", "auth: VerifierConfig.Keys is nil", "auth: VerifierConfig.Leeway (1h0m0s) exceeds 1m0s", "auth: VerifierConfig.MaxStale (-1ns) is negative"}, strings.Split(err.Error(), "\n"))
+
+	config := good()
+	config.Now = newClock().Now
+	v, err := auth.NewVerifier(config)
+	require.NoError(t, err)
+	config.Audience[0] = "changed"
+	config.Keys.(auth.Keys)[0] = auth.HS256(access2Secret)
+	_, err = v.Verify(context.Background(), newForger("access", newClock().Now()).genuine())
+	require.NoError(t, err, "it is a copy")
+}
+
+func TestNewVerifier_VerifiesWhatAnAuthenticatorMints(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, knownKeys)
+	config := auth.VerifierConfig{Issuer: issuer, Audience: []string{"https://other.example.com", audience}, Keys: keysOf(access2Secret, accessSecret), Now: b.clock.Now}
+	alone, err := auth.NewVerifier(config)
+	require.NoError(t, err)
+	require.Equal(t, auth.Health{Ready: true}, alone.Health(), "there is nothing to follow")
+	config.Feed = b.store
+	follows, err := auth.NewVerifier(config)
+	require.NoError(t, err)
+	tokens := b.login(t)
+
+	c, err := alone.Verify(context.Background(), tokens.Access)
+	require.NoError(t, err)
+	require.Equal(t, tokens.SessionID, c.SessionID)
+	_, err = alone.Verify(context.Background(), tokens.Refresh)
+	require.ErrorIs(t, err, auth.ErrInvalidToken)
+
+	// One with a feed knows nothing before it has read it.
+	_, err = follows.Verify(context.Background(), tokens.Access)
+	require.ErrorIs(t, err, auth.ErrUnavailable)
+	require.False(t, follows.Health().Ready)
+	_, err = follows.Verify(context.Background(), tokens.Access+"x")
+	require.ErrorIs(t, err, auth.ErrInvalidToken, "that much it knows")
+	require.NoError(t, b.ExpireAccess(context.Background(), "u2"), "something that was announced before")
+	go func() { _ = follows.Run(t.Context()) }()
+	<-follows.Ready()
+	require.Equal(t, 1, follows.Health().Revocations)
+	_, err = follows.Verify(context.Background(), tokens.Access)
+	require.NoError(t, err)
+
+	require.NoError(t, b.Logout(context.Background(), tokens.Refresh))
+	require.Eventually(t, func() bool { return follows.Health().Revocations == 2 }, 5*time.Second, time.Millisecond)
+	_, err = follows.Verify(context.Background(), tokens.Access)
+	require.ErrorIs(t, err, auth.ErrSessionRevoked)
+	_, err = alone.Verify(context.Background(), tokens.Access)
+	require.NoError(t, err, "without a feed, a revoked session's token lives until it expires")
+
+	for name, change := range map[string]func(*auth.VerifierConfig){
+		"another issuer": func(c *auth.VerifierConfig) { c.Issuer = audience }, "another audience": func(c *auth.VerifierConfig) { c.Audience = []string{issuer} }, "another key": func(c *auth.VerifierConfig) { c.Keys = keysOf(refreshSecret) },
+	} {
+		config := config
+		config.Feed = nil
+		change(&config)
+		v, err := auth.NewVerifier(config)
+		require.NoError(t, err)
+		_, err = v.Verify(context.Background(), tokens.Access)
+		require.ErrorIs(t, err, auth.ErrInvalidToken, name)
+	}
+}
