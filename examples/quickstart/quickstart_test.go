@@ -285,12 +285,12 @@ func TestRestart_WithOtherSecretsOldTokensAreInvalid(t *testing.T) {
 	// With the same secrets an access token is good without a session to look
 	// up; so what refuses it below is the secret.
 	s = start(t, secrets("a"), "-addr", "127.0.0.1:0")
-	status, answer := do(t, "GET", s.base+"/api/me", access, nil)
+	status, _ := do(t, "GET", s.base+"/api/me", access, nil)
 	require.Equal(t, 200, status)
 	require.NoError(t, s.stop())
 
 	s = start(t, secrets("b"), "-addr", "127.0.0.1:0")
-	status, answer = do(t, "GET", s.base+"/api/me", access, nil)
+	status, answer := do(t, "GET", s.base+"/api/me", access, nil)
 	require.Equal(t, 401, status)
 	require.Equal(t, "invalid_token", answer["error"])
 	require.Equal(t, "login", answer["action"])
