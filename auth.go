@@ -178,6 +178,9 @@ func New(c Config) (*Authenticator, error) {
 	if c.AutoRefresh && c.Cookies == nil {
 		bad("AutoRefresh needs Cookies")
 	}
+	if c.AutoRefresh && len(c.Extractors) > 0 && !slices.Contains(c.Extractors, FromCookie()) {
+		bad("AutoRefresh needs FromCookie among Extractors: what it sets would never be read, and it would redirect for ever")
+	}
 	if c.AutoRefresh && c.Cookies != nil && c.Cookies.RefreshPath != "" && c.Cookies.RefreshPath != "/" {
 		bad("Cookies.RefreshPath keeps the refresh cookie from the pages that AutoRefresh is for")
 	}
@@ -617,7 +620,7 @@ func (a *Authenticator) evict(ctx context.Context, made Session) error {
 	if a.maxSessions == 0 {
 		return nil
 	}
-	list, err := a.Sessions(ctx, made.Subject)
+	list, err := a.list(ctx, made.Subject, func(*revocation) bool { return true })
 	if err != nil || len(list) <= a.maxSessions {
 		return err
 	}
@@ -710,8 +713,15 @@ func (a *Authenticator) inStore(ctx context.Context, s Session, name string, cal
 	return a.fault(ctx, s, fmt.Errorf("auth: Store.%s: %w", name, err))
 }
 
-// Sessions returns the live sessions of a user, last used first.
+// Sessions returns the live sessions of a user, last used first. One whose end
+// the store did not confirm is still there, so that it can be ended again.
 func (a *Authenticator) Sessions(ctx context.Context, subject string) ([]Session, error) {
+	return a.list(ctx, subject, a.revoked.confirmed)
+}
+
+// list leaves out what has expired, and what is revoked by an entry that gone
+// accepts.
+func (a *Authenticator) list(ctx context.Context, subject string, gone func(*revocation) bool) ([]Session, error) {
 	var list []Session
 	err := a.inStore(ctx, Session{Subject: subject}, "List", func(ctx context.Context) (err error) {
 		list, err = a.store.List(ctx, subject)
@@ -722,8 +732,8 @@ func (a *Authenticator) Sessions(ctx context.Context, subject string) ([]Session
 	}
 	now := a.now()
 	return slices.DeleteFunc(list, func(s Session) bool {
-		_, revoked := a.revoked.check(subjectTimes{subject: s.Subject, sid: s.ID, created: s.CreatedAt}, now)
-		return revoked != nil || !now.Before(s.ExpiresAt)
+		known, revoked := a.revoked.check(subjectTimes{subject: s.Subject, sid: s.ID, created: s.CreatedAt}, now)
+		return revoked != nil && gone(known) || !now.Before(s.ExpiresAt)
 	}), nil
 }
 

@@ -66,6 +66,8 @@ var misspelled = map[string]string{
 	"https://":                     "not an origin such as https://app.example.com",
 	" https://app.example.com":     "not an origin such as https://app.example.com",
 	"https://app.example.com:port": "not an origin such as https://app.example.com",
+	"https://*.example.com":        "there are no wildcards; name every origin",
+	"https://app.example.com:0443": "browsers send ports without leading zeros",
 	"https://a b":                  "not an origin such as https://app.example.com",
 }
 
@@ -296,6 +298,8 @@ func TestNew_CopiesItsConfiguration(t *testing.T) {
 	require.NoError(t, err)
 	_, payload := takeApart(t, tokens.Access)
 	require.Equal(t, []any{audience}, payload["aud"])
+	header, _ := takeApart(t, tokens.Refresh)
+	require.Equal(t, auth.HS256(refreshSecret).ID(), header["kid"])
 	f := newForger("access", c.Now())
 	_, err = a.Verify(context.Background(), f.genuine())
 	require.NoError(t, err)

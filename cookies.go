@@ -153,6 +153,10 @@ func checkOriginSpelling(origin string) error {
 		return errors.New("browsers send origins in lower case")
 	case strings.ContainsFunc(origin, func(r rune) bool { return r >= 0x7f }):
 		return errors.New("browsers send the host in its ASCII form (xn--…)")
+	case strings.Contains(u.Host, "*"):
+		return errors.New("there are no wildcards; name every origin")
+	case strings.HasPrefix(u.Port(), "0"):
+		return errors.New("browsers send ports without leading zeros")
 	case u.Port() == "443" && u.Scheme == "https", u.Port() == "80" && u.Scheme == "http", strings.HasSuffix(origin, ":"):
 		return errors.New("browsers leave out the default port")
 	}

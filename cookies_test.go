@@ -273,3 +273,11 @@ func TestCookies_TwoAuthenticatorsLiveOnOneHost(t *testing.T) {
 	_, err := shop.Verify(context.Background(), staff.login(t).Access)
 	require.ErrorIs(t, err, auth.ErrInvalidToken)
 }
+
+func TestCookies_RefusesOriginsThatNeverMatch(t *testing.T) {
+	t.Parallel()
+	for _, o := range []string{"https://*.example.com", "https://*", "https://a.example:08443", "https://a.example:0"} {
+		_, err := auth.New(auth.Config{Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(), Cookies: &auth.Cookies{TrustedOrigins: []string{o}}})
+		require.Error(t, err, o)
+	}
+}

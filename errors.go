@@ -158,8 +158,10 @@ func AnswerTo(err error) Answer {
 	}
 	switch row.challenge {
 	case "":
+		return a
 	case "-":
 		a.Challenge = "Bearer"
+		return a
 	default:
 		a.Challenge = `Bearer error="` + row.challenge + `", error_description="` + row.text + `"`
 	}

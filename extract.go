@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Extractor is a place where access tokens come from. All places are looked
@@ -194,8 +195,19 @@ func (v *Verifier) accessCookie(r *http.Request) (string, error) {
 		if err != nil {
 			return sessionKey{}, 0, err
 		}
-		return sessionKey{c.Subject, c.SessionID}, c.ExpiresAt.Unix(), nil
+		return sessionKey{c.Subject, c.SessionID}, c.ExpiresAt.Unix(), v.lives(c.times(), c.ExpiresAt)
 	})
+}
+
+// lives returns why a token does not count beside another: one that has
+// expired or was revoked must not stand in the way of one that is good.
+func (v *Verifier) lives(t subjectTimes, until time.Time) error {
+	now := v.now()
+	if !now.Before(until) {
+		return ErrTokenExpired
+	}
+	_, err := v.revoked.check(t, now)
+	return err
 }
 
 // pickCookie returns the value of the cookie of that name. Where there are
@@ -208,7 +220,9 @@ func pickCookie(r *http.Request, name string, open func(string) (sessionKey, int
 	var values []string
 	for _, c := range r.CookiesNamed(name) {
 		if c.Value != "" && !slices.Contains(values, c.Value) {
-			values = append(values, c.Value)
+			if values = append(values, c.Value); len(values) == maxSameCookies {
+				break
+			}
 		}
 	}
 	switch len(values) {
@@ -217,14 +231,16 @@ func pickCookie(r *http.Request, name string, open func(string) (sessionKey, int
 	case 1:
 		return values[0], nil
 	}
-	var best string
+	var best, expired string
 	var whose sessionKey
 	var newest int64
-	for _, value := range values[:min(len(values), maxSameCookies)] {
+	for _, value := range values {
 		key, age, err := open(value)
 		switch {
 		case errors.Is(err, ErrUnavailable):
 			return "", err
+		case errors.Is(err, ErrTokenExpired):
+			expired = value
 		case err != nil:
 		case best == "":
 			best, whose, newest = value, key, age
@@ -234,10 +250,13 @@ func pickCookie(r *http.Request, name string, open func(string) (sessionKey, int
 			best, newest = value, age
 		}
 	}
-	if best == "" {
-		return values[0], nil // it will be refused for what it is
+	switch { // what is not good will be refused for what it is
+	case best != "":
+		return best, nil
+	case expired != "":
+		return expired, nil
 	}
-	return best, nil
+	return values[0], nil
 }
 
 // isUpgrade reports whether the request asks for another protocol, as a

@@ -158,9 +158,11 @@ func (a *Authenticator) LogoutAllHandler() http.Handler {
 			return
 		}
 		var except []string
-		switch others := r.URL.Query().Get("others"); others {
-		case "", "false":
-		case "true":
+		query, err := url.ParseQuery(r.URL.RawQuery)
+		others := query["others"]
+		switch {
+		case err == nil && len(others) == 0, err == nil && len(others) == 1 && others[0] == "false":
+		case err == nil && len(others) == 1 && others[0] == "true":
 			except = []string{c.SessionID}
 		default: // do not end more than was meant
 			a.WriteError(w, r, requestError("others is neither true nor false"))
@@ -328,6 +330,9 @@ func (a *Authenticator) refreshCookie(r *http.Request) (string, error) {
 	}
 	return pickCookie(r, a.cookies.refresh.Name, func(token string) (sessionKey, int64, error) {
 		c, err := a.openRefresh(r.Context(), token)
+		if err == nil {
+			err = a.lives(c.times(), c.expiresAt)
+		}
 		return sessionKey{c.subject, c.sid}, c.generation, err
 	})
 }
@@ -352,7 +357,8 @@ func (a *Authenticator) RequestTokens(r *http.Request) (tokens []string, byCooki
 	if err != nil {
 		return nil, false, err
 	}
-	tokens = append(tokens, r.Header["Refresh-Token"]...)
+	headers := r.Header["Refresh-Token"]
+	tokens = append(tokens, headers[:min(len(headers), maxSameCookies)]...)
 	for _, e := range a.extractors {
 		if e.place == inCookie {
 			continue
@@ -420,6 +426,9 @@ func (f fields) oneOf(names ...string) (string, error) {
 // readFields reads a body of JSON or of a form, each field once, and puts it
 // back, so that it may be read again.
 func readFields(r *http.Request) (fields, error) {
+	if len(r.PostForm) > 0 { // somebody outside has read the body already
+		return formFields(r.PostForm)
+	}
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
 	}
@@ -427,6 +436,9 @@ func readFields(r *http.Request) (fields, error) {
 		return nil, errTooLarge
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return nil, errTooLarge
+	}
 	if err != nil {
 		return nil, requestError("the body cannot be read")
 	}
@@ -472,6 +484,10 @@ func readFormFields(body []byte) (fields, error) {
 	if err != nil {
 		return nil, requestError("the body is not a form")
 	}
+	return formFields(form)
+}
+
+func formFields(form url.Values) (fields, error) {
 	f := fields{}
 	for name, values := range form {
 		if len(values) > 1 || !utf8.ValidString(values[0]) {

@@ -986,3 +986,48 @@ func TestBrowser_LoginRefreshAndLogoutByCookies(t *testing.T) {
 		s.do("POST", "/auth/refresh").refused(t, 400, "invalid_request", "")
 	}
 }
+
+func TestLogoutAllHandler_AmbiguousQueryEndsNothing(t *testing.T) {
+	t.Parallel()
+	for _, q := range []string{"?others=true&x=%zz", "?others=%zz", "?others=true;x", "?others=false&others=true", "?others=true&others=false"} {
+		b := newBench(t)
+		k := b.login(t)
+		b.login(t)
+		ask(t, b.LogoutAllHandler(), "POST", "/logout/all"+q, webBearer(k.Access)).refused(t, 400, "invalid_request", "")
+		require.Zero(t, b.store.count("Revoke"), q)
+	}
+}
+
+func TestSessionsHandler_EndThatTheStoreDidNotConfirmIsRepeated(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	this, other := b.login(t), b.login(t)
+	b.store.failBefore("Revoke", errStore)
+	ask(t, b.Handler(), "DELETE", "/sessions/"+other.SessionID, webBearer(this.Access)).refused(t, 503, "temporarily_unavailable", "")
+	ask(t, b.Handler(), "DELETE", "/sessions/"+other.SessionID, webBearer(this.Access)).refused(t, 503, "temporarily_unavailable", "")
+	b.store.failBefore("Revoke", nil)
+	require.Equal(t, 204, ask(t, b.Handler(), "DELETE", "/sessions/"+other.SessionID, webBearer(this.Access)).status)
+	ask(t, b.Handler(), "DELETE", "/sessions/"+other.SessionID, webBearer(this.Access)).refused(t, 404, "not_found", "")
+}
+
+func TestLoginHandler_ReadsAFormThatWasParsedOutside(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = r.FormValue("csrf")
+		b.LoginHandler().ServeHTTP(w, r)
+	})
+	r := ask(t, h, "POST", "/login", webForm("login=ada&password=correct+horse+battery+staple"))
+	require.Equal(t, 200, r.status, r.body)
+}
+
+func TestLoginHandler_BodyThatIsBoundedOutsideIs413(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	h := http.MaxBytesHandler(b.LoginHandler(), 10)
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest("POST", "/login", strings.NewReader(goodLogin))
+	r.Header.Set("Content-Type", "application/json")
+	h.ServeHTTP(w, r)
+	require.Equal(t, 413, w.Code)
+}

@@ -300,3 +300,11 @@ func TestImitates_FoldsAsEncodingJSONDoes(t *testing.T) {
 		require.Equal(t, name, imitates([]byte(name)), name)
 	}
 }
+
+func TestAccessGrant_RefusesWhatNoLookupMayReturn(t *testing.T) {
+	t.Parallel()
+	for _, u := range []User{{}, {ID: "u\x00"}, {ID: strings.Repeat("x", maxSubject+1)}, {ID: "u", Roles: []string{""}}, {ID: "u", Scopes: []string{"a b"}}} {
+		_, err := (&accessGrant{issuer: "i", audience: []string{"a"}, user: u, sid: "s"}).payload()
+		require.ErrorContains(t, err, "auth: User.")
+	}
+}

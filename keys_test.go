@@ -5,8 +5,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
@@ -90,7 +92,7 @@ func TestKey_RefusesSecretsThatAreNone(t *testing.T) {
 			text := enc.EncodeToString(b)
 			bad[fmt.Sprintf("%s base64 %d", name, i)] = []byte(text)
 			bad[fmt.Sprintf("%s base64 %d, a line end", name, i)] = []byte(text + "\n")
-			bad[fmt.Sprintf("%s base64 %d, in lines", name, i)] = []byte(" " + text[:40] + "\r\n" + text[40:])
+			bad[fmt.Sprintf("%s base64 %d, in lines", name, i)] = []byte(" " + text[:40] + "\r\n\t " + text[40:])
 		}
 	}
 	jwk := `{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}`
@@ -210,7 +212,7 @@ func TestVerify_AsksTheKeySourceForTheKidAlone(t *testing.T) {
 	require.Equal(t, []string{f.key.ID(), ""}, asked)
 
 	asked = nil
-	for _, token := range []string{"", "a.b", f.signHeader(f.header().with("typ", `"JWT"`)), f.signHeader(f.header().with("kid", `""`)), f.signHeader(f.header().with("jku", `"x"`)), f.sized(8193), f.genuine() + "="} {
+	for _, token := range []string{"", "a.b", f.signHeader(f.header().with("typ", `"JWT"`)), f.signHeader(f.header().with("kid", `""`)), f.signHeader(f.header().with("jku", `"x"`)), f.sized(8193), f.genuine() + "=", f.genuine() + ".AAAA"} {
 		_, err = v.Verify(ctx, token)
 		require.ErrorIs(t, err, auth.ErrInvalidToken)
 	}
@@ -251,4 +253,19 @@ func TestVerify_IsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// The derivation is fixed: other versions, and other programs that are given
+// the secret, make the same keys.
+func TestSecrets_DeriveAKeyForEachKind(t *testing.T) {
+	t.Parallel()
+	tokens := newBench(t).login(t)
+	for label, token := range map[string]string{"access": tokens.Access, "refresh": tokens.Refresh} {
+		derived, err := hkdf.Key(sha256.New, secret, nil, "ratchet v1 "+label, 32)
+		require.NoError(t, err)
+		header, _ := takeApart(t, token)
+		require.Equal(t, auth.HS256(derived).ID(), header["kid"])
+		dot := strings.LastIndexByte(token, '.')
+		require.Equal(t, macOf(sha256.New, derived, token[:dot]), token[dot+1:])
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -37,8 +38,9 @@ func ReasonFromContext(ctx context.Context) error {
 
 // Guard decides, by the claims of a request, whether it may pass: nil lets it.
 // An error that wraps none of this package's is taken for [ErrForbidden]; wrap
-// [ErrUnavailable] where the decision could not be made. Guards are called
-// concurrently.
+// [ErrUnavailable] where the decision could not be made, and none of those that
+// ask for another token, which a client would answer by refreshing for ever.
+// One that panics refuses, by a 500. Guards are called concurrently.
 type Guard func(ctx context.Context, c *Claims) error
 
 // Role lets claims pass that have one of the roles.
@@ -109,7 +111,7 @@ func (v *Verifier) require(guards []Guard, refuse func(http.ResponseWriter, *htt
 			v.setVary(w.Header())
 			c, err := v.Authenticate(r)
 			if err == nil {
-				err = pass(r.Context(), c, guards)
+				err = v.pass(r.Context(), c, guards)
 			}
 			if err != nil {
 				refuse(w, r, err)
@@ -120,9 +122,15 @@ func (v *Verifier) require(guards []Guard, refuse func(http.ResponseWriter, *htt
 	}
 }
 
-func pass(ctx context.Context, c *Claims, guards []Guard) error {
+func (v *Verifier) pass(ctx context.Context, c *Claims, guards []Guard) error {
 	for _, guard := range guards {
-		if err := guard(ctx, c); err != nil {
+		err := guardHook("Guard", func() error { return guard(ctx, c) })
+		var panicked *panicError
+		if errors.As(err, &panicked) {
+			v.emit(ctx, Event{Type: EventFault, Session: Session{Subject: c.Subject, ID: c.SessionID}, Err: err})
+			return err
+		}
+		if err != nil {
 			if AnswerTo(err).Status == http.StatusInternalServerError {
 				err = fmt.Errorf("%w: %w", ErrForbidden, err)
 			}
@@ -240,14 +248,7 @@ func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err 
 	switch {
 	case err == nil:
 		a.SetCookies(w, t)
-		// Relative to the URL that the client used, whatever prefix was
-		// stripped here; "./" before it, so that it can be nothing but a path.
-		path := r.URL.EscapedPath()
-		location := "./" + path[strings.LastIndexByte(path, '/')+1:]
-		if r.URL.RawQuery != "" {
-			location += "?" + r.URL.RawQuery
-		}
-		w.Header().Set("Location", location)
+		w.Header().Set("Location", itself(r))
 		w.WriteHeader(http.StatusTemporaryRedirect)
 		return true, nil
 	case AnswerTo(err).Status >= 500:
@@ -257,6 +258,26 @@ func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err 
 	var grant grantError
 	if errors.As(err, &grant) {
 		err = grant.error // a page was asked for, not a grant
+		if errors.Is(err, ErrTokenExpired) {
+			// It was the refresh token: there is nothing left to refresh.
+			err = fmt.Errorf("%w: it was not refreshed in time", ErrSessionRevoked)
+		}
 	}
 	return false, err
+}
+
+// itself returns a reference to the URL of r that is relative to the one that
+// the client used, whatever was stripped or rewritten here; "./" before it, so
+// that it can be nothing but a path.
+func itself(r *http.Request) string {
+	u, err := url.ParseRequestURI(r.RequestURI)
+	if err != nil { // a request that came over no wire
+		u = r.URL
+	}
+	path := u.EscapedPath()
+	location := "./" + path[strings.LastIndexByte(path, '/')+1:]
+	if u.RawQuery != "" {
+		location += "?" + u.RawQuery
+	}
+	return location
 }

@@ -856,3 +856,56 @@ func TestSessionContext_EndsAStreamOverHTTP(t *testing.T) {
 	require.NoError(t, err, "the handler returned, so the stream ends")
 	require.ErrorIs(t, <-ended, auth.ErrSessionRevoked)
 }
+
+func TestAnswerTo_AttributesNeedAChallenge(t *testing.T) {
+	t.Parallel()
+	c := &auth.Claims{}
+	scope := auth.Scope("pay")(context.Background(), c)
+	fresh := auth.Fresh(time.Minute)(context.Background(), c)
+	for _, e := range []error{scope, fresh} {
+		require.Empty(t, auth.AnswerTo(errors.Join(auth.ErrUnavailable, e)).Challenge)
+		require.Empty(t, auth.AnswerTo(errors.Join(auth.ErrSessionNotFound, e)).Challenge)
+		require.Equal(t, "Bearer", auth.AnswerTo(errors.Join(auth.ErrNoToken, e)).Challenge)
+	}
+}
+
+func TestAutoRefresh_NeedsTheCookieToBeRead(t *testing.T) {
+	t.Parallel()
+	_, err := auth.New(auth.Config{Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(), Cookies: &auth.Cookies{}, AutoRefresh: true, Extractors: []auth.Extractor{auth.FromBearer()}})
+	require.ErrorContains(t, err, "auth: Config.AutoRefresh")
+}
+
+func TestAutoRefresh_UnderAPrefixThatIsThePath(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, autoRefresh)
+	h := b.Require()(page)
+	mux := http.NewServeMux()
+	mux.Handle("/app", http.StripPrefix("/app", h))
+	mux.Handle("/doc/{x}", http.StripPrefix("/doc/a", h))
+	mux.Handle("/auth/", http.StripPrefix("/auth", b.Handler()))
+	s := newSurfer(t, mux)
+	require.Equal(t, 200, s.do("POST", "/auth/login", webJSON(goodLogin)).status)
+	for _, path := range []string{"/app", "/app?x=1", "/doc/abc"} {
+		b.clock.advance(time.Hour)
+		r := s.do("GET", path)
+		require.Equal(t, 200, r.status, path)
+		require.Equal(t, "true "+path, r.body)
+	}
+}
+
+func TestAutoRefresh_ExpiredRefreshTokenAsksForALogin(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, autoRefresh)
+	k := b.login(t)
+	b.clock.advance(8 * 24 * time.Hour)
+	ask(t, b.Require()(page), "GET", "/me", webCookie(refreshCookie, k.Refresh)).refused(t, 401, "invalid_token", "login")
+	ask(t, b.Require()(page), "GET", "/me", webCookie(refreshCookie, k.Refresh), webCookie(accessCookie, k.Access)).refused(t, 401, "invalid_token", "login")
+}
+
+func TestRequire_GuardThatPanicsRefuses(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	k := b.login(t)
+	h := b.Require(func(context.Context, *auth.Claims) error { panic("x") })(hello)
+	require.NotPanics(t, func() { ask(t, h, "GET", "/", webBearer(k.Access)).refused(t, 500, "server_error", "") })
+}

@@ -230,12 +230,14 @@ func (w *world) step() {
 				// Somebody had to go, and that failed. The login's own id, which
 				// decides among those last used at the same time, is not known.
 				w.sameError(auth.ErrUnavailable, err)
-				list, err := w.b.Sessions(ctx, user)
-				w.sameError(nil, err)
 				for _, x := range w.live(user) {
-					x.dead = !slices.ContainsFunc(list, func(y auth.Session) bool { return x.id == y.ID })
+					stream, cancel := w.b.SessionContext(ctx, &auth.Claims{Subject: user, SessionID: x.id, AuthTime: x.created, IssuedAt: now.Add(time.Hour)})
+					x.dead = stream.Err() != nil
+					cancel()
 				}
 				w.ok(len(w.live(user)) >= w.max-1, "too many went")
+				s.dead = true
+				w.adopt(s)
 				return
 			}
 			w.sessions = append(w.sessions, s)
@@ -365,7 +367,7 @@ func (w *world) cut(user string, now time.Time) {
 	w.cuts[user] = cut
 }
 
-// adopt takes a session into the model whose Create took effect although it
+// adopt takes a session into the model that is in the store although its login
 // failed: nobody holds its tokens.
 func (w *world) adopt(s *mSession) {
 	list, err := w.raw.List(context.Background(), s.user)

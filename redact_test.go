@@ -149,7 +149,11 @@ func TestNothingPrintsASecret(t *testing.T) {
 	require.Contains(t, fmt.Sprintf("%+v", user), "PasswordHash:[redacted]")
 	require.Contains(t, fmt.Sprintf("%+v", user), "Username:ada")
 	require.Contains(t, fmt.Sprintf("%+v", auth.User{ID: "u3"}), "PasswordHash: ", "it tells whether there is one")
-	require.Contains(t, fmt.Sprint(config), issuer)
+	require.Equal(t, `auth.Config{issuer "https://example.com" audience ["https://api.example.com"]}`, fmt.Sprint(config))
+	require.Equal(t, slog.StringValue(fmt.Sprint(config)), config.LogValue())
+	asText, err := json.Marshal(config)
+	require.NoError(t, err)
+	require.JSONEq(t, quote(fmt.Sprint(config)), string(asText))
 	var log bytes.Buffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "user", user, "tokens", next)
 	require.Contains(t, log.String(), "user.id=u1 user.disabled=false tokens.session="+next.SessionID)

@@ -229,6 +229,13 @@ func (rs *revocations) ask(r *revocation, now time.Time) bool {
 	return true
 }
 
+// confirmed reports whether the store has taken r.
+func (rs *revocations) confirmed(r *revocation) bool {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	return !r.open
+}
+
 // confirm notes whether the store has taken r.
 func (rs *revocations) confirm(r Revocation, ok bool) {
 	rs.mu.Lock()
@@ -256,9 +263,6 @@ func (rs *revocations) due(now time.Time, all bool) []Revocation {
 	before := now.Add(announceLead)
 	for _, q := range rs.queue {
 		r := q.revocation
-		if !all && !q.until.Before(before) {
-			break // the rest leaves later
-		}
 		if all || r.open || r.own && !r.again && r.Until.Before(before) {
 			r.again = true
 			due = append(due, Revocation{Subject: r.Subject, Sessions: r.Sessions, All: r.All, Except: r.Except, Cut: r.Cut, Until: r.Until})

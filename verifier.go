@@ -282,10 +282,15 @@ func guardHook(name string, f func() error) (err error) {
 		switch p := recover().(type) {
 		case nil:
 		case runtime.Error:
-			err = fmt.Errorf("auth: %s panicked: %w\n%s", name, p, debug.Stack())
+			err = &panicError{fmt.Sprintf("auth: %s panicked: %v\n%s", name, p, debug.Stack())}
 		default:
-			err = fmt.Errorf("auth: %s panicked with a %T\n%s", name, p, debug.Stack())
+			err = &panicError{fmt.Sprintf("auth: %s panicked with a %T\n%s", name, p, debug.Stack())}
 		}
 	}()
 	return f()
 }
+
+// panicError is what guardHook makes of a panic.
+type panicError struct{ text string }
+
+func (e *panicError) Error() string { return e.text }
