@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ratchet-go/auth/password"
@@ -36,9 +37,14 @@ type Config struct {
 	Secrets [][]byte
 
 	// AccessKeys and RefreshKeys replace Secrets, and may share none. The
-	// first of each signs, all verify. RefreshKeys are HMAC keys.
+	// first of each signs, all verify. RefreshKeys are HMAC keys: refresh
+	// tokens stay with this service. See also [Authenticator.SetKeys].
 	AccessKeys  Keys
 	RefreshKeys Keys
+
+	// JWKSMaxAge is how long the public keys that [Authenticator.JWKSHandler]
+	// tells may be cached: 5 minutes by default, at most a day.
+	JWKSMaxAge time.Duration
 
 	// Users is the application's user lookup. If it is a [PasswordUpdater]
 	// too, weak password hashes are upgraded at login.
@@ -90,6 +96,13 @@ type Config struct {
 	// by default.
 	TrustedProxies []netip.Prefix
 
+	// Remember is how many access tokens that were verified are remembered, so
+	// that a token that comes again costs no signature: 32,768 by default, at
+	// most 1<<20; negative: none. What is remembered expires, is revoked and
+	// loses its key as if it were not, and takes at most 1 KiB for each on
+	// average.
+	Remember int
+
 	// StoreTimeout bounds each call of the store: 2 seconds by default.
 	StoreTimeout time.Duration
 
@@ -131,8 +144,10 @@ type Authenticator struct {
 	updater     PasswordUpdater // nil if users is none
 	store       Store
 	hasher      *password.Hasher
-	accessKey   Key
-	refreshKeys Keys
+	accessKeys  liveKeys
+	refreshKeys liveKeys
+	keysMu      sync.Mutex // of SetKeys
+	jwksMaxAge  time.Duration
 	accessTTL   time.Duration
 	idleTTL     time.Duration
 	sessionTTL  time.Duration
@@ -154,6 +169,8 @@ const (
 	maxWindow          = time.Minute
 	restWindows        = 3
 	defaultMaxSessions = 100
+	defaultJWKSMaxAge  = 5 * time.Minute
+	maxJWKSMaxAge      = 24 * time.Hour
 	maxStoreTimeout    = time.Minute
 )
 
@@ -184,6 +201,12 @@ func New(c Config) (*Authenticator, error) {
 	if c.AutoRefresh && c.Cookies != nil && c.Cookies.RefreshPath != "" && c.Cookies.RefreshPath != "/" {
 		bad("Cookies.RefreshPath keeps the refresh cookie from the pages that AutoRefresh is for")
 	}
+	if c.JWKSMaxAge == 0 {
+		c.JWKSMaxAge = defaultJWKSMaxAge
+	}
+	if c.JWKSMaxAge > maxJWKSMaxAge {
+		bad("JWKSMaxAge (%s) exceeds %s", c.JWKSMaxAge, maxJWKSMaxAge)
+	}
 	if c.MaxSessions == 0 {
 		c.MaxSessions = defaultMaxSessions
 	}
@@ -204,7 +227,7 @@ func New(c Config) (*Authenticator, error) {
 	}
 	v, err := newVerifier("Config", VerifierConfig{
 		Issuer: c.Issuer, Audience: c.Audience, Keys: access,
-		Cookies: c.Cookies, Extractors: c.Extractors, TrustedProxies: c.TrustedProxies, Leeway: c.Leeway,
+		Cookies: c.Cookies, Extractors: c.Extractors, TrustedProxies: c.TrustedProxies, Leeway: c.Leeway, Remember: c.Remember,
 		Feed: feed, MaxStale: c.MaxStale, OnStale: c.OnStale,
 		OnEvent: c.OnEvent, OnError: c.OnError, Now: c.Now,
 	})
@@ -219,8 +242,7 @@ func New(c Config) (*Authenticator, error) {
 		users:       c.Users,
 		store:       c.Store,
 		hasher:      c.Hasher,
-		accessKey:   access[0],
-		refreshKeys: refresh,
+		jwksMaxAge:  max(0, c.JWKSMaxAge),
 		accessTTL:   c.AccessTTL,
 		idleTTL:     c.IdleTTL,
 		sessionTTL:  c.SessionTTL,
@@ -230,6 +252,9 @@ func New(c Config) (*Authenticator, error) {
 		autoRefresh: c.AutoRefresh,
 	}
 	a.updater, _ = c.Users.(PasswordUpdater)
+	a.accessKeys.ring.Store(a.newAccessRing(access))
+	a.refreshKeys.ring.Store(newKeyRing(refresh, typRefresh, a.sessionTTL+2*a.leeway, a.now))
+	v.keys = &a.accessKeys
 	v.storeTimeout = c.StoreTimeout
 	v.announce = a.announceOnce
 	v.alive = a.sessionAlive
@@ -259,26 +284,8 @@ func (c *Config) keys() (access, refresh Keys, err error) {
 		}
 		return derivedKeys(c.Secrets)
 	}
-	var errs []error
-	for _, kind := range []struct {
-		field string
-		keys  Keys
-	}{{"AccessKeys", c.AccessKeys}, {"RefreshKeys", c.RefreshKeys}} {
-		if len(kind.keys) == 0 {
-			errs = append(errs, fmt.Errorf("auth: Config.%s is empty, and so is Config.Secrets", kind.field))
-		}
-		if err := kind.keys.check("Config." + kind.field); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	for i, a := range c.AccessKeys {
-		for j, r := range c.RefreshKeys {
-			if a.key != nil && r.key != nil && bytes.Equal(a.secret, r.secret) {
-				errs = append(errs, fmt.Errorf("auth: Config.AccessKeys[%d] and Config.RefreshKeys[%d] are of the same secret", i, j))
-			}
-		}
-	}
-	return slices.Clone(c.AccessKeys), slices.Clone(c.RefreshKeys), errors.Join(errs...)
+	return slices.Clone(c.AccessKeys), slices.Clone(c.RefreshKeys),
+		checkKeys("Config.", ", and so is Config.Secrets", c.AccessKeys, c.RefreshKeys)
 }
 
 // setLifetimes puts defaults in, and checks that the times fit together.
@@ -667,7 +674,7 @@ func (a *Authenticator) mintAccess(u User, sid string, amr []string, issued, now
 	if err != nil {
 		return Tokens{}, err
 	}
-	access, err := signToken(a.accessKey, typAccess, payload)
+	access, err := a.accessKeys.ring.Load().signToken(now, payload)
 	if err != nil {
 		return Tokens{}, err
 	}
@@ -680,7 +687,7 @@ func (a *Authenticator) mintAccess(u User, sid string, amr []string, issued, now
 }
 
 func (a *Authenticator) signRefresh(c refreshClaims) (string, error) {
-	return signToken(a.refreshKeys[0], typRefresh, c.payload(a.issuer, a.audience))
+	return a.refreshKeys.ring.Load().signToken(a.now(), c.payload(a.issuer, a.audience))
 }
 
 // mintRefresh adds the refresh token of the generation that s is in.
@@ -879,7 +886,7 @@ func (a *Authenticator) whose(ctx context.Context, token string) (subjectTimes, 
 	if c, err := a.openRefresh(ctx, token); err == nil {
 		return c.times(), nil
 	}
-	c, _, err := a.Verifier.open(ctx, token)
+	c, err := a.Verifier.open(ctx, token)
 	if err != nil {
 		return subjectTimes{}, err
 	}
@@ -890,11 +897,11 @@ func (a *Authenticator) whose(ctx context.Context, token string) (subjectTimes, 
 
 // openRefresh checks a refresh token but for time and revocation.
 func (a *Authenticator) openRefresh(ctx context.Context, token string) (refreshClaims, error) {
-	payload, err := openToken(ctx, token, typRefresh, a.refreshKeys)
+	signed, err := openToken(ctx, token, typRefresh, &a.refreshKeys)
 	if err != nil {
 		return refreshClaims{}, err
 	}
-	return readRefresh(payload, a.issuer, a.audience)
+	return readRefresh(signed.payload, a.issuer, a.audience)
 }
 
 func (c *refreshClaims) times() subjectTimes {

@@ -191,7 +191,7 @@ const maxSameCookies = 4
 // newest.
 func (v *Verifier) accessCookie(r *http.Request) (string, error) {
 	return pickCookie(r, v.cookies.access.Name, func(token string) (sessionKey, int64, error) {
-		c, _, err := v.open(r.Context(), token)
+		c, err := v.open(r.Context(), token)
 		if err != nil {
 			return sessionKey{}, 0, err
 		}

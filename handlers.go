@@ -24,8 +24,8 @@ const maxListed = 100
 //
 //	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
 //
-// They are POST /login, /refresh, /logout and /logout/all, GET /sessions and
-// DELETE /sessions/{id}; each is a handler by itself too.
+// They are POST /login, /refresh, /logout and /logout/all, GET /sessions,
+// DELETE /sessions/{id} and GET /jwks.json; each is a handler by itself too.
 func (a *Authenticator) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/login", a.LoginHandler())
@@ -34,6 +34,7 @@ func (a *Authenticator) Handler() http.Handler {
 	mux.Handle("/logout/all", a.LogoutAllHandler())
 	mux.Handle("/sessions", a.SessionsHandler())
 	mux.Handle("/sessions/{id}", a.SessionsHandler())
+	mux.Handle("/jwks.json", a.JWKSHandler())
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { a.WriteError(w, r, errEndpoint) })
 	return mux
 }
@@ -464,12 +465,12 @@ func readFields(r *http.Request) (fields, error) {
 
 func readJSONFields(body []byte) (fields, error) {
 	f := fields{}
-	err := readObject(body, func(name, value []byte) error {
+	err := readObject(string(body), func(name, value string) error {
 		switch text, ok := jsonString(value); {
 		case ok:
-			f[string(name)] = &text
-		case string(value) != "null":
-			f[string(name)] = nil
+			f[name] = &text
+		case value != "null":
+			f[name] = nil
 		}
 		return nil
 	})

@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"math"
@@ -27,9 +26,9 @@ const (
 )
 
 // readObject calls member for each member of the one object that b consists
-// of. The slices are parts of b, but for a name that was written with escapes.
-func readObject(b []byte, member func(name, value []byte) error) error {
-	if !utf8.Valid(b) {
+// of. The texts are parts of b, but for a name that was written with escapes.
+func readObject(b string, member func(name, value string) error) error {
+	if !utf8.ValidString(b) {
 		return errJSON
 	}
 	s := jsonScanner{b: b}
@@ -45,7 +44,7 @@ func readObject(b []byte, member func(name, value []byte) error) error {
 }
 
 type jsonScanner struct {
-	b []byte
+	b string
 	i int
 }
 
@@ -69,7 +68,7 @@ func (s *jsonScanner) take(c byte) bool {
 }
 
 // object reads an object; member may be nil.
-func (s *jsonScanner) object(depth int, member func(name, value []byte) error) error {
+func (s *jsonScanner) object(depth int, member func(name, value string) error) error {
 	if depth > maxJSONDepth {
 		return errJSONDepth
 	}
@@ -80,7 +79,7 @@ func (s *jsonScanner) object(depth int, member func(name, value []byte) error) e
 	if s.take('}') {
 		return nil
 	}
-	var buf [24][]byte
+	var buf [24]string
 	names := buf[:0]
 	for {
 		raw, err := s.str()
@@ -88,18 +87,18 @@ func (s *jsonScanner) object(depth int, member func(name, value []byte) error) e
 			return err
 		}
 		name := raw[1 : len(raw)-1]
-		if bytes.IndexByte(name, '\\') >= 0 {
+		if strings.IndexByte(name, '\\') >= 0 {
 			text, ok := jsonString(raw)
 			if !ok {
 				return errJSON
 			}
-			name = []byte(text)
+			name = text
 		}
 		if len(names) == maxJSONMembers {
 			return errJSON
 		}
 		for _, n := range names {
-			if bytes.Equal(n, name) {
+			if n == name {
 				return errJSONTwice
 			}
 		}
@@ -169,7 +168,7 @@ func (s *jsonScanner) value(depth int) error {
 		return s.number()
 	}
 	for _, word := range [...]string{"true", "false", "null"} {
-		if len(s.b)-s.i >= len(word) && string(s.b[s.i:s.i+len(word)]) == word {
+		if strings.HasPrefix(s.b[s.i:], word) {
 			s.i += len(word)
 			return nil
 		}
@@ -178,10 +177,10 @@ func (s *jsonScanner) value(depth int) error {
 }
 
 // str reads a string and returns it with its quotes.
-func (s *jsonScanner) str() ([]byte, error) {
+func (s *jsonScanner) str() (string, error) {
 	from := s.i
 	if !s.take('"') {
-		return nil, errJSON
+		return "", errJSON
 	}
 	for s.i < len(s.b) {
 		c := s.b[s.i]
@@ -190,10 +189,10 @@ func (s *jsonScanner) str() ([]byte, error) {
 		case c == '"':
 			return s.b[from:s.i], nil
 		case c < 0x20:
-			return nil, errJSON
+			return "", errJSON
 		case c == '\\':
 			if s.i >= len(s.b) {
-				return nil, errJSON
+				return "", errJSON
 			}
 			e := s.b[s.i]
 			s.i++
@@ -201,20 +200,20 @@ func (s *jsonScanner) str() ([]byte, error) {
 			case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
 			case 'u':
 				if len(s.b)-s.i < 4 {
-					return nil, errJSON
+					return "", errJSON
 				}
 				for range 4 {
 					if !isHex(s.b[s.i]) {
-						return nil, errJSON
+						return "", errJSON
 					}
 					s.i++
 				}
 			default:
-				return nil, errJSON
+				return "", errJSON
 			}
 		}
 	}
-	return nil, errJSON
+	return "", errJSON
 }
 
 func isHex(c byte) bool {
@@ -249,35 +248,34 @@ func (s *jsonScanner) number() error {
 }
 
 // jsonString returns the text of a string value that the scanner has passed.
-func jsonString(value []byte) (string, bool) {
+func jsonString(value string) (string, bool) {
 	if len(value) < 2 || value[0] != '"' {
 		return "", false
 	}
 	body := value[1 : len(value)-1]
-	if bytes.IndexByte(body, '\\') < 0 {
-		return string(body), true
+	if strings.IndexByte(body, '\\') < 0 {
+		return body, true
 	}
 	var text string
-	if json.Unmarshal(value, &text) != nil {
+	if json.Unmarshal([]byte(value), &text) != nil {
 		return "", false
 	}
 	// A lone surrogate decodes to U+FFFD, so that two texts could become one.
-	if strings.Count(text, "\uFFFD") != bytes.Count(body, []byte("\uFFFD")) {
+	if strings.Count(text, "\uFFFD") != strings.Count(body, "\uFFFD") {
 		return "", false
 	}
 	return text, true
 }
 
-// jsonStrings returns the elements of an array of strings.
-func jsonStrings(value []byte) ([]string, bool) {
-	if len(value) == 0 || value[0] != '[' {
+// jsonStrings appends the elements of an array of strings to list.
+func jsonStrings(list []string, value string) ([]string, bool) {
+	if value == "" || value[0] != '[' {
 		return nil, false
 	}
-	var list []string
 	s := jsonScanner{b: value, i: 1}
 	s.space()
 	if s.take(']') {
-		return nil, true
+		return list, true
 	}
 	for {
 		raw, err := s.str()
@@ -305,10 +303,10 @@ const maxNumericDate = 253402300799
 
 // jsonTime returns a NumericDate (RFC 7519 section 2) that is a number within
 // the years 1970 to 9999, to the second.
-func jsonTime(value []byte) (time.Time, bool) {
+func jsonTime(value string) (time.Time, bool) {
 	n, ok := jsonInt(value)
 	if !ok {
-		f, err := strconv.ParseFloat(string(value), 64)
+		f, err := strconv.ParseFloat(value, 64)
 		if err != nil || !(f >= 0 && f <= maxNumericDate) {
 			return time.Time{}, false
 		}
@@ -321,11 +319,12 @@ func jsonTime(value []byte) (time.Time, bool) {
 }
 
 // jsonInt returns a number of at most 18 decimal digits that is not negative.
-func jsonInt(value []byte) (n int64, ok bool) {
+func jsonInt(value string) (n int64, ok bool) {
 	if len(value) == 0 || len(value) > 18 {
 		return 0, false
 	}
-	for _, c := range value {
+	for i := range len(value) {
+		c := value[i]
 		if c < '0' || c > '9' {
 			return 0, false
 		}

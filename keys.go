@@ -3,38 +3,68 @@ package auth
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/hkdf"
 	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
+	"math/big"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
 
 // Key is a key for signing and verifying tokens, with the one algorithm that
-// it is for. Make one with [HS256], [HS384] or [HS512]. It prints as its
-// algorithm and ID alone. The zero Key is refused by [New].
-type Key struct{ *key }
+// it is for. Make one with [HS256], [EdDSA], [ES256] and their relatives, or
+// read one with [ParsePEM] or [ParseJWK]. It prints as its algorithm and ID
+// alone. The zero Key is refused by [New].
+type Key struct {
+	*key
+	id   string    // instead of the key's own
+	from time.Time // when it begins to sign
+}
 
 type key struct {
-	id     string
-	alg    string
-	secret []byte
-	hmacs  sync.Pool // of hash.Hash, keyed
-	err    error     // what New will say of it
+	id  string
+	alg string
+	err error // what New will say of it
+
+	secret []byte    // HMAC
+	macs   sync.Pool // of *mac
+
+	method jwt.SigningMethod // any other algorithm
+	hash   crypto.Hash
+	public crypto.PublicKey
+	signer crypto.Signer // nil: it only verifies
+}
+
+// mac is an HMAC and the room that it works in.
+type mac struct {
+	hash  hash.Hash
+	input []byte
+	sum   []byte
 }
 
 // HS256 is a key for HMAC with SHA-256 (RFC 7518 section 3.2). The secret is
 // copied. It has at least 32 random bytes, of which [New] can only check the
 // number: `openssl rand -base64 48` makes one.
+//
+// Whoever can verify with it can sign. Services that only verify take tokens
+// of [EdDSA] or [ES256] instead.
 func HS256(secret []byte) Key { return newHMACKey(jwt.SigningMethodHS256, secret) }
 
 // HS384 is [HS256] with SHA-384, and at least 48 bytes.
@@ -43,26 +73,86 @@ func HS384(secret []byte) Key { return newHMACKey(jwt.SigningMethodHS384, secret
 // HS512 is [HS256] with SHA-512, and at least 64 bytes.
 func HS512(secret []byte) Key { return newHMACKey(jwt.SigningMethodHS512, secret) }
 
+// EdDSA is a key for Ed25519 (RFC 8037 section 3.1). It is a [crypto.Signer],
+// which may be an [ed25519.PrivateKey] or stand for a key in a KMS or HSM, or
+// an [ed25519.PublicKey], which only verifies. This is the first choice where
+// other services verify.
+func EdDSA(k any) Key { return newPublicKey(jwt.SigningMethodEdDSA, 0, k) }
+
+// ES256 is a key for ECDSA on P-256 with SHA-256 (RFC 7518 section 3.4): a
+// [crypto.Signer] or an [*ecdsa.PublicKey], which only verifies.
+func ES256(k any) Key { return newPublicKey(jwt.SigningMethodES256, crypto.SHA256, k) }
+
+// ES384 is [ES256] on P-384 with SHA-384.
+func ES384(k any) Key { return newPublicKey(jwt.SigningMethodES384, crypto.SHA384, k) }
+
+// ES512 is [ES256] on P-521 with SHA-512.
+func ES512(k any) Key { return newPublicKey(jwt.SigningMethodES512, crypto.SHA512, k) }
+
+// PS256 is a key for RSASSA-PSS with SHA-256 and a salt as long as the hash
+// (RFC 7518 section 3.5): a [crypto.Signer] or an [*rsa.PublicKey] of 2048 to
+// 8192 bits, which only verifies.
+func PS256(k any) Key { return newPublicKey(jwt.SigningMethodPS256, crypto.SHA256, k) }
+
+// RS256 is [PS256] with RSASSA-PKCS1-v1_5 (RFC 7518 section 3.3). It is there
+// for verifiers that know nothing else: its padding has no proof of security,
+// and has been forged where verifiers were careless, so OWASP ASVS disallows
+// it for new uses.
+func RS256(k any) Key { return newPublicKey(jwt.SigningMethodRS256, crypto.SHA256, k) }
+
 func newHMACKey(m *jwt.SigningMethodHMAC, secret []byte) Key {
 	k := &key{alg: m.Alg(), secret: bytes.Clone(secret)}
 	if k.err = checkSecret(k.secret, m.Hash.Size()); k.err != nil {
-		return Key{k}
+		return Key{key: k}
 	}
-	k.hmacs.New = func() any { return hmac.New(m.Hash.New, k.secret) }
+	k.macs.New = func() any { return &mac{hash: hmac.New(m.Hash.New, k.secret)} }
 	// A digest of the secret, as RFC 7638 has it, would let anybody test guesses
 	// without a token; so does a token, but nothing is won by publishing more.
 	id := hmac.New(sha256.New, k.secret)
 	id.Write([]byte("ratchet key id " + k.alg))
 	k.id = base64.RawURLEncoding.EncodeToString(id.Sum(nil)[:9])
-	return Key{k}
+	return Key{key: k}
+}
+
+func newPublicKey(m jwt.SigningMethod, h crypto.Hash, from any) Key {
+	k := &key{alg: m.Alg(), method: m, hash: h, public: from}
+	if signer, ok := from.(crypto.Signer); ok {
+		k.signer, k.public = signer, signer.Public()
+	}
+	if k.err = k.checkPublic(); k.err == nil {
+		k.id = thumbprint(k.public)
+	}
+	return Key{key: k}
+}
+
+// WithID returns the key under a kid of the caller's choice: 1 to 128 printable
+// ASCII characters. By default it is the thumbprint of a public key (RFC 7638),
+// and a short HMAC under a secret.
+func (k Key) WithID(id string) Key {
+	if k.key != nil && k.err == nil && (id == "" || len(id) > 128 || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' })) {
+		k.key = &key{alg: k.alg, err: errors.New("the ID is not 1 to 128 printable ASCII characters")}
+	}
+	k.id = id
+	return k
+}
+
+// SignFrom returns the key as one that signs from then on: until then it is
+// published and verifies, but another key of the list signs. See
+// [Authenticator.SetKeys].
+func (k Key) SignFrom(t time.Time) Key {
+	k.from = t
+	return k
 }
 
 // ID returns the kid under which tokens name the key.
 func (k Key) ID() string {
-	if k.key == nil {
+	switch {
+	case k.key == nil:
 		return ""
+	case k.id != "":
+		return k.id
 	}
-	return k.id
+	return k.key.id
 }
 
 // Format prints the algorithm and the ID of the key, never the key.
@@ -71,30 +161,141 @@ func (k Key) Format(f fmt.State, _ rune) {
 		_, _ = fmt.Fprint(f, "auth.Key{}")
 		return
 	}
-	_, _ = fmt.Fprintf(f, "auth.Key{%s %s}", k.alg, k.id)
+	_, _ = fmt.Fprintf(f, "auth.Key{%s %s}", k.alg, k.ID())
 }
 
 // MarshalText gives what Format prints, so that no encoder looks further.
 func (k Key) MarshalText() ([]byte, error) { return fmt.Append(nil, k), nil }
 
-// sign returns the signature of what is signed. For HMAC it cannot fail.
-func (k *key) sign(input []byte) ([]byte, error) {
-	return k.mac(input, nil), nil
+// signs reports whether the key can sign.
+func (k *key) signs() bool { return k.secret != nil || k.signer != nil }
+
+// sign returns the signature of input. For HMAC it cannot fail.
+func (k *key) sign(input string) ([]byte, error) {
+	if k.secret != nil {
+		m := k.mac(input)
+		defer k.macs.Put(m)
+		return bytes.Clone(m.sum), nil
+	}
+	message := []byte(input)
+	var opts crypto.SignerOpts = k.hash
+	if k.hash != 0 {
+		h := k.hash.New()
+		h.Write(message)
+		message = h.Sum(nil)
+	}
+	if k.alg == "PS256" {
+		opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: k.hash}
+	}
+	sig, err := k.signer.Sign(rand.Reader, message, opts)
+	if err != nil {
+		return nil, err
+	}
+	if curve, ok := k.public.(*ecdsa.PublicKey); ok {
+		// A Signer speaks ASN.1; RFC 7518 section 3.4 has both numbers at length.
+		var point struct{ R, S *big.Int }
+		if rest, err := asn1.Unmarshal(sig, &point); err != nil || len(rest) > 0 {
+			return nil, errors.New("the signer returned no ECDSA signature")
+		}
+		size := (curve.Curve.Params().BitSize + 7) / 8
+		if point.R.Sign() <= 0 || point.S.Sign() <= 0 || point.R.BitLen() > 8*size || point.S.BitLen() > 8*size {
+			return nil, errors.New("the signer returned no ECDSA signature")
+		}
+		sig = make([]byte, 2*size)
+		point.R.FillBytes(sig[:size])
+		point.S.FillBytes(sig[size:])
+	}
+	return sig, nil
 }
 
 // verify reports whether sig is the signature of input.
-func (k *key) verify(input, sig []byte) bool {
-	var buf [64]byte
-	return subtle.ConstantTimeCompare(k.mac(input, buf[:0]), sig) == 1
+func (k *key) verify(input string, sig []byte) bool {
+	if k.secret != nil {
+		m := k.mac(input)
+		defer k.macs.Put(m)
+		return subtle.ConstantTimeCompare(m.sum, sig) == 1
+	}
+	return k.verifyPublic(input, bytes.Clone(sig))
 }
 
-func (k *key) mac(input, to []byte) []byte {
-	h := k.hmacs.Get().(hash.Hash)
-	h.Reset()
-	h.Write(input)
-	sum := h.Sum(to)
-	k.hmacs.Put(h)
-	return sum
+func (k *key) verifyPublic(input string, sig []byte) bool {
+	if k.alg == "PS256" { // golang-jwt takes a salt of any length
+		h := k.hash.New()
+		h.Write([]byte(input))
+		public := k.public.(*rsa.PublicKey)
+		return rsa.VerifyPSS(public, k.hash, h.Sum(nil), sig, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: k.hash}) == nil
+	}
+	return k.method.Verify(input, sig, k.public) == nil
+}
+
+func (k *key) mac(input string) *mac {
+	m := k.macs.Get().(*mac)
+	m.input = append(m.input[:0], input...)
+	m.hash.Reset()
+	m.hash.Write(m.input)
+	m.sum = m.hash.Sum(m.sum[:0])
+	return m
+}
+
+// checkPublic returns why a public key cannot be one for its algorithm, or
+// nil.
+func (k *key) checkPublic() error {
+	switch public := k.public.(type) {
+	case ed25519.PublicKey:
+		if k.alg != "EdDSA" {
+			return fmt.Errorf("an Ed25519 key is not for %s", k.alg)
+		}
+		if len(public) != ed25519.PublicKeySize {
+			return fmt.Errorf("the Ed25519 key is %d bytes, it must be %d", len(public), ed25519.PublicKeySize)
+		}
+		if bytes.Count(public, []byte{0}) == len(public) {
+			return errors.New("the Ed25519 key is all zero")
+		}
+	case *ecdsa.PublicKey:
+		m, ok := k.method.(*jwt.SigningMethodECDSA)
+		if !ok {
+			return fmt.Errorf("an ECDSA key is not for %s", k.alg)
+		}
+		if public == nil || public.Curve == nil || curveName(public.Curve) == "" || public.Curve.Params().BitSize != m.CurveBits {
+			return fmt.Errorf("the key is not on the curve of %s", k.alg)
+		}
+		if _, err := public.ECDH(); err != nil { // it refuses what is not on the curve
+			return errors.New("the point is not on its curve")
+		}
+	case *rsa.PublicKey:
+		if k.alg != "PS256" && k.alg != "RS256" {
+			return fmt.Errorf("an RSA key is not for %s", k.alg)
+		}
+		if public == nil || public.N == nil {
+			return errors.New("the RSA key is empty")
+		}
+		if bits := public.N.BitLen(); bits < 2048 || bits > 8192 {
+			return fmt.Errorf("the RSA key has %d bits, not 2048 to 8192", bits)
+		}
+		if public.E < 65537 || public.E&1 == 0 || public.N.Bit(0) == 0 {
+			return fmt.Errorf("the RSA key's exponent (%d) or modulus is not sane", public.E)
+		}
+	default:
+		return fmt.Errorf("a %T is no key for %s", k.public, k.alg)
+	}
+	if private, ok := k.signer.(*rsa.PrivateKey); ok {
+		if err := private.Validate(); err != nil {
+			return errors.New("the RSA private key does not fit its public half")
+		}
+	}
+	return nil
+}
+
+func curveName(c elliptic.Curve) string {
+	switch c {
+	case elliptic.P256():
+		return "P-256"
+	case elliptic.P384():
+		return "P-384"
+	case elliptic.P521():
+		return "P-521"
+	}
+	return ""
 }
 
 // KeySource finds the keys that may have signed a token. It is called
@@ -117,7 +318,7 @@ func (ks Keys) VerifyKeys(_ context.Context, id string) ([]Key, error) {
 		return ks, nil
 	}
 	for i := range ks {
-		if ks[i].id == id {
+		if ks[i].ID() == id {
 			return ks[i : i+1 : i+1], nil
 		}
 	}
@@ -137,7 +338,7 @@ func (ks Keys) check(field string) error {
 			continue
 		}
 		for j, other := range ks[:i] {
-			if other.key != nil && other.id == k.id {
+			if other.key != nil && other.ID() == k.ID() {
 				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] have the same ID", field, j, field, i))
 			}
 		}

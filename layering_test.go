@@ -166,7 +166,7 @@ var allowedVars = map[string][]string{
 		"ErrNoToken", "ErrInvalidToken", "ErrTokenExpired", "ErrSessionRevoked", "ErrTokenReused", "ErrInvalidCredentials", "ErrForbidden", "ErrReauthenticate", "ErrInvalidRequest", "ErrCrossOrigin", "ErrUnavailable",
 		"ErrUserNotFound", "ErrSessionNotFound", "ErrSessionExists", "ErrFeedReset",
 		"answers", "internalAnswer", "published", "reserved", "refusedHeaders", // tables
-		"strictBase64", // an encoding
+		"base64Value", // an encoding
 	},
 }
 

@@ -11,6 +11,19 @@ import (
 	"time"
 )
 
+// requestContext is a request's context with claims of its own, in one piece.
+type requestContext struct {
+	context.Context
+	verified
+}
+
+func (c *requestContext) Value(key any) any {
+	if key == (claimsKey{}) {
+		return &c.Claims
+	}
+	return c.Context.Value(key)
+}
+
 type (
 	claimsKey struct{}
 	reasonKey struct{}
@@ -86,11 +99,19 @@ func Fresh(maxAge time.Duration) Guard {
 // Authenticate returns the claims of a request: [Verifier.AccessToken], then
 // [Verifier.Verify].
 func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
-	token, _, err := v.AccessToken(r)
-	if err != nil {
+	c := new(verified)
+	if err := v.authenticate(r, c); err != nil {
 		return nil, err
 	}
-	return v.Verify(r.Context(), token)
+	return &c.Claims, nil
+}
+
+func (v *Verifier) authenticate(r *http.Request, c *verified) error {
+	token, _, err := v.AccessToken(r)
+	if err != nil {
+		return err
+	}
+	return v.verify(r.Context(), token, c)
 }
 
 // Require wraps handlers that are only for requests with a valid access token,
@@ -109,15 +130,16 @@ func (v *Verifier) require(guards []Guard, refuse func(http.ResponseWriter, *htt
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			v.setVary(w.Header())
-			c, err := v.Authenticate(r)
+			ctx := &requestContext{Context: r.Context()}
+			err := v.authenticate(r, &ctx.verified)
 			if err == nil {
-				err = v.pass(r.Context(), c, guards)
+				err = v.pass(ctx.Context, &ctx.Claims, guards)
 			}
 			if err != nil {
 				refuse(w, r, err)
 				return
 			}
-			next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), c)))
+			next.ServeHTTP(w, r.WithContext(ctx))
 		})
 	}
 }
@@ -186,8 +208,12 @@ func (v *Verifier) optional(next http.Handler, rescue func(http.ResponseWriter, 
 // setVary names what was looked at, so that no cache gives one user's answer
 // to another.
 func (v *Verifier) setVary(h http.Header) {
-	if v.vary != nil {
-		h["Vary"] = append(h["Vary"], v.vary...)
+	switch old := h["Vary"]; {
+	case v.vary == nil:
+	case old == nil:
+		h["Vary"] = v.vary // whoever appends to it gets another
+	default:
+		h["Vary"] = append(old, v.vary...)
 	}
 }
 

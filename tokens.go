@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -76,18 +75,46 @@ type Claims struct {
 	// not refreshed again. It is up to three retry windows less than it may.
 	SessionExpiresAt time.Time
 
-	payload    []byte
+	payload    string
 	verifiedAt time.Time
+}
+
+// verified is what an access token gives: claims, and the space for their
+// lists beside them, so that a request gets claims of its own in one piece.
+type verified struct {
+	Claims
+	notBefore time.Time
+	lists     [8]string
+}
+
+// copyTo gives a request claims that it may change.
+func (v *verified) copyTo(own *verified) {
+	own.Claims, own.notBefore = v.Claims, v.notBefore
+	space := own.lists[:0]
+	for _, list := range [...]*[]string{&own.Audience, &own.Roles, &own.Scopes, &own.AMR} {
+		space = keep(list, append(space, *list...), len(space))
+	}
+}
+
+// keep makes list what was appended to space from there on, and returns the
+// space that is left behind it.
+func keep(list *[]string, space []string, from int) []string {
+	if from == len(space) {
+		*list = nil
+	} else {
+		*list = space[from:len(space):len(space)]
+	}
+	return space
 }
 
 // Decode takes the application's own claims out of the token: it decodes the
 // whole payload into v, by encoding/json. Claims that were not made by
 // verifying a token, as in tests, have nothing to decode and leave v alone.
 func (c *Claims) Decode(v any) error {
-	if c.payload == nil {
+	if c.payload == "" {
 		return nil
 	}
-	if err := json.Unmarshal(c.payload, v); err != nil {
+	if err := json.Unmarshal([]byte(c.payload), v); err != nil {
 		return fmt.Errorf("auth: decoding claims: %w", err)
 	}
 	return nil
@@ -105,9 +132,9 @@ var reserved = [...]string{
 
 // imitates returns the reserved name that name is, or is but for letter case
 // in the sense of encoding/json: U+017F is an s, U+212A a k.
-func imitates(name []byte) string {
+func imitates(name string) string {
 	for _, r := range reserved {
-		if bytes.EqualFold(name, []byte(r)) {
+		if len(name) >= len(r) && strings.EqualFold(name, r) {
 			return r
 		}
 	}
@@ -124,7 +151,7 @@ func appendExtra(b []byte, extra map[string]any) ([]byte, error) {
 		return nil, fmt.Errorf("auth: User.Extra: %w", err)
 	}
 	// Read as the verifier will, so that no token is made that it refuses.
-	err = readObject(object, func(name, _ []byte) error {
+	err = readObject(string(object), func(name, _ string) error {
 		if r := imitates(name); r != "" {
 			return fmt.Errorf("%q is, or imitates, the reserved claim %q", name, r)
 		}
@@ -269,47 +296,74 @@ func (c *refreshClaims) payload(issuer string, audience []string) []byte {
 	return append(b, '}')
 }
 
-// signToken makes the compact serialization (RFC 7515 section 7.1).
-func signToken(k Key, typ string, payload []byte) (string, error) {
-	enc := base64.RawURLEncoding
+// headerSegment is what every token of the key begins with.
+func headerSegment(k Key, typ string) string {
 	header := make([]byte, 0, 96)
 	header = append(header, `{"alg":"`...)
 	header = append(header, k.alg...)
 	header = append(header, `","typ":"`...)
 	header = append(header, typ...)
 	header = append(header, `","kid":`...)
-	header = appendJSONString(header, k.id)
+	header = appendJSONString(header, k.ID())
 	header = append(header, '}')
-	b := make([]byte, 0, enc.EncodedLen(len(header))+enc.EncodedLen(len(payload))+enc.EncodedLen(64)+2)
-	b = enc.AppendEncode(b, header)
-	b = append(b, '.')
-	b = enc.AppendEncode(b, payload)
-	sig, err := k.sign(b)
-	if err != nil {
-		return "", fmt.Errorf("auth: signing a token: %w", err)
-	}
-	b = append(b, '.')
-	b = enc.AppendEncode(b, sig)
-	if len(b) > maxToken {
-		return "", fmt.Errorf("auth: a token of %d bytes is over the limit of %d; put less into User.Extra, Roles or Scopes", len(b), maxToken)
-	}
-	return string(b), nil
+	return base64.RawURLEncoding.EncodeToString(header)
 }
 
-// strictBase64 refuses what decodes to the same bytes but is spelled another
-// way: padding, line ends, bits after the last byte (RFC 4648 section 3.5).
-var strictBase64 = base64.RawURLEncoding.Strict()
+// signToken makes the compact serialization (RFC 7515 section 7.1), by the key
+// that signs now.
+func (ring *keyRing) signToken(now time.Time, payload []byte) (string, error) {
+	i := ring.signer(now)
+	enc := base64.RawURLEncoding
+	b := make([]byte, 0, len(ring.headers[i])+enc.EncodedLen(len(payload))+2)
+	b = append(b, ring.headers[i]...)
+	b = append(b, '.')
+	input := string(enc.AppendEncode(b, payload))
+	sig, err := ring.keys[i].sign(input)
+	if err != nil {
+		return "", fmt.Errorf("%w: signing a token: %w", ErrUnavailable, err)
+	}
+	token := input + "." + enc.EncodeToString(sig)
+	if len(token) > maxToken {
+		return "", fmt.Errorf("auth: a token of %d bytes is over the limit of %d; put less into User.Extra, Roles or Scopes", len(token), maxToken)
+	}
+	return token, nil
+}
 
+// base64Value is the value of each letter of base64url, 0xff for every other
+// byte (RFC 4648 section 5).
+var base64Value = func() (values [256]byte) {
+	for i := range values {
+		values[i] = 0xff
+	}
+	for i, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
+		values[c] = byte(i)
+	}
+	return values
+}()
+
+// decodeSegment appends the bytes of a segment to to. It refuses what decodes
+// to the same bytes but is spelled another way: padding, line ends, bits after
+// the last byte (RFC 4648 section 3.5).
 func decodeSegment(to []byte, segment string) ([]byte, bool) {
-	for i := range len(segment) {
-		switch c := segment[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
-		default:
+	for len(segment) >= 4 {
+		a, b, c, d := base64Value[segment[0]], base64Value[segment[1]], base64Value[segment[2]], base64Value[segment[3]]
+		if a|b|c|d > 63 {
 			return nil, false
 		}
+		to = append(to, a<<2|b>>4, b<<4|c>>2, c<<6|d)
+		segment = segment[4:]
 	}
-	b, err := strictBase64.AppendDecode(to, []byte(segment))
-	return b, err == nil
+	switch len(segment) {
+	case 0:
+		return to, true
+	case 2:
+		a, b := base64Value[segment[0]], base64Value[segment[1]]
+		return append(to, a<<2|b>>4), a|b <= 63 && b&15 == 0
+	case 3:
+		a, b, c := base64Value[segment[0]], base64Value[segment[1]], base64Value[segment[2]]
+		return append(to, a<<2|b>>4, b<<4|c>>2), a|b|c <= 63 && c&3 == 0
+	}
+	return nil, false
 }
 
 // malformed is an ErrInvalidToken with a reason that is not the token's own
@@ -318,51 +372,95 @@ func malformed(reason string) error {
 	return fmt.Errorf("%w: %s", ErrInvalidToken, reason)
 }
 
+// signedToken is a token that was signed by key.
+type signedToken struct {
+	payload string
+	kid     string
+	key     *key
+}
+
 // openToken checks everything about a token but its claims, and returns them
 // as they were signed. Nothing in the token chooses anything beyond which of
 // the configured keys is tried.
-func openToken(ctx context.Context, token, typ string, keys KeySource) ([]byte, error) {
+func openToken(ctx context.Context, token, typ string, source KeySource) (signedToken, error) {
 	if len(token) > maxToken {
-		return nil, malformed("over the size limit")
+		return signedToken{}, malformed("over the size limit")
 	}
 	first := strings.IndexByte(token, '.')
 	last := strings.LastIndexByte(token, '.')
 	if first < 0 || first == last || strings.IndexByte(token[first+1:last], '.') >= 0 {
-		return nil, malformed("not three segments")
-	}
-	var headerBuf [256]byte
-	header, ok := decodeSegment(headerBuf[:0], token[:first])
-	if !ok {
-		return nil, malformed("header is not base64url")
-	}
-	h, err := readHeader(header)
-	if err != nil {
-		return nil, fmt.Errorf("%w: header: %w", ErrInvalidToken, err)
-	}
-	if h.typ != typ && (typ != typAccess || h.typ != "application/"+typAccess) {
-		return nil, malformed("wrong typ")
+		return signedToken{}, malformed("not three segments")
 	}
 	var sigBuf [512]byte
+	if len(token)-last > len(sigBuf)*4/3 {
+		return signedToken{}, malformed("signature is too long")
+	}
 	sig, ok := decodeSegment(sigBuf[:0], token[last+1:])
 	if !ok {
-		return nil, malformed("signature is not base64url")
+		return signedToken{}, malformed("signature is not base64url")
+	}
+	if live, ok := source.(*liveKeys); ok {
+		source = live.ring.Load()
+	}
+	// A header that is, letter for letter, the one that a key of ours writes
+	// needs no reading.
+	k := ownHeader(token[:first], source)
+	if k.key == nil {
+		var err error
+		if k, err = otherHeader(ctx, token, first, last, sig, typ, source); err != nil {
+			return signedToken{}, err
+		}
+	} else if !k.verify(token[:last], sig) {
+		return signedToken{}, malformed("signature does not verify")
+	}
+	var buf [2048]byte
+	payload, ok := decodeSegment(buf[:0], token[first+1:last])
+	if !ok {
+		return signedToken{}, malformed("payload is not base64url")
+	}
+	return signedToken{string(payload), k.ID(), k.key}, nil
+}
+
+// ownHeader returns the key whose header it is, or the zero Key.
+func ownHeader(header string, source KeySource) Key {
+	if ring, ok := source.(*keyRing); ok {
+		for i, own := range ring.headers {
+			if own == header && !ring.gone(i) {
+				return ring.keys[i]
+			}
+		}
+	}
+	return Key{}
+}
+
+// otherHeader reads a header, and returns the key that it names and that made
+// the signature.
+func otherHeader(ctx context.Context, token string, first, last int, sig []byte, typ string, source KeySource) (Key, error) {
+	var buf [256]byte
+	text, ok := decodeSegment(buf[:0], token[:first])
+	if !ok {
+		return Key{}, malformed("header is not base64url")
+	}
+	h, err := readHeader(string(text))
+	if err != nil {
+		return Key{}, fmt.Errorf("%w: header: %w", ErrInvalidToken, err)
+	}
+	if h.typ != typ && (typ != typAccess || h.typ != "application/"+typAccess) {
+		return Key{}, malformed("wrong typ")
 	}
 	if h.hasKid && h.kid == "" {
-		return nil, malformed("empty kid")
+		return Key{}, malformed("empty kid")
 	}
-	candidates, err := keys.VerifyKeys(ctx, h.kid)
+	candidates, err := source.VerifyKeys(ctx, h.kid)
 	if err != nil {
-		return nil, fmt.Errorf("%w: keys: %w", ErrUnavailable, err)
+		return Key{}, fmt.Errorf("%w: keys: %w", ErrUnavailable, err)
 	}
-	input := []byte(token[:last])
-	if !slices.ContainsFunc(candidates, func(k Key) bool { return k.alg == h.alg && k.verify(input, sig) }) {
-		return nil, malformed("signature does not verify")
+	for _, k := range candidates {
+		if k.alg == h.alg && k.verify(token[:last], sig) {
+			return k, nil
+		}
 	}
-	payload, ok := decodeSegment(nil, token[first+1:last])
-	if !ok {
-		return nil, malformed("payload is not base64url")
-	}
-	return payload, nil
+	return Key{}, malformed("signature does not verify")
 }
 
 type tokenHeader struct {
@@ -375,10 +473,10 @@ type tokenHeader struct {
 // Other parameters are ignored, as RFC 7515 section 4 demands.
 var refusedHeaders = [...]string{"crit", "b64", "jku", "jwk", "x5u", "x5c", "enc", "zip"}
 
-func readHeader(b []byte) (h tokenHeader, err error) {
-	err = readObject(b, func(name, value []byte) error {
+func readHeader(b string) (h tokenHeader, err error) {
+	err = readObject(b, func(name, value string) error {
 		var ok bool
-		switch string(name) {
+		switch name {
 		case "alg":
 			h.alg, ok = jsonString(value)
 		case "typ":
@@ -388,12 +486,12 @@ func readHeader(b []byte) (h tokenHeader, err error) {
 			h.hasKid = true
 		default:
 			for _, r := range refusedHeaders {
-				if bytes.EqualFold(name, []byte(r)) {
+				if strings.EqualFold(name, r) {
 					return errors.New(r + " is refused")
 				}
 			}
 			for _, r := range [...]string{"alg", "typ", "kid"} {
-				if bytes.EqualFold(name, []byte(r)) {
+				if strings.EqualFold(name, r) {
 					return errors.New(r + " in another letter case")
 				}
 			}
@@ -407,18 +505,31 @@ func readHeader(b []byte) (h tokenHeader, err error) {
 	return h, err
 }
 
-// readAccess reads the claims of an access token whose signature was checked,
-// and holds them to RFC 9068 section 4. Times are judged by the caller.
-func readAccess(payload []byte, issuer string, audience []string) (*Claims, time.Time, error) {
-	c := &Claims{payload: payload}
-	var notBefore time.Time
-	err := readObject(payload, func(name, value []byte) error {
+// readAccess reads the claims of an access token whose signature was checked
+// into c, and holds them to RFC 9068 section 4. Times are judged by the caller.
+func readAccess(c *verified, payload, issuer string, audience []string) error {
+	c.payload = payload
+	space := c.lists[:0]
+	strs := func(list *[]string, value string) (ok bool) {
+		grown, ok := jsonStrings(space, value)
+		if ok {
+			space = keep(list, grown, len(space))
+		}
+		return ok
+	}
+	err := readObject(payload, func(name, value string) error {
 		var ok bool
-		switch string(name) {
+		switch name {
 		case "iss":
 			c.Issuer, ok = jsonString(value)
 		case "aud":
-			c.Audience, ok = readAudience(value)
+			if ok = value[0] == '['; ok {
+				ok = strs(&c.Audience, value)
+			} else {
+				var one string
+				one, ok = jsonString(value)
+				space = keep(&c.Audience, append(space, one), len(space))
+			}
 		case "sub":
 			c.Subject, ok = jsonString(value)
 		case "sid":
@@ -428,19 +539,23 @@ func readAccess(payload []byte, issuer string, audience []string) (*Claims, time
 		case "username":
 			c.Username, ok = jsonString(value)
 		case "roles":
-			c.Roles, ok = jsonStrings(value)
+			ok = strs(&c.Roles, value)
 		case "scope":
 			var scope string
 			scope, ok = jsonString(value)
-			c.Scopes = strings.Fields(scope)
+			from := len(space)
+			for word := range strings.FieldsSeq(scope) {
+				space = append(space, word)
+			}
+			keep(&c.Scopes, space, from)
 		case "amr":
-			c.AMR, ok = jsonStrings(value)
+			ok = strs(&c.AMR, value)
 		case "iat":
 			c.IssuedAt, ok = jsonTime(value)
 		case "exp":
 			c.ExpiresAt, ok = jsonTime(value)
 		case "nbf":
-			notBefore, ok = jsonTime(value)
+			c.notBefore, ok = jsonTime(value)
 		case "auth_time":
 			c.AuthTime, ok = jsonTime(value)
 		case "session_exp":
@@ -448,12 +563,12 @@ func readAccess(payload []byte, issuer string, audience []string) (*Claims, time
 		case "gen", "cnf":
 			// A generation is a refresh token's. A token bound to a key of its
 			// holder (RFC 7800) must not pass for one that is not.
-			return errors.New(string(name) + " in an access token")
+			return errors.New(name + " in an access token")
 		default:
 			return exactName(name)
 		}
 		if !ok {
-			return errors.New(string(name) + " is not of its type")
+			return errors.New(name + " is not of its type")
 		}
 		return nil
 	})
@@ -461,9 +576,9 @@ func readAccess(payload []byte, issuer string, audience []string) (*Claims, time
 		err = c.check(issuer, audience)
 	}
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("%w: claims: %w", ErrInvalidToken, err)
+		return fmt.Errorf("%w: claims: %w", ErrInvalidToken, err)
 	}
-	return c, notBefore, nil
+	return nil
 }
 
 func (c *Claims) check(issuer string, audience []string) error {
@@ -482,18 +597,18 @@ func (c *Claims) check(issuer string, audience []string) error {
 
 // exactName lets a claim through that is not ours, and refuses one that a
 // careless reader would take for ours.
-func exactName(name []byte) error {
-	if r := imitates(name); r != "" && r != string(name) {
+func exactName(name string) error {
+	if r := imitates(name); r != "" && r != name {
 		return errors.New("a name imitates " + r)
 	}
 	return nil
 }
 
-func readAudience(value []byte) ([]string, bool) {
+func readAudience(value string) ([]string, bool) {
 	if one, ok := jsonString(value); ok {
 		return []string{one}, true
 	}
-	return jsonStrings(value)
+	return jsonStrings(nil, value)
 }
 
 func shares(a, b []string) bool {
@@ -501,13 +616,13 @@ func shares(a, b []string) bool {
 }
 
 // readRefresh reads the claims of a refresh token whose signature was checked.
-func readRefresh(payload []byte, issuer string, audience []string) (refreshClaims, error) {
+func readRefresh(payload, issuer string, audience []string) (refreshClaims, error) {
 	var c refreshClaims
 	var iss string
 	var aud []string
-	err := readObject(payload, func(name, value []byte) error {
+	err := readObject(payload, func(name, value string) error {
 		var ok bool
-		switch string(name) {
+		switch name {
 		case "iss":
 			iss, ok = jsonString(value)
 		case "aud":
@@ -519,7 +634,7 @@ func readRefresh(payload []byte, issuer string, audience []string) (refreshClaim
 		case "gen":
 			c.generation, ok = jsonInt(value)
 		case "amr":
-			c.amr, ok = jsonStrings(value)
+			c.amr, ok = jsonStrings(nil, value)
 		case "auth_time":
 			c.authTime, ok = jsonTime(value)
 		case "iat":
@@ -531,7 +646,7 @@ func readRefresh(payload []byte, issuer string, audience []string) (refreshClaim
 			return errors.New("a claim that refresh tokens do not have")
 		}
 		if !ok {
-			return errors.New(string(name) + " is not of its type")
+			return errors.New(name + " is not of its type")
 		}
 		return nil
 	})

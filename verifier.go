@@ -51,6 +51,7 @@ type VerifierConfig struct {
 
 	TrustedProxies []netip.Prefix
 	Leeway         time.Duration
+	Remember       int
 
 	// Feed tells of revocations; nil means that a revoked session's access
 	// tokens are accepted until they expire. With a Feed, [Verifier.Run] must
@@ -80,6 +81,7 @@ type Verifier struct {
 	onEvent    func(context.Context, Event)
 	onError    func(http.ResponseWriter, *http.Request, error)
 
+	remembered   *tokenMemory // nil: nothing is remembered
 	revoked      revocations
 	feed         Feed
 	storeTimeout time.Duration
@@ -108,7 +110,9 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 		} else {
 			keysErr = ks.check("VerifierConfig.Keys")
 		}
-		c.Keys = slices.Clone(ks)
+		if keysErr == nil {
+			c.Keys = newKeyRing(ks, typAccess, 0, nil)
+		}
 	}
 	v, err := newVerifier("VerifierConfig", c)
 	if err := errors.Join(keysErr, err); err != nil {
@@ -160,6 +164,12 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 			bad("TrustedProxies[%d] is not a prefix", i)
 		}
 	}
+	if c.Remember == 0 {
+		c.Remember = defaultRemember
+	}
+	if c.Remember > maxRemember {
+		bad("Remember (%d) exceeds %d", c.Remember, maxRemember)
+	}
 	jar, err := newCookieJar(owner+".Cookies", c.Cookies)
 	if err != nil {
 		errs = append(errs, err)
@@ -189,6 +199,9 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 		onStale:      c.OnStale,
 		ready:        make(chan struct{}),
 	}
+	if c.Remember > 0 && c.Remember <= maxRemember {
+		v.remembered = newTokenMemory(c.Remember)
+	}
 	if v.feed == nil {
 		v.readyOnce.Do(func() { close(v.ready) })
 	}
@@ -203,24 +216,47 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 // The error is [ErrInvalidToken], [ErrTokenExpired], [ErrSessionRevoked] or
 // [ErrUnavailable].
 func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
-	c, notBefore, err := v.open(ctx, token)
-	if err != nil {
+	c := new(verified)
+	if err := v.verify(ctx, token, c); err != nil {
 		return nil, err
+	}
+	return &c.Claims, nil
+}
+
+// verify reads a token into c.
+func (v *Verifier) verify(ctx context.Context, token string, c *verified) error {
+	var signed signedToken
+	known, err := v.recall(ctx, token)
+	switch {
+	case err != nil:
+		return err
+	case known != nil:
+		known.copyTo(c)
+	default:
+		if signed, err = openToken(ctx, token, typAccess, v.keys); err != nil {
+			return err
+		}
+		if err := readAccess(c, signed.payload, v.issuer, v.audience); err != nil {
+			return err
+		}
 	}
 	now := v.now()
 	switch {
 	case !now.Before(c.ExpiresAt):
-		return nil, ErrTokenExpired
+		return ErrTokenExpired
 	case c.IssuedAt.After(now.Add(v.future())):
-		return nil, malformed("iat is in the future")
-	case notBefore.After(now.Add(v.leeway)):
-		return nil, malformed("nbf is in the future")
+		return malformed("iat is in the future")
+	case c.notBefore.After(now.Add(v.leeway)):
+		return malformed("nbf is in the future")
 	}
-	if err := v.checkRevoked(ctx, c, now); err != nil {
-		return nil, err
+	if err := v.checkRevoked(ctx, &c.Claims, now); err != nil {
+		return err
 	}
 	c.verifiedAt = now
-	return c, nil
+	if known == nil {
+		v.remembered.keep(token, signed, c, now)
+	}
+	return nil
 }
 
 // future is how far ahead of this clock an honest iat may lie: the issuer's
@@ -228,12 +264,13 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
 func (v *Verifier) future() time.Duration { return 2*v.leeway + time.Second }
 
 // open checks a token but for time and revocation.
-func (v *Verifier) open(ctx context.Context, token string) (c *Claims, notBefore time.Time, err error) {
-	payload, err := openToken(ctx, token, typAccess, v.keys)
+func (v *Verifier) open(ctx context.Context, token string) (*Claims, error) {
+	signed, err := openToken(ctx, token, typAccess, v.keys)
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, err
 	}
-	return readAccess(payload, v.issuer, v.audience)
+	c := new(verified)
+	return &c.Claims, readAccess(c, signed.payload, v.issuer, v.audience)
 }
 
 func (v *Verifier) checkRevoked(ctx context.Context, c *Claims, now time.Time) error {

@@ -1,0 +1,193 @@
+package auth
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// keyRing is a checked list of keys at work.
+type keyRing struct {
+	keys    Keys
+	headers []string    // what a token of each key begins with
+	until   []time.Time // when each is gone; the zero Time if it stays
+	clock   func() time.Time
+}
+
+// newKeyRing plans the life of the keys. One that another takes over from at a
+// known time is gone when the last token that it signed has expired, which is
+// life later; with a life of 0 all of them stay.
+func newKeyRing(keys Keys, typ string, life time.Duration, clock func() time.Time) *keyRing {
+	ring := &keyRing{keys: slices.Clone(keys), clock: clock}
+	for i, k := range ring.keys {
+		ring.headers = append(ring.headers, headerSegment(k, typ))
+		var stops time.Time
+		for _, before := range ring.keys[:i] {
+			if !before.signs() {
+				continue
+			}
+			if before.from.IsZero() { // who knows since when
+				stops = time.Time{}
+				break
+			}
+			if stops.IsZero() || before.from.Before(stops) {
+				stops = before.from
+			}
+		}
+		if life == 0 {
+			stops = time.Time{}
+		} else if !stops.IsZero() {
+			stops = stops.Add(life)
+		}
+		ring.until = append(ring.until, stops)
+	}
+	return ring
+}
+
+func (ring *keyRing) gone(i int) bool {
+	return !ring.until[i].IsZero() && !ring.clock().Before(ring.until[i])
+}
+
+func (ring *keyRing) usable() Keys {
+	var left Keys
+	for i, k := range ring.keys {
+		if !ring.gone(i) {
+			left = append(left, k)
+		}
+	}
+	return left
+}
+
+// VerifyKeys implements [KeySource].
+func (ring *keyRing) VerifyKeys(_ context.Context, id string) ([]Key, error) {
+	if id == "" {
+		return ring.usable(), nil
+	}
+	for i := range ring.keys {
+		if ring.keys[i].ID() == id && !ring.gone(i) {
+			return ring.keys[i : i+1 : i+1], nil
+		}
+	}
+	return nil, nil
+}
+
+// signer returns which key signs now: the first whose time has come.
+func (ring *keyRing) signer(now time.Time) int {
+	soonest := -1
+	for i, k := range ring.keys {
+		switch {
+		case !k.signs():
+		case !k.from.After(now):
+			return i
+		case soonest < 0 || k.from.Before(ring.keys[soonest].from):
+			soonest = i
+		}
+	}
+	return soonest // none has come yet: better early than not at all
+}
+
+// liveKeys is a keyRing that is replaced while it is used.
+type liveKeys struct{ ring atomic.Pointer[keyRing] }
+
+// VerifyKeys implements [KeySource].
+func (l *liveKeys) VerifyKeys(ctx context.Context, id string) ([]Key, error) {
+	return l.ring.Load().VerifyKeys(ctx, id)
+}
+
+// SetKeys replaces the keys while tokens are made and verified with them; nil
+// leaves a kind as it is. The first of each list signs, all verify, and a key
+// that is in neither list any more is refused at once, with all its tokens.
+//
+// Put the next key before the current one. A secret then signs at once. A
+// public key, which services elsewhere must have fetched first, is published
+// now and signs when every cache of [Authenticator.JWKSHandler]'s answer has
+// run out (Config.JWKSMaxAge and Leeway from now); the key behind it only
+// verifies from then on, and is gone by itself when the last token that it
+// signed has expired. [Key.SignFrom] sets another time, which several
+// processes should agree on, and which a restart should be given again.
+func (a *Authenticator) SetKeys(access, refresh Keys) error {
+	a.keysMu.Lock()
+	defer a.keysMu.Unlock()
+	oldAccess, oldRefresh := a.accessKeys.ring.Load(), a.refreshKeys.ring.Load()
+	if access == nil {
+		access = oldAccess.keys
+	}
+	if refresh == nil {
+		refresh = oldRefresh.keys
+	}
+	if err := checkKeys("SetKeys: ", "", access, refresh); err != nil {
+		return err
+	}
+	access, err := a.stage(access, oldAccess)
+	if err != nil {
+		return err
+	}
+	a.accessKeys.ring.Store(a.newAccessRing(access))
+	a.refreshKeys.ring.Store(newKeyRing(refresh, typRefresh, a.sessionTTL+2*a.leeway, a.now))
+	return nil
+}
+
+// stage gives public keys that are new the time from which they sign.
+func (a *Authenticator) stage(keys Keys, old *keyRing) (Keys, error) {
+	now := a.now()
+	keys = slices.Clone(keys)
+	signs := false
+	for i, k := range keys {
+		if !k.signs() {
+			continue
+		}
+		known := slices.IndexFunc(old.keys, func(o Key) bool { return o.ID() == k.ID() })
+		switch {
+		case !k.from.IsZero():
+		case known >= 0:
+			keys[i] = k.SignFrom(old.keys[known].from)
+		case k.public != nil:
+			keys[i] = k.SignFrom(now.Add(a.jwksMaxAge + a.leeway))
+		}
+		signs = signs || !keys[i].from.After(now)
+	}
+	if !signs {
+		return nil, errors.New("auth: SetKeys: no access key may sign yet; leave the current one behind the next")
+	}
+	return keys, nil
+}
+
+// newAccessRing lets a key live on for as long as a token that it signed may.
+func (a *Authenticator) newAccessRing(keys Keys) *keyRing {
+	return newKeyRing(keys, typAccess, a.accessTTL+2*a.leeway, a.now)
+}
+
+// checkKeys checks both lists; prefix stands before their names, and empty
+// behind what is said of an empty one.
+func checkKeys(prefix, empty string, access, refresh Keys) error {
+	var errs []error
+	for _, kind := range []struct {
+		field string
+		keys  Keys
+	}{{prefix + "AccessKeys", access}, {prefix + "RefreshKeys", refresh}} {
+		if len(kind.keys) == 0 {
+			errs = append(errs, fmt.Errorf("auth: %s is empty%s", kind.field, empty))
+			continue
+		}
+		if err := kind.keys.check(kind.field); err != nil {
+			errs = append(errs, err)
+		} else if !slices.ContainsFunc(kind.keys, func(k Key) bool { return k.signs() }) {
+			errs = append(errs, fmt.Errorf("auth: %s has no key that signs", kind.field))
+		}
+	}
+	for j, r := range refresh {
+		if r.key != nil && r.err == nil && r.secret == nil {
+			errs = append(errs, fmt.Errorf("auth: %sRefreshKeys[%d] (%s): refresh tokens stay with this service, and are signed by HMAC alone", prefix, j, r.alg))
+		}
+		for i, k := range access {
+			if k.key != nil && r.key != nil && len(r.secret) > 0 && bytes.Equal(k.secret, r.secret) {
+				errs = append(errs, fmt.Errorf("auth: %sAccessKeys[%d] and %sRefreshKeys[%d] are of the same secret", prefix, i, prefix, j))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
