@@ -656,9 +656,21 @@ func holdsToken(text, token string) bool {
 	return false
 }
 
+// memoryModes play a table twice with what is remembered, and once without.
+var memoryModes = map[string]int{"remembering": 0, "remembering nothing": -1}
+
 func TestVerify_RefusesHostileTokens(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, knownKeys)
+	for mode, remember := range memoryModes {
+		b := newBench(t, knownKeys, func(c *auth.Config) { c.Remember = remember })
+		for range 2 {
+			verifyRefusesHostile(t, b, mode)
+		}
+	}
+}
+
+func verifyRefusesHostile(t *testing.T, b *bench, mode string) {
+	t.Helper()
 	table := newForger("access", b.clock.Now()).all(t)
 	refused := 0
 	for _, o := range table {
@@ -679,8 +691,8 @@ func TestVerify_RefusesHostileTokens(t *testing.T) {
 		require.False(t, holdsToken(err.Error(), o.token), o.name)
 		require.LessOrEqual(t, len(err.Error()), 120, "the error of %s", o.name)
 	}
-	require.GreaterOrEqual(t, refused, 200)
-	t.Logf("%d refused, %d accepted", refused, len(table)-refused)
+	require.GreaterOrEqual(t, refused, 300)
+	t.Logf("%s: %d refused, %d accepted", mode, refused, len(table)-refused)
 	require.Empty(t, b.events.all, "what anybody can send is not an event")
 	for _, method := range []string{"Create", "Get", "Rotate", "List", "Revoke"} {
 		require.Zero(t, b.store.count(method), method)
@@ -689,7 +701,16 @@ func TestVerify_RefusesHostileTokens(t *testing.T) {
 
 func TestRequire_RefusesHostileTokens(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, knownKeys, func(c *auth.Config) { c.Cookies = &auth.Cookies{} })
+	for _, remember := range memoryModes {
+		b := newBench(t, knownKeys, func(c *auth.Config) { c.Cookies, c.Remember = &auth.Cookies{}, remember })
+		for range 2 {
+			requireRefusesHostile(t, b)
+		}
+	}
+}
+
+func requireRefusesHostile(t *testing.T, b *bench) {
+	t.Helper()
 	table := newForger("access", b.clock.Now()).all(t)
 	served := ""
 	h := b.Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -1,0 +1,187 @@
+package auth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+)
+
+var otherSecret = []byte("another secret of 32 bytes or more!")
+
+// TestRemembered_AnswersAsIfNothingWere plays random histories against two
+// nodes of one store and one clock, of which one remembers and one does not,
+// and compares every answer.
+func TestRemembered_AnswersAsIfNothingWere(t *testing.T) {
+	t.Parallel()
+	base := seed(t)
+	refresh := auth.Keys{auth.HS256([]byte("a refresh secret of 32 bytes or more"))}
+	keys := []auth.Key{auth.HS256(secret), auth.HS256(otherSecret), auth.HS512([]byte(strings.Repeat("sixty-four bytes of a secret ", 3)))}
+	hits := 0
+	for i := range long(300, 3_000) {
+		r := rand.New(rand.NewPCG(base+uint64(i), 3))
+		var log []string
+		note := func(format string, args ...any) { log = append(log, fmt.Sprintf(format, args...)) }
+		with := newBench(t, func(c *auth.Config) {
+			c.Secrets, c.AccessKeys, c.RefreshKeys = nil, keys, refresh
+			c.AccessTTL, c.Leeway = 5*time.Minute, 5*time.Second
+			c.Remember = []int{1, 8, 0}[r.IntN(3)]
+		})
+		without, err := auth.New(auth.Config{
+			Issuer: issuer, Audience: []string{audience}, AccessKeys: keys, RefreshKeys: refresh,
+			Users: with.users, Now: with.clock.Now, Remember: -1, AccessTTL: 5 * time.Minute, Leeway: 5 * time.Second,
+		})
+		require.NoError(t, err)
+		both := func(f func(a *auth.Authenticator) error) {
+			require.NoError(t, f(with.Authenticator))
+			require.NoError(t, f(without))
+		}
+		var tokens []auth.Tokens
+		for range 40 {
+			ctx := context.Background()
+			switch op := r.IntN(16); {
+			case op < 3 || len(tokens) == 0:
+				got, err := with.Start(ctx, "u1", auth.SignIn{})
+				require.NoError(t, err)
+				tokens = append(tokens, got)
+			case op == 3:
+				s := tokens[r.IntN(len(tokens))].SessionID
+				note("revoke %s", s[:4])
+				both(func(a *auth.Authenticator) error { return a.Revoke(ctx, "u1", s) })
+			case op == 4 && r.IntN(4) == 0:
+				note("revoke all")
+				both(func(a *auth.Authenticator) error { return a.RevokeAll(ctx, "u1") })
+			case op == 5 && r.IntN(2) == 0:
+				note("expire access")
+				both(func(a *auth.Authenticator) error { return a.ExpireAccess(ctx, "u1") })
+			case op == 6:
+				some := []auth.Key{keys[r.IntN(3)]}
+				if other := keys[r.IntN(3)]; other.ID() != some[0].ID() {
+					some = append(some, other)
+				}
+				note("keys %v", some)
+				both(func(a *auth.Authenticator) error { return a.SetKeys(some, nil) })
+			case op == 7:
+				d := []time.Duration{time.Second, time.Minute, -8 * time.Second, 5 * time.Minute}[r.IntN(4)]
+				note("clock + %s", d)
+				with.clock.advance(d)
+			default:
+				token := tokens[r.IntN(len(tokens))].Access
+				if r.IntN(8) == 0 { // nearly the same token
+					at := r.IntN(len(token))
+					token = token[:at] + "A" + token[at+1:]
+				}
+				got, err1 := with.Verify(ctx, token)
+				want, err2 := without.Verify(ctx, token)
+				note("verify: %v", err2)
+				if fmt.Sprint(err1) != fmt.Sprint(err2) || (got == nil) != (want == nil) {
+					t.Fatalf("remembering %v, without %v; seed %d\n%s", err1, err2, base+uint64(i), strings.Join(log, "\n"))
+				}
+				if got != nil {
+					hits++
+					require.Equal(t, want, got)
+				}
+			}
+		}
+	}
+	t.Logf("%d accepted", hits)
+}
+
+func TestRemembered_ClaimsAreEachRequestsOwn(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	tokens := b.login(t)
+	seen := 0
+	h := b.Require(auth.Role("admin"))(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		c, _ := auth.FromContext(r.Context())
+		require.Equal(t, []string{"admin", "user"}, c.Roles)
+		require.Equal(t, []string{"pay", "read"}, c.Scopes)
+		require.Equal(t, []string{audience}, c.Audience)
+		require.Equal(t, "u1", c.Subject)
+		c.Roles[0], c.Scopes[0], c.Audience[0], c.Subject = "root", "all", "x", "u2"
+		c.Roles = append(c.Roles, "more")
+		require.Equal(t, "all", c.Scopes[0], "a longer list does not run into the next")
+		seen++
+	}))
+	for range 5 {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Header.Set("Authorization", "Bearer "+tokens.Access)
+		h.ServeHTTP(httptest.NewRecorder(), r)
+		c, err := b.Verify(context.Background(), tokens.Access)
+		require.NoError(t, err)
+		c.Roles[0] = "root"
+	}
+	require.Equal(t, 5, seen)
+}
+
+func TestRemembered_FloodIsBoundedAndStallsNobody(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, func(c *auth.Config) { c.Remember, c.MaxSessions = 64, -1 })
+	b.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"x": strings.Repeat("y", 3000)} })
+	ctx := context.Background()
+	mine, err := b.Start(ctx, "u2", auth.SignIn{})
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 200 {
+				other, err := b.Start(ctx, "u1", auth.SignIn{})
+				if err == nil {
+					_, err = b.Verify(ctx, other.Access)
+				}
+				if err == nil {
+					_, err = b.Verify(ctx, mine.Access)
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestRemembered_ByManyAtOnceWhileKeysChange(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, apart)
+	ctx := context.Background()
+	tokens := b.login(t)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := b.Verify(ctx, tokens.Access); err != nil && !errors.Is(err, auth.ErrInvalidToken) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 200 {
+		require.NoError(t, b.SetKeys(auth.Keys{auth.HS256(otherSecret)}, nil))
+		_, err := b.Verify(ctx, tokens.Access)
+		require.ErrorIs(t, err, auth.ErrInvalidToken, "its key is gone, remembered or not")
+		require.NoError(t, b.SetKeys(auth.Keys{auth.HS256(otherSecret), auth.HS256(secret)}, nil))
+		_, err = b.Verify(ctx, tokens.Access)
+		require.NoError(t, err)
+	}
+	close(stop)
+	wg.Wait()
+}
