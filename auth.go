@@ -273,7 +273,7 @@ func (c *Config) keys() (access, refresh Keys, err error) {
 	}
 	for i, a := range c.AccessKeys {
 		for j, r := range c.RefreshKeys {
-			if a.key != nil && r.key != nil && bytes.Equal(a.secret, r.secret) {
+			if a.sameSecret(r) {
 				errs = append(errs, fmt.Errorf("auth: Config.AccessKeys[%d] and Config.RefreshKeys[%d] are of the same secret", i, j))
 			}
 		}
@@ -296,7 +296,9 @@ func (c *Config) setLifetimes() error {
 			*d.value = d.zero
 		}
 		if *d.value > 0 {
-			*d.value = d.value.Truncate(time.Millisecond)
+			if *d.value = d.value.Truncate(time.Millisecond); *d.value == 0 {
+				*d.value = -1 // it was not zero, so it must not become the default
+			}
 		}
 	}
 	if c.Leeway > maxLeeway {
@@ -443,7 +445,7 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, in SignIn
 		}
 		return a.checkPassword(ctx, fresh, pass)
 	})
-	if errors.Is(err, ErrInvalidCredentials) {
+	if isRefusal(err) {
 		return refused(err.Error())
 	}
 	if err == nil {
@@ -472,11 +474,17 @@ func (a *Authenticator) Start(ctx context.Context, userID string, in SignIn) (To
 	if err == nil {
 		t, err = a.open(ctx, rd, u, in, func(User) error { return nil })
 	}
-	if errors.Is(err, ErrInvalidCredentials) {
+	if isRefusal(err) {
 		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: in.Device, Err: err})
 		err = ErrInvalidCredentials
 	}
 	return t, err
+}
+
+// isRefusal tells a decision from a fault whose cause, the application's own
+// error, happens to wrap the same.
+func isRefusal(err error) bool {
+	return errors.Is(err, ErrInvalidCredentials) && !errors.Is(err, ErrUnavailable)
 }
 
 // findUser calls the application's lookup.

@@ -9,6 +9,7 @@ import (
 	"crypto/subtle"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,11 +26,14 @@ import (
 type Key struct{ *key }
 
 type key struct {
-	id     string
-	alg    string
-	secret []byte
-	hmacs  sync.Pool // of hash.Hash, keyed
-	err    error     // what New will say of it
+	id    string
+	alg   string
+	hmacs sync.Pool // of hash.Hash, keyed
+	err   error     // what New will say of it
+
+	// secret is a function because package fmt, given a verb that pointers do
+	// not have, prints what is behind one, also in unexported fields.
+	secret func() []byte
 }
 
 // HS256 is a key for HMAC with SHA-256 (RFC 7518 section 3.2). The secret is
@@ -44,14 +48,15 @@ func HS384(secret []byte) Key { return newHMACKey(jwt.SigningMethodHS384, secret
 func HS512(secret []byte) Key { return newHMACKey(jwt.SigningMethodHS512, secret) }
 
 func newHMACKey(m *jwt.SigningMethodHMAC, secret []byte) Key {
-	k := &key{alg: m.Alg(), secret: bytes.Clone(secret)}
-	if k.err = checkSecret(k.secret, m.Hash.Size()); k.err != nil {
+	secret = bytes.Clone(secret)
+	k := &key{alg: m.Alg(), secret: func() []byte { return secret }}
+	if k.err = checkSecret(secret, m.Hash.Size()); k.err != nil {
 		return Key{k}
 	}
-	k.hmacs.New = func() any { return hmac.New(m.Hash.New, k.secret) }
+	k.hmacs.New = func() any { return hmac.New(m.Hash.New, secret) }
 	// A digest of the secret, as RFC 7638 has it, would let anybody test guesses
 	// without a token; so does a token, but nothing is won by publishing more.
-	id := hmac.New(sha256.New, k.secret)
+	id := hmac.New(sha256.New, secret)
 	id.Write([]byte("ratchet key id " + k.alg))
 	k.id = base64.RawURLEncoding.EncodeToString(id.Sum(nil)[:9])
 	return Key{k}
@@ -76,6 +81,18 @@ func (k Key) Format(f fmt.State, _ rune) {
 
 // MarshalText gives what Format prints, so that no encoder looks further.
 func (k Key) MarshalText() ([]byte, error) { return fmt.Append(nil, k), nil }
+
+// usable reports whether tokens may be verified by the key.
+func (k Key) usable() bool { return k.key != nil && k.err == nil }
+
+// sameSecret reports whether two keys make the same HMACs, under the same hash:
+// HMAC fills a secret up with zero bytes (RFC 2104 section 2).
+func (k Key) sameSecret(other Key) bool {
+	if k.key == nil || other.key == nil {
+		return false
+	}
+	return bytes.Equal(bytes.TrimRight(k.secret(), "\x00"), bytes.TrimRight(other.secret(), "\x00"))
+}
 
 // sign returns the signature of what is signed. For HMAC it cannot fail.
 func (k *key) sign(input []byte) ([]byte, error) {
@@ -137,8 +154,12 @@ func (ks Keys) check(field string) error {
 			continue
 		}
 		for j, other := range ks[:i] {
-			if other.key != nil && other.id == k.id {
+			switch {
+			case other.key != nil && other.id == k.id:
 				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] have the same ID", field, j, field, i))
+			case other.sameSecret(k):
+				// A key is for one algorithm (RFC 8725 section 3.1).
+				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] are of the same secret", field, j, field, i))
 			}
 		}
 	}
@@ -191,27 +212,38 @@ func checkSecret(secret []byte, size int) error {
 // isPublicMaterial reports whether b is a key or certificate in one of the
 // forms in which public keys travel, possibly as base64.
 func isPublicMaterial(b []byte) bool {
-	text := strings.TrimSpace(string(b))
-	if strings.Contains(text, "-----BEGIN ") {
+	if isKeyFile(b) {
 		return true
 	}
-	var jwk struct {
-		Type string            `json:"kty"`
-		Keys []json.RawMessage `json:"keys"`
-	}
-	if json.Unmarshal([]byte(text), &jwk) == nil && (jwk.Type != "" || jwk.Keys != nil) {
-		return true
-	}
-	if isDERKey(b) {
-		return true
-	}
-	compact := strings.Join(strings.Fields(text), "")
-	for _, enc := range [...]*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
-		if der, err := enc.DecodeString(compact); err == nil && isDERKey(der) {
+	compact := strings.Join(strings.Fields(string(b)), "")
+	for _, decode := range [...]func(string) ([]byte, error){
+		base64.StdEncoding.DecodeString, base64.RawStdEncoding.DecodeString, base64.URLEncoding.DecodeString, base64.RawURLEncoding.DecodeString, hex.DecodeString,
+	} {
+		if inner, err := decode(compact); err == nil && isKeyFile(inner) {
 			return true
 		}
 	}
 	return false
+}
+
+func isKeyFile(b []byte) bool {
+	text := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(string(b)), "\uFEFF"))
+	if strings.Contains(text, "-----BEGIN ") || strings.HasPrefix(text, "ssh-") || strings.HasPrefix(text, "ecdsa-sha2-") {
+		return true
+	}
+	type jwk struct {
+		Type string            `json:"kty"`
+		Keys []json.RawMessage `json:"keys"`
+	}
+	var one jwk
+	if json.Unmarshal([]byte(text), &one) == nil && (one.Type != "" || one.Keys != nil) {
+		return true
+	}
+	var list []jwk
+	if json.Unmarshal([]byte(text), &list) == nil && len(list) > 0 && list[0].Type != "" {
+		return true
+	}
+	return isDERKey(b) || isDERKey(bytes.TrimRight(b, "\r\n"))
 }
 
 func isDERKey(b []byte) bool {

@@ -355,7 +355,7 @@ func openToken(ctx context.Context, token, typ string, keys KeySource) ([]byte, 
 		return nil, fmt.Errorf("%w: keys: %w", ErrUnavailable, err)
 	}
 	input := []byte(token[:last])
-	if !slices.ContainsFunc(candidates, func(k Key) bool { return k.alg == h.alg && k.verify(input, sig) }) {
+	if !slices.ContainsFunc(candidates, func(k Key) bool { return k.usable() && k.alg == h.alg && k.verify(input, sig) }) {
 		return nil, malformed("signature does not verify")
 	}
 	payload, ok := decodeSegment(nil, token[first+1:last])
@@ -432,7 +432,8 @@ func readAccess(payload []byte, issuer string, audience []string) (*Claims, time
 		case "scope":
 			var scope string
 			scope, ok = jsonString(value)
-			c.Scopes = strings.Fields(scope)
+			// A space alone separates (RFC 6749 section 3.3).
+			c.Scopes = strings.FieldsFunc(scope, func(r rune) bool { return r == ' ' })
 		case "amr":
 			c.AMR, ok = jsonStrings(value)
 		case "iat":
