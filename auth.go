@@ -303,7 +303,9 @@ func (c *Config) setLifetimes() error {
 			*d.value = d.zero
 		}
 		if *d.value > 0 {
-			*d.value = d.value.Truncate(time.Millisecond)
+			if *d.value = d.value.Truncate(time.Millisecond); *d.value == 0 {
+				*d.value = -1 // it was not zero, so it must not become the default
+			}
 		}
 	}
 	if c.Leeway > maxLeeway {
@@ -450,7 +452,7 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, in SignIn
 		}
 		return a.checkPassword(ctx, fresh, pass)
 	})
-	if errors.Is(err, ErrInvalidCredentials) {
+	if isRefusal(err) {
 		return refused(err.Error())
 	}
 	if err == nil {
@@ -479,11 +481,17 @@ func (a *Authenticator) Start(ctx context.Context, userID string, in SignIn) (To
 	if err == nil {
 		t, err = a.open(ctx, rd, u, in, func(User) error { return nil })
 	}
-	if errors.Is(err, ErrInvalidCredentials) {
+	if isRefusal(err) {
 		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: in.Device, Err: err})
 		err = ErrInvalidCredentials
 	}
 	return t, err
+}
+
+// isRefusal tells a decision from a fault whose cause, the application's own
+// error, happens to wrap the same.
+func isRefusal(err error) bool {
+	return errors.Is(err, ErrInvalidCredentials) && !errors.Is(err, ErrUnavailable)
 }
 
 // findUser calls the application's lookup.

@@ -148,6 +148,7 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 		{"a bad prefix", func(c *auth.Config) {
 			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), {}}
 		}, "TrustedProxies[1] is not a prefix"},
+		{"a mapped prefix", func(c *auth.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")} }, "TrustedProxies[0] (::ffff:10.0.0.0/104) never matches; write it as IPv4"},
 
 		{"AutoRefresh without cookies", func(c *auth.Config) { c.AutoRefresh = true }, "AutoRefresh needs Cookies"},
 		{"AutoRefresh with a path", func(c *auth.Config) { c.AutoRefresh, c.Cookies = true, &auth.Cookies{RefreshPath: "/auth"} }, "Cookies.RefreshPath keeps the refresh cookie from the pages that AutoRefresh is for"},

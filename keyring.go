@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -184,7 +183,7 @@ func checkKeys(prefix, empty string, access, refresh Keys) error {
 			errs = append(errs, fmt.Errorf("auth: %sRefreshKeys[%d] (%s): refresh tokens stay with this service, and are signed by HMAC alone", prefix, j, r.alg))
 		}
 		for i, k := range access {
-			if k.key != nil && r.key != nil && len(r.secret) > 0 && bytes.Equal(k.secret, r.secret) {
+			if k.sameSecret(r) {
 				errs = append(errs, fmt.Errorf("auth: %sAccessKeys[%d] and %sRefreshKeys[%d] are of the same secret", prefix, i, prefix, j))
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,13 +44,16 @@ type key struct {
 	alg string
 	err error // what New will say of it
 
-	secret []byte    // HMAC
-	macs   sync.Pool // of *mac
+	// What is secret is in functions because package fmt, given a verb that
+	// pointers do not have, prints what is behind one, also in unexported
+	// fields.
+	secret func() []byte // HMAC
+	macs   sync.Pool     // of *mac
 
 	method jwt.SigningMethod // any other algorithm
 	hash   crypto.Hash
 	public crypto.PublicKey
-	signer crypto.Signer // nil: it only verifies
+	signer func() crypto.Signer // nil: it only verifies
 }
 
 // mac is an HMAC and the room that it works in.
@@ -101,14 +105,15 @@ func PS256(k any) Key { return newPublicKey(jwt.SigningMethodPS256, crypto.SHA25
 func RS256(k any) Key { return newPublicKey(jwt.SigningMethodRS256, crypto.SHA256, k) }
 
 func newHMACKey(m *jwt.SigningMethodHMAC, secret []byte) Key {
-	k := &key{alg: m.Alg(), secret: bytes.Clone(secret)}
-	if k.err = checkSecret(k.secret, m.Hash.Size()); k.err != nil {
+	secret = bytes.Clone(secret)
+	k := &key{alg: m.Alg(), secret: func() []byte { return secret }}
+	if k.err = checkSecret(secret, m.Hash.Size()); k.err != nil {
 		return Key{key: k}
 	}
-	k.macs.New = func() any { return &mac{hash: hmac.New(m.Hash.New, k.secret)} }
+	k.macs.New = func() any { return &mac{hash: hmac.New(m.Hash.New, secret)} }
 	// A digest of the secret, as RFC 7638 has it, would let anybody test guesses
 	// without a token; so does a token, but nothing is won by publishing more.
-	id := hmac.New(sha256.New, k.secret)
+	id := hmac.New(sha256.New, secret)
 	id.Write([]byte("ratchet key id " + k.alg))
 	k.id = base64.RawURLEncoding.EncodeToString(id.Sum(nil)[:9])
 	return Key{key: k}
@@ -117,7 +122,7 @@ func newHMACKey(m *jwt.SigningMethodHMAC, secret []byte) Key {
 func newPublicKey(m jwt.SigningMethod, h crypto.Hash, from any) Key {
 	k := &key{alg: m.Alg(), method: m, hash: h, public: from}
 	if signer, ok := from.(crypto.Signer); ok {
-		k.signer, k.public = signer, signer.Public()
+		k.signer, k.public = func() crypto.Signer { return signer }, signer.Public()
 	}
 	if k.err = k.checkPublic(); k.err == nil {
 		k.id = thumbprint(k.public)
@@ -167,6 +172,18 @@ func (k Key) Format(f fmt.State, _ rune) {
 // MarshalText gives what Format prints, so that no encoder looks further.
 func (k Key) MarshalText() ([]byte, error) { return fmt.Append(nil, k), nil }
 
+// usable reports whether tokens may be verified by the key.
+func (k Key) usable() bool { return k.key != nil && k.err == nil }
+
+// sameSecret reports whether two keys make the same HMACs, under the same hash:
+// HMAC fills a secret up with zero bytes (RFC 2104 section 2).
+func (k Key) sameSecret(other Key) bool {
+	if k.key == nil || other.key == nil || k.secret == nil || other.secret == nil {
+		return false
+	}
+	return bytes.Equal(bytes.TrimRight(k.secret(), "\x00"), bytes.TrimRight(other.secret(), "\x00"))
+}
+
 // signs reports whether the key can sign.
 func (k *key) signs() bool { return k.secret != nil || k.signer != nil }
 
@@ -187,7 +204,7 @@ func (k *key) sign(input string) ([]byte, error) {
 	if k.alg == "PS256" {
 		opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: k.hash}
 	}
-	sig, err := k.signer.Sign(rand.Reader, message, opts)
+	sig, err := k.signer().Sign(rand.Reader, message, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -278,10 +295,11 @@ func (k *key) checkPublic() error {
 	default:
 		return fmt.Errorf("a %T is no key for %s", k.public, k.alg)
 	}
-	if private, ok := k.signer.(*rsa.PrivateKey); ok {
-		if err := private.Validate(); err != nil {
-			return errors.New("the RSA private key does not fit its public half")
-		}
+	if k.signer == nil {
+		return nil
+	}
+	if private, ok := k.signer().(*rsa.PrivateKey); ok && private.Validate() != nil {
+		return errors.New("the RSA private key does not fit its public half")
 	}
 	return nil
 }
@@ -338,8 +356,12 @@ func (ks Keys) check(field string) error {
 			continue
 		}
 		for j, other := range ks[:i] {
-			if other.key != nil && other.ID() == k.ID() {
+			switch {
+			case other.key != nil && other.ID() == k.ID():
 				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] have the same ID", field, j, field, i))
+			case other.sameSecret(k):
+				// A key is for one algorithm (RFC 8725 section 3.1).
+				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] are of the same secret", field, j, field, i))
 			}
 		}
 	}
@@ -392,27 +414,38 @@ func checkSecret(secret []byte, size int) error {
 // isPublicMaterial reports whether b is a key or certificate in one of the
 // forms in which public keys travel, possibly as base64.
 func isPublicMaterial(b []byte) bool {
-	text := strings.TrimSpace(string(b))
-	if strings.Contains(text, "-----BEGIN ") {
+	if isKeyFile(b) {
 		return true
 	}
-	var jwk struct {
-		Type string            `json:"kty"`
-		Keys []json.RawMessage `json:"keys"`
-	}
-	if json.Unmarshal([]byte(text), &jwk) == nil && (jwk.Type != "" || jwk.Keys != nil) {
-		return true
-	}
-	if isDERKey(b) {
-		return true
-	}
-	compact := strings.Join(strings.Fields(text), "")
-	for _, enc := range [...]*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
-		if der, err := enc.DecodeString(compact); err == nil && isDERKey(der) {
+	compact := strings.Join(strings.Fields(string(b)), "")
+	for _, decode := range [...]func(string) ([]byte, error){
+		base64.StdEncoding.DecodeString, base64.RawStdEncoding.DecodeString, base64.URLEncoding.DecodeString, base64.RawURLEncoding.DecodeString, hex.DecodeString,
+	} {
+		if inner, err := decode(compact); err == nil && isKeyFile(inner) {
 			return true
 		}
 	}
 	return false
+}
+
+func isKeyFile(b []byte) bool {
+	text := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(string(b)), "\uFEFF"))
+	if strings.Contains(text, "-----BEGIN ") || strings.HasPrefix(text, "ssh-") || strings.HasPrefix(text, "ecdsa-sha2-") {
+		return true
+	}
+	type jwk struct {
+		Type string            `json:"kty"`
+		Keys []json.RawMessage `json:"keys"`
+	}
+	var one jwk
+	if json.Unmarshal([]byte(text), &one) == nil && (one.Type != "" || one.Keys != nil) {
+		return true
+	}
+	var list []jwk
+	if json.Unmarshal([]byte(text), &list) == nil && len(list) > 0 && list[0].Type != "" {
+		return true
+	}
+	return isDERKey(b) || isDERKey(bytes.TrimRight(b, "\r\n"))
 }
 
 func isDERKey(b []byte) bool {

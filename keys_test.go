@@ -101,6 +101,17 @@ func TestKey_RefusesSecretsThatAreNone(t *testing.T) {
 	bad["JWK of a secret"] = []byte(`{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75"}`)
 	bad["JWK set"] = []byte(`{"keys":[` + jwk + `]}`)
 	bad["empty JWK set"] = []byte(`{"keys":[],"comment":"to be filled in later"}`)
+	bad["JWK after a BOM"] = []byte("\uFEFF" + jwk)
+	bad["JWK in an array"] = []byte("[" + jwk + "]")
+	bad["base64 of a JWK"] = []byte(base64.StdEncoding.EncodeToString([]byte(jwk)))
+	for name, b := range ders {
+		block := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: b})
+		bad[name+" base64 of PEM"] = []byte(base64.StdEncoding.EncodeToString(block))
+		bad[name+" hex"] = fmt.Appendf(nil, "%x\n", b)
+		bad[name+" DER and a line end"] = append(slices.Clone(b), '\n')
+	}
+	bad["OpenSSH Ed25519"] = []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me@example.com")
+	bad["OpenSSH P-256"] = []byte("ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBA me@example.com")
 	for name, b := range bad {
 		if len(b) < 32 {
 			continue
@@ -253,6 +264,33 @@ func TestVerify_IsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+func TestVerify_SkipsUnusableKeysOfASource(t *testing.T) {
+	t.Parallel()
+	f := newForger("access", newClock().Now())
+	keys := []auth.Key{{}, auth.HS256(nil), f.key}
+	v, err := auth.NewVerifier(auth.VerifierConfig{
+		Issuer: issuer, Audience: []string{audience}, Now: newClock().Now,
+		Keys: source(func(context.Context, string) ([]auth.Key, error) { return keys, nil }),
+	})
+	require.NoError(t, err)
+	_, err = v.Verify(context.Background(), f.genuine())
+	require.NoError(t, err)
+	keys = keys[:2]
+	_, err = v.Verify(context.Background(), f.genuine())
+	require.ErrorIs(t, err, auth.ErrInvalidToken)
+	_, err = v.Verify(context.Background(), handSigned(nil, f.header().String(), f.claims.String()))
+	require.ErrorIs(t, err, auth.ErrInvalidToken, "an empty secret is nobody's key")
+}
+
+func TestKeys_ASecretIsForOneAlgorithmAndOneKind(t *testing.T) {
+	t.Parallel()
+	long := spread(64)
+	require.EqualError(t, keyErr(auth.HS256(long), auth.HS512(long)), "auth: VerifierConfig.Keys[0] and VerifierConfig.Keys[1] are of the same secret")
+	require.NotEmpty(t, newErrs(t, func(c *auth.Config) {
+		c.Secrets, c.AccessKeys, c.RefreshKeys = nil, keysOf(long[:40]), keysOf(append(slices.Clone(long[:40]), 0, 0))
+	}), "HMAC fills up with zero bytes")
 }
 
 // The derivation is fixed: other versions, and other programs that are given

@@ -397,7 +397,11 @@ func (v *Verifier) follow(ctx context.Context, position string) (next string, er
 	ctx, cancel := context.WithTimeout(ctx, wait+v.storeTimeout)
 	defer cancel()
 	asked := v.now()
-	rs, next, err := v.feed.Changes(ctx, position, wait)
+	var rs []Revocation
+	err = guardHook("Feed.Changes", func() (err error) {
+		rs, next, err = v.feed.Changes(ctx, position, wait)
+		return err
+	})
 	if err != nil {
 		return "", err
 	}

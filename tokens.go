@@ -391,7 +391,7 @@ func openToken(ctx context.Context, token, typ string, source KeySource) (signed
 	if first < 0 || first == last || strings.IndexByte(token[first+1:last], '.') >= 0 {
 		return signedToken{}, malformed("not three segments")
 	}
-	var sigBuf [512]byte
+	var sigBuf [1024]byte // of RSA with 8192 bits
 	if len(token)-last > len(sigBuf)*4/3 {
 		return signedToken{}, malformed("signature is too long")
 	}
@@ -456,7 +456,7 @@ func otherHeader(ctx context.Context, token string, first, last int, sig []byte,
 		return Key{}, fmt.Errorf("%w: keys: %w", ErrUnavailable, err)
 	}
 	for _, k := range candidates {
-		if k.alg == h.alg && k.verify(token[:last], sig) {
+		if k.usable() && k.alg == h.alg && k.verify(token[:last], sig) {
 			return k, nil
 		}
 	}
@@ -544,8 +544,10 @@ func readAccess(c *verified, payload, issuer string, audience []string) error {
 			var scope string
 			scope, ok = jsonString(value)
 			from := len(space)
-			for word := range strings.FieldsSeq(scope) {
-				space = append(space, word)
+			for word := range strings.SplitSeq(scope, " ") { // nothing else separates (RFC 6749 section 3.3)
+				if word != "" {
+					space = append(space, word)
+				}
 			}
 			keep(&c.Scopes, space, from)
 		case "amr":

@@ -576,8 +576,8 @@ func TestVerify_ExpiryIsExact(t *testing.T) {
 
 func TestVerify_LeewayBounds(t *testing.T) {
 	t.Parallel()
-	for _, leeway := range []time.Duration{-5 * time.Second, -1, time.Second, 2500 * time.Millisecond, 10 * time.Second, time.Minute} {
-		known := max(0, leeway)
+	for _, leeway := range []time.Duration{-5 * time.Second, -1, time.Microsecond, time.Second, 2500 * time.Millisecond, 10 * time.Second, time.Minute} {
+		known := max(0, leeway).Truncate(time.Millisecond)
 		b := newBench(t, knownKeys, func(c *auth.Config) { c.Leeway = leeway })
 		verifier, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys{auth.HS256(accessSecret)}, Leeway: leeway, Now: b.clock.Now})
 		require.NoError(t, err)
@@ -688,4 +688,54 @@ func TestFindByID_AnotherUserIsAFault(t *testing.T) {
 	_, err = b.Refresh(context.Background(), tokens.Refresh, auth.Device{})
 	require.ErrorIs(t, err, auth.ErrUnavailable, "nobody gets another's token")
 	require.Zero(t, b.store.count("Rotate"))
+}
+
+func TestLogin_AFaultStaysAFaultWhateverItWraps(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for _, cause := range []error{auth.ErrInvalidCredentials, auth.ErrInvalidToken, auth.ErrForbidden} {
+		b.users.fail = fmt.Errorf("the user service said: %w", cause)
+		_, err := b.Start(context.Background(), "u1", auth.SignIn{})
+		require.ErrorIs(t, err, auth.ErrUnavailable)
+		_, err = b.Login(context.Background(), "ada", pass, auth.SignIn{})
+		require.ErrorIs(t, err, auth.ErrUnavailable)
+	}
+	require.Empty(t, b.events.take(auth.EventLoginRefused))
+}
+
+func TestVerify_ScopesAreParsedBySpaces(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, knownKeys)
+	f := newForger("access", b.clock.Now())
+	c, err := b.Verify(context.Background(), f.signClaims(f.claims.with("scope", `" read  pay\u00a0admin\tx "`)))
+	require.NoError(t, err)
+	require.Equal(t, []string{"read", "pay\u00a0admin\tx"}, c.Scopes)
+}
+
+// panickingFeed panics once.
+type panickingFeed struct {
+	auth.Feed
+	panics *int
+}
+
+func (p panickingFeed) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, error) {
+	if *p.panics > 0 {
+		*p.panics--
+		panic("panic of a test")
+	}
+	return p.Feed.Changes(ctx, after, wait)
+}
+
+func TestRun_SurvivesAPanicOfItsFeed(t *testing.T) {
+	t.Parallel()
+	once := 1
+	told := &events{}
+	v, err := auth.NewVerifier(auth.VerifierConfig{
+		Issuer: issuer, Audience: []string{audience}, Keys: keysOf(accessSecret), Now: newClock().Now, OnEvent: told.add,
+		Feed: panickingFeed{auth.NewMemoryStore(), &once},
+	})
+	require.NoError(t, err)
+	go func() { _ = v.Run(t.Context()) }()
+	<-v.Ready()
+	require.Equal(t, 1, len(told.take(auth.EventFault)))
 }

@@ -160,8 +160,11 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 		bad("OnStale (%d) is not one of the policies", c.OnStale)
 	}
 	for i, p := range c.TrustedProxies {
-		if !p.IsValid() {
+		switch {
+		case !p.IsValid():
 			bad("TrustedProxies[%d] is not a prefix", i)
+		case p.Addr().Is4In6():
+			bad("TrustedProxies[%d] (%s) never matches; write it as IPv4", i, p)
 		}
 	}
 	if c.Remember == 0 {
@@ -206,6 +209,12 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 		v.readyOnce.Do(func() { close(v.ready) })
 	}
 	return v, errors.Join(errs...)
+}
+
+// Format prints the issuer and the audience. Without it package fmt would
+// print what the application passed, such as a Users that is a map.
+func (v *Verifier) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "auth.Verifier{issuer %q audience %q}", v.issuer, v.audience)
 }
 
 // Verify returns the claims of an access token: its signature is checked
