@@ -257,6 +257,7 @@ func New(c Config) (*Authenticator, error) {
 	v.keys = &a.accessKeys
 	v.storeTimeout = c.StoreTimeout
 	v.announce = a.announceOnce
+	v.revoked.announces = feed != nil
 	v.alive = a.sessionAlive
 	if err := a.checkRefreshSize(); err != nil {
 		return nil, err
@@ -618,15 +619,18 @@ func (a *Authenticator) settle(ctx context.Context, s Session, in SignIn, rechec
 	if err := recheck(fresh); err != nil {
 		return err
 	}
+	if err := a.evict(ctx, s); err != nil {
+		return err
+	}
+	// The session that the client still holds goes last, when nothing can
+	// keep the new one from him any more.
 	if in.Replaces != "" {
 		old, err := a.openRefresh(ctx, in.Replaces)
 		if err == nil && old.subject == s.Subject && old.sid != s.ID {
-			if err := a.end(ctx, Session{ID: old.sid, Subject: old.subject}, "replaced"); err != nil {
-				return err
-			}
+			return a.end(ctx, Session{ID: old.sid, Subject: old.subject}, "replaced")
 		}
 	}
-	return a.evict(ctx, s)
+	return nil
 }
 
 // evict ends the sessions beyond the limit, the least recently used first, but
@@ -763,27 +767,49 @@ func (a *Authenticator) Revoke(ctx context.Context, subject string, ids ...strin
 // RevokeAll ends all sessions of a user that exist when it is called, but for
 // those excepted. Call it when a password was changed.
 func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ...string) error {
-	return a.revoke(ctx, Revocation{Subject: subject, All: true, Except: slices.Clone(except), Cut: a.cut(subject)}, "request")
+	r := Revocation{Subject: subject, All: true, Except: slices.Clone(except)}
+	var fresh bool
+	if r.Cut, fresh = a.cut(subject); fresh {
+		return a.revoke(ctx, r, "request")
+	}
+	// Another cut within the second: sessions made since then lie at it, so
+	// they are named.
+	list, listErr := a.list(context.WithoutCancel(ctx), subject, a.revoked.confirmed)
+	for _, s := range list {
+		if !slices.Contains(except, s.ID) {
+			r.Sessions = append(r.Sessions, s.ID)
+		}
+	}
+	return errors.Join(listErr, a.revoke(ctx, r, "request"))
 }
 
 // ExpireAccess ends the access tokens of a user that were issued up to now,
 // while his sessions live on: clients refresh, and get what roles he has now.
+// Tokens carry whole seconds, so a second call for a user within one second
+// waits for the next.
 func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error {
-	return a.revoke(ctx, Revocation{Subject: subject, Cut: a.cut(subject)}, "access")
+	cut, fresh := a.cut(subject)
+	if !fresh {
+		select {
+		case <-time.After(cut.Sub(a.now().Add(a.leeway))):
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+		}
+		if cut, fresh = a.cut(subject); !fresh {
+			return fmt.Errorf("%w: access was expired within this second already", ErrUnavailable)
+		}
+	}
+	return a.revoke(ctx, Revocation{Subject: subject, Cut: cut}, "access")
 }
 
 // cut is the second before which everything was issued up to now, by clocks
-// that are up to Leeway ahead. What was issued since an earlier cut was raised
-// to it, so another cut within the same second lies a second later, as far as
-// a raised iat is accepted.
-func (a *Authenticator) cut(subject string) time.Time {
+// that are up to Leeway ahead. It is not fresh if it is known already: what was
+// issued since was raised to it. It cannot lie later, or nodes whose clocks are
+// behind would take what is raised to it for tokens of the future.
+func (a *Authenticator) cut(subject string) (cut time.Time, fresh bool) {
 	rd := a.read()
-	second := func(t time.Time) time.Time { return t.Truncate(time.Second).Add(time.Second) }
-	cut := second(rd.now.Add(a.leeway))
-	if known := a.revoked.from(subject, rd); !known.Before(cut) {
-		return earlier(known.Add(time.Second), second(rd.now.Add(2*a.leeway)))
-	}
-	return cut
+	cut = rd.now.Add(a.leeway).Truncate(time.Second).Add(time.Second)
+	return cut, a.revoked.from(subject, rd).Before(cut)
 }
 
 // end revokes one session.
@@ -987,8 +1013,12 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, device Device
 	}
 	if s.Generation == c.generation {
 		t.Refresh, t.RefreshExpiresAt, t.presented = token, c.expiresAt, true
-	} else if err := a.mintRefresh(&t, s, c.amr); err != nil { // HMAC, and its size was checked by New
-		return Tokens{}, a.internal(ctx, s, err)
+	} else {
+		// Of the store's answer only where the session stands is believed.
+		s.CreatedAt, s.ExpiresAt = c.authTime, earlier(s.ExpiresAt, absolute)
+		if err := a.mintRefresh(&t, s, c.amr); err != nil { // HMAC, and its size was checked by New
+			return Tokens{}, a.internal(ctx, s, err)
+		}
 	}
 	if event != "" {
 		a.emit(ctx, Event{Type: event, Session: s, Device: device, Generation: c.generation})
@@ -1015,6 +1045,8 @@ func (a *Authenticator) judge(ctx context.Context, c *refreshClaims, s Session, 
 	}
 	age := max(0, now.Sub(s.RotatedAt))
 	switch {
+	case s.ID != c.sid || s.Subject != c.subject:
+		return "", a.fault(ctx, Session{ID: c.sid, Subject: c.subject}, errors.New("auth: the store answered with another session"))
 	case moved && s.Generation == c.generation+1:
 		return EventRefresh, nil
 	case moved && s.Generation == c.generation:

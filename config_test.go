@@ -142,7 +142,7 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 		{"idle beyond absolute", func(c *auth.Config) { c.SessionTTL = 7*24*time.Hour - time.Millisecond }, "IdleTTL (168h0m0s) exceeds Config.SessionTTL (167h59m59.999s)"},
 		{"a session below zero", func(c *auth.Config) { c.SessionTTL = -1 }, "IdleTTL (168h0m0s) exceeds Config.SessionTTL (-1ns)"},
 		{"a long session", func(c *auth.Config) { c.SessionTTL = 10*365*24*time.Hour + time.Millisecond }, "SessionTTL (87600h0m0.001s) exceeds 87600h0m0s"},
-		{"a negative staleness", func(c *auth.Config) { c.MaxStale = -1 }, "MaxStale (-1ns) is negative"},
+		{"a negative staleness", func(c *auth.Config) { c.MaxStale = -1 }, "MaxStale (-1ns) is less than 1s"},
 		{"no such policy", func(c *auth.Config) { c.OnStale = 3 }, "OnStale (3) is not one of the policies"},
 		{"no such policy, below", func(c *auth.Config) { c.OnStale = -1 }, "OnStale (-1) is not one of the policies"},
 		{"a bad prefix", func(c *auth.Config) {
@@ -237,7 +237,7 @@ func TestNew_AcceptsTheBoundsThemselves(t *testing.T) {
 		"shortest timeout":   func(c *auth.Config) { c.StoreTimeout = time.Millisecond },
 		"longest timeout":    func(c *auth.Config) { c.StoreTimeout = time.Minute },
 		"no session limit":   func(c *auth.Config) { c.MaxSessions = -1 },
-		"policies":           func(c *auth.Config) { c.OnStale, c.MaxStale = auth.StaleRefuse, time.Nanosecond },
+		"policies":           func(c *auth.Config) { c.OnStale, c.MaxStale = auth.StaleRefuse, time.Second },
 		"a secret of 32":     func(c *auth.Config) { c.Secrets = [][]byte{spread(32), spread(33)} },
 		"a zero hasher":      func(c *auth.Config) { c.Hasher = nil },
 		"keys apart":         knownKeys,
@@ -384,7 +384,7 @@ func TestNewVerifier_NamesTheFieldOfEveryMistake(t *testing.T) {
 		"a zero key":        {func(c *auth.VerifierConfig) { c.Keys = auth.Keys{{}} }, "Keys[0] is the zero Key"},
 		"a bad key":         {func(c *auth.VerifierConfig) { c.Keys = auth.Keys{auth.HS256(nil)} }, "Keys[0] (HS256): the secret is 0 bytes, at least 32 are needed"},
 		"leeway":            {func(c *auth.VerifierConfig) { c.Leeway = 61 * time.Second }, "Leeway (1m1s) exceeds 1m0s"},
-		"staleness":         {func(c *auth.VerifierConfig) { c.MaxStale = -time.Second }, "MaxStale (-1s) is negative"},
+		"staleness":         {func(c *auth.VerifierConfig) { c.MaxStale = -time.Second }, "MaxStale (-1s) is less than 1s"},
 		"policy":            {func(c *auth.VerifierConfig) { c.OnStale = 42 }, "OnStale (42) is not one of the policies"},
 		"proxies":           {func(c *auth.VerifierConfig) { c.TrustedProxies = make([]netip.Prefix, 1) }, "TrustedProxies[0] is not a prefix"},
 		"cookies":           {func(c *auth.VerifierConfig) { c.Cookies = &auth.Cookies{AccessName: ";"} }, `Cookies.AccessName ";" is not the name of a cookie`},
@@ -398,7 +398,7 @@ func TestNewVerifier_NamesTheFieldOfEveryMistake(t *testing.T) {
 		require.Nil(t, v, name)
 	}
 	_, err := auth.NewVerifier(auth.VerifierConfig{Leeway: time.Hour, MaxStale: -1})
-	require.ElementsMatch(t, []string{"auth: VerifierConfig.Issuer is empty", "auth: VerifierConfig.Audience is empty; name the service that the tokens are for", "auth: VerifierConfig.Keys is nil", "auth: VerifierConfig.Leeway (1h0m0s) exceeds 1m0s", "auth: VerifierConfig.MaxStale (-1ns) is negative"}, strings.Split(err.Error(), "\n"))
+	require.ElementsMatch(t, []string{"auth: VerifierConfig.Issuer is empty", "auth: VerifierConfig.Audience is empty; name the service that the tokens are for", "auth: VerifierConfig.Keys is nil", "auth: VerifierConfig.Leeway (1h0m0s) exceeds 1m0s", "auth: VerifierConfig.MaxStale (-1ns) is less than 1s"}, strings.Split(err.Error(), "\n"))
 
 	config := good()
 	config.Now = newClock().Now

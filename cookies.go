@@ -203,8 +203,3 @@ func (a *Authenticator) setCookie(w http.ResponseWriter, c http.Cookie, value st
 	w.Header().Add("Set-Cookie", c.String())
 	w.Header().Set("Cache-Control", "no-store")
 }
-
-// sends reports whether the request carries one of the cookies.
-func (jar *cookieJar) sends(r *http.Request) bool {
-	return jar != nil && (len(r.CookiesNamed(jar.access.Name)) > 0 || len(r.CookiesNamed(jar.refresh.Name)) > 0)
-}

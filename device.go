@@ -32,15 +32,19 @@ func (v *Verifier) clientIP(r *http.Request) netip.Addr {
 	if !v.isProxy(ip) {
 		return ip
 	}
-	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
-	for _, hop := range slices.Backward(hops) {
-		next, ok := parseHop(strings.TrimSpace(hop))
-		if !ok {
-			break // what is left of it is anybody's word
-		}
-		ip = next
-		if !v.isProxy(ip) {
-			break
+	for _, header := range slices.Backward(r.Header["X-Forwarded-For"]) {
+		for more := true; more; {
+			var hop string
+			i := strings.LastIndexByte(header, ',')
+			more = i >= 0
+			header, hop = header[:max(i, 0)], header[i+1:]
+			next, ok := parseHop(strings.TrimSpace(hop))
+			if !ok { // what is left of it is anybody's word
+				return ip
+			}
+			if ip = next; !v.isProxy(ip) {
+				return ip
+			}
 		}
 	}
 	return ip

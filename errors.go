@@ -167,10 +167,10 @@ func AnswerTo(err error) Answer {
 	}
 	var fresh *freshError
 	if errors.As(err, &fresh) {
-		a.Challenge += `, max_age="` + strconv.FormatInt(int64(fresh.maxAge/time.Second), 10) + `"`
+		a.Challenge += `, max_age="` + strconv.FormatInt(max(0, int64(fresh.maxAge/time.Second)), 10) + `"`
 	}
 	var scope *scopeError
-	if errors.As(err, &scope) {
+	if errors.As(err, &scope) && scope.scope != "" {
 		a.Challenge += `, scope="` + scope.scope + `"`
 	}
 	return a

@@ -63,7 +63,7 @@ func checkExtractors(field string, es []Extractor, jar *cookieJar) ([]Extractor,
 			errs = append(errs, fmt.Errorf("auth: %s[%d] is the zero Extractor", field, i))
 		case e.name == "" || e.place == inHeader && !isToken(e.name):
 			errs = append(errs, fmt.Errorf("auth: %s[%d] has no usable name", field, i))
-		case e.place == inHeader && slices.Contains([]string{"Authorization", "Cookie", "Refresh-Token"}, e.name):
+		case e.place == inHeader && slices.Contains([]string{"Authorization", "Cookie", "Host", "Refresh-Token"}, e.name):
 			errs = append(errs, fmt.Errorf("auth: %s[%d]: header %s carries something else", field, i, e.name))
 		case e.place == inCookie && jar == nil:
 			errs = append(errs, fmt.Errorf("auth: %s[%d] reads a cookie, but Cookies is nil", field, i))
@@ -125,11 +125,13 @@ func (e Extractor) find(v *Verifier, r *http.Request) (string, error) {
 // bearer returns the one bearer token among Authorization headers.
 func bearer(headers []string) (token string, err error) {
 	for _, h := range headers {
-		scheme, rest, _ := strings.Cut(h, " ")
+		scheme, rest := h, ""
+		if i := strings.IndexAny(h, " \t"); i >= 0 {
+			scheme, rest = h[:i], strings.Trim(h[i:], " ")
+		}
 		if !strings.EqualFold(scheme, "Bearer") {
 			continue
 		}
-		rest = strings.Trim(rest, " ")
 		switch {
 		case rest == "" || strings.ContainsAny(rest, " \t,"):
 			return "", requestError("the Authorization header does not hold one bearer token")

@@ -52,7 +52,7 @@ func TestAccessToken_Bearer(t *testing.T) {
 		{[]string{"Bearer abc", "Basic YTpi", "DPoP xyz"}, "abc", nil},
 		{[]string{"Bearerabc"}, "", auth.ErrNoToken},
 		{[]string{"Bearer-Token abc"}, "", auth.ErrNoToken},
-		{[]string{"Bearer\tabc"}, "", auth.ErrNoToken},
+		{[]string{"Bearer\tabc"}, "", auth.ErrInvalidRequest},
 		{[]string{"abc"}, "", auth.ErrNoToken},
 		{[]string{"Basic YTpi, Bearer abc"}, "", auth.ErrNoToken},
 		{[]string{"Bearer"}, "", auth.ErrInvalidRequest},

@@ -315,23 +315,20 @@ func FuzzLoginRequest(f *testing.F) {
 
 		r = httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
 		r.Header["Content-Type"] = []string{kind}
-		fields, err := readFields(r)
+		names := []string{"login", "username", "email", "login_id", "password", "device", "delivery"}
+		fields, err := ReadFields(r, names...)
 		if err != nil {
 			require.Nil(t, fields)
 			return
 		}
-		again, err := readFields(r)
+		again, err := ReadFields(r, names...)
 		require.NoError(t, err, "a body may be read again")
 		require.Equal(t, fields, again)
 		if strings.HasPrefix(kind, "application/json") && len(body) > 0 {
 			var loose map[string]any
 			require.NoError(t, json.Unmarshal([]byte(body), &loose))
 			for name, v := range fields {
-				if v != nil {
-					require.Equal(t, loose[name], *v)
-				} else {
-					require.NotNil(t, loose[name])
-				}
+				require.Equal(t, loose[name], v)
 			}
 		}
 	})

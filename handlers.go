@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -36,7 +37,15 @@ func (a *Authenticator) Handler() http.Handler {
 	mux.Handle("/sessions/{id}", a.SessionsHandler())
 	mux.Handle("/jwks.json", a.JWKSHandler())
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { a.WriteError(w, r, errEndpoint) })
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path.Clean(r.URL.Path) != r.URL.Path {
+			// ServeMux would redirect to the clean path, outside of the prefix
+			// that was stripped, and the body with the password along with it.
+			a.WriteError(w, r, errEndpoint)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // only answers requests of other methods than those named.
@@ -60,20 +69,19 @@ func (a *Authenticator) only(h http.HandlerFunc, methods ...string) http.Handler
 // Config.Cookies says.
 func (a *Authenticator) LoginHandler() http.Handler {
 	return a.only(func(w http.ResponseWriter, r *http.Request) {
-		f, err := readFields(r)
+		f, err := ReadFields(r, "login", "username", "email", "login_id", "password", "device", "delivery")
 		if err != nil {
 			a.WriteError(w, r, err)
 			return
 		}
-		login, err1 := f.oneOf("login", "username", "email", "login_id")
-		pass, err2 := f.oneOf("password")
-		name, err3 := f.text("device")
-		byCookie, err4 := a.delivery(f)
-		if err := errors.Join(err1, err2, err3, err4); err != nil {
+		login, err1 := oneOf(f, "login", "username", "email", "login_id")
+		pass, err2 := oneOf(f, "password")
+		byCookie, err3 := a.delivery(f["delivery"])
+		if err := errors.Join(err1, err2, err3); err != nil {
 			a.WriteError(w, r, err)
 			return
 		}
-		in := SignIn{Device: a.Device(r), Name: name}
+		in := SignIn{Device: a.Device(r), Name: f["device"]}
 		if byCookie {
 			if err := a.CheckOrigin(r); err != nil {
 				a.WriteError(w, r, err)
@@ -91,11 +99,8 @@ func (a *Authenticator) LoginHandler() http.Handler {
 }
 
 // delivery reports whether the tokens of a login go into cookies.
-func (a *Authenticator) delivery(f fields) (byCookie bool, err error) {
-	wish, err := f.text("delivery")
+func (a *Authenticator) delivery(wish string) (byCookie bool, err error) {
 	switch {
-	case err != nil:
-		return false, err
 	case wish == "":
 		return a.cookies != nil, nil
 	case wish == "cookie" && a.cookies != nil:
@@ -173,7 +178,7 @@ func (a *Authenticator) LogoutAllHandler() http.Handler {
 			a.WriteError(w, r, err)
 			return
 		}
-		if except == nil && a.cookies.sends(r) {
+		if _, byCookie, _ := a.AccessToken(r); byCookie && except == nil {
 			a.ClearCookies(w)
 		}
 		writeNothing(w)
@@ -245,7 +250,7 @@ func (a *Authenticator) endSession(w http.ResponseWriter, r *http.Request) {
 		a.WriteError(w, r, err)
 		return
 	}
-	if id == c.SessionID && a.cookies.sends(r) {
+	if _, byCookie, _ := a.AccessToken(r); byCookie && id == c.SessionID {
 		a.ClearCookies(w)
 	}
 	writeNothing(w)
@@ -340,13 +345,8 @@ func (a *Authenticator) refreshCookie(r *http.Request) (string, error) {
 
 // bodyTokens returns the refresh tokens in the body.
 func bodyTokens(r *http.Request) ([]string, error) {
-	f, err := readFields(r)
-	if err != nil {
-		return nil, err
-	}
-	snake, err1 := f.text("refresh_token")
-	camel, err2 := f.text("refreshToken")
-	return []string{snake, camel}, errors.Join(err1, err2)
+	f, err := ReadFields(r, "refresh_token", "refreshToken")
+	return []string{f["refresh_token"], f["refreshToken"]}, err
 }
 
 // RequestTokens returns every token in the request, of either kind and
@@ -388,34 +388,16 @@ func (a *Authenticator) RequestTokens(r *http.Request) (tokens []string, byCooki
 	return tokens, byCookie, nil
 }
 
-// fields are the members of a body: strings, or nil for what is none.
-type fields map[string]*string
-
-// text returns a field, or "" if it is not there.
-func (f fields) text(name string) (string, error) {
-	v, ok := f[name]
-	if ok && v == nil {
-		return "", requestError(name + " is not a string")
-	}
-	if !ok {
-		return "", nil
-	}
-	return *v, nil
-}
-
 // oneOf returns the field that is there under one of the names.
-func (f fields) oneOf(names ...string) (string, error) {
+func oneOf(fields map[string]string, names ...string) (string, error) {
 	value := ""
 	for _, name := range names {
-		v, err := f.text(name)
 		switch {
-		case err != nil:
-			return "", err
-		case v == "":
+		case fields[name] == "":
 		case value != "":
 			return "", requestError("give one of " + strings.Join(names, ", "))
 		default:
-			value = v
+			value = fields[name]
 		}
 	}
 	if value == "" {
@@ -424,12 +406,37 @@ func (f fields) oneOf(names ...string) (string, error) {
 	return value, nil
 }
 
-// readFields reads a body of JSON or of a form, each field once, and puts it
-// back, so that it may be read again.
-func readFields(r *http.Request) (fields, error) {
-	if len(r.PostForm) > 0 { // somebody outside has read the body already
-		return formFields(r.PostForm)
+// ReadFields returns the named fields of a request's body, JSON or a form, as
+// far as they are there: at most 16 KiB of UTF-8, each field once, and those
+// that are named as text. Other fields are ignored. The body may be read
+// again. It is for login handlers of one's own; [AnswerTo] knows its errors.
+func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	charset := params["charset"]
+	known := err == nil && (charset == "" || strings.EqualFold(charset, "utf-8"))
+	if len(r.PostForm) > 0 && known && kind == typeForm { // somebody outside has read the body
+		return formFields(r.PostForm, names)
 	}
+	body, err := readBody(r)
+	switch {
+	case err != nil || len(body) == 0:
+		return nil, err
+	case known && kind == "application/json":
+		return jsonFields(body, names)
+	case known && kind == typeForm:
+		form, err := url.ParseQuery(string(body))
+		if err != nil {
+			return nil, requestError("the body is not a form")
+		}
+		return formFields(form, names)
+	}
+	return nil, errContentType
+}
+
+const typeForm = "application/x-www-form-urlencoded"
+
+// readBody reads the body and puts it back.
+func readBody(r *http.Request) ([]byte, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
 	}
@@ -437,64 +444,48 @@ func readFields(r *http.Request) (fields, error) {
 		return nil, errTooLarge
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) || len(body) > maxBody {
 		return nil, errTooLarge
 	}
 	if err != nil {
 		return nil, requestError("the body cannot be read")
 	}
-	if len(body) > maxBody {
-		return nil, errTooLarge
-	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	if len(body) == 0 {
-		return nil, nil
-	}
-	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if charset := params["charset"]; err != nil || charset != "" && !strings.EqualFold(charset, "utf-8") {
-		return nil, errContentType
-	}
-	switch kind {
-	case "application/json":
-		return readJSONFields(body)
-	case "application/x-www-form-urlencoded":
-		return readFormFields(body)
-	}
-	return nil, errContentType
+	return body, nil
 }
 
-func readJSONFields(body []byte) (fields, error) {
-	f := fields{}
-	err := readObject(string(body), func(name, value string) error {
-		switch text, ok := jsonString(value); {
-		case ok:
-			f[name] = &text
-		case value != "null":
-			f[name] = nil
+func jsonFields(body []byte, names []string) (map[string]string, error) {
+	fields := map[string]string{}
+	err := readObject(string(body), maxBodyMembers, func(name, value string) error {
+		if !slices.Contains(names, name) || value == "null" {
+			return nil
 		}
+		text, ok := jsonString(value)
+		if !ok {
+			return requestError(name + " is not a string")
+		}
+		fields[name] = text
 		return nil
 	})
-	if err != nil {
-		return nil, requestError("the body: " + err.Error())
+	var request requestError
+	if err != nil && !errors.As(err, &request) {
+		err = requestError("the body: " + err.Error())
 	}
-	return f, nil
+	if err != nil {
+		return nil, err
+	}
+	return fields, nil
 }
 
-func readFormFields(body []byte) (fields, error) {
-	form, err := url.ParseQuery(string(body))
-	if err != nil {
-		return nil, requestError("the body is not a form")
-	}
-	return formFields(form)
-}
-
-func formFields(form url.Values) (fields, error) {
-	f := fields{}
+func formFields(form url.Values, names []string) (map[string]string, error) {
+	fields := map[string]string{}
 	for name, values := range form {
 		if len(values) > 1 || !utf8.ValidString(values[0]) {
 			return nil, requestError("a field of the form is there twice or is not UTF-8")
 		}
-		f[name] = &values[0]
+		if slices.Contains(names, name) {
+			fields[name] = values[0]
+		}
 	}
-	return f, nil
+	return fields, nil
 }

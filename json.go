@@ -21,17 +21,22 @@ var (
 )
 
 const (
-	maxJSONDepth   = 32
-	maxJSONMembers = 1024 // in one object; checking for duplicates is quadratic below it
+	maxJSONDepth = 32
+
+	// How many members one object may have. Looking for duplicates is
+	// quadratic in it, so it is small where anybody may send the object.
+	maxHeaderMembers = 32
+	maxBodyMembers   = 64
+	maxClaims        = 1024 // signed
 )
 
 // readObject calls member for each member of the one object that b consists
-// of. The texts are parts of b, but for a name that was written with escapes.
-func readObject(b string, member func(name, value string) error) error {
+// of; no object in it may have more members than that. The texts are parts of b, but for a name that was written with escapes.
+func readObject(b string, members int, member func(name, value string) error) error {
 	if !utf8.ValidString(b) {
 		return errJSON
 	}
-	s := jsonScanner{b: b}
+	s := jsonScanner{b: b, members: members}
 	s.space()
 	if err := s.object(1, member); err != nil {
 		return err
@@ -44,8 +49,9 @@ func readObject(b string, member func(name, value string) error) error {
 }
 
 type jsonScanner struct {
-	b string
-	i int
+	b       string
+	i       int
+	members int // that an object may have
 }
 
 func (s *jsonScanner) space() {
@@ -94,7 +100,7 @@ func (s *jsonScanner) object(depth int, member func(name, value string) error) e
 			}
 			name = text
 		}
-		if len(names) == maxJSONMembers {
+		if len(names) == s.members {
 			return errJSON
 		}
 		for _, n := range names {

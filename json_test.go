@@ -19,8 +19,8 @@ import (
 // readAll reads an object into its raw members.
 func readAll(b []byte) (map[string]string, error) {
 	got := map[string]string{}
-	err := readObject(string(b), func(name, value string) error {
-		got[string(name)] = string(value)
+	err := readObject(string(b), maxClaims, func(name, value string) error {
+		got[name] = value
 		return nil
 	})
 	return got, err
@@ -203,12 +203,12 @@ func TestStrictJSON_BoundsMembers(t *testing.T) {
 		}
 		return []byte("{" + b.String()[1:] + "}")
 	}
-	got, err := readAll(object(maxJSONMembers))
+	got, err := readAll(object(maxClaims))
 	require.NoError(t, err)
 	require.Len(t, got, 1024)
-	_, err = readAll(object(maxJSONMembers + 1))
+	_, err = readAll(object(maxClaims + 1))
 	require.ErrorIs(t, err, errJSON)
-	_, err = readAll([]byte(`{"a":` + string(object(maxJSONMembers+1)) + "}"))
+	_, err = readAll([]byte(`{"a":` + string(object(maxClaims+1)) + "}"))
 	require.ErrorIs(t, err, errJSON)
 }
 
@@ -216,7 +216,7 @@ func TestStrictJSON_StopsAtTheFirstRefusal(t *testing.T) {
 	t.Parallel()
 	stop := errors.New("stop")
 	calls := 0
-	err := readObject(`{"a":1,"b":2}`, func(_, _ string) error { calls++; return stop })
+	err := readObject(`{"a":1,"b":2}`, maxClaims, func(_, _ string) error { calls++; return stop })
 	require.Equal(t, stop, err)
 	require.Equal(t, 1, calls)
 }

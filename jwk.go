@@ -86,7 +86,7 @@ func keyFor(k any) (Key, error) {
 // Names count exactly, and once.
 func ParseJWK(data []byte) (Key, error) {
 	m := map[string]string{}
-	err := readObject(string(data), func(name, value string) error {
+	err := readObject(string(data), maxBodyMembers, func(name, value string) error {
 		if text, ok := jsonString(value); ok {
 			m[name] = text
 		} else if name != "key_ops" && name != "x5c" && name != "ext" {

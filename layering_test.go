@@ -262,7 +262,7 @@ func TestLayers_TheClockIsAField(t *testing.T) {
 		"middleware.go Now": 1, // Fresh, for claims that a test made
 	}, usesOf(t, "time", "Now", "Since", "Until"))
 	require.Equal(t, map[string]int{
-		"memory.go NewTimer": 1, "revocation.go After": 1, "revocation.go AfterFunc": 1,
+		"auth.go After": 1, "memory.go NewTimer": 1, "revocation.go After": 1, "revocation.go AfterFunc": 1,
 	}, usesOf(t, "time", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"))
 	require.Empty(t, usesOf(t, "rand", "Int", "IntN", "Uint64", "Int63", "N"), "randomness is crypto/rand's")
 	require.Empty(t, usesOf(t, "slog", "Default", "Info", "Error", "Warn", "Debug", "SetDefault"))

@@ -51,9 +51,7 @@ func ReasonFromContext(ctx context.Context) error {
 
 // Guard decides, by the claims of a request, whether it may pass: nil lets it.
 // An error that wraps none of this package's is taken for [ErrForbidden]; wrap
-// [ErrUnavailable] where the decision could not be made, and none of those that
-// ask for another token, which a client would answer by refreshing for ever.
-// One that panics refuses, by a 500. Guards are called concurrently.
+// [ErrUnavailable] where the decision could not be made. One that panics refuses, by a 500. Guards are called concurrently.
 type Guard func(ctx context.Context, c *Claims) error
 
 // Role lets claims pass that have one of the roles.
@@ -68,14 +66,21 @@ func Role(anyOf ...string) Guard {
 	}
 }
 
-// Scope lets claims pass that have all of the scopes. Its refusal names them
-// in the challenge (RFC 6750 section 3).
+// Scope lets claims pass that have all of the scopes; without any, nobody. Its
+// refusal names them in the challenge (RFC 6750 section 3).
 func Scope(allOf ...string) Guard {
+	refusal := &scopeError{strings.Join(allOf, " ")}
+	if !slices.ContainsFunc(allOf, isScope) || slices.ContainsFunc(allOf, func(s string) bool { return !isScope(s) }) {
+		refusal = &scopeError{} // nobody has such a scope, and it has no place in a header
+	}
 	return func(_ context.Context, c *Claims) error {
 		for _, scope := range allOf {
 			if !slices.Contains(c.Scopes, scope) {
-				return &scopeError{strings.Join(allOf, " ")}
+				return refusal
 			}
+		}
+		if len(allOf) == 0 {
+			return refusal
 		}
 		return nil
 	}
@@ -131,12 +136,12 @@ func (v *Verifier) require(guards []Guard, refuse func(http.ResponseWriter, *htt
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			v.setVary(w.Header())
 			ctx := &requestContext{Context: r.Context()}
-			err := v.authenticate(r, &ctx.verified)
-			if err == nil {
-				err = v.pass(ctx.Context, &ctx.Claims, guards)
-			}
-			if err != nil {
+			if err := v.authenticate(r, &ctx.verified); err != nil {
 				refuse(w, r, err)
+				return
+			}
+			if err := v.pass(ctx.Context, &ctx.Claims, guards); err != nil {
+				v.WriteError(w, r, err)
 				return
 			}
 			next.ServeHTTP(w, r.WithContext(ctx))

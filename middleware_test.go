@@ -716,6 +716,7 @@ func TestSessionContext_IsNotEndedByOthersOrByARefresh(t *testing.T) {
 	require.NoError(t, b.Revoke(ctx, "u1", other.SessionID))
 	require.NoError(t, b.Revoke(ctx, "u2", bob.SessionID, k.SessionID))
 	require.NoError(t, b.RevokeAll(ctx, "u2"))
+	b.clock.advance(time.Second)
 	require.NoError(t, b.ExpireAccess(ctx, "u2"))
 	require.NoError(t, b.RevokeAll(ctx, "u1", k.SessionID))
 	require.NoError(t, live.Err())

@@ -324,15 +324,22 @@ func (w *world) step() {
 		if s := w.pick(); s != nil && w.r.IntN(2) == 0 {
 			except = append(except, s.id)
 		}
+		again := !w.cuts[user].Before(cutAt(now)) // within the second: it lists what there is
+		if again && fault.method == "List" {
+			return
+		}
 		w.note("%s revoke all of %s except %v", now.Format("15:04:05.000"), user, except)
 		w.sameError(w.unless(fault), w.b.RevokeAll(ctx, user, except...))
 		w.cut(user, now)
 		for _, s := range w.sessions {
-			if s.user == user && s.created.Before(w.cuts[user]) && !slices.Contains(except, s.id) {
+			if s.user == user && (again || s.created.Before(w.cuts[user])) && !slices.Contains(except, s.id) {
 				s.dead = true
 			}
 		}
 	case op == 15 && w.r.IntN(2) == 0:
+		if !w.cuts[user].Before(cutAt(now)) {
+			return // it would wait for the next second
+		}
 		w.note("%s expire access of %s", now.Format("15:04:05.000"), user)
 		w.sameError(w.unless(fault), w.b.ExpireAccess(ctx, user))
 		w.cut(user, now)
@@ -359,12 +366,14 @@ func (w *world) unless(f mFault) error {
 	return nil
 }
 
+func cutAt(now time.Time) time.Time {
+	return now.Add(mLeeway).Truncate(time.Second).Add(time.Second)
+}
+
 func (w *world) cut(user string, now time.Time) {
-	cut := now.Add(mLeeway).Truncate(time.Second).Add(time.Second)
-	if known := w.cuts[user]; !known.Before(cut) { // another within the second
-		cut = earliest(known.Add(time.Second), now.Add(2*mLeeway).Truncate(time.Second).Add(time.Second))
+	if at := cutAt(now); at.After(w.cuts[user]) {
+		w.cuts[user] = at
 	}
-	w.cuts[user] = cut
 }
 
 // adopt takes a session into the model that is in the store although its login

@@ -53,22 +53,22 @@ func (m *tokenMemory) at(token string) (places []atomic.Pointer[rememberedToken]
 }
 
 // recall returns what is remembered of a token, if its key is still one.
-func (v *Verifier) recall(ctx context.Context, token string) (*rememberedToken, error) {
+func (v *Verifier) recall(ctx context.Context, token string) *rememberedToken {
 	m := v.remembered
 	if m == nil || len(token) > maxToken {
-		return nil, nil
+		return nil
 	}
 	places, _ := m.at(token)
 	for i := range places {
 		if r := places[i].Load(); r != nil && r.token == token {
-			keys, err := v.keys.VerifyKeys(ctx, r.kid)
+			keys, err := keysOf(ctx, v.keys, r.kid)
 			if err != nil || !slices.ContainsFunc(keys, func(k Key) bool { return k.key == r.key }) {
-				return nil, nil // ask again from the start
+				return nil // ask again from the start
 			}
-			return r, nil
+			return r
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // keep remembers a token that has passed every check.

@@ -46,6 +46,15 @@ func TestRemembered_AnswersAsIfNothingWere(t *testing.T) {
 			require.NoError(t, f(with.Authenticator))
 			require.NoError(t, f(without))
 		}
+		// Within the second of another cut, it would wait, or list what the
+		// other's store has.
+		var cut time.Time
+		beyond := func() {
+			if wait := cut.Add(time.Second).Sub(with.clock.Now()); wait > 0 {
+				with.clock.advance(wait)
+			}
+			cut = with.clock.Now()
+		}
 		var tokens []auth.Tokens
 		for range 40 {
 			ctx := context.Background()
@@ -60,9 +69,11 @@ func TestRemembered_AnswersAsIfNothingWere(t *testing.T) {
 				both(func(a *auth.Authenticator) error { return a.Revoke(ctx, "u1", s) })
 			case op == 4 && r.IntN(4) == 0:
 				note("revoke all")
+				beyond()
 				both(func(a *auth.Authenticator) error { return a.RevokeAll(ctx, "u1") })
 			case op == 5 && r.IntN(2) == 0:
 				note("expire access")
+				beyond()
 				both(func(a *auth.Authenticator) error { return a.ExpireAccess(ctx, "u1") })
 			case op == 6:
 				some := []auth.Key{keys[r.IntN(3)]}

@@ -15,8 +15,9 @@ import (
 // kept until its Until has passed, so that there are few; with none, a look
 // costs one atomic load.
 type revocations struct {
-	size atomic.Int64 // entries
-	seq  atomic.Uint64
+	size      atomic.Int64 // entries
+	seq       atomic.Uint64
+	announces bool // entries of this process are announced twice
 
 	mu       sync.RWMutex
 	sessions map[sessionKey]*revocation
@@ -199,7 +200,9 @@ func (rs *revocations) prune(now time.Time) {
 		r := rs.queue[0].revocation
 		rs.queue[0] = queued{}
 		rs.queue = rs.queue[1:]
-		if r.live(now) {
+		// What only this process may know stays until it was told once more.
+		waits := rs.announces && r.own && !r.again && now.Before(r.Until.Add(announceLast))
+		if r.live(now) || waits {
 			rs.queue = append(rs.queue, queued{r, later(r.Until, now.Add(time.Minute))})
 			continue
 		}
@@ -246,29 +249,55 @@ func (rs *revocations) confirm(r Revocation, ok bool) {
 		}
 	}
 	for _, known := range rs.subjects[r.Subject] {
-		if len(r.Sessions) == 0 && known.All == r.All && slices.Equal(known.Except, r.Except) {
+		if ok && known.Cut.After(r.Cut) {
+			continue // another has come meanwhile
+		}
+		if known.All == r.All && slices.Equal(known.Except, r.Except) {
 			known.open = !ok
 		}
 	}
 }
 
-// due takes the entries that are to be announced again: those of this process
+// announcement is an entry that is to be announced again.
+type announcement struct {
+	Revocation
+	entry *revocation
+}
+
+// due returns the entries that are to be announced again: those of this process
 // that leave soon and were not announced twice or never confirmed, or all of
 // them.
-func (rs *revocations) due(now time.Time, all bool) []Revocation {
+func (rs *revocations) due(now time.Time, all bool) []announcement {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	var due []Revocation
 	rs.prune(now)
 	before := now.Add(announceLead)
+	var due []announcement
 	for _, q := range rs.queue {
 		r := q.revocation
 		if all || r.open || r.own && !r.again && r.Until.Before(before) {
-			r.again = true
-			due = append(due, Revocation{Subject: r.Subject, Sessions: r.Sessions, All: r.All, Except: r.Except, Cut: r.Cut, Until: r.Until})
+			due = append(due, announcement{Revocation{Subject: r.Subject, Sessions: r.Sessions, All: r.All, Except: r.Except, Cut: r.Cut}, r})
 		}
 	}
 	return due
+}
+
+// announced notes that an entry was announced again.
+func (rs *revocations) announced(r *revocation) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	r.again = true
+}
+
+// missed ends every context: revocations may have come and gone unseen.
+func (rs *revocations) missed() {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, ws := range rs.watchers {
+		for w := range ws {
+			w.cancel(fmt.Errorf("%w: revocations may have been missed", ErrUnavailable))
+		}
+	}
 }
 
 // watcher is a context that ends with its session.
@@ -343,6 +372,8 @@ const (
 	feedRetryFirst = 50 * time.Millisecond
 	feedRetryLast  = 5 * time.Second
 	announceLead   = 30 * time.Second // before an entry leaves
+	announceLast   = 10 * time.Minute // after it would have
+	missedAfter    = time.Minute      // every entry lives for longer
 )
 
 // Run follows the revocation feed until ctx ends, and returns ctx's error. A
@@ -359,14 +390,14 @@ func (v *Verifier) Run(ctx context.Context) error {
 	}
 	defer v.running.Store(false)
 	retry := feedRetryFirst
-	announced := v.now()
+	announced, everything := v.now(), false
 	for position := ""; ctx.Err() == nil; {
 		next, err := v.follow(ctx, position)
 		if err == nil {
 			retry, position = feedRetryFirst, next
-			if now := v.now(); now.Sub(announced) >= announceLead/3 {
+			if now := v.now(); everything || now.Sub(announced) >= announceLead/3 {
 				announced = now
-				v.announceAgain(ctx, false)
+				everything = !v.announceAgain(ctx, everything) && everything
 			}
 			continue
 		}
@@ -375,9 +406,7 @@ func (v *Verifier) Run(ctx context.Context) error {
 			break
 		}
 		v.emit(ctx, Event{Type: EventFault, Err: fmt.Errorf("auth: revocation feed: %w", err)})
-		if errors.Is(err, ErrFeedReset) {
-			v.announceAgain(ctx, true)
-		}
+		everything = everything || errors.Is(err, ErrFeedReset)
 		v.isStale(ctx)
 		select {
 		case <-ctx.Done():
@@ -390,7 +419,7 @@ func (v *Verifier) Run(ctx context.Context) error {
 
 // follow reads the feed once.
 func (v *Verifier) follow(ctx context.Context, position string) (next string, err error) {
-	wait := feedWait
+	wait := min(feedWait, v.maxStale/2)
 	if position == "" {
 		wait = 0 // the whole horizon, which makes ready
 	}
@@ -412,7 +441,9 @@ func (v *Verifier) follow(ctx context.Context, position string) (next string, er
 	for _, r := range rs {
 		v.revoked.add(r, false, now)
 	}
-	v.heard.Store(asked.UnixMilli())
+	if last := v.heard.Swap(asked.UnixMilli()); last != 0 && asked.Sub(time.UnixMilli(last)) > missedAfter {
+		v.revoked.missed()
+	}
 	v.staleSaid.Store(false)
 	if position == "" {
 		v.readyOnce.Do(func() { close(v.ready) })
@@ -422,16 +453,20 @@ func (v *Verifier) follow(ctx context.Context, position string) (next string, er
 
 // announceAgain tells the store once more what this process knows: what it
 // made itself, before it forgets it, or everything. A failover that lost a
-// revocation is healed by it as long as one process that knew is alive.
-func (v *Verifier) announceAgain(ctx context.Context, all bool) {
+// revocation is healed by it as long as one process that knew is alive. It
+// stops at the first that fails, so as not to keep the feed waiting, and reports
+// whether none did.
+func (v *Verifier) announceAgain(ctx context.Context, all bool) bool {
 	if v.announce == nil {
-		return
+		return true
 	}
 	for _, r := range v.revoked.due(v.now(), all) {
-		if err := v.announce(ctx, r); err != nil && ctx.Err() == nil {
-			v.emit(ctx, Event{Type: EventFault, Session: Session{Subject: r.Subject}, Err: fmt.Errorf("auth: announcing a revocation again: %w", err)})
+		if v.announce(ctx, r.Revocation) != nil {
+			return false
 		}
+		v.revoked.announced(r.entry)
 	}
+	return true
 }
 
 // Ready returns a channel that is closed once revocations are known: from the

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -375,6 +376,8 @@ func TestRefresh_StoreThatAnswersNonsenseRevokesNobody(t *testing.T) {
 	for name, rotate := range map[string]func(auth.Session) (auth.Session, bool){
 		"older and not moved": func(s auth.Session) (auth.Session, bool) { s.Generation = 0; return s, false },
 		"moved by two":        func(s auth.Session) (auth.Session, bool) { s.Generation += 2; return s, true },
+		"of another subject":  func(s auth.Session) (auth.Session, bool) { s.Subject, s.Generation = "u2", 2; return s, true },
+		"another session":     func(s auth.Session) (auth.Session, bool) { s.ID, s.Generation = "x", 2; return s, true },
 		"moved back":          func(s auth.Session) (auth.Session, bool) { s.Generation = 0; return s, true },
 	} {
 		script := &scriptedStore{Store: auth.NewMemoryStore()}
@@ -389,6 +392,36 @@ func TestRefresh_StoreThatAnswersNonsenseRevokesNobody(t *testing.T) {
 		_, err = b.Refresh(context.Background(), first.Refresh, laptop)
 		require.NoError(t, err, name)
 	}
+}
+
+func TestRefresh_StoreCannotMakeASessionLiveLonger(t *testing.T) {
+	t.Parallel()
+	script := &scriptedStore{Store: auth.NewMemoryStore()}
+	b := newBench(t, func(c *auth.Config) { c.Store = script })
+	first := b.login(t)
+	login := b.clock.Now()
+	script.rotate = func(s auth.Session) (auth.Session, bool) {
+		s.Generation, s.CreatedAt, s.ExpiresAt = 2, s.CreatedAt.AddDate(5, 0, 0), s.ExpiresAt.AddDate(5, 0, 0)
+		return s, true
+	}
+	second, err := b.Refresh(context.Background(), first.Refresh, laptop)
+	require.NoError(t, err)
+	require.False(t, second.RefreshExpiresAt.After(login.Add(30*24*time.Hour)))
+}
+
+func TestRefresh_LongerIdleLifetimeCountsOnceTheSessionHasMoved(t *testing.T) {
+	t.Parallel()
+	memory := auth.NewMemoryStore()
+	b := newBench(t, func(c *auth.Config) { c.Store, c.AccessTTL, c.IdleTTL = memory, 20*time.Minute, 30*time.Minute })
+	after := newBench(t, func(c *auth.Config) { c.Store, c.Now, c.AccessTTL = memory, b.clock.Now, time.Hour })
+	_, second := b.refreshed(t)
+	resting, err := after.Refresh(context.Background(), second.Refresh, laptop)
+	require.NoError(t, err)
+	require.False(t, resting.AccessExpiresAt.After(second.RefreshExpiresAt), "it rests, and ends when it was going to")
+	b.clock.advance(time.Minute)
+	moved, err := after.Refresh(context.Background(), second.Refresh, laptop)
+	require.NoError(t, err)
+	require.True(t, moved.AccessExpiresAt.After(second.RefreshExpiresAt))
 }
 
 func TestRefresh_SessionMovedAheadOfThisClockIsAnEvent(t *testing.T) {
@@ -680,6 +713,17 @@ func TestLogin_ReplacesTheSessionOfTheSameSubjectOnly(t *testing.T) {
 	require.NoError(t, err)
 }
 
+func TestLogin_ThatFailsLeavesTheSessionThatTheClientHolds(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	old := b.login(t)
+	b.store.failBefore("List", errStore)
+	_, err := b.Login(context.Background(), "ada", pass, auth.SignIn{Replaces: old.Refresh})
+	require.ErrorIs(t, err, auth.ErrUnavailable)
+	_, err = b.Verify(context.Background(), old.Access)
+	require.NoError(t, err)
+}
+
 func TestLogin_BeyondMaxSessionsTheLeastRecentlyUsedGoes(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(c *auth.Config) { c.MaxSessions = 2 })
@@ -798,19 +842,82 @@ func TestRevokeAll_SparesTheExceptedAndLaterLogins(t *testing.T) {
 
 func TestExpireAccess_TwiceInOneSecondCutsWhatCameBetween(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := node(t, nil)
+		ctx := context.Background()
+		tokens := start(t, a)
+		for range 20 {
+			begun := time.Now()
+			require.NoError(t, a.ExpireAccess(ctx, "u1"))
+			between, err := a.Refresh(ctx, tokens.Refresh, laptop)
+			require.NoError(t, err)
+			_, err = a.Verify(ctx, between.Access)
+			require.NoError(t, err)
+			require.NoError(t, a.ExpireAccess(ctx, "u1"))
+			require.LessOrEqual(t, time.Since(begun), 2*time.Second)
+			_, err = a.Verify(ctx, between.Access)
+			require.ErrorIs(t, err, auth.ErrTokenExpired)
+			tokens = between
+		}
+		hurry, cancel := context.WithTimeout(ctx, time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, a.ExpireAccess(hurry, "u1"), auth.ErrUnavailable)
+	})
+}
+
+func TestRevokeAll_ManyTimesInOneSecondEndsWhatCameBetween(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	ctx := context.Background()
-	tokens := b.login(t)
-	for range 5 {
-		require.NoError(t, b.ExpireAccess(ctx, "u1"))
-		between, err := b.Refresh(ctx, tokens.Refresh, laptop)
+	spared := b.login(t)
+	for range 15 {
+		require.NoError(t, b.RevokeAll(ctx, "u1", spared.SessionID))
+		between := b.login(t)
+		_, err := b.Verify(ctx, between.Access)
 		require.NoError(t, err)
+		require.NoError(t, b.RevokeAll(ctx, "u1", spared.SessionID))
 		_, err = b.Verify(ctx, between.Access)
-		require.NoError(t, err)
-		require.NoError(t, b.ExpireAccess(ctx, "u1"))
-		_, err = b.Verify(ctx, between.Access)
-		require.ErrorIs(t, err, auth.ErrTokenExpired)
+		require.ErrorIs(t, err, auth.ErrSessionRevoked)
+		_, err = b.Refresh(ctx, between.Refresh, laptop)
+		require.ErrorIs(t, err, auth.ErrSessionRevoked)
 	}
+	_, err := b.Verify(ctx, spared.Access)
+	require.NoError(t, err)
+	// If the sessions cannot be listed, it is said, and done as far as it goes.
+	b.login(t)
+	b.store.failBefore("List", errStore)
+	require.ErrorIs(t, b.RevokeAll(ctx, "u1"), auth.ErrUnavailable)
+}
+
+func TestExpireAccess_OftenStaysWithinTheLeewayOfOtherNodes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := auth.NewMemoryStore()
+		a, _ := node(t, store)
+		behind, _ := node(t, store, func(c *auth.Config) {
+			c.Now = func() time.Time { return time.Now().Add(-10 * time.Second) }
+		})
+		for _, x := range []*auth.Authenticator{a, behind} {
+			stop := run(x.Verifier)
+			defer stop()
+			<-x.Ready()
+		}
+		tokens := start(t, a)
+		for range 12 {
+			require.NoError(t, a.ExpireAccess(context.Background(), "u1"))
+			synctest.Wait()
+			for _, x := range []*auth.Authenticator{a, behind} {
+				next, err := x.Refresh(context.Background(), tokens.Refresh, laptop)
+				require.NoError(t, err)
+				tokens = next
+				synctest.Wait()
+				for _, y := range []*auth.Authenticator{a, behind} {
+					_, err = y.Verify(context.Background(), next.Access)
+					require.NoError(t, err)
+				}
+			}
+		}
+	})
 }
 
 func TestExpireAccess_EndsAccessTokensAndNoSession(t *testing.T) {

@@ -151,7 +151,7 @@ func appendExtra(b []byte, extra map[string]any) ([]byte, error) {
 		return nil, fmt.Errorf("auth: User.Extra: %w", err)
 	}
 	// Read as the verifier will, so that no token is made that it refuses.
-	err = readObject(string(object), func(name, _ string) error {
+	err = readObject(string(object), maxClaims, func(name, _ string) error {
 		if r := imitates(name); r != "" {
 			return fmt.Errorf("%q is, or imitates, the reserved claim %q", name, r)
 		}
@@ -451,7 +451,7 @@ func otherHeader(ctx context.Context, token string, first, last int, sig []byte,
 	if h.hasKid && h.kid == "" {
 		return Key{}, malformed("empty kid")
 	}
-	candidates, err := source.VerifyKeys(ctx, h.kid)
+	candidates, err := keysOf(ctx, source, h.kid)
 	if err != nil {
 		return Key{}, fmt.Errorf("%w: keys: %w", ErrUnavailable, err)
 	}
@@ -461,6 +461,21 @@ func otherHeader(ctx context.Context, token string, first, last int, sig []byte,
 		}
 	}
 	return Key{}, malformed("signature does not verify")
+}
+
+// keysOf asks a source, which may be the application's.
+func keysOf(ctx context.Context, source KeySource, id string) (keys []Key, err error) {
+	switch source := source.(type) {
+	case *keyRing:
+		return source.VerifyKeys(ctx, id)
+	case *liveKeys:
+		return source.VerifyKeys(ctx, id)
+	}
+	err = guardHook("KeySource", func() (err error) {
+		keys, err = source.VerifyKeys(ctx, id)
+		return err
+	})
+	return keys, err
 }
 
 type tokenHeader struct {
@@ -474,7 +489,7 @@ type tokenHeader struct {
 var refusedHeaders = [...]string{"crit", "b64", "jku", "jwk", "x5u", "x5c", "enc", "zip"}
 
 func readHeader(b string) (h tokenHeader, err error) {
-	err = readObject(b, func(name, value string) error {
+	err = readObject(b, maxHeaderMembers, func(name, value string) error {
 		var ok bool
 		switch name {
 		case "alg":
@@ -517,7 +532,7 @@ func readAccess(c *verified, payload, issuer string, audience []string) error {
 		}
 		return ok
 	}
-	err := readObject(payload, func(name, value string) error {
+	err := readObject(payload, maxClaims, func(name, value string) error {
 		var ok bool
 		switch name {
 		case "iss":
@@ -622,7 +637,7 @@ func readRefresh(payload, issuer string, audience []string) (refreshClaims, erro
 	var c refreshClaims
 	var iss string
 	var aud []string
-	err := readObject(payload, func(name, value string) error {
+	err := readObject(payload, maxClaims, func(name, value string) error {
 		var ok bool
 		switch name {
 		case "iss":

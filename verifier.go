@@ -153,8 +153,8 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 	if c.MaxStale == 0 {
 		c.MaxStale = defaultMaxStale
 	}
-	if c.MaxStale < 0 {
-		bad("MaxStale (%s) is negative", c.MaxStale)
+	if c.MaxStale < time.Second {
+		bad("MaxStale (%s) is less than 1s", c.MaxStale)
 	}
 	if c.OnStale < StaleContinue || c.OnStale > StaleRefuse {
 		bad("OnStale (%d) is not one of the policies", c.OnStale)
@@ -235,13 +235,11 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
 // verify reads a token into c.
 func (v *Verifier) verify(ctx context.Context, token string, c *verified) error {
 	var signed signedToken
-	known, err := v.recall(ctx, token)
-	switch {
-	case err != nil:
-		return err
-	case known != nil:
+	known := v.recall(ctx, token)
+	if known != nil {
 		known.copyTo(c)
-	default:
+	} else {
+		var err error
 		if signed, err = openToken(ctx, token, typAccess, v.keys); err != nil {
 			return err
 		}

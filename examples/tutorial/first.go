@@ -84,8 +84,9 @@ func firstLogin(a *auth.Authenticator) http.Handler {
 			a.WriteError(w, r, err)
 			return
 		}
-		fields, status := readBody(w, r)
-		if status != 0 {
+		fields, err := auth.ReadFields(r, "login_id", "password", "delivery")
+		if err != nil {
+			status := auth.AnswerTo(err).Status
 			writeJSON(w, status, firstAnswer{Message: http.StatusText(status)})
 			return
 		}

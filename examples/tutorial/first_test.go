@@ -74,11 +74,11 @@ func TestFirst_LoginRefusals(t *testing.T) {
 	p.expect(do(""), 400, missing)
 	p.expect(do(object("login_id", "ada")), 400, missing)
 	p.expect(do(object("password", "x")), 400, missing)
-	p.expect(do(`{"login_id":"ada","password":1}`), 400, missing)
+	p.expect(do(`{"login_id":"ada","password":1}`), 400, `{"message":"Bad Request"}`)
 	p.expect(do(object("login_id", "ada", "password", demoPassword, "delivery", "pigeon")), 400, missing)
 	p.expect(do(`{"login_id":"ada"`), 400, `{"message":"Bad Request"}`)
 	p.expect(do(object("login_id", "ada", "password", demoPassword), "Content-Type", "text/plain"), 415, `{"message":"Unsupported Media Type"}`)
-	p.expect(do(object("login_id", "ada", "password", strings.Repeat("x", maxBody))), 413, `{"message":"Request Entity Too Large"}`)
+	p.expect(do(object("login_id", "ada", "password", strings.Repeat("x", 16<<10))), 413, `{"message":"Request Entity Too Large"}`)
 	require.Equal(t, 405, p.do(p.http, "GET", "/api/v1/auth/login", "").status)
 }
 

@@ -76,8 +76,9 @@ type secondTokens struct {
 
 func secondLogin(a *auth.Authenticator) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fields, status := readBody(w, r)
-		if status != 0 {
+		fields, err := auth.ReadFields(r, "email", "password")
+		if err != nil {
+			status := auth.AnswerTo(err).Status
 			secondRefusal(w, status, http.StatusText(status))
 			return
 		}
@@ -118,8 +119,9 @@ func secondToken(a *auth.Authenticator) http.Handler {
 // well; without it, such a client would be told 204 and stay signed in.
 func secondLogout(a *auth.Authenticator) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fields, status := readBody(w, r)
-		if status != 0 {
+		fields, err := auth.ReadFields(r, "token")
+		if err != nil {
+			status := auth.AnswerTo(err).Status
 			secondRefusal(w, status, http.StatusText(status))
 			return
 		}
@@ -143,8 +145,9 @@ func requireAnywhere(a *auth.Authenticator, next http.Handler) http.Handler {
 		w.Header().Set("Vary", "X-Access-Token")
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("Referrer-Policy", "no-referrer") // the URL may hold a token
-		fields, status := readBody(w, r)
-		if status != 0 {
+		fields, err := auth.ReadFields(r, "token")
+		if err != nil {
+			status := auth.AnswerTo(err).Status
 			secondRefusal(w, status, http.StatusText(status))
 			return
 		}

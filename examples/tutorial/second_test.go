@@ -48,7 +48,7 @@ func TestSecond_LoginRefusals(t *testing.T) {
 	p.expect(do(`[`, "Content-Type", "application/json"), 400, `{"error":true,"message":"Bad Request"}`)
 	p.expect(do("%zz"), 400, `{"error":true,"message":"Bad Request"}`)
 	p.expect(do("<login/>", "Content-Type", "text/xml"), 415, `{"error":true,"message":"Unsupported Media Type"}`)
-	p.expect(do("email="+strings.Repeat("x", maxBody)), 413, `{"error":true,"message":"Request Entity Too Large"}`)
+	p.expect(do("email="+strings.Repeat("x", 16<<10)), 413, `{"error":true,"message":"Request Entity Too Large"}`)
 }
 
 func TestSecond_UnknownUserAndWrongPasswordAreOneAnswer(t *testing.T) {
@@ -106,7 +106,7 @@ func TestSecond_SecureTakesTheTokenFromThreePlaces(t *testing.T) {
 		require.Equal(t, 400, a.status, a.body)
 	}
 	require.Equal(t, 415, secure("", token, "Content-Type", "text/plain").status)
-	require.Equal(t, 413, secure("", "token="+strings.Repeat("x", maxBody)).status)
+	require.Equal(t, 413, secure("", "token="+strings.Repeat("x", 16<<10)).status)
 	require.Equal(t, 405, p.do(p.http, "POST", "/api/secure", "").status)
 
 	p.clock.advance(900 * time.Second)
