@@ -58,7 +58,8 @@
 // exported methods, and [Authenticator.Login], [Authenticator.Refresh] and the
 // rest know nothing of HTTP. A service that only verifies needs a [Verifier].
 // A store for another database is an implementation of [Store], checked by
-// package storetest.
+// package storetest. Access tokens that others verify are signed by [EdDSA] or
+// [ES256]; [Authenticator.SetKeys] changes keys while serving.
 //
 // # Compatibility
 //
