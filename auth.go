@@ -97,9 +97,9 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 
 	// Remember is how many access tokens that were verified are remembered, so
-	// that a token that comes again costs no signature: 32,768 by default, at
+	// that a token that comes again costs no signature: 65,536 by default, at
 	// most 1<<20; negative: none. What is remembered expires, is revoked and
-	// loses its key as if it were not, and takes at most 1 KiB for each on
+	// loses its key as if it were not, and takes at most 2 KiB for each on
 	// average.
 	Remember int
 

@@ -15,7 +15,13 @@ func (w *nopWriter) Write(b []byte) (int, error) { return len(b), nil }
 func (w *nopWriter) WriteHeader(int)             {}
 
 func BenchmarkRequire(b *testing.B) {
-	x := newBench(b)
+	for name, remember := range map[string]int{"remembered": 0, "cold": -1} {
+		b.Run(name, func(b *testing.B) { benchmarkRequire(b, remember) })
+	}
+}
+
+func benchmarkRequire(b *testing.B, remember int) {
+	x := newBench(b, func(c *auth.Config) { c.Remember = remember })
 	tokens := x.login(b)
 	h := x.Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, _ := auth.FromContext(r.Context())

@@ -11,10 +11,10 @@ import (
 
 // Bounds of what is remembered.
 const (
-	defaultRemember = 1 << 15
+	defaultRemember = 1 << 16
 	maxRemember     = 1 << 20
-	rememberedBytes = 1 << 10 // for each on average
-	rememberedWays  = 4       // places in which a token may be
+	rememberedBytes = 2 << 10 // for each on average
+	rememberedWays  = 8       // places in which a token may be
 )
 
 // tokenMemory remembers access tokens that were verified. A token is known by

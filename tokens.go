@@ -84,7 +84,7 @@ type Claims struct {
 type verified struct {
 	Claims
 	notBefore time.Time
-	lists     [8]string
+	lists     [6]string
 }
 
 // copyTo gives a request claims that it may change.
