@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -86,16 +87,31 @@ func keyFor(k any) (Key, error) {
 // Names count exactly, and once.
 func ParseJWK(data []byte) (Key, error) {
 	m := map[string]string{}
+	var ops []string
 	err := readObject(string(data), maxBodyMembers, func(name, value string) error {
-		if text, ok := jsonString(value); ok {
+		text, ok := jsonString(value)
+		switch name {
+		case "kty", "use", "alg", "kid", "crv", "x", "y", "n", "e", "d", "p", "q":
 			m[name] = text
-		} else if name != "key_ops" && name != "x5c" && name != "ext" {
-			return errors.New("a member that is not a string")
+		case "key_ops":
+			ops, ok = jsonStrings(nil, value)
+		default:
+			ok = true // to be ignored (RFC 7517 section 4)
+		}
+		if !ok {
+			return errors.New(name + " is not of its type")
 		}
 		return nil
 	})
 	if err != nil {
 		return Key{}, fmt.Errorf("auth: not a JWK: %w", err)
+	}
+	need := "verify"
+	if _, private := m["d"]; private {
+		need = "sign"
+	}
+	if ops != nil && !slices.Contains(ops, need) {
+		return Key{}, fmt.Errorf("auth: JWK: its key_ops do not have %s", need)
 	}
 	k, err := parseJWK(m)
 	if err != nil {

@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -335,6 +336,8 @@ func TestJWKSHandler_IsCacheableAndConditional(t *testing.T) {
 func TestKeyID_IsTheThumbprintOfThePublicKey(t *testing.T) {
 	t.Parallel()
 	// RFC 7638 section 3.1 and RFC 8037 appendix A.3.
+	_, err := auth.ParseJWK([]byte(`{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","key_ops":["verify"],"iat":1,"ext":true,"x5c":[]}`))
+	require.NoError(t, err, "members that mean nothing to us are ignored")
 	for want, text := range map[string]string{
 		"NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs": `{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB"}`,
 		"kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k": `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`,
@@ -396,7 +399,7 @@ func TestParse_RefusesWhatIsNotOneKey(t *testing.T) {
 		"", "[]", "{}", `{"kty":"oct","k":"AAAA"}`, `{"kty":"OKP","crv":"Ed25519"}`, `{"kty":"OKP","crv":"X25519",` + x + `}`,
 		`{"kty":"OKP","crv":"Ed25519",` + x + `,"d":"AAAA"}`, `{"kty":"OKP","crv":"Ed25519",` + x + `,"use":"enc"}`,
 		`{"kty":"OKP","crv":"Ed25519",` + x + `,"alg":"ES256"}`, `{"kty":"OKP","crv":"Ed25519",` + x + `,"kid":""}`, `{"kty":"OKP","crv":"Ed25519",` + x + `,` + x + `}`,
-		`{"kty":"OKP","crv":"Ed25519",` + x + `,"kid":7}`, `{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}`, `{"kty":"EC","crv":"secp256k1","x":"AA","y":"AA"}`,
+		`{"kty":"OKP","crv":"Ed25519",` + x + `,"kid":7}`, `{"kty":"OKP","crv":"Ed25519",` + x + `,"key_ops":["encrypt"]}`, `{"kty":"OKP","crv":"Ed25519",` + x + `,"key_ops":"verify"}`, `{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}`, `{"kty":"EC","crv":"secp256k1","x":"AA","y":"AA"}`,
 		`{"kty":"EC","crv":"P-256","x":"` + strings.Repeat("A", 43) + `","y":"` + strings.Repeat("A", 43) + `"}`,
 		`{"kty":"RSA","n":"AQAB","e":"AQAB"}`, `{"kty":"RSA","e":"AQAB"}`, `{"KTY":"OKP","crv":"Ed25519",` + x + `}`,
 		`{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo="}`,
@@ -404,6 +407,38 @@ func TestParse_RefusesWhatIsNotOneKey(t *testing.T) {
 		_, err := auth.ParseJWK([]byte(text))
 		require.Error(t, err, text)
 		require.True(t, strings.HasPrefix(err.Error(), "auth: "), err)
+	}
+}
+
+func TestParseJWK_PrivateHalfMustFitThePublicOne(t *testing.T) {
+	t.Parallel()
+	enc := base64.RawURLEncoding.EncodeToString
+	ed := privateKeys()["EdDSA"].(ed25519.PrivateKey)
+	ec := privateKeys()["ES256"].(*ecdsa.PrivateKey)
+	scalar, err := ec.Bytes()
+	require.NoError(t, err)
+	point, err := ec.PublicKey.Bytes()
+	require.NoError(t, err)
+	rsaKey := privateKeys()["PS256"].(*rsa.PrivateKey)
+	other := bytes.Clone(scalar)
+	other[31] ^= 1
+	okp := func(d []byte) string {
+		return `{"kty":"OKP","crv":"Ed25519","x":"` + enc(ed.Public().(ed25519.PublicKey)) + `","d":"` + enc(d) + `"}`
+	}
+	p256 := func(d []byte) string {
+		return `{"kty":"EC","crv":"P-256","x":"` + enc(point[1:33]) + `","y":"` + enc(point[33:]) + `","d":"` + enc(d) + `"}`
+	}
+	rsaJWK := func(d *big.Int) string {
+		return `{"kty":"RSA","alg":"RS256","e":"AQAB","n":"` + enc(rsaKey.N.Bytes()) + `","d":"` + enc(d.Bytes()) + `","p":"` + enc(rsaKey.Primes[0].Bytes()) + `","q":"` + enc(rsaKey.Primes[1].Bytes()) + `"}`
+	}
+	for _, good := range []string{okp(ed.Seed()), p256(scalar), rsaJWK(rsaKey.D)} {
+		key, err := auth.ParseJWK([]byte(good))
+		require.NoError(t, err)
+		newBench(t, withAccessKeys(key)).login(t) // it signs
+	}
+	for _, bad := range []string{okp(make([]byte, 32)), p256(other), p256(make([]byte, 32)), rsaJWK(big.NewInt(5))} {
+		_, err := auth.ParseJWK([]byte(bad))
+		require.ErrorContains(t, err, "fit")
 	}
 }
 

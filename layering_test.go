@@ -62,6 +62,7 @@ func TestLayers_ImportDownwardsOnly(t *testing.T) {
 		{".", []string{module + "/password", "github.com/golang-jwt/jwt/v5"}},
 		{"password", []string{"golang.org/x/crypto/argon2", "golang.org/x/crypto/bcrypt"}},
 		{"storetest", []string{module}},
+		{"jwks", []string{module}},
 		{"authtest", []string{module, module + "/password"}},
 	} {
 		files := goFiles(t, layer.dir)

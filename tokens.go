@@ -375,7 +375,7 @@ func malformed(reason string) error {
 // signedToken is a token that was signed by key.
 type signedToken struct {
 	payload string
-	kid     string
+	kid     string // as the token says it, which may be not at all
 	key     *key
 }
 
@@ -405,9 +405,10 @@ func openToken(ctx context.Context, token, typ string, source KeySource) (signed
 	// A header that is, letter for letter, the one that a key of ours writes
 	// needs no reading.
 	k := ownHeader(token[:first], source)
+	kid := k.ID()
 	if k.key == nil {
 		var err error
-		if k, err = otherHeader(ctx, token, first, last, sig, typ, source); err != nil {
+		if k, kid, err = otherHeader(ctx, token, first, last, sig, typ, source); err != nil {
 			return signedToken{}, err
 		}
 	} else if !k.verify(token[:last], sig) {
@@ -418,7 +419,7 @@ func openToken(ctx context.Context, token, typ string, source KeySource) (signed
 	if !ok {
 		return signedToken{}, malformed("payload is not base64url")
 	}
-	return signedToken{string(payload), k.ID(), k.key}, nil
+	return signedToken{string(payload), kid, k.key}, nil
 }
 
 // ownHeader returns the key whose header it is, or the zero Key.
@@ -433,34 +434,34 @@ func ownHeader(header string, source KeySource) Key {
 	return Key{}
 }
 
-// otherHeader reads a header, and returns the key that it names and that made
-// the signature.
-func otherHeader(ctx context.Context, token string, first, last int, sig []byte, typ string, source KeySource) (Key, error) {
+// otherHeader reads a header, and returns the key that made the signature, and
+// the kid by which it was found.
+func otherHeader(ctx context.Context, token string, first, last int, sig []byte, typ string, source KeySource) (Key, string, error) {
 	var buf [256]byte
 	text, ok := decodeSegment(buf[:0], token[:first])
 	if !ok {
-		return Key{}, malformed("header is not base64url")
+		return Key{}, "", malformed("header is not base64url")
 	}
 	h, err := readHeader(string(text))
 	if err != nil {
-		return Key{}, fmt.Errorf("%w: header: %w", ErrInvalidToken, err)
+		return Key{}, "", fmt.Errorf("%w: header: %w", ErrInvalidToken, err)
 	}
 	if h.typ != typ && (typ != typAccess || h.typ != "application/"+typAccess) {
-		return Key{}, malformed("wrong typ")
+		return Key{}, "", malformed("wrong typ")
 	}
 	if h.hasKid && h.kid == "" {
-		return Key{}, malformed("empty kid")
+		return Key{}, "", malformed("empty kid")
 	}
 	candidates, err := keysOf(ctx, source, h.kid)
 	if err != nil {
-		return Key{}, fmt.Errorf("%w: keys: %w", ErrUnavailable, err)
+		return Key{}, "", fmt.Errorf("%w: keys: %w", ErrUnavailable, err)
 	}
 	for _, k := range candidates {
 		if k.usable() && k.alg == h.alg && k.verify(token[:last], sig) {
-			return k, nil
+			return k, h.kid, nil
 		}
 	}
-	return Key{}, malformed("signature does not verify")
+	return Key{}, "", malformed("signature does not verify")
 }
 
 // keysOf asks a source, which may be the application's.

@@ -1,0 +1,65 @@
+package jwks_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	"net/http/httptest"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/jwks"
+)
+
+// A service that signs nobody in verifies by what the issuer publishes.
+func Example() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+
+	// The issuer, elsewhere.
+	issuer := exampleIssuer()
+	server := httptest.NewTLSServer(issuer.JWKSHandler())
+	defer server.Close()
+
+	keys, err := jwks.New(jwks.Config{URL: server.URL + "/jwks.json", Client: server.Client()})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	go func() { _ = keys.Run(ctx) }()
+	v, err := auth.NewVerifier(auth.VerifierConfig{
+		Issuer: "https://issuer.example", Audience: []string{"https://api.example"},
+		Keys: keys,
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	tokens, err := issuer.Start(ctx, "u1", auth.SignIn{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	claims, err := v.Verify(ctx, tokens.Access)
+	fmt.Println(claims.Subject, err)
+	// Output: u1 <nil>
+}
+
+// exampleIssuer signs by a key that others verify by.
+func exampleIssuer() *auth.Authenticator {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	a, err := auth.New(auth.Config{
+		Issuer: "https://issuer.example", Audience: []string{"https://api.example"},
+		AccessKeys:  auth.Keys{auth.EdDSA(private)},
+		RefreshKeys: auth.Keys{auth.HS256([]byte("a refresh secret that stays with one"))},
+		Users:       users{},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return a
+}

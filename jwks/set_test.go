@@ -1,0 +1,296 @@
+package jwks_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/elliptic"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/jwks"
+)
+
+func TestSet_TakesEveryAsymmetricAlgorithm(t *testing.T) {
+	t.Parallel()
+	keys := everyAlgorithm(t)
+	var list []auth.Key
+	for _, k := range keys {
+		list = append(list, k)
+	}
+	p := newPublisher(t, newIssuer(t, nil, list...).JWKSHandler())
+	v := verifierOf(t, p.keys(t, nil, nil), nil)
+	for name, k := range keys {
+		claims, err := v.Verify(t.Context(), newToken(t, newIssuer(t, nil, k)))
+		require.NoError(t, err, name)
+		require.Equal(t, "u1", claims.Subject)
+	}
+	require.EqualValues(t, 1, p.asked.Load())
+}
+
+func everyAlgorithm(t testing.TB) map[string]auth.Key {
+	return map[string]auth.Key{
+		"EdDSA": newEd(t),
+		"ES256": auth.ES256(newES(t, elliptic.P256())),
+		"ES384": auth.ES384(newES(t, elliptic.P384())),
+		"ES512": auth.ES512(newES(t, elliptic.P521())),
+		"PS256": auth.PS256(newRSA()),
+		"RS256": auth.RS256(newRSA()).WithID("rs256"),
+	}
+}
+
+// TestSet_OneKeyDoesNotSpoilTheOthers has a good key behind each that is not,
+// and behind all of them.
+func TestSet_OneKeyDoesNotSpoilTheOthers(t *testing.T) {
+	t.Parallel()
+	ed := newEd(t)
+	good, token := published(t, ed), newToken(t, newIssuer(t, nil, ed))
+	other := published(t, newEd(t))
+	ec := published(t, auth.ES256(newES(t, elliptic.P256())))
+	var all []string
+	for _, test := range []struct {
+		name, jwk string
+		told      string // to OnError; "" if it is just not for us
+	}{
+		{"a secret", `{"kty":"oct","kid":"s","alg":"HS256","k":"` + b64(32) + `"}`, "secret half"},
+		{"a private key", with(other, `"d":"`+b64(32)+`"`), "secret half"},
+		{"a private RSA key by p", `{"kty":"RSA","n":"` + b64(256) + `","e":"AQAB","p":"` + b64(128) + `"}`, "secret half"},
+		{"for encryption", strings.Replace(good, `"use":"sig"`, `"use":"enc"`, 1), ""},
+		{"for wrapping", with(other, `"key_ops":["wrapKey"]`), ""},
+		{"for signing alone", with(other, `"key_ops":["sign"]`), ""},
+		{"key_ops of another type", with(other, `"key_ops":"verify"`), "key_ops"},
+		{"X25519", `{"kty":"OKP","crv":"X25519","x":"` + b64(32) + `"}`, ""},
+		{"Ed448", `{"kty":"OKP","crv":"Ed448","x":"` + b64(57) + `"}`, ""},
+		{"secp256k1", `{"kty":"EC","crv":"secp256k1","x":"` + b64(32) + `","y":"` + b64(32) + `"}`, ""},
+		{"an unknown kty", `{"kty":"AKP","alg":"ML-DSA-65","pub":"` + b64(1952) + `"}`, ""},
+		{"an unknown alg", `{"kty":"RSA","alg":"RSA-OAEP","n":"` + b64(256) + `","e":"AQAB"}`, ""},
+		{"RS512", `{"kty":"RSA","alg":"RS512","n":"` + b64(256) + `","e":"AQAB"}`, ""},
+		{"alg none", strings.Replace(good, `"EdDSA"`, `"none"`, 1), ""},
+		{"an alg of another kind", strings.Replace(good, `"EdDSA"`, `"ES256"`, 1), "alg"},
+		{"off its curve", `{"kty":"EC","crv":"P-256","x":"` + b64(32) + `","y":"` + b64(32) + `"}`, "curve"},
+		{"short", `{"kty":"OKP","crv":"Ed25519","x":"` + b64(31) + `"}`, "Ed25519"},
+		{"RSA of 1024 bits", `{"kty":"RSA","n":"` + b64(128) + `","e":"AQAB"}`, "bits"},
+		{"RSA with e 3", `{"kty":"RSA","n":"` + b64(256) + `","e":"Aw"}`, ""},
+		{"a kid that is no string", `{"kty":"OKP","crv":"Ed25519","x":"` + b64(32) + `","kid":7}`, "JWK"},
+		{"an empty kid", `{"kty":"OKP","crv":"Ed25519","x":"` + b64(32) + `","kid":""}`, "ID"},
+		{"a member twice", with(other, `"kid":"again"`), "twice"},
+		{"its crv in another letter case", strings.Replace(ec, `"crv"`, `"CRV"`, 1), "crv"},
+		{"a string", `"key"`, "not an object"},
+		{"null", `null`, "not an object"},
+		{"nothing", `{}`, "not a key"},
+	} {
+		all = append(all, test.jwk)
+		for _, list := range []string{set(test.jwk, good), set(good, test.jwk)} {
+			told := make(chan string, 9)
+			k := over(t, direct(text(list)), func(c *jwks.Config) {
+				c.OnError = func(_ context.Context, err error) { told <- err.Error() }
+			})
+			require.Equal(t, 200, statusOf(verifierOf(t, k, nil), token), test.name)
+			keys, err := k.VerifyKeys(t.Context(), "")
+			require.NoError(t, err)
+			require.Len(t, keys, 1, test.name)
+			if test.told != "" {
+				require.Contains(t, <-told, test.told, test.name)
+			}
+		}
+	}
+	k := over(t, direct(text(set(append(all, good)...))), nil)
+	require.Equal(t, 200, statusOf(verifierOf(t, k, nil), token))
+}
+
+// TestSet_IgnoresWhatItNeedNotKnow: RFC 7517 sections 4 and 5.
+func TestSet_IgnoresWhatItNeedNotKnow(t *testing.T) {
+	t.Parallel()
+	ed := newEd(t)
+	jwk, token := published(t, ed), newToken(t, newIssuer(t, nil, ed))
+	for _, member := range []string{
+		`"iat":1700000000`, `"exp":1700000000.5`, `"x5c":["MIIB"]`, `"x5t#S256":"YWJj"`, `"ext":true`, `"revoked":{"revoked_at":1}`,
+		`"key_ops":["verify"]`, `"key_ops":["sign","verify"]`, `"issuer":"https://example.com"`, `"Kid":"other"`,
+	} {
+		k := over(t, direct(text(set(with(jwk, member)))), nil)
+		require.Equal(t, 200, statusOf(verifierOf(t, k, nil), token), member)
+	}
+	k := over(t, direct(text(`{"version":3,"Keys":null,"keys":[`+jwk+`],"KEYS":[]}`)), nil)
+	require.Equal(t, 200, statusOf(verifierOf(t, k, nil), token))
+}
+
+func TestSet_WhatIsNoSetIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	ed := newEd(t)
+	jwk, token := published(t, ed), newToken(t, newIssuer(t, nil, ed))
+	var over64 []string
+	for range 65 {
+		over64 = append(over64, published(t, newEd(t)))
+	}
+	for name, body := range map[string]string{
+		"nothing":          "",
+		"a page":           "<html>maintenance</html>",
+		"cut short":        set(jwk)[:40],
+		"a list":           "[" + jwk + "]",
+		"a key":            jwk,
+		"no keys":          "{}",
+		"keys null":        `{"keys":null}`,
+		"keys an object":   `{"keys":{"0":` + jwk + `}}`,
+		"KEYS":             `{"KEYS":[` + jwk + `]}`,
+		"keys twice":       `{"keys":[` + jwk + `],"keys":[]}`,
+		"more behind it":   set(jwk) + set(jwk),
+		"bytes":            "\x00\xff\xfe",
+		"a deep nest":      strings.Repeat("[", 20_000),
+		"a deep key":       `{"keys":[` + strings.Repeat(`{"x":`, 20_000) + `1` + strings.Repeat("}", 20_000) + `]}`,
+		"65 keys":          set(over64...),
+		"more than 512 KB": set(jwk) + strings.Repeat(" ", 512<<10),
+	} {
+		k := over(t, direct(text(body)), nil)
+		require.Equal(t, 503, statusOf(verifierOf(t, k, nil), token), name)
+		_, err := verifierOf(t, k, nil).Verify(t.Context(), token)
+		require.ErrorIs(t, err, auth.ErrUnavailable, name)
+		require.NotErrorIs(t, err, auth.ErrInvalidToken, name)
+	}
+	k := over(t, direct(text(set(over64[:64]...))), nil)
+	require.Equal(t, 401, statusOf(verifierOf(t, k, nil), token))
+	k = over(t, direct(text(set())), nil)
+	require.Equal(t, 401, statusOf(verifierOf(t, k, nil), token), "a set without keys is an answer")
+}
+
+func TestSet_TokensWithoutKid(t *testing.T) {
+	t.Parallel()
+	var list []string
+	for range 9 {
+		list = append(list, published(t, newEd(t)))
+	}
+	for n, want := range map[int]int{1: 1, 8: 8, 9: 0} {
+		keys, err := over(t, direct(text(set(list[:n]...))), nil).VerifyKeys(t.Context(), "")
+		require.NoError(t, err)
+		require.Len(t, keys, want)
+	}
+}
+
+// TestSet_KeysOfOneIDAreAllTried: RFC 7517 section 4.5 lets keys of different
+// kinds have one kid.
+func TestSet_KeysOfOneIDAreAllTried(t *testing.T) {
+	t.Parallel()
+	a, b := newEd(t).WithID("one"), auth.ES256(newES(t, elliptic.P256())).WithID("one")
+	v := verifierOf(t, over(t, direct(text(set(published(t, a), published(t, b)))), nil), nil)
+	for _, k := range []auth.Key{a, b} {
+		require.Equal(t, 200, statusOf(v, newToken(t, newIssuer(t, nil, k))))
+	}
+}
+
+// TestSet_AnUnchangedKeyIsTheSameKey, so that what a Verifier remembers is of
+// use after a refetch.
+func TestSet_AnUnchangedKeyIsTheSameKey(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	one, two, three := published(t, newEd(t).WithID("1")), published(t, newEd(t).WithID("2")), published(t, newEd(t).WithID("3"))
+	p := newPublisher(t, text(set(one, two)))
+	k := p.keys(t, c, nil)
+	get := func(id string) auth.Key {
+		keys, err := k.VerifyKeys(t.Context(), id)
+		require.NoError(t, err)
+		require.Len(t, keys, 1)
+		return keys[0]
+	}
+	k1, k2 := get("1"), get("2")
+
+	// The same in another order, with other spaces and another certificate.
+	var members map[string]any
+	require.NoError(t, json.Unmarshal([]byte(one), &members))
+	members["x5c"] = []string{"MIIB"}
+	var spaced bytes.Buffer
+	again, err := json.Marshal(members)
+	require.NoError(t, err)
+	require.NoError(t, json.Indent(&spaced, again, "", "  "))
+	p.serve(text(set(three, spaced.String(), two)))
+	c.advance(6 * time.Minute)
+	get("3")
+	require.True(t, k1 == get("1"))
+	require.True(t, k2 == get("2"))
+
+	// Another key under the old name is another key.
+	p.serve(text(set(one, published(t, newEd(t).WithID("2")))))
+	c.advance(6 * time.Minute)
+	require.True(t, k1 == get("1"))
+	require.False(t, k2 == get("2"))
+	keys, err := k.VerifyKeys(t.Context(), "3")
+	require.NoError(t, err)
+	require.Empty(t, keys, "a key that is in the set no more is gone")
+	require.EqualValues(t, 3, p.asked.Load())
+}
+
+// TestSet_ARemovedKeyFailsRememberedTokens at the next refetch.
+func TestSet_ARemovedKeyFailsRememberedTokens(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	ed := newEd(t)
+	p := newPublisher(t, text(set(published(t, ed))))
+	v := verifierOf(t, p.keys(t, c, nil), c.now)
+	token := newToken(t, newIssuer(t, c.now, ed))
+	require.Equal(t, 200, statusOf(v, token))
+	require.Equal(t, 200, statusOf(v, token))
+	p.serve(text(set(published(t, newEd(t)))))
+	c.advance(5*time.Minute + time.Second)
+	require.Equal(t, 401, statusOf(v, token))
+}
+
+func FuzzSet(f *testing.F) {
+	ed := published(f, newEd(f))
+	f.Add(set(ed, published(f, auth.RS256(newRSA()))))
+	f.Add(set(published(f, auth.ES256(newES(f, elliptic.P256())))))
+	f.Add(set(with(ed, `"d":"`+b64(32)+`"`)))
+	f.Add(set(with(ed, `"key_ops":["verify"]`), `{"kty":"oct","k":"AAAA"}`))
+	f.Add(`{"keys":[null,1,"",[],{}],"keys":0}`)
+	f.Fuzz(func(t *testing.T, body string) {
+		rt := roundTrip(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
+		})
+		k := over(t, rt, nil)
+		keys, err := k.VerifyKeys(t.Context(), "")
+		if err != nil {
+			if keys != nil {
+				t.Fatal("keys and an error")
+			}
+			return
+		}
+		for _, key := range keys {
+			// What encoding/json finds must be there as well, and no secret.
+			var s struct{ Keys []json.RawMessage }
+			if err := json.Unmarshal([]byte(body), &s); err != nil {
+				t.Fatal("keys of what is not JSON")
+			}
+			if again, err := k.VerifyKeys(t.Context(), key.ID()); err != nil || len(again) == 0 {
+				t.Fatalf("%v is not found by its ID: %v", key, err)
+			}
+			_, err := auth.New(auth.Config{AccessKeys: auth.Keys{key}})
+			if !strings.Contains(err.Error(), "AccessKeys has no key that signs") {
+				t.Fatalf("%v is not a good public key: %v", key, err)
+			}
+		}
+	})
+}
+
+func TestErrors_NameNoURL(t *testing.T) {
+	t.Parallel()
+	k := over(t, roundTrip(func(*http.Request) (*http.Response, error) { return nil, errors.New("no route") }), func(c *jwks.Config) {
+		c.URL = "https://issuer.example/jwks.json?key=hunter2"
+	})
+	_, err := k.VerifyKeys(t.Context(), "x")
+	require.EqualError(t, err, "jwks: the key set of issuer.example: no route")
+	require.NotContains(t, fmt.Sprintf("%+v", err), "hunter2")
+}
+
+func TestHooks_PanicsAreContained(t *testing.T) {
+	t.Parallel()
+	k := over(t, roundTrip(func(*http.Request) (*http.Response, error) { panic("hunter2") }), func(c *jwks.Config) {
+		c.OnError = func(context.Context, error) { panic("in the hook") }
+	})
+	_, err := k.VerifyKeys(t.Context(), "x")
+	require.EqualError(t, err, "jwks: the key set of issuer.example: a panic with a string")
+}
