@@ -43,7 +43,8 @@ type Config struct {
 	RefreshKeys Keys
 
 	// JWKSMaxAge is how long the public keys that [Authenticator.JWKSHandler]
-	// tells may be cached: 5 minutes by default, at most a day.
+	// tells may be cached: 5 minutes by default, 5 seconds to a day. So long,
+	// and Leeway, a new public key waits before it signs.
 	JWKSMaxAge time.Duration
 
 	// Users is the application's user lookup. If it is a [PasswordUpdater]
@@ -170,6 +171,7 @@ const (
 	restWindows        = 3
 	defaultMaxSessions = 100
 	defaultJWKSMaxAge  = 5 * time.Minute
+	minJWKSMaxAge      = 5 * time.Second // clients do not ask more often
 	maxJWKSMaxAge      = 24 * time.Hour
 	maxStoreTimeout    = time.Minute
 )
@@ -204,8 +206,8 @@ func New(c Config) (*Authenticator, error) {
 	if c.JWKSMaxAge == 0 {
 		c.JWKSMaxAge = defaultJWKSMaxAge
 	}
-	if c.JWKSMaxAge > maxJWKSMaxAge {
-		bad("JWKSMaxAge (%s) exceeds %s", c.JWKSMaxAge, maxJWKSMaxAge)
+	if c.JWKSMaxAge < minJWKSMaxAge || c.JWKSMaxAge > maxJWKSMaxAge {
+		bad("JWKSMaxAge (%s) is not between %s and %s", c.JWKSMaxAge, minJWKSMaxAge, maxJWKSMaxAge)
 	}
 	if c.MaxSessions == 0 {
 		c.MaxSessions = defaultMaxSessions
@@ -242,7 +244,7 @@ func New(c Config) (*Authenticator, error) {
 		users:       c.Users,
 		store:       c.Store,
 		hasher:      c.Hasher,
-		jwksMaxAge:  max(0, c.JWKSMaxAge),
+		jwksMaxAge:  c.JWKSMaxAge,
 		accessTTL:   c.AccessTTL,
 		idleTTL:     c.IdleTTL,
 		sessionTTL:  c.SessionTTL,

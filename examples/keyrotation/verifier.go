@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"sync/atomic"
+	"time"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/jwks"
+)
+
+// verifierSetup is what the second process is told, on its standard input:
+// others can read the arguments and the environment of a process.
+type verifierSetup struct {
+	Secret []byte
+	JWKS   string
+}
+
+// verifyOnly is the second process: no users, no store, nothing that signs. It
+// ends when its input does, which is also when the first process dies.
+func verifyOnly(ctx context.Context, in io.Reader, out io.Writer) error {
+	lines := bufio.NewScanner(in)
+	lines.Scan()
+	var setup verifierSetup
+	if err := json.Unmarshal(lines.Bytes(), &setup); err != nil {
+		return fmt.Errorf("no setup: %w", err)
+	}
+	var failures atomic.Int64
+	published, err := jwks.New(jwks.Config{
+		URL: setup.JWKS, InsecureHTTP: true, // on loopback only; elsewhere it is https
+		MinRefresh: time.Second,
+		OnError:    func(context.Context, error) { failures.Add(1) }, // elsewhere a log, and an alarm
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := published.VerifyKeys(ctx, ""); err != nil { // rather not start than answer 503
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { _ = published.Run(ctx) }() // asks before the keys run out, so that no request waits
+
+	keys := secretThenPublished{published: published}
+	keys.secret.Store(&auth.Keys{auth.HS256(setup.Secret)})
+	v, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: &keys, Leeway: leeway})
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /me", v.Require()(http.HandlerFunc(me)))
+	server, err := serve("127.0.0.1:0", mux)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	fmt.Fprintln(out, server.Addr)
+	for lines.Scan() { // each further line means: no more HS256
+		keys.secret.Store(&auth.Keys{})
+		fmt.Fprintln(out, "dropped")
+	}
+	_, err = fmt.Fprintln(out, failures.Load())
+	return err
+}
+
+// secretThenPublished is an [auth.KeySource] for the time in which both kinds
+// of tokens are about. All tokens here have a kid, so there is one that knows.
+// Keys are made once, not at each call: what is remembered of a token is good
+// for the very key that it was verified by.
+type secretThenPublished struct {
+	secret    atomic.Pointer[auth.Keys]
+	published auth.KeySource
+}
+
+func (s *secretThenPublished) VerifyKeys(ctx context.Context, id string) ([]auth.Key, error) {
+	if keys, err := s.secret.Load().VerifyKeys(ctx, id); err != nil || len(keys) > 0 {
+		return keys, err
+	}
+	return s.published.VerifyKeys(ctx, id)
+}
+
+// verifier is the second process as the first one sees it.
+type verifier struct {
+	addr string
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  *bufio.Scanner
+}
+
+func startVerifier(ctx context.Context, setup verifierSetup) (*verifier, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, program, "-verify-only") // killed with ctx
+	cmd.Stderr = os.Stderr
+	in, err1 := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	v := &verifier{cmd: cmd, in: in, out: bufio.NewScanner(out)}
+	if err := json.NewEncoder(in).Encode(setup); err != nil || !v.out.Scan() {
+		_, _ = v.end()
+		return nil, errors.Join(errors.New("the second process did not start"), err)
+	}
+	v.addr = v.out.Text()
+	return v, nil
+}
+
+// dropSecret returns when the second process takes no HS256 any more.
+func (v *verifier) dropSecret() error {
+	if _, err := fmt.Fprintln(v.in, "drop"); err != nil || !v.out.Scan() {
+		return errors.Join(errors.New("the second process is gone"), err)
+	}
+	return nil
+}
+
+// end lets the second process end, and returns how many of its fetches failed.
+func (v *verifier) end() (failures int, err error) {
+	_ = v.in.Close()
+	if v.out.Scan() {
+		_, _ = fmt.Sscan(v.out.Text(), &failures)
+	}
+	return failures, v.cmd.Wait()
+}
