@@ -64,6 +64,8 @@ type answerRow struct {
 	text      string // error_description
 }
 
+const codeMissing = "missing_token"
+
 // answers is searched from the top; an error that wraps several of these is
 // what stands first.
 var answers = [...]answerRow{
@@ -77,7 +79,7 @@ var answers = [...]answerRow{
 	{ErrInvalidRequest, 400, "invalid_request", "", "", "the request is malformed"},
 	{ErrSessionNotFound, 404, "not_found", "", "", "no such session"},
 	{ErrInvalidCredentials, 401, "invalid_credentials", "", "login", "login or password is wrong"},
-	{ErrNoToken, 401, "missing_token", "-", "login", "a token is required"},
+	{ErrNoToken, 401, codeMissing, "-", "login", "a token is required"},
 	{ErrTokenReused, 401, "invalid_token", "invalid_token", "login", "the session has ended"},
 	{ErrSessionRevoked, 401, "invalid_token", "invalid_token", "login", "the session has ended"},
 	{ErrTokenExpired, 401, "invalid_token", "invalid_token", "refresh", "the token has expired"},
@@ -88,13 +90,49 @@ var answers = [...]answerRow{
 
 var internalAnswer = answerRow{nil, 500, "server_error", "", "", "the server could not do this"}
 
-func rowOf(err error) answerRow {
-	for _, a := range answers {
-		if errors.Is(err, a.err) {
-			return a
+// finding is what is looked for in the tree of an error.
+type finding struct {
+	row     int // the first of the table's that is in it
+	grant   bool
+	request requestError
+	fresh   *freshError
+	scope   *scopeError
+}
+
+// look walks the tree once. errors.Is and errors.As would walk it for each row
+// and type, which costs more than refusing a request does.
+func (f *finding) look(err error) {
+	switch e := err.(type) { //nolint:errorlint // this is the walk
+	case grantError:
+		f.grant = true
+	case requestError:
+		if f.request == "" {
+			f.request = e
+		}
+	case *freshError:
+		f.fresh = e
+	case *scopeError:
+		f.scope = e
+	}
+	is, hasIs := err.(interface{ Is(error) bool }) //nolint:errorlint // this is the walk
+	for i := range answers[:f.row] {
+		if err == answers[i].err || hasIs && is.Is(answers[i].err) { //nolint:errorlint // this is the walk
+			f.row = i
+			break
 		}
 	}
-	return internalAnswer
+	switch e := err.(type) { //nolint:errorlint // this is the walk
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			f.look(inner)
+		}
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			if inner != nil {
+				f.look(inner)
+			}
+		}
+	}
 }
 
 // grantError marks an error of a refresh token: its code is invalid_grant (RFC
@@ -141,17 +179,20 @@ type Answer struct {
 // An error that is not of this package is a 500 without details. It is for a
 // Config.OnError that has bodies of its own.
 func AnswerTo(err error) Answer {
-	row := rowOf(err)
+	f := finding{row: len(answers)}
+	if err != nil {
+		f.look(err)
+	}
+	row := internalAnswer
+	if f.row < len(answers) {
+		row = answers[f.row]
+	}
 	a := Answer{Status: row.status, Code: row.code, Description: row.text, Action: row.action}
-	var grant grantError
-	var request requestError
-	switch {
-	case errors.As(err, &request):
-		a.Description = string(request)
-	case row.status != http.StatusUnauthorized:
-	case errors.As(err, &grant):
+	if f.request != "" {
+		a.Description = string(f.request)
+	} else if f.grant && row.status == http.StatusUnauthorized {
 		a.Code, a.Action = "invalid_grant", "login"
-		if errors.Is(row.err, ErrNoToken) {
+		if row.code == codeMissing {
 			a.Status, a.Code, a.Action = http.StatusBadRequest, "invalid_request", ""
 		}
 		return a
@@ -162,16 +203,13 @@ func AnswerTo(err error) Answer {
 	case "-":
 		a.Challenge = "Bearer"
 		return a
-	default:
-		a.Challenge = `Bearer error="` + row.challenge + `", error_description="` + row.text + `"`
 	}
-	var fresh *freshError
-	if errors.As(err, &fresh) {
-		a.Challenge += `, max_age="` + strconv.FormatInt(max(0, int64(fresh.maxAge/time.Second)), 10) + `"`
+	a.Challenge = `Bearer error="` + row.challenge + `", error_description="` + row.text + `"`
+	if f.fresh != nil {
+		a.Challenge += `, max_age="` + strconv.FormatInt(max(0, int64(f.fresh.maxAge/time.Second)), 10) + `"`
 	}
-	var scope *scopeError
-	if errors.As(err, &scope) && scope.scope != "" {
-		a.Challenge += `, scope="` + scope.scope + `"`
+	if f.scope != nil && f.scope.scope != "" {
+		a.Challenge += `, scope="` + f.scope.scope + `"`
 	}
 	return a
 }
@@ -179,13 +217,34 @@ func AnswerTo(err error) Answer {
 // SetHeader sets what the answer has in headers: WWW-Authenticate,
 // Retry-After, and that it is not to be cached.
 func (a Answer) SetHeader(h http.Header) {
-	h.Set("Cache-Control", "no-store")
+	set := headerSetter{h: h}
+	a.setHeader(&set)
+}
+
+func (a Answer) setHeader(set *headerSetter) {
+	set.to("Cache-Control", "no-store")
 	if a.Challenge != "" {
-		h.Set("WWW-Authenticate", a.Challenge)
+		set.to("Www-Authenticate", a.Challenge)
 	}
 	if a.Status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", retryAfter)
+		set.to("Retry-After", retryAfter)
 	}
+}
+
+// headerSetter sets headers with one piece of memory for all their values.
+type headerSetter struct {
+	h      http.Header
+	values []string
+}
+
+// to sets a header; its name is canonical.
+func (s *headerSetter) to(name, value string) {
+	if len(s.values) == cap(s.values) {
+		s.values = make([]string, 0, 5)
+	}
+	s.values = append(s.values, value)
+	n := len(s.values)
+	s.h[name] = s.values[n-1 : n : n]
 }
 
 // WriteError answers a request with an error, as [AnswerTo] has it, and a JSON
@@ -193,24 +252,34 @@ func (a Answer) SetHeader(h http.Header) {
 // none.
 func WriteError(w http.ResponseWriter, _ *http.Request, err error) {
 	a := AnswerTo(err)
-	a.SetHeader(w.Header())
-	writeJSON(w, a.Status, struct {
-		Error       string `json:"error"`
-		Description string `json:"error_description"`
-		Action      string `json:"action,omitempty"`
-	}{a.Code, a.Description, a.Action})
+	body := make([]byte, 0, 160)
+	body = append(body, `{"error":`...)
+	body = appendJSONString(body, a.Code)
+	body = append(body, `,"error_description":`...)
+	body = appendJSONString(body, a.Description)
+	if a.Action != "" {
+		body = append(body, `,"action":`...)
+		body = appendJSONString(body, a.Action)
+	}
+	set := headerSetter{h: w.Header()}
+	a.setHeader(&set)
+	writeBody(w, &set, a.Status, append(body, '}'))
 }
 
-// writeJSON writes an answer of the endpoints. None of them may be cached.
+// writeJSON writes an answer of the endpoints.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil { // strings and numbers of our own cannot fail
 		status, body = http.StatusInternalServerError, []byte(`{"error":"server_error"}`)
 	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
+	writeBody(w, &headerSetter{h: w.Header()}, status, body)
+}
+
+// writeBody writes JSON. None of it may be cached.
+func writeBody(w http.ResponseWriter, set *headerSetter, status int, body []byte) {
+	set.to("Content-Type", "application/json; charset=utf-8")
+	set.to("Cache-Control", "no-store")
+	set.to("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n')) // the client may be gone: there is nobody to tell
 }

@@ -55,6 +55,13 @@ type jsonScanner struct {
 }
 
 func (s *jsonScanner) space() {
+	if s.i < len(s.b) && s.b[s.i] > ' ' { // nearly always
+		return
+	}
+	s.spaces()
+}
+
+func (s *jsonScanner) spaces() {
 	for s.i < len(s.b) {
 		switch s.b[s.i] {
 		case ' ', '\t', '\n', '\r':
@@ -187,6 +194,17 @@ func (s *jsonScanner) str() (string, error) {
 	from := s.i
 	if !s.take('"') {
 		return "", errJSON
+	}
+	for i := s.i; i < len(s.b); i++ { // without escapes, as nearly all are
+		c := s.b[i]
+		if c == '"' {
+			s.i = i + 1
+			return s.b[from:s.i], nil
+		}
+		if c == '\\' || c < 0x20 {
+			s.i = i
+			break
+		}
 	}
 	for s.i < len(s.b) {
 		c := s.b[s.i]

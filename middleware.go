@@ -104,19 +104,11 @@ func Fresh(maxAge time.Duration) Guard {
 // Authenticate returns the claims of a request: [Verifier.AccessToken], then
 // [Verifier.Verify].
 func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
-	c := new(verified)
-	if err := v.authenticate(r, c); err != nil {
-		return nil, err
-	}
-	return &c.Claims, nil
-}
-
-func (v *Verifier) authenticate(r *http.Request, c *verified) error {
 	token, _, err := v.AccessToken(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return v.verify(r.Context(), token, c)
+	return v.Verify(r.Context(), token)
 }
 
 // Require wraps handlers that are only for requests with a valid access token,
@@ -135,8 +127,13 @@ func (v *Verifier) require(guards []Guard, refuse func(http.ResponseWriter, *htt
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			v.setVary(w.Header())
+			token, _, err := v.AccessToken(r)
+			if err != nil {
+				refuse(w, r, err)
+				return
+			}
 			ctx := &requestContext{Context: r.Context()}
-			if err := v.authenticate(r, &ctx.verified); err != nil {
+			if err := v.verify(ctx.Context, token, &ctx.verified); err != nil {
 				refuse(w, r, err)
 				return
 			}

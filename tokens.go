@@ -345,13 +345,16 @@ var base64Value = func() (values [256]byte) {
 // to the same bytes but is spelled another way: padding, line ends, bits after
 // the last byte (RFC 4648 section 3.5).
 func decodeSegment(to []byte, segment string) ([]byte, bool) {
-	for len(segment) >= 4 {
+	at, whole := len(to), len(segment)/4*3
+	to = slices.Grow(to, whole+2)[:at+whole]
+	var seen byte
+	for dst := to[at:]; len(segment) >= 4 && len(dst) >= 3; segment, dst = segment[4:], dst[3:] {
 		a, b, c, d := base64Value[segment[0]], base64Value[segment[1]], base64Value[segment[2]], base64Value[segment[3]]
-		if a|b|c|d > 63 {
-			return nil, false
-		}
-		to = append(to, a<<2|b>>4, b<<4|c>>2, c<<6|d)
-		segment = segment[4:]
+		seen |= a | b | c | d
+		dst[0], dst[1], dst[2] = a<<2|b>>4, b<<4|c>>2, c<<6|d
+	}
+	if seen > 63 {
+		return nil, false
 	}
 	switch len(segment) {
 	case 0:
@@ -368,9 +371,10 @@ func decodeSegment(to []byte, segment string) ([]byte, bool) {
 
 // malformed is an ErrInvalidToken with a reason that is not the token's own
 // text.
-func malformed(reason string) error {
-	return fmt.Errorf("%w: %s", ErrInvalidToken, reason)
-}
+type malformed string
+
+func (m malformed) Error() string { return ErrInvalidToken.Error() + ": " + string(m) }
+func (m malformed) Unwrap() error { return ErrInvalidToken }
 
 // signedToken is a token that was signed by key.
 type signedToken struct {

@@ -98,7 +98,7 @@ func rotate(ctx context.Context, _ io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer second.end()
+	defer func() { _, _ = second.end() }() // it may have ended already
 
 	l := &load{servers: [2]string{"http://" + server.Addr, "http://" + second.addr}, counts: map[cell]int{}}
 	w := newWatch(ctx, a, us, hs, ed, es)
