@@ -15,6 +15,7 @@ const (
 	maxRemember     = 1 << 20
 	rememberedBytes = 2 << 10 // for each on average
 	rememberedWays  = 8       // places in which a token may be
+	hashedTail      = 32      // bytes of a token that choose its places
 )
 
 // tokenMemory remembers access tokens that were verified. A token is known by
@@ -47,7 +48,8 @@ func newTokenMemory(entries int) *tokenMemory {
 
 // at returns the places that a token may have.
 func (m *tokenMemory) at(token string) (places []atomic.Pointer[rememberedToken], hash uint64) {
-	hash = maphash.String(m.seed, token)
+	// The end, of the signature, tells tokens apart as well as the whole.
+	hash = maphash.String(m.seed, token[max(0, len(token)-hashedTail):])
 	i := int(hash%uint64(len(m.places))) &^ (rememberedWays - 1)
 	return m.places[i : i+rememberedWays], hash
 }

@@ -172,7 +172,7 @@ var (
 
 // cutMillis brings t to the resolution in which everything is stored.
 func cutMillis(t time.Time) time.Time {
-	return t.UTC().Truncate(time.Millisecond)
+	return time.UnixMilli(t.UnixMilli()).UTC()
 }
 
 // checkSession refuses what a store could not give back as it was given.

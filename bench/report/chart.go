@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/xml"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// chart is a list of bars on one linear scale that begins at zero.
+type chart struct {
+	file     string
+	title    string
+	subtitle string
+	alt      string
+	bars     []bar
+}
+
+type kind string
+
+const (
+	ours      kind = "ours"
+	theirs    kind = "theirs"
+	reference kind = "reference" // what does less than any of them
+)
+
+type bar struct {
+	label string
+	note  string // beside the value
+	ns    float64
+	kind  kind
+}
+
+// The measures of a chart, in pixels.
+const (
+	chartWidth = 840
+	labelWidth = 224
+	noteWidth  = 256
+	barHeight  = 20
+	rowHeight  = 29
+	headHeight = 74
+	margin     = 20
+)
+
+// svg draws the chart on a card of its own, light or dark as the reader's
+// system is.
+func (c chart) svg() []byte {
+	var most float64
+	for _, b := range c.bars {
+		most = math.Max(most, b.ns)
+	}
+	height := headHeight + len(c.bars)*rowHeight + margin
+	var w bytes.Buffer
+	fmt.Fprintf(&w, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="img" aria-label="%s">
+<style>
+.card{fill:#fff;stroke:#d0d7de}
+text{font:14px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fill:#1f2328}
+.title{font-size:18px;font-weight:600}
+.subtitle,.note{fill:#59636e;font-weight:400}
+.axis{stroke:#d0d7de}
+.theirs{fill:#8c98a8}
+.reference{fill:#d8dee6}
+.ours{fill:#0f766e}
+text.ours{fill:#0f766e;font-weight:700}
+text.reference{fill:#59636e;font-style:italic}
+@media (prefers-color-scheme:dark){
+.card{fill:#0d1117;stroke:#3d444d}
+text{fill:#e6edf3}
+.subtitle,.note,text.reference{fill:#9198a1}
+.axis{stroke:#3d444d}
+.theirs{fill:#768390}
+.reference{fill:#3a434e}
+.ours{fill:#2dd4bf}
+text.ours{fill:#2dd4bf}
+}
+</style>
+<rect class="card" x=".5" y=".5" width="%d" height="%d" rx="10"/>
+`, chartWidth, height, chartWidth, height, escape(c.alt), chartWidth-1, height-1)
+	fmt.Fprintf(&w, `<text class="title" x="%d" y="34">%s</text>`+"\n", margin, escape(c.title))
+	fmt.Fprintf(&w, `<text class="subtitle" x="%d" y="56">%s</text>`+"\n", margin, escape(c.subtitle))
+	left := margin + labelWidth
+	full := float64(chartWidth - left - noteWidth - margin)
+	for i, b := range c.bars {
+		y := headHeight + i*rowHeight
+		class := ""
+		if b.kind != theirs {
+			class = fmt.Sprintf(` class="%s"`, b.kind)
+		}
+		length := full * b.ns / most
+		fmt.Fprintf(&w, `<text%s x="%d" y="%d" text-anchor="end">%s</text>`, class, left-10, y+15, escape(b.label))
+		fmt.Fprintf(&w, `<rect class="%s" x="%d" y="%d" width="%.1f" height="%d"/>`, b.kind, left, y, length, barHeight)
+		fmt.Fprintf(&w, `<text%s x="%.1f" y="%d">%s`, class, float64(left)+length+8, y+15, escape(micros(b.ns)))
+		if b.note != "" {
+			fmt.Fprintf(&w, `<tspan class="note"> · %s</tspan>`, escape(b.note))
+		}
+		fmt.Fprint(&w, "</text>\n")
+	}
+	fmt.Fprintf(&w, `<path class="axis" d="M%d.5 %dv%d"/>`+"\n</svg>\n", left-1, headHeight-6, len(c.bars)*rowHeight+3)
+	return w.Bytes()
+}
+
+// micros prints every value of a chart in one unit.
+func micros(ns float64) string { return digits(ns/1e3) + " µs" }
+
+func escape(s string) string {
+	var b strings.Builder
+	_ = xml.EscapeText(&b, []byte(s))
+	return b.String()
+}
+
+// charts are those of performance.md.
+func charts(r *results) []chart {
+	var out []chart
+	for _, alg := range algs {
+		c := chart{
+			file:     "protected-" + strings.ToLower(alg) + ".svg",
+			title:    "A protected request, " + alg,
+			subtitle: "time in the middleware and the handler; shorter is better; linear scale",
+		}
+		for _, p := range append([]string{"floor", "limit"}, peers...) {
+			c.add(r, p, protected(alg, p), protected(alg, byHand))
+		}
+		out = c.appendTo(out)
+	}
+	for _, k := range kinds {
+		if k.id != "expired" && k.id != "bad-signature" {
+			continue
+		}
+		c := chart{
+			file:     "refused-" + k.id + ".svg",
+			title:    "Refusing " + k.text + ", HS256",
+			subtitle: "time until the answer is written; shorter is better; linear scale",
+		}
+		for _, p := range refusers() {
+			c.add(r, p, refused(k.id, p), refused(k.id, byHand))
+		}
+		out = c.appendTo(out)
+	}
+	c := chart{
+		file:     "loopback.svg",
+		title:    "A whole request over loopback TCP, HS256",
+		subtitle: "net/http with keep-alive, one client; shorter is better; linear scale",
+	}
+	for _, p := range []string{"none", "ratchet-warm", "ratchet-cold", byHand} {
+		c.add(r, p, loopback(p), loopback(byHand))
+	}
+	return c.appendTo(out)
+}
+
+// add appends the bar of a peer, if it was measured.
+func (c *chart) add(r *results, peer, name, byHand string) {
+	b := bar{label: label(peer), ns: r.get(name).time(), kind: theirs}
+	if math.IsNaN(b.ns) {
+		return
+	}
+	switch {
+	case peer == "floor" || peer == "limit" || peer == "none":
+		b.kind = reference
+	case strings.HasPrefix(peer, "ratchet"):
+		b.kind = ours
+		if than := r.get(byHand).time(); than > b.ns {
+			b.note = digits(than/b.ns) + " × as fast as golang-jwt"
+		}
+	}
+	c.bars = append(c.bars, b)
+}
+
+func (c chart) appendTo(out []chart) []chart {
+	if len(c.bars) == 0 {
+		return out
+	}
+	slices.SortStableFunc(c.bars, func(a, b bar) int { return cmp.Compare(a.ns, b.ns) })
+	var alt []string
+	for _, b := range c.bars {
+		alt = append(alt, b.label+" "+micros(b.ns))
+	}
+	c.alt = c.title + ": " + strings.Join(alt, ", ")
+	return append(out, c)
+}
