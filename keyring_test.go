@@ -260,6 +260,32 @@ func TestSetKeys_PublicKeyIsPublishedThenSignsThenVerifiesThenIsGone(t *testing.
 	require.Equal(t, []string{second.ID()}, kids)
 }
 
+func TestSetKeys_WhatAGoneKeySignedIsRefusedHoweverLongItClaimsToLive(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, withAccessKeys(auth.ES256(privateKeys()["ES256"]).WithID("k")))
+	now := b.clock.Now().Unix()
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
+		"iss": issuer, "aud": audience, "sub": "u1", "sid": "s", "jti": "j", "iat": now, "exp": now + 86400, "auth_time": now, "session_exp": now + 86400,
+	})
+	token.Header["typ"], token.Header["kid"] = "at+jwt", "k"
+	foreign, err := token.SignedString(privateKeys()["ES256"])
+	require.NoError(t, err)
+	own := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","typ":"at+jwt","kid":"k"}`)) + foreign[strings.IndexByte(foreign, '.'):]
+	sig, err := jwt.SigningMethodES256.Sign(own[:strings.LastIndexByte(own, '.')], privateKeys()["ES256"])
+	require.NoError(t, err)
+	own = own[:strings.LastIndexByte(own, '.')+1] + base64.RawURLEncoding.EncodeToString(sig)
+	for _, text := range []string{foreign, own} {
+		_, err = b.Verify(context.Background(), text)
+		require.NoError(t, err)
+	}
+	require.NoError(t, b.SetKeys(auth.Keys{auth.EdDSA(privateKeys()["EdDSA"]), auth.ES256(privateKeys()["ES256"]).WithID("k")}, nil))
+	b.clock.advance(time.Hour)
+	for _, text := range []string{foreign, own} { // remembered or not
+		_, err = b.Verify(context.Background(), text)
+		require.ErrorIs(t, err, auth.ErrInvalidToken)
+	}
+}
+
 func TestSetKeys_SecretSignsAtOnceAndRemovedKeysAreRefusedAtOnce(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, withAccessKeys(auth.HS256(secret)))
