@@ -114,7 +114,7 @@ func (f *finding) look(err error) {
 	case *scopeError:
 		f.scope = e
 	}
-	is, hasIs := err.(interface{ Is(error) bool }) //nolint:errorlint // this is the walk
+	is, hasIs := err.(interface{ Is(error) bool })
 	for i := range answers[:f.row] {
 		if err == answers[i].err || hasIs && is.Is(answers[i].err) { //nolint:errorlint // this is the walk
 			f.row = i
