@@ -162,8 +162,11 @@ func TestNothingPrintsASecret(t *testing.T) {
 func TestKey_PrintsNothingInUnexportedFields(t *testing.T) {
 	t.Parallel()
 	key := auth.HS256(accessSecret)
-	b := newBench(t, knownKeys)
-	for _, v := range []any{key, struct{ k auth.Key }{key}, &struct{ k *auth.Key }{&key}, struct{ ks auth.Keys }{auth.Keys{key}}, struct{ a *auth.Authenticator }{b.Authenticator}, struct{ v *auth.Verifier }{b.Verifier}} {
+	c := auth.Config{Issuer: issuer, Audience: []string{audience}, Users: newUsers()}
+	knownKeys(&c)
+	b, err := auth.New(c) // nothing runs in it: fmt reads what it prints without a lock
+	require.NoError(t, err)
+	for _, v := range []any{key, struct{ k auth.Key }{key}, &struct{ k *auth.Key }{&key}, struct{ ks auth.Keys }{auth.Keys{key}}, struct{ a *auth.Authenticator }{b}, struct{ v *auth.Verifier }{b.Verifier}} {
 		holdsNone(t, "Key", prints(v, verbs...), needles(map[string][]byte{"secret": accessSecret}))
 	}
 }
