@@ -110,9 +110,13 @@ func (f *finding) look(err error) {
 			f.request = e
 		}
 	case *freshError:
-		f.fresh = e
+		if f.fresh == nil {
+			f.fresh = e
+		}
 	case *scopeError:
-		f.scope = e
+		if f.scope == nil {
+			f.scope = e
+		}
 	}
 	is, hasIs := err.(interface{ Is(error) bool })
 	for i := range answers[:f.row] {

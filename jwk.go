@@ -88,6 +88,7 @@ func keyFor(k any) (Key, error) {
 func ParseJWK(data []byte) (Key, error) {
 	m := map[string]string{}
 	var ops []string
+	hasOps := false
 	err := readObject(string(data), maxBodyMembers, func(name, value string) error {
 		text, ok := jsonString(value)
 		switch name {
@@ -95,6 +96,7 @@ func ParseJWK(data []byte) (Key, error) {
 			m[name] = text
 		case "key_ops":
 			ops, ok = jsonStrings(nil, value)
+			hasOps = true
 		default:
 			ok = true // to be ignored (RFC 7517 section 4)
 		}
@@ -110,7 +112,7 @@ func ParseJWK(data []byte) (Key, error) {
 	if _, private := m["d"]; private {
 		need = "sign"
 	}
-	if ops != nil && !slices.Contains(ops, need) {
+	if hasOps && !slices.Contains(ops, need) {
 		return Key{}, fmt.Errorf("auth: JWK: its key_ops do not have %s", need)
 	}
 	k, err := parseJWK(m)

@@ -112,7 +112,8 @@ func (a *Authenticator) SetKeys(access, refresh Keys) error {
 	a.keysMu.Lock()
 	defer a.keysMu.Unlock()
 	oldAccess, oldRefresh := a.accessKeys.ring.Load(), a.refreshKeys.ring.Load()
-	if access == nil {
+	keepAccess := access == nil
+	if keepAccess {
 		access = oldAccess.keys
 	}
 	if refresh == nil {
@@ -121,13 +122,26 @@ func (a *Authenticator) SetKeys(access, refresh Keys) error {
 	if err := checkKeys("SetKeys: ", "", access, refresh); err != nil {
 		return err
 	}
-	access, err := a.stage(access, oldAccess)
-	if err != nil {
-		return err
+	if !keepAccess {
+		staged, err := a.stage(access, oldAccess)
+		if err != nil {
+			return err
+		}
+		a.accessKeys.ring.Store(a.newAccessRing(staged))
 	}
-	a.accessKeys.ring.Store(a.newAccessRing(access))
 	a.refreshKeys.ring.Store(newKeyRing(refresh, typRefresh, a.sessionTTL+2*a.leeway, a.now))
 	return nil
+}
+
+// find returns where the very key is, published under its ID, or -1. Another
+// key under the same ID is another, and so is one that was gone.
+func (ring *keyRing) find(k Key) int {
+	for i, o := range ring.keys {
+		if o.ID() == k.ID() && o.alg == k.alg && (o.samePublic(k) || o.sameSecret(k)) && !ring.gone(i) {
+			return i
+		}
+	}
+	return -1
 }
 
 // stage gives public keys that are new the time from which they sign.
@@ -136,18 +150,17 @@ func (a *Authenticator) stage(keys Keys, old *keyRing) (Keys, error) {
 	keys = slices.Clone(keys)
 	signs := false
 	for i, k := range keys {
-		if !k.signs() {
-			continue
-		}
-		known := slices.IndexFunc(old.keys, func(o Key) bool { return o.ID() == k.ID() })
+		known := old.find(k)
 		switch {
-		case !k.from.IsZero():
-		case known >= 0:
+		case known >= 0 && k.from.IsZero():
 			keys[i] = k.SignFrom(old.keys[known].from)
+		case known >= 0 || k.from.After(now):
+		case !k.from.IsZero():
+			keys[i] = k.SignFrom(now) // it cannot have signed before it was here
 		case k.public != nil:
 			keys[i] = k.SignFrom(now.Add(a.jwksMaxAge + a.leeway))
 		}
-		signs = signs || !keys[i].from.After(now)
+		signs = signs || k.signs() && !keys[i].from.After(now)
 	}
 	if !signs {
 		return nil, errors.New("auth: SetKeys: no access key may sign yet; leave the current one behind the next")

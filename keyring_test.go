@@ -118,6 +118,17 @@ func TestPublicKeys_SignAndVerifyAndAgreeWithGolangJWT(t *testing.T) {
 
 func make0(n int) []byte { return make([]byte, n) }
 
+func TestVerify_TakesSignaturesOfTheLargestRSAKeys(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, withAccessKeys(auth.EdDSA(privateKeys()["EdDSA"])))
+	token := b.login(t).Access
+	signed := token[:strings.LastIndexByte(token, '.')+1]
+	for size, want := range map[int]string{1024: "does not verify", 1025: "too long"} {
+		_, err := b.Verify(context.Background(), signed+base64.RawURLEncoding.EncodeToString(make([]byte, size)))
+		require.ErrorContains(t, err, want)
+	}
+}
+
 func TestPublicKeys_AlgorithmBelongsToTheKey(t *testing.T) {
 	t.Parallel()
 	rsaKey := privateKeys()["PS256"]
@@ -169,6 +180,14 @@ func TestPublicKeys_AreCheckedAtConstruction(t *testing.T) {
 		"exponent (3)":             auth.RS256(big3),
 		"has 0 bits":               auth.PS256(&rsa.PublicKey{N: new(big.Int), E: 65537}),
 		"is empty":                 auth.PS256(&rsa.PublicKey{E: 65537}),
+		"not a point":              auth.EdDSA(append(ed25519.PublicKey{1}, make([]byte, 31)...)),
+		"a point of large":         auth.EdDSA(append(ed25519.PublicKey{2}, make([]byte, 31)...)),
+		"is 63 bytes":              auth.EdDSA(privateKeys()["EdDSA"].(ed25519.PrivateKey)[:63]),
+		"is 0 bytes":               auth.EdDSA(ed25519.PrivateKey(nil)),
+		"does not fit its public":  auth.EdDSA(ed25519.PrivateKey(append(bytes.Clone(privateKeys()["EdDSA"].(ed25519.PrivateKey)[:32]), make([]byte, 32)...))),
+		"ECDSA private key is nil": auth.ES256((*ecdsa.PrivateKey)(nil)),
+		"RSA private key is nil":   auth.PS256((*rsa.PrivateKey)(nil)),
+		"Signer.Public panicked":   auth.ES256((*opaque)(nil)),
 		"printable ASCII":          auth.EdDSA(privateKeys()["EdDSA"]).WithID("a b"),
 	} {
 		_, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys{key}})
@@ -186,6 +205,76 @@ func TestPublicKeys_AreCheckedAtConstruction(t *testing.T) {
 	_, err = auth.New(base)
 	require.ErrorContains(t, err, "Config.AccessKeys has no key that signs")
 	require.ErrorContains(t, err, "Config.RefreshKeys[0] (ES256): refresh tokens stay with this service")
+}
+
+func TestKeys_OneKeyIsForOneAlgorithm(t *testing.T) {
+	t.Parallel()
+	_, err := auth.NewVerifier(auth.VerifierConfig{
+		Issuer: issuer, Audience: []string{audience},
+		Keys: auth.Keys{auth.PS256(privateKeys()["PS256"]), auth.RS256(privateKeys()["PS256"]).WithID("x")},
+	})
+	require.ErrorContains(t, err, "VerifierConfig.Keys[0] and VerifierConfig.Keys[1] are one key for two algorithms")
+}
+
+// wrongSigner signs, but not as it should.
+type wrongSigner struct{ crypto.Signer }
+
+func (w wrongSigner) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if len(digest) == 32 { // P-256
+		digest = make([]byte, 32)
+	} else if len(digest) > 400 {
+		panic("a signer of the application")
+	}
+	return w.Signer.Sign(random, digest, opts)
+}
+
+func TestSigner_ThatSignsInAnotherWayIsFoundOutAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, withAccessKeys(auth.ES256(wrongSigner{privateKeys()["ES256"]})))
+	_, err := b.Login(context.Background(), "ada", pass, auth.SignIn{})
+	require.ErrorIs(t, err, auth.ErrUnavailable)
+	require.ErrorContains(t, err, "does not verify")
+	b = newBench(t, withAccessKeys(auth.EdDSA(wrongSigner{privateKeys()["EdDSA"]})))
+	b.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"x": strings.Repeat("y", 600)} })
+	_, err = b.Login(context.Background(), "ada", pass, auth.SignIn{})
+	require.ErrorContains(t, err, "Signer panicked")
+}
+
+func TestSetKeys_StagesWhatNobodyCanHaveFetched(t *testing.T) {
+	t.Parallel()
+	ed, es := auth.EdDSA(privateKeys()["EdDSA"]), auth.ES256(privateKeys()["ES256"])
+	signs := func(b *bench) string { return headerOf(t, b.login(t).Access)["alg"] }
+
+	// One that was gone is new again.
+	b := newBench(t, withAccessKeys(es))
+	require.NoError(t, b.SetKeys(auth.Keys{ed, es}, nil))
+	b.clock.advance(time.Hour)
+	require.Equal(t, "EdDSA", signs(b))
+	require.NoError(t, b.SetKeys(auth.Keys{es, ed}, nil))
+	require.Equal(t, "EdDSA", signs(b))
+
+	// Another key under the same ID is another.
+	b = newBench(t, withAccessKeys(es.WithID("main")))
+	require.ErrorContains(t, b.SetKeys(auth.Keys{ed.WithID("main")}, nil), "may sign yet")
+
+	// The private half of one that was published a moment ago waits as well.
+	b = newBench(t, withAccessKeys(es))
+	require.NoError(t, b.SetKeys(auth.Keys{es, auth.EdDSA(privateKeys()["EdDSA"].Public())}, nil))
+	require.NoError(t, b.SetKeys(auth.Keys{ed, es}, nil))
+	require.Equal(t, "ES256", signs(b))
+	b.clock.advance(6 * time.Minute)
+	require.Equal(t, "EdDSA", signs(b))
+
+	// A time that had passed before the key was here cannot make others gone.
+	b = newBench(t, withAccessKeys(es))
+	before := b.login(t)
+	require.NoError(t, b.SetKeys(auth.Keys{ed.SignFrom(b.clock.Now().Add(-24 * time.Hour)), es}, nil))
+	_, err := b.Verify(context.Background(), before.Access)
+	require.NoError(t, err)
+
+	// Other refresh keys do not touch the access keys.
+	b = newBench(t, withAccessKeys(ed.SignFrom(newClock().Now().Add(time.Hour))))
+	require.NoError(t, b.SetKeys(nil, auth.Keys{auth.HS256(secret)}))
 }
 
 func TestSigner_ThatFailsIs503AndSpendsNothing(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"hash"
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -121,10 +122,20 @@ func newHMACKey(m *jwt.SigningMethodHMAC, secret []byte) Key {
 
 func newPublicKey(m jwt.SigningMethod, h crypto.Hash, from any) Key {
 	k := &key{alg: m.Alg(), method: m, hash: h, public: from}
-	if signer, ok := from.(crypto.Signer); ok {
-		k.signer, k.public = func() crypto.Signer { return signer }, signer.Public()
+	if k.err = checkPrivate(from); k.err != nil {
+		return Key{key: k}
 	}
-	if k.err = k.checkPublic(); k.err == nil {
+	if signer, ok := from.(crypto.Signer); ok {
+		k.signer = func() crypto.Signer { return signer }
+		k.err = guardHook("Signer.Public", func() error {
+			k.public = signer.Public()
+			return nil
+		})
+	}
+	if k.err == nil {
+		k.err = k.checkPublic()
+	}
+	if k.err == nil {
 		k.id = thumbprint(k.public)
 	}
 	return Key{key: k}
@@ -187,6 +198,15 @@ func (k Key) sameSecret(other Key) bool {
 // signs reports whether the key can sign.
 func (k *key) signs() bool { return k.secret != nil || k.signer != nil }
 
+// samePublic reports whether two keys have the same public half.
+func (k Key) samePublic(other Key) bool {
+	if k.key == nil || other.key == nil || k.err != nil || other.err != nil {
+		return false
+	}
+	p, ok := k.public.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && p.Equal(other.public)
+}
+
 // sign returns the signature of input. For HMAC it cannot fail.
 func (k *key) sign(input string) ([]byte, error) {
 	if k.secret != nil {
@@ -204,7 +224,12 @@ func (k *key) sign(input string) ([]byte, error) {
 	if k.alg == "PS256" {
 		opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: k.hash}
 	}
-	sig, err := k.signer().Sign(rand.Reader, message, opts)
+	signer := k.signer()
+	var sig []byte
+	err := guardHook("Signer", func() (err error) {
+		sig, err = signer.Sign(rand.Reader, message, opts)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -221,6 +246,13 @@ func (k *key) sign(input string) ([]byte, error) {
 		sig = make([]byte, 2*size)
 		point.R.FillBytes(sig[:size])
 		point.S.FillBytes(sig[size:])
+	}
+	switch signer.(type) {
+	case ed25519.PrivateKey, *ecdsa.PrivateKey, *rsa.PrivateKey:
+	default: // one that signs in another way than it should would sign everybody out
+		if !k.verifyPublic(input, sig) {
+			return nil, errors.New("what the signer returned does not verify")
+		}
 	}
 	return sig, nil
 }
@@ -268,6 +300,9 @@ func (k *key) checkPublic() error {
 		if bytes.Count(public, []byte{0}) == len(public) {
 			return errors.New("the Ed25519 key is all zero")
 		}
+		if !isEd25519Point(public) {
+			return errors.New("the Ed25519 key is not a point of large order on its curve")
+		}
 	case *ecdsa.PublicKey:
 		m, ok := k.method.(*jwt.SigningMethodECDSA)
 		if !ok {
@@ -289,17 +324,43 @@ func (k *key) checkPublic() error {
 		if bits := public.N.BitLen(); bits < 2048 || bits > 8192 {
 			return fmt.Errorf("the RSA key has %d bits, not 2048 to 8192", bits)
 		}
-		if public.E < 65537 || public.E&1 == 0 || public.N.Bit(0) == 0 {
+		if public.E < 65537 || public.E > 1<<31-1 || public.E&1 == 0 || public.N.Bit(0) == 0 {
 			return fmt.Errorf("the RSA key's exponent (%d) or modulus is not sane", public.E)
 		}
 	default:
 		return fmt.Errorf("a %T is no key for %s", k.public, k.alg)
 	}
-	if k.signer == nil {
-		return nil
-	}
-	if private, ok := k.signer().(*rsa.PrivateKey); ok && private.Validate() != nil {
-		return errors.New("the RSA private key does not fit its public half")
+	return nil
+}
+
+// checkPrivate returns why a private key of the standard library's cannot sign,
+// or nil; of other signers nothing is known.
+func checkPrivate(from any) error {
+	unfit := errors.New("the private key does not fit its public half")
+	switch private := from.(type) {
+	case ed25519.PrivateKey:
+		if len(private) != ed25519.PrivateKeySize {
+			return fmt.Errorf("the Ed25519 private key is %d bytes, it must be %d", len(private), ed25519.PrivateKeySize)
+		}
+		if !bytes.Equal(ed25519.NewKeyFromSeed(private.Seed()), private) {
+			return unfit
+		}
+	case *ecdsa.PrivateKey:
+		if private == nil {
+			return errors.New("the ECDSA private key is nil")
+		}
+		if d, err := private.ECDH(); err == nil { // other curves are refused below
+			if q, err := private.PublicKey.ECDH(); err == nil && !d.PublicKey().Equal(q) {
+				return unfit
+			}
+		}
+	case *rsa.PrivateKey:
+		if private == nil {
+			return errors.New("the RSA private key is nil")
+		}
+		if private.N != nil && private.Validate() != nil {
+			return unfit
+		}
 	}
 	return nil
 }
@@ -357,11 +418,14 @@ func (ks Keys) check(field string) error {
 		}
 		for j, other := range ks[:i] {
 			switch {
-			case other.key != nil && other.ID() == k.ID():
+			case other.key == nil:
+			case other.ID() == k.ID():
 				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] have the same ID", field, j, field, i))
 			case other.sameSecret(k):
 				// A key is for one algorithm (RFC 8725 section 3.1).
 				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] are of the same secret", field, j, field, i))
+			case other.alg != k.alg && other.samePublic(k):
+				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] are one key for two algorithms", field, j, field, i))
 			}
 		}
 	}
@@ -460,4 +524,38 @@ func isDERKey(b []byte) bool {
 	}
 	_, err := x509.ParsePKCS8PrivateKey(b)
 	return err == nil
+}
+
+// isEd25519Point reports whether b is a point of the curve (RFC 8032 section
+// 5.1.3) that is not of small order, for which a signature of everything can be
+// made: eight times the point is not the neutral one, as its y tells alone.
+func isEd25519Point(b []byte) bool {
+	p := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 255), big.NewInt(19))
+	d, _ := new(big.Int).SetString("37095705934669439343138083508754565189542113879843219016388785533085940283555", 10)
+	le := bytes.Clone(b)
+	slices.Reverse(le)
+	le[0] &= 0x7f
+	y := new(big.Int).SetBytes(le)
+	if y.Cmp(p) >= 0 {
+		return false
+	}
+	one := big.NewInt(1)
+	square := func(y *big.Int) *big.Int { // x² is (y²-1)/(dy²+1)
+		yy := new(big.Int).Mul(y, y)
+		u := new(big.Int).Sub(yy, one)
+		v := new(big.Int).Mul(d, yy)
+		v.Add(v, one).Mod(v, p).ModInverse(v, p)
+		return u.Mul(u, v).Mod(u, p)
+	}
+	for range 3 { // y of 2·P is (y²+x²)/(2+x²-y²)
+		xx := square(y)
+		if big.Jacobi(xx, p) < 0 {
+			return false
+		}
+		yy := new(big.Int).Mul(y, y)
+		below := new(big.Int).Add(big.NewInt(2), xx)
+		below.Sub(below, yy).Mod(below, p).ModInverse(below, p)
+		y = yy.Add(yy, xx).Mul(yy, below).Mod(yy, p)
+	}
+	return y.Cmp(one) != 0
 }

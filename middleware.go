@@ -17,6 +17,9 @@ type requestContext struct {
 	verified
 }
 
+// String is what package context prints of it, which would print the claims.
+func (c *requestContext) String() string { return "auth.requestContext" }
+
 func (c *requestContext) Value(key any) any {
 	if key == (claimsKey{}) {
 		return &c.Claims

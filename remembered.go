@@ -14,6 +14,8 @@ const (
 	defaultRemember = 1 << 16
 	maxRemember     = 1 << 20
 	rememberedBytes = 2 << 10 // for each on average
+	rememberedLarge = 8 << 10 // what is larger is not remembered
+	rememberedTries = 64      // places that are looked at for bytes to give back
 	rememberedWays  = 8       // places in which a token may be
 	hashedTail      = 32      // bytes of a token that choose its places
 )
@@ -64,10 +66,10 @@ func (v *Verifier) recall(ctx context.Context, token string) *rememberedToken {
 	for i := range places {
 		if r := places[i].Load(); r != nil && r.token == token {
 			keys, err := keysOf(ctx, v.keys, r.kid)
-			if err != nil || !slices.ContainsFunc(keys, func(k Key) bool { return k.key == r.key }) {
-				return nil // ask again from the start
+			if err == nil && slices.ContainsFunc(keys, func(k Key) bool { return k.key == r.key }) {
+				return r
 			}
-			return r
+			return nil // ask again from the start; keep replaces it
 		}
 	}
 	return nil
@@ -81,17 +83,24 @@ func (m *tokenMemory) keep(token string, signed signedToken, c *verified, now ti
 	r := &rememberedToken{token: strings.Clone(token), kid: signed.kid, key: signed.key}
 	c.copyTo(&r.verified)
 	r.verifiedAt = time.Time{}
-	r.size = int64(len(token) + len(c.payload) + 512)
+	r.size = int64(len(token) + len(c.payload) + 512 + 16*(len(c.Audience)+len(c.Roles)+len(c.Scopes)+len(c.AMR)))
+	if r.size > rememberedLarge {
+		return // it would drive too many others out
+	}
 	places, hash := m.at(token)
-	victim := int(hash>>32) % rememberedWays
+	victim, free := int(hash>>32%rememberedWays), false
 	for i := range places {
-		if old := places[i].Load(); old == nil || !now.Before(old.ExpiresAt) {
+		old := places[i].Load()
+		if old != nil && old.token == token { // its key was replaced, or somebody else was as quick
 			victim = i
 			break
 		}
+		if !free && (old == nil || !now.Before(old.ExpiresAt)) {
+			victim, free = i, true
+		}
 	}
 	m.put(&places[victim], r)
-	for range 8 {
+	for range rememberedTries {
 		if m.bytes.Load() <= int64(len(m.places))*rememberedBytes {
 			return
 		}

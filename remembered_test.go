@@ -27,6 +27,11 @@ func TestRemembered_AnswersAsIfNothingWere(t *testing.T) {
 	base := seed(t)
 	refresh := auth.Keys{auth.HS256([]byte("a refresh secret of 32 bytes or more"))}
 	keys := []auth.Key{auth.HS256(secret), auth.HS256(otherSecret), auth.HS512([]byte(strings.Repeat("sixty-four bytes of a secret ", 3)))}
+	rebuilt := []func() auth.Key{
+		func() auth.Key { return auth.HS256(secret) },
+		func() auth.Key { return keys[1] },
+		func() auth.Key { return auth.ES256(privateKeys()["ES256"]).SignFrom(time.Unix(1, 0)) },
+	}
 	hits := 0
 	for i := range long(300, 3_000) {
 		r := rand.New(rand.NewPCG(base+uint64(i), 3))
@@ -76,8 +81,8 @@ func TestRemembered_AnswersAsIfNothingWere(t *testing.T) {
 				beyond()
 				both(func(a *auth.Authenticator) error { return a.ExpireAccess(ctx, "u1") })
 			case op == 6:
-				some := []auth.Key{keys[r.IntN(3)]}
-				if other := keys[r.IntN(3)]; other.ID() != some[0].ID() {
+				some := []auth.Key{rebuilt[r.IntN(3)]()}
+				if other := rebuilt[r.IntN(3)](); other.ID() != some[0].ID() {
 					some = append(some, other)
 				}
 				note("keys %v", some)

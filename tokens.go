@@ -396,7 +396,7 @@ func openToken(ctx context.Context, token, typ string, source KeySource) (signed
 		return signedToken{}, malformed("not three segments")
 	}
 	var sigBuf [1024]byte // of RSA with 8192 bits
-	if len(token)-last > len(sigBuf)*4/3 {
+	if base64.RawURLEncoding.DecodedLen(len(token)-last-1) > len(sigBuf) {
 		return signedToken{}, malformed("signature is too long")
 	}
 	sig, ok := decodeSegment(sigBuf[:0], token[last+1:])

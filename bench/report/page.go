@@ -171,7 +171,7 @@ func page(r *results) string {
 
 	p("## Many tokens at once")
 	p("So many tokens used in turn, in no order that a processor could guess, all seen before. In brackets the multiple of no authentication with as many. " +
-		"By default 32,768 are remembered; the last column is with `Remember: 131072`.")
+		"By default 65,536 have a place; the last column is with `Remember: 131072`.")
 	t = newTable("", "1", "1,000", "30,000", "30,000, more remembered")
 	cells := []string{label("floor")}
 	for _, n := range live {
@@ -200,7 +200,7 @@ func page(r *results) string {
 	b.WriteString(t.b.String() + "\n")
 
 	p("## Over TCP")
-	p("The same with HS256 as a whole request, through `net/http` over loopback TCP with keep-alive, from a client that does as little as it can.")
+	p("The same with HS256 as a whole request, through `net/http` over loopback TCP with keep-alive, from a client that does as little as it can. From run to run the middle of such times moves by more than what lies between the first three, so read them as equal.")
 	for _, c := range charts(r) {
 		if c.file == "loopback.svg" {
 			p("![%s](img/%s)", c.alt, c.file)
