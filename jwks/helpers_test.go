@@ -66,13 +66,16 @@ func newES(t testing.TB, curve elliptic.Curve) *ecdsa.PrivateKey {
 	return k
 }
 
-var newRSA = sync.OnceValue(func() *rsa.PrivateKey {
+// A key is for one algorithm, so there are two.
+var newRSA, otherRSA = sync.OnceValue(generateRSA), sync.OnceValue(generateRSA)
+
+func generateRSA() *rsa.PrivateKey {
 	k, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		panic(err)
 	}
 	return k
-})
+}
 
 // newIssuer returns an Authenticator that signs by the first of the keys.
 func newIssuer(t testing.TB, now func() time.Time, keys ...auth.Key) *auth.Authenticator {

@@ -43,7 +43,7 @@ func everyAlgorithm(t testing.TB) map[string]auth.Key {
 		"ES384": auth.ES384(newES(t, elliptic.P384())),
 		"ES512": auth.ES512(newES(t, elliptic.P521())),
 		"PS256": auth.PS256(newRSA()),
-		"RS256": auth.RS256(newRSA()).WithID("rs256"),
+		"RS256": auth.RS256(otherRSA()).WithID("rs256"),
 	}
 }
 
@@ -79,8 +79,8 @@ func TestSet_OneKeyDoesNotSpoilTheOthers(t *testing.T) {
 		{"short", `{"kty":"OKP","crv":"Ed25519","x":"` + b64(31) + `"}`, "Ed25519"},
 		{"RSA of 1024 bits", `{"kty":"RSA","n":"` + b64(128) + `","e":"AQAB"}`, "bits"},
 		{"RSA with e 3", `{"kty":"RSA","n":"` + b64(256) + `","e":"Aw"}`, ""},
-		{"a kid that is no string", `{"kty":"OKP","crv":"Ed25519","x":"` + b64(32) + `","kid":7}`, "JWK"},
-		{"an empty kid", `{"kty":"OKP","crv":"Ed25519","x":"` + b64(32) + `","kid":""}`, "ID"},
+		{"a kid that is no string", `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":7}`, "JWK"},
+		{"an empty kid", `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":""}`, "ID"},
 		{"a member twice", with(other, `"kid":"again"`), "twice"},
 		{"its crv in another letter case", strings.Replace(ec, `"crv"`, `"CRV"`, 1), "crv"},
 		{"a string", `"key"`, "not an object"},
