@@ -54,7 +54,8 @@ func ReasonFromContext(ctx context.Context) error {
 
 // Guard decides, by the claims of a request, whether it may pass: nil lets it.
 // An error that wraps none of this package's is taken for [ErrForbidden]; wrap
-// [ErrUnavailable] where the decision could not be made. One that panics refuses, by a 500. Guards are called concurrently.
+// [ErrUnavailable] where the decision could not be made. One that panics
+// refuses, by a 500. Guards are called concurrently.
 type Guard func(ctx context.Context, c *Claims) error
 
 // Role lets claims pass that have one of the roles.
