@@ -1,0 +1,192 @@
+package testserver
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Proxy is a TCP proxy with faults. It is safe for concurrent use.
+type Proxy struct {
+	Addr string // host:port
+
+	target string
+	delay  atomic.Int64 // of each piece, in nanoseconds, each way
+	refuse atomic.Bool  // new connections are closed at once
+	down   atomic.Int64 // bytes that may still come from the server; negative: all
+	up     atomic.Int64 // bytes that may still go to the server; negative: all
+
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+	gate  chan struct{} // closed while bytes pass
+	ended bool
+}
+
+// NewProxy returns a proxy before target that ends with the test.
+func NewProxy(tb testing.TB, target string) *Proxy {
+	tb.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatalf("proxy: %v", err)
+	}
+	p := &Proxy{Addr: ln.Addr().String(), target: target, conns: map[net.Conn]struct{}{}, gate: make(chan struct{})}
+	close(p.gate)
+	p.down.Store(-1)
+	p.up.Store(-1)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { p.serve(c) })
+		}
+	})
+	tb.Cleanup(func() {
+		_ = ln.Close()
+		p.mu.Lock()
+		p.ended = true
+		p.mu.Unlock()
+		p.Resume()
+		p.Cut()
+		wg.Wait()
+	})
+	return p
+}
+
+// Cut closes all connections. New ones are served.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		_ = c.Close()
+	}
+}
+
+// Refuse closes all connections and every new one, until it is called with
+// false.
+func (p *Proxy) Refuse(on bool) {
+	p.refuse.Store(on)
+	if on {
+		p.Cut()
+	}
+}
+
+// Hang lets no byte pass in either direction, and closes nothing.
+func (p *Proxy) Hang() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.gate:
+		p.gate = make(chan struct{})
+	default:
+	}
+}
+
+// Resume lets bytes pass again.
+func (p *Proxy) Resume() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.gate:
+	default:
+		close(p.gate)
+	}
+}
+
+// Delay holds every piece up for d, in each direction.
+func (p *Proxy) Delay(d time.Duration) { p.delay.Store(int64(d)) }
+
+// CutAnswers lets n more bytes come from the server, over all connections
+// together, then closes the connection that would bring the next: a command
+// has been carried out and its answer is lost. It does so once.
+func (p *Proxy) CutAnswers(n int) { p.down.Store(int64(n)) }
+
+// CutRequests lets n more bytes go to the server, over all connections
+// together, then closes the connection that would take the next. It does so
+// once.
+func (p *Proxy) CutRequests(n int) { p.up.Store(int64(n)) }
+
+// Conns returns how many connections there are to the server.
+func (p *Proxy) Conns() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns) / 2
+}
+
+func (p *Proxy) serve(client net.Conn) {
+	defer client.Close()
+	if p.refuse.Load() {
+		return
+	}
+	server, err := net.Dial("tcp", p.target)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	p.mu.Lock()
+	if p.ended {
+		p.mu.Unlock()
+		return
+	}
+	p.conns[client], p.conns[server] = struct{}{}, struct{}{}
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.conns, client)
+		delete(p.conns, server)
+	}()
+	var wg sync.WaitGroup
+	wg.Go(func() { p.copy(client, server, &p.down) })
+	wg.Go(func() { p.copy(server, client, &p.up) })
+	wg.Wait()
+}
+
+// copy moves bytes until either side ends, and then ends both.
+func (p *Proxy) copy(to, from net.Conn, left *atomic.Int64) {
+	defer to.Close()
+	defer from.Close()
+	b := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(b)
+		if n > 0 {
+			if d := p.delay.Load(); d > 0 {
+				time.Sleep(time.Duration(d))
+			}
+			p.mu.Lock()
+			gate := p.gate
+			p.mu.Unlock()
+			<-gate
+			pass, cut := spend(left, n)
+			if _, err := to.Write(b[:pass]); err != nil || cut {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// spend takes up to n bytes of what is left, and reports whether it ended.
+func spend(left *atomic.Int64, n int) (pass int, cut bool) {
+	for {
+		l := left.Load()
+		switch {
+		case l < 0:
+			return n, false
+		case int64(n) <= l:
+			if left.CompareAndSwap(l, l-int64(n)) {
+				return n, false
+			}
+		default:
+			if left.CompareAndSwap(l, -1) {
+				return int(l), true
+			}
+		}
+	}
+}

@@ -1,0 +1,132 @@
+package testserver
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// InstallRedis says what Redis and RedisCluster need.
+const InstallRedis = "redis-server (Debian's package redis-server; Valkey does as well)"
+
+// Redis starts a Redis server. It writes everything to its append-only file
+// before it answers, so that what was answered survives Kill; args come after
+// that on its command line.
+func Redis(tb testing.TB, args ...string) *Process {
+	tb.Helper()
+	return Server(tb, "redis-server", args...)
+}
+
+// Server is Redis with another program: "valkey-server".
+func Server(tb testing.TB, name string, args ...string) *Process {
+	tb.Helper()
+	path := program(name)
+	if path == "" && name == "redis-server" {
+		path = program("valkey-server")
+	}
+	if path == "" {
+		Need(tb, InstallRedis)
+	}
+	dir, port := tb.TempDir(), FreePort(tb)
+	addr := net.JoinHostPort("127.0.0.1", port)
+	return newProcess(tb, addr, func() *exec.Cmd {
+		return exec.Command(path, append([]string{
+			"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--daemonize", "no",
+			"--appendonly", "yes", "--appendfsync", "everysec",
+		}, args...)...)
+	}, func() error {
+		answer, err := redisCommand(addr, "PING")
+		if err == nil && answer != "+PONG" {
+			err = fmt.Errorf("PING: %s", answer)
+		}
+		return err
+	})
+}
+
+// RedisCluster starts a cluster of three masters.
+func RedisCluster(tb testing.TB) []*Process {
+	tb.Helper()
+	nodes := make([]*Process, 3)
+	for i := range nodes {
+		nodes[i] = Redis(tb, "--cluster-enabled", "yes", "--cluster-port", FreePort(tb))
+	}
+	do := func(addr string, command ...string) {
+		tb.Helper()
+		if answer, err := redisCommand(addr, command...); err != nil || strings.HasPrefix(answer, "-") {
+			tb.Fatalf("%s at %s: %s %v", command[0], addr, answer, err)
+		}
+	}
+	const slots = 16384
+	for i, n := range nodes {
+		do(n.Addr, "CLUSTER", "ADDSLOTSRANGE", fmt.Sprint(i*slots/3), fmt.Sprint((i+1)*slots/3-1))
+	}
+	for _, n := range nodes {
+		info, err := redisCommand(n.Addr, "CLUSTER", "NODES")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		// <id> <ip:port@busport> ...
+		_, bus, _ := strings.Cut(strings.Fields(info)[1], "@")
+		bus, _, _ = strings.Cut(bus, ",")
+		_, port, _ := net.SplitHostPort(n.Addr)
+		do(nodes[0].Addr, "CLUSTER", "MEET", "127.0.0.1", port, bus)
+	}
+	end := time.Now().Add(patience)
+	for _, n := range nodes {
+		for {
+			info, err := redisCommand(n.Addr, "CLUSTER", "INFO")
+			if err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3") {
+				break
+			}
+			if time.Now().After(end) {
+				tb.Fatalf("the cluster did not form: %s %v", info, err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return nodes
+}
+
+// redisCommand sends one command and returns the answer, without the framing
+// of a bulk string.
+func redisCommand(addr string, command ...string) (string, error) {
+	c, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "*%d\r\n", len(command))
+	for _, arg := range command {
+		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(arg), arg)
+	}
+	if _, err := c.Write([]byte(b.String())); err != nil {
+		return "", err
+	}
+	r := bufio.NewReader(c)
+	line, err := r.ReadString('\n')
+	line = strings.TrimRight(line, "\r\n")
+	if err != nil || !strings.HasPrefix(line, "$") {
+		return line, err
+	}
+	var n int
+	if _, err := fmt.Sscanf(line, "$%d", &n); err != nil || n < 0 {
+		return "", err
+	}
+	body := make([]byte, n)
+	for read := 0; read < n; {
+		m, err := r.Read(body[read:])
+		if err != nil {
+			return "", err
+		}
+		read += m
+	}
+	return string(body), nil
+}

@@ -1,0 +1,185 @@
+// Package testserver starts private servers on loopback for tests and
+// benchmarks: real ones, from the programs that are installed, each in a
+// folder and on a port of its own. They end with the test, by their own
+// process.
+package testserver
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is how long a server may take to come up.
+const patience = 30 * time.Second
+
+// Need skips the test, or fails it with AUTH_REQUIRE_SERVICES=1: install says
+// what is missing.
+func Need(tb testing.TB, install string) {
+	tb.Helper()
+	if os.Getenv("AUTH_REQUIRE_SERVICES") == "1" {
+		tb.Fatalf("not installed: %s", install)
+	}
+	tb.Skipf("not installed: %s", install)
+}
+
+// program returns the path of the first of names that is installed, or "".
+func program(names ...string) string {
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// FreePort returns a TCP port of 127.0.0.1 on which nothing listens.
+func FreePort(tb testing.TB) string {
+	tb.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatalf("no free port: %v", err)
+	}
+	defer ln.Close()
+	return strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
+}
+
+// Process is a server that can be killed, stopped and started again.
+type Process struct {
+	Addr string // host:port
+
+	tb    testing.TB
+	make  func() *exec.Cmd
+	ready func() error
+
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	exited chan struct{}
+	out    output
+}
+
+// output is what a server printed.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// newProcess starts a server, and ends it with the test.
+func newProcess(tb testing.TB, addr string, cmd func() *exec.Cmd, ready func() error) *Process {
+	tb.Helper()
+	p := &Process{Addr: addr, tb: tb, make: cmd, ready: ready}
+	tb.Cleanup(func() {
+		p.Kill()
+		if tb.Failed() {
+			lines := strings.Split(strings.TrimSpace(p.out.String()), "\n")
+			tb.Logf("%s:\n%s", addr, strings.Join(lines[max(0, len(lines)-20):], "\n"))
+		}
+	})
+	p.Start()
+	return p
+}
+
+// Start starts the server, and waits until it answers.
+func (p *Process) Start() {
+	p.tb.Helper()
+	if err := p.start(); err != nil {
+		p.tb.Fatalf("starting the server at %s: %v\n%s", p.Addr, err, p.out.String())
+	}
+}
+
+func (p *Process) start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	cmd := p.make()
+	cmd.Stdout, cmd.Stderr = &p.out, &p.out
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	p.cmd, p.exited = cmd, exited
+	end := time.Now().Add(patience)
+	for {
+		err := p.ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-exited:
+			return fmt.Errorf("it ended by itself (%s)", cmd.ProcessState)
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("it did not answer within %s: %w", patience, err)
+		}
+	}
+}
+
+// Kill ends the server at once, as a fault would (SIGKILL).
+func (p *Process) Kill() { p.signal(syscall.SIGKILL, true) }
+
+// Stop ends the server in an orderly way (SIGTERM).
+func (p *Process) Stop() { p.signal(syscall.SIGTERM, true) }
+
+// Pause stops the server from running, without closing anything (SIGSTOP).
+func (p *Process) Pause() { p.signal(syscall.SIGSTOP, false) }
+
+// Resume lets it run again.
+func (p *Process) Resume() { p.signal(syscall.SIGCONT, false) }
+
+// PID returns the process id.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd.Process.Pid
+}
+
+func (p *Process) signal(s syscall.Signal, wait bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return
+	}
+	_ = p.cmd.Process.Signal(s)
+	if !wait {
+		return
+	}
+	if s != syscall.SIGKILL {
+		_ = p.cmd.Process.Signal(syscall.SIGCONT)
+	}
+	<-p.exited
+}
+
+// answers returns a check that something accepts connections at addr.
+func answers(addr string) func() error {
+	return func() error {
+		c, err := net.DialTimeout("tcp", addr, time.Second)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+}

@@ -1,0 +1,116 @@
+package testserver
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestRedis_ComesBackAfterKill(t *testing.T) {
+	s := Redis(t)
+	answer, err := redisCommand(s.Addr, "SET", "a", "1")
+	require.NoError(t, err)
+	require.Equal(t, "+OK", answer)
+	s.Kill()
+	_, err = redisCommand(s.Addr, "PING")
+	require.Error(t, err)
+	s.Start()
+	answer, err = redisCommand(s.Addr, "GET", "a")
+	require.NoError(t, err)
+	require.Equal(t, "1", answer)
+}
+
+func TestRedisCluster_Forms(t *testing.T) {
+	require.Len(t, RedisCluster(t), 3)
+}
+
+func TestPostgres_ComesBackAfterKill(t *testing.T) {
+	s := Postgres(t)
+	s.Kill()
+	require.Error(t, pgReady(s.Addr)())
+	s.Start()
+	require.NoError(t, pgReady(s.Addr)())
+}
+
+// echo is a server that sends back what it reads.
+func echo(t *testing.T) string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+func TestProxy_Faults(t *testing.T) {
+	p := NewProxy(t, echo(t))
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", p.Addr)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	say := func(c net.Conn, text string, wait time.Duration) (string, error) {
+		_, _ = c.Write([]byte(text))
+		_ = c.SetReadDeadline(time.Now().Add(wait))
+		b := make([]byte, len(text))
+		n, err := io.ReadFull(c, b)
+		return string(b[:n]), err
+	}
+	c := dial()
+	got, err := say(c, "hello", time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, "hello", got)
+
+	p.CutAnswers(2)
+	got, err = say(c, "hello", time.Minute)
+	require.Error(t, err)
+	require.Equal(t, "he", got)
+
+	c = dial()
+	p.CutRequests(0)
+	got, err = say(c, "hello", time.Minute)
+	require.Error(t, err)
+	require.Empty(t, got)
+
+	c = dial()
+	p.Hang()
+	_, err = say(c, "hello", 50*time.Millisecond)
+	require.ErrorIs(t, err, error(errTimeout(err)))
+	p.Resume()
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+	b := make([]byte, 5)
+	_, err = io.ReadFull(c, b)
+	require.NoError(t, err)
+	require.Equal(t, "hello", string(b))
+
+	p.Refuse(true)
+	_, err = say(c, "hello", time.Minute)
+	require.Error(t, err)
+	_, err = say(dial(), "hello", time.Minute)
+	require.Error(t, err)
+	p.Refuse(false)
+	_, err = say(dial(), "hello", time.Minute)
+	require.NoError(t, err)
+}
+
+// errTimeout returns err if it is one of time, else another.
+func errTimeout(err error) error {
+	if n, ok := err.(net.Error); ok && n.Timeout() {
+		return err
+	}
+	return io.ErrNoProgress
+}
