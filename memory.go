@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"hash/maphash"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -18,56 +19,99 @@ import (
 // brought.
 type MemoryStore struct {
 	seed   maphash.Seed
+	mask   uint64 // of hashes: all ones, but in a test of collisions
 	shards [64]memoryShard
 	feed   memoryFeed
 }
 
-// memoryShard holds the sessions of some of the subjects.
+// memoryShard holds the sessions of some of the subjects. Its maps go by
+// hashes, which take less than names; the records tell who is meant.
 type memoryShard struct {
 	mu       sync.Mutex
 	clock    int64 // Unix milliseconds
-	sessions map[sessionKey]*memoryRecord
-	subjects map[string]*memoryRecord // the first of each subject's list
+	sessions map[uint64]*memoryRecord
+	subjects map[uint64]*memoryRecord // the first of each subject's list
 	all      []*memoryRecord          // to look through, hand after hand
 	hand     int
 }
 
-// memoryRecord is a Session in little space, times in Unix milliseconds.
+// memoryRecord is a Session in little space: 96 bytes, and its texts.
 type memoryRecord struct {
-	key                            sessionKey
+	text                           string // subject, ID and Data in one
+	device                         string // IP and user agent in one
 	generation                     int64
-	createdAt, rotatedAt, expireAt int64
-	userAgent                      string
-	ip                             netip.Addr
-	data                           string
-	next, prev                     *memoryRecord // of the same subject
-	place                          int           // in all
+	createdAt, rotatedAt, expireAt int64         // Unix milliseconds
+	next, prev                     *memoryRecord // of the same subject, or of one with the same hash
+	twin                           *memoryRecord // a session with the same hash
+	place                          uint32        // in all
+	subjectLen, idLen, ipLen       uint8
+}
+
+// memoryKey is a session's name and its hashes.
+type memoryKey struct {
+	subject, id         string
+	subjectHash, idHash uint64
 }
 
 // NewMemoryStore returns an empty store.
 func NewMemoryStore() *MemoryStore {
-	m := &MemoryStore{seed: maphash.MakeSeed()}
+	m := &MemoryStore{seed: maphash.MakeSeed(), mask: ^uint64(0)}
 	m.feed.changed = make(chan struct{})
 	m.feed.name = randomID()
 	return m
 }
 
-func (m *MemoryStore) shard(subject string) *memoryShard {
-	return &m.shards[maphash.String(m.seed, subject)%uint64(len(m.shards))]
+// find returns the key of a session and the shard that holds it.
+func (m *MemoryStore) find(subject, id string) (memoryKey, *memoryShard) {
+	h := maphash.String(m.seed, subject)
+	k := memoryKey{subject, id, h & m.mask, (bits.RotateLeft64(h, 17) ^ maphash.String(m.seed, id)) & m.mask}
+	return k, &m.shards[k.subjectHash%uint64(len(m.shards))]
 }
 
 func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
+func (r *memoryRecord) subject() string { return r.text[:r.subjectLen] }
+func (r *memoryRecord) id() string      { return r.text[r.subjectLen:][:r.idLen] }
+
+func (r *memoryRecord) ip() netip.Addr {
+	var ip netip.Addr
+	_ = ip.UnmarshalBinary([]byte(r.device[:r.ipLen])) // it was marshalled here
+	return ip
+}
+
+// setDevice leaves everything as it is if the device is the same, as it mostly
+// is.
+func (r *memoryRecord) setDevice(d Device) {
+	if r.device != "" && r.device[r.ipLen:] == d.UserAgent && r.ip() == d.IP {
+		return
+	}
+	var space [64]byte
+	ip, _ := d.IP.AppendBinary(space[:0]) // it never fails
+	var text strings.Builder
+	text.Grow(len(ip) + len(d.UserAgent))
+	text.Write(ip)
+	text.WriteString(d.UserAgent)
+	r.device, r.ipLen = text.String(), uint8(len(ip))
+}
+
 func (r *memoryRecord) session() Session {
 	s := Session{
-		ID: r.key.id, Subject: r.key.subject, Generation: r.generation,
+		ID: r.id(), Subject: r.subject(), Generation: r.generation,
 		CreatedAt: fromMillis(r.createdAt), RotatedAt: fromMillis(r.rotatedAt), ExpiresAt: fromMillis(r.expireAt),
-		Device: Device{UserAgent: r.userAgent, IP: r.ip},
+		Device: Device{UserAgent: r.device[r.ipLen:], IP: r.ip()},
 	}
-	if r.data != "" {
-		s.Data = []byte(r.data)
+	if data := r.text[int(r.subjectLen)+int(r.idLen):]; data != "" {
+		s.Data = []byte(data)
 	}
 	return s
+}
+
+func (sh *memoryShard) get(k memoryKey) *memoryRecord {
+	r := sh.sessions[k.idHash]
+	for r != nil && (r.id() != k.id || r.subject() != k.subject) {
+		r = r.twin
+	}
+	return r
 }
 
 // Create implements [Store].
@@ -78,27 +122,26 @@ func (m *MemoryStore) Create(ctx context.Context, s Session) error {
 	if err := checkSession(s); err != nil {
 		return err
 	}
-	sh := m.shard(s.Subject)
+	k, sh := m.find(s.Subject, s.ID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.tick(s.RotatedAt)
-	key := sessionKey{s.Subject, s.ID}
-	if sh.sessions[key] != nil {
+	sh.tick(m, s.RotatedAt)
+	if sh.get(k) != nil {
 		return ErrSessionExists
 	}
 	if sh.sessions == nil {
-		sh.sessions, sh.subjects = map[sessionKey]*memoryRecord{}, map[string]*memoryRecord{}
+		sh.sessions, sh.subjects = map[uint64]*memoryRecord{}, map[uint64]*memoryRecord{}
 	}
 	r := &memoryRecord{
-		key: key, generation: s.Generation,
+		text: s.Subject + s.ID + string(s.Data), subjectLen: uint8(len(s.Subject)), idLen: uint8(len(s.ID)), generation: s.Generation,
 		createdAt: s.CreatedAt.UnixMilli(), rotatedAt: s.RotatedAt.UnixMilli(), expireAt: s.ExpiresAt.UnixMilli(),
-		userAgent: strings.Clone(s.Device.UserAgent), ip: s.Device.IP, data: string(s.Data), place: len(sh.all),
+		next: sh.subjects[k.subjectHash], twin: sh.sessions[k.idHash], place: uint32(len(sh.all)),
 	}
-	if r.next = sh.subjects[key.subject]; r.next != nil {
+	r.setDevice(s.Device)
+	if r.next != nil {
 		r.next.prev = r
-		r.key.subject = r.next.key.subject // one copy of the text
 	}
-	sh.subjects[r.key.subject], sh.sessions[r.key] = r, r
+	sh.subjects[k.subjectHash], sh.sessions[k.idHash] = r, r
 	sh.all = append(sh.all, r)
 	return nil
 }
@@ -108,10 +151,10 @@ func (m *MemoryStore) Get(ctx context.Context, subject, id string) (Session, err
 	if err := ctx.Err(); err != nil {
 		return Session{}, err
 	}
-	sh := m.shard(subject)
+	k, sh := m.find(subject, id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	r := sh.sessions[sessionKey{subject, id}]
+	r := sh.get(k)
 	if r == nil {
 		return Session{}, ErrSessionNotFound
 	}
@@ -123,11 +166,11 @@ func (m *MemoryStore) Rotate(ctx context.Context, subject, id string, from int64
 	if err := ctx.Err(); err != nil {
 		return Session{}, false, err
 	}
-	sh := m.shard(subject)
+	k, sh := m.find(subject, id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.tick(use.At)
-	r := sh.sessions[sessionKey{subject, id}]
+	sh.tick(m, use.At)
+	r := sh.get(k)
 	if r == nil {
 		return Session{}, false, ErrSessionNotFound
 	}
@@ -141,7 +184,7 @@ func (m *MemoryStore) Rotate(ctx context.Context, subject, id string, from int64
 	}
 	r.rotatedAt = max(r.rotatedAt, use.At.UnixMilli())
 	r.expireAt = use.ExpiresAt.UnixMilli()
-	r.userAgent, r.ip = strings.Clone(use.Device.UserAgent), use.Device.IP
+	r.setDevice(use.Device)
 	return r.session(), true, nil
 }
 
@@ -150,11 +193,13 @@ func (m *MemoryStore) List(ctx context.Context, subject string) ([]Session, erro
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	sh := m.shard(subject)
+	k, sh := m.find(subject, "")
 	sh.mu.Lock()
 	var list []Session
-	for r := sh.subjects[subject]; r != nil; r = r.next {
-		list = append(list, r.session())
+	for r := sh.subjects[k.subjectHash]; r != nil; r = r.next {
+		if r.subject() == subject {
+			list = append(list, r.session())
+		}
 	}
 	sh.mu.Unlock()
 	slices.SortFunc(list, func(a, b Session) int {
@@ -171,18 +216,19 @@ func (m *MemoryStore) Revoke(ctx context.Context, r Revocation) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	sh := m.shard(r.Subject)
+	subject, sh := m.find(r.Subject, "")
 	sh.mu.Lock()
 	for _, id := range r.Sessions {
-		if rec := sh.sessions[sessionKey{r.Subject, id}]; rec != nil {
-			sh.remove(rec)
+		k, _ := m.find(r.Subject, id)
+		if rec := sh.get(k); rec != nil {
+			sh.remove(m, rec)
 		}
 	}
 	if r.All {
-		for rec := sh.subjects[r.Subject]; rec != nil; {
+		for rec := sh.subjects[subject.subjectHash]; rec != nil; {
 			next := rec.next
-			if rec.createdAt < r.Cut.UnixMilli() && !slices.Contains(r.Except, rec.key.id) {
-				sh.remove(rec)
+			if rec.subject() == r.Subject && rec.createdAt < r.Cut.UnixMilli() && !slices.Contains(r.Except, rec.id()) {
+				sh.remove(m, rec)
 			}
 			rec = next
 		}
@@ -203,7 +249,7 @@ func (m *MemoryStore) Changes(ctx context.Context, after string, wait time.Durat
 const memoryLook = 4
 
 // tick sets the clock, and collects what it meets that expired a minute ago.
-func (sh *memoryShard) tick(at time.Time) {
+func (sh *memoryShard) tick(m *MemoryStore, at time.Time) {
 	sh.clock = max(sh.clock, at.UnixMilli())
 	dead := sh.clock - time.Minute.Milliseconds()
 	for range memoryLook {
@@ -214,15 +260,26 @@ func (sh *memoryShard) tick(at time.Time) {
 			sh.hand = 0
 		}
 		if r := sh.all[sh.hand]; r.expireAt < dead {
-			sh.remove(r) // another takes its place
+			sh.remove(m, r) // another takes its place
 		} else {
 			sh.hand++
 		}
 	}
 }
 
-func (sh *memoryShard) remove(r *memoryRecord) {
-	delete(sh.sessions, r.key)
+func (sh *memoryShard) remove(m *MemoryStore, r *memoryRecord) {
+	k, _ := m.find(r.subject(), r.id())
+	switch first := sh.sessions[k.idHash]; {
+	case first != r:
+		for first.twin != r {
+			first = first.twin
+		}
+		first.twin = r.twin
+	case r.twin != nil:
+		sh.sessions[k.idHash] = r.twin
+	default:
+		delete(sh.sessions, k.idHash)
+	}
 	if r.next != nil {
 		r.next.prev = r.prev
 	}
@@ -230,9 +287,9 @@ func (sh *memoryShard) remove(r *memoryRecord) {
 	case r.prev != nil:
 		r.prev.next = r.next
 	case r.next != nil:
-		sh.subjects[r.key.subject] = r.next
+		sh.subjects[k.subjectHash] = r.next
 	default:
-		delete(sh.subjects, r.key.subject)
+		delete(sh.subjects, k.subjectHash)
 	}
 	last := sh.all[len(sh.all)-1]
 	sh.all[r.place], last.place = last, r.place

@@ -24,6 +24,15 @@ func TestMemoryStore_Conformance(t *testing.T) {
 	})
 }
 
+// Hashes are short cuts: records tell sessions apart, whatever their hashes.
+func TestMemoryStore_TellsSessionsOfOneHashApart(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(*testing.T) func() auth.Store {
+		m := auth.NewCollidingMemoryStore()
+		return func() auth.Store { return m }
+	})
+}
+
 // memorySession returns the nth session of a series, that lives for an hour.
 func memorySession(n int, at time.Time) auth.Session {
 	return auth.Session{
@@ -150,6 +159,8 @@ func TestMemoryStore_RefusesWhatItCouldNotGiveBack(t *testing.T) {
 	require.ErrorContains(t, m.Create(t.Context(), s), "1025 bytes")
 	s.Data, s.ID = nil, ""
 	require.Error(t, m.Create(t.Context(), s))
+	s.ID = strings.Repeat("x", 256)
+	require.ErrorContains(t, m.Create(t.Context(), s), "longer than 255 bytes")
 	list, err := m.List(t.Context(), s.Subject)
 	require.NoError(t, err)
 	require.Empty(t, list)

@@ -180,6 +180,8 @@ func checkSession(s Session) error {
 	switch {
 	case s.ID == "" || s.Subject == "":
 		return errors.New("auth: a session needs an ID and a subject")
+	case len(s.ID) > maxSubject || len(s.Subject) > maxSubject:
+		return fmt.Errorf("auth: a session's ID or subject is longer than %d bytes", maxSubject)
 	case len(s.Data) > maxSessionData:
 		return fmt.Errorf("auth: session data is %d bytes, at most %d are kept", len(s.Data), maxSessionData)
 	}

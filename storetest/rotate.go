@@ -97,6 +97,8 @@ var rotateCases = []testcase{{
 			{ExpiresAt: at.Add(30 * 24 * time.Hour), Device: auth.Device{UserAgent: "agent alone"}},
 			{ExpiresAt: at.Add(time.Minute), Device: auth.Device{IP: device(2).IP}}, // earlier than before
 			{ExpiresAt: at.Add(time.Hour), Device: device(3)},
+			{ExpiresAt: at.Add(time.Hour), Device: auth.Device{UserAgent: device(3).UserAgent, IP: device(4).IP}}, // it roams
+			{ExpiresAt: at.Add(time.Hour), Device: auth.Device{UserAgent: "updated", IP: device(4).IP}},
 			{ExpiresAt: at.Add(time.Hour), Device: auth.Device{}}, // nothing is known any more
 			{ExpiresAt: at.Add(time.Hour), Device: device(4)},
 		} {

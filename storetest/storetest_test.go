@@ -240,7 +240,11 @@ func (b *book) Rotate(ctx context.Context, subject, id string, from int64, use a
 			return auth.Session{}, false, auth.ErrSessionNotFound
 		}
 	}
-	if use.Device != (auth.Device{}) || !b.has("keeps a device that is known") {
+	switch {
+	case b.has("keeps a device that is known") && use.Device == (auth.Device{}):
+	case b.has("tells devices apart by their address") && use.Device.IP == s.Device.IP:
+	case b.has("tells devices apart by their agent") && use.Device.UserAgent == s.Device.UserAgent:
+	default:
 		s.Device = use.Device
 	}
 	if b.has("rewrites the whole subject") {
@@ -476,6 +480,8 @@ var flaws = []struct {
 	{flaw: "reports a repeat as a move", fails: []string{"Rotate_MayBeRepeated", "Rotate_OneOfManyAtOnceMoves", "Rotate_SpentGenerationChangesNothing", "Get_ReturnsLargeGenerations"}, may: []string{"Rotate_OneOfManyAtOnceHeals"}},
 	{flaw: "moves RotatedAt back", fails: []string{"Rotate_RotatedAtNeverMovesBack"}},
 	{flaw: "keeps a device that is known", fails: []string{"Rotate_SetsWhatUseSays"}},
+	{flaw: "tells devices apart by their address", fails: []string{"Rotate_SetsWhatUseSays"}},
+	{flaw: "tells devices apart by their agent", fails: []string{"Rotate_SetsWhatUseSays"}},
 	{flaw: "looks before it creates", fails: []string{"Create_OneOfManyAtOnceWins"}},
 	{flaw: "overwrites on Create", fails: []string{"Create_SecondOfSameIDIsRefused", "Create_OneOfManyAtOnceWins", "Nodes_SeeEachOthersWrites"}},
 	{flaw: "keeps the caller's data", fails: []string{"Create_KeepsDataApartFromTheCaller"}},
