@@ -104,7 +104,8 @@ type Config struct {
 	// average.
 	Remember int
 
-	// StoreTimeout bounds each call of the store: 2 seconds by default.
+	// StoreTimeout bounds each call of the store, and all those of a login
+	// together: 2 seconds by default, a millisecond to a minute.
 	StoreTimeout time.Duration
 
 	// MaxStale is the age at which the revocation feed counts as stale, a
@@ -174,6 +175,7 @@ const (
 	minJWKSMaxAge      = 5 * time.Second // clients do not ask more often
 	maxJWKSMaxAge      = 24 * time.Hour
 	maxStoreTimeout    = time.Minute
+	lastTry            = 500 * time.Millisecond // to undo a login that the store did not let complete
 )
 
 // New returns an Authenticator, or every mistake in c joined, each naming its
@@ -529,7 +531,7 @@ func (a *Authenticator) findByID(ctx context.Context, id string) (User, error) {
 // fault reports that something did not answer, and returns what the caller is
 // told. A client that hung up is not a fault.
 func (a *Authenticator) fault(ctx context.Context, s Session, err error) error {
-	if ctx.Err() == nil {
+	if !errors.Is(ctx.Err(), context.Canceled) {
 		a.emit(ctx, Event{Type: EventFault, Session: s, Err: err})
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -596,11 +598,18 @@ func (a *Authenticator) open(ctx context.Context, rd reading, u User, in SignIn,
 	if err := a.mintRefresh(&t, s, in.AMR); err != nil {
 		return Tokens{}, a.internal(ctx, s, err)
 	}
-	if err := a.inStore(ctx, s, "Create", func(ctx context.Context) error { return a.store.Create(ctx, s) }); err != nil {
+	// All calls of the store together take no longer than one may.
+	limited, cancel := context.WithTimeout(ctx, a.storeTimeout)
+	defer cancel()
+	if err := a.inStore(limited, s, "Create", func(ctx context.Context) error { return a.store.Create(ctx, s) }); err != nil {
 		return Tokens{}, err
 	}
-	if err := a.settle(ctx, s, in, recheck); err != nil {
-		_ = a.end(ctx, s, "login") // nobody holds its tokens; it would only lie about
+	if err := a.settle(limited, s, in, recheck); err != nil {
+		// Nobody holds its tokens; it would only lie about. If the store does
+		// not answer, Run tries again.
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.storeTimeout, lastTry))
+		defer cancel()
+		_ = a.revokeWithin(last, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, "login")
 		return Tokens{}, err
 	}
 	a.emit(ctx, Event{Type: EventLogin, Session: s, Device: in.Device})
@@ -828,7 +837,10 @@ func (a *Authenticator) revoke(ctx context.Context, r Revocation, reason string)
 	if len(r.Sessions) == 0 && r.Cut.IsZero() {
 		return nil
 	}
-	ctx = context.WithoutCancel(ctx)
+	return a.revokeWithin(context.WithoutCancel(ctx), r, reason)
+}
+
+func (a *Authenticator) revokeWithin(ctx context.Context, r Revocation, reason string) error {
 	err := a.tell(ctx, r, true)
 	about := Session{Subject: r.Subject}
 	if len(r.Sessions) == 1 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -465,4 +466,50 @@ func TestRevoke_ByManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// hangingStore does not answer when it is told to hang, until the context ends.
+type hangingStore struct {
+	*auth.MemoryStore
+	hangs atomic.Bool
+}
+
+func (h *hangingStore) List(ctx context.Context, subject string) ([]auth.Session, error) {
+	h.hangs.Store(true) // from here on
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (h *hangingStore) Revoke(ctx context.Context, r auth.Revocation) error {
+	if h.hangs.Load() {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return h.MemoryStore.Revoke(ctx, r)
+}
+
+func TestStart_WaitsForAStoreThatHangsNotMuchLongerThanOneCallMay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &hangingStore{MemoryStore: auth.NewMemoryStore()}
+		a, events := node(t, store)
+		stop := run(a.Verifier)
+		defer stop()
+		<-a.Ready()
+		begun := time.Now()
+		_, err := a.Start(context.Background(), "u1", auth.SignIn{})
+		require.ErrorIs(t, err, auth.ErrUnavailable)
+		require.LessOrEqual(t, time.Since(begun), 2500*time.Millisecond)
+		require.NotEmpty(t, events.take(auth.EventFault))
+
+		// The session that nobody holds is ended when the store answers.
+		list, err := store.MemoryStore.List(context.Background(), "u1")
+		require.NoError(t, err)
+		require.Len(t, list, 1)
+		store.hangs.Store(false)
+		time.Sleep(time.Minute)
+		list, err = store.MemoryStore.List(context.Background(), "u1")
+		require.NoError(t, err)
+		require.Empty(t, list)
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -14,8 +15,8 @@ import (
 // InstallPostgres says what Postgres needs.
 const InstallPostgres = "postgres and initdb, 13 or newer (Debian's package postgresql)"
 
-// nobody is the user as whom PostgreSQL runs where the test is root, which it
-// refuses.
+// nobody is the user as whom PostgreSQL and PgBouncer run where the test is
+// root, which they refuse.
 const nobody = 65534
 
 // Postgres starts a PostgreSQL server, with the database "postgres" and the
@@ -28,18 +29,7 @@ func Postgres(tb testing.TB, args ...string) *Process {
 	if initdb == "" || postgres == "" {
 		Need(tb, InstallPostgres)
 	}
-	dir, err := os.MkdirTemp("", "postgres-test-")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	var as *syscall.SysProcAttr
-	if os.Getuid() == 0 {
-		as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-		if err := os.Chown(dir, nobody, nobody); err != nil {
-			tb.Fatal(err)
-		}
-	}
+	dir, as := privateFolder(tb, "postgres-test-")
 	command := func(name string, args ...string) *exec.Cmd {
 		cmd := exec.Command(name, args...)
 		cmd.SysProcAttr, cmd.Dir = as, dir
@@ -98,4 +88,63 @@ func postgresPrograms() (initdb, postgres string) {
 	slices.Sort(found)
 	bin := filepath.Dir(found[len(found)-1])
 	return program(filepath.Join(bin, "initdb")), program(filepath.Join(bin, "postgres"))
+}
+
+// InstallPgBouncer says what PgBouncer needs.
+const InstallPgBouncer = "pgbouncer (Debian's package pgbouncer)"
+
+// PgBouncer starts a PgBouncer before the PostgreSQL server at addr, that pools
+// transactions: two that follow each other on one connection of a client may
+// run on different ones of the server. settings are lines of its section
+// [pgbouncer].
+func PgBouncer(tb testing.TB, addr string, settings ...string) *Process {
+	tb.Helper()
+	path := program("pgbouncer", "/usr/sbin/pgbouncer")
+	if path == "" {
+		Need(tb, InstallPgBouncer)
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	dir, as := privateFolder(tb, "pgbouncer-test-")
+	own := FreePort(tb)
+	config := filepath.Join(dir, "pgbouncer.ini")
+	lines := append([]string{
+		"[databases]",
+		"* = host=" + host + " port=" + port,
+		"[pgbouncer]",
+		"listen_addr = 127.0.0.1", "listen_port = " + own, "unix_socket_dir =",
+		"auth_type = any", "pool_mode = transaction", "default_pool_size = 20", "max_client_conn = 1000",
+		"ignore_startup_parameters = extra_float_digits",
+	}, settings...)
+	// auth_type any logs everybody in as the user that the database line names.
+	lines[1] += " user=postgres"
+	if err := os.WriteFile(config, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
+		tb.Fatal(err)
+	}
+	own = net.JoinHostPort("127.0.0.1", own)
+	return newProcess(tb, own, func() *exec.Cmd {
+		cmd := exec.Command(path, config)
+		cmd.SysProcAttr, cmd.Dir = as, dir
+		return cmd
+	}, pgReady(own))
+}
+
+// privateFolder makes a folder for a server that refuses to run as root, and
+// says as whom it runs.
+func privateFolder(tb testing.TB, pattern string) (dir string, as *syscall.SysProcAttr) {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", pattern)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if os.Getuid() == 0 {
+		as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		if err := os.Chown(dir, nobody, nobody); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return dir, as
 }

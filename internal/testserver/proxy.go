@@ -12,16 +12,16 @@ import (
 type Proxy struct {
 	Addr string // host:port
 
-	target string
 	delay  atomic.Int64 // of each piece, in nanoseconds, each way
 	refuse atomic.Bool  // new connections are closed at once
 	down   atomic.Int64 // bytes that may still come from the server; negative: all
 	up     atomic.Int64 // bytes that may still go to the server; negative: all
 
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-	gate  chan struct{} // closed while bytes pass
-	ended bool
+	mu     sync.Mutex
+	target string
+	conns  map[net.Conn]struct{}
+	gate   chan struct{} // closed while bytes pass
+	ended  bool
 }
 
 // NewProxy returns a proxy before target that ends with the test.
@@ -75,6 +75,14 @@ func (p *Proxy) Refuse(on bool) {
 	}
 }
 
+// Retarget closes all connections, and connects new ones to another server.
+func (p *Proxy) Retarget(addr string) {
+	p.mu.Lock()
+	p.target = addr
+	p.mu.Unlock()
+	p.Cut()
+}
+
 // Hang lets no byte pass in either direction, and closes nothing.
 func (p *Proxy) Hang() {
 	p.mu.Lock()
@@ -122,7 +130,10 @@ func (p *Proxy) serve(client net.Conn) {
 	if p.refuse.Load() {
 		return
 	}
-	server, err := net.Dial("tcp", p.target)
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	server, err := net.Dial("tcp", target)
 	if err != nil {
 		return
 	}
