@@ -134,9 +134,11 @@ func (w *world) stream(n *node, c *client) <-chan string {
 	last := make(chan string, 1)
 	go func() {
 		defer resp.Body.Close()
+		line := ""
 		for lines.Scan() {
+			line = lines.Text()
 		}
-		last <- lines.Text()
+		last <- line
 	}()
 	return last
 }
