@@ -63,6 +63,11 @@ func TestLayers_ImportDownwardsOnly(t *testing.T) {
 		{"password", []string{"golang.org/x/crypto/argon2", "golang.org/x/crypto/bcrypt"}},
 		{"storetest", []string{module}},
 		{"jwks", []string{module}},
+		{"redisstore", []string{module, "github.com/redis/go-redis/v9"}},
+		{"pgstore", []string{module, "github.com/jackc/pgx/v5", "github.com/jackc/pgx/v5/pgconn", "github.com/jackc/pgx/v5/pgxpool"}},
+		{"sqlitestore", []string{module, "modernc.org/sqlite", "modernc.org/sqlite/lib"}},
+		{"internal/testserver", nil},
+		{"internal/faults", []string{module, module + "/internal/testserver"}},
 		{"authtest", []string{module, module + "/password"}},
 	} {
 		files := goFiles(t, layer.dir)

@@ -49,7 +49,7 @@ func Main(m *testing.M, open func(dsn string) (auth.Store, error)) {
 // people is a lookup in which everybody exists.
 type people struct{}
 
-func (people) FindByLogin(_ context.Context, login string) (auth.User, error) {
+func (people) FindByLogin(context.Context, string) (auth.User, error) {
 	return auth.User{}, auth.ErrUserNotFound
 }
 
