@@ -175,7 +175,7 @@ const (
 	minJWKSMaxAge      = 5 * time.Second // clients do not ask more often
 	maxJWKSMaxAge      = 24 * time.Hour
 	maxStoreTimeout    = time.Minute
-	lastTry            = 500 * time.Millisecond // to undo a login that the store did not let complete
+	lastTry            = 200 * time.Millisecond // to undo a login that the store did not let complete
 )
 
 // New returns an Authenticator, or every mistake in c joined, each naming its

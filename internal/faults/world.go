@@ -370,9 +370,18 @@ func (w *world) load(workers int) (stop func() []*client) {
 	var wg sync.WaitGroup
 	for i := range workers {
 		wg.Go(func() {
-			for n := 0; ctx.Err() == nil; n++ {
+			// An honest client whose refresh was not answered asks again soon; one
+			// that sleeps past the window has to sign in.
+			var unanswered *client
+			for ctx.Err() == nil {
 				at := w.anyNode()
 				mine := all[i]
+				if unanswered != nil && rand.IntN(2) == 0 {
+					if w.renew(context.Background(), at, unanswered) {
+						unanswered = nil
+					}
+					continue
+				}
 				if len(mine) == 0 || len(mine) < 200 && rand.IntN(5) == 0 {
 					if c := w.signIn(context.Background(), at); c != nil {
 						all[i] = append(all[i], c)
@@ -385,8 +394,10 @@ func (w *world) load(workers int) (stop func() []*client) {
 				case p < 12:
 					w.visit(context.Background(), at, c)
 				case p < 19:
-					w.renew(context.Background(), at, c)
-				default:
+					if unanswered == nil && !w.renew(context.Background(), at, c) && !c.leaving {
+						unanswered = c
+					}
+				case c != unanswered:
 					w.leave(context.Background(), at, c)
 				}
 				time.Sleep(time.Duration(rand.IntN(10)) * time.Millisecond)
