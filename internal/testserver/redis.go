@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +42,35 @@ func Server(tb testing.TB, name string, args ...string) *Process {
 		}, args...)...)
 	}, func() error {
 		answer, err := redisCommand(addr, "PING")
+		if err == nil && answer != "+PONG" {
+			err = fmt.Errorf("PING: %s", answer)
+		}
+		return err
+	})
+}
+
+// Sentinel starts a Sentinel that watches the master at addr under the name
+// "master", and decides alone, half a second after that stops to answer.
+func Sentinel(tb testing.TB, addr string) *Process {
+	tb.Helper()
+	path := program("redis-server", "valkey-server")
+	if path == "" {
+		Need(tb, InstallRedis)
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	dir, own := tb.TempDir(), FreePort(tb)
+	config := filepath.Join(dir, "sentinel.conf") // which it writes to
+	text := fmt.Sprintf("port %s\nbind 127.0.0.1\ndir %s\nsentinel monitor master %s %s 1\n"+
+		"sentinel down-after-milliseconds master 500\nsentinel failover-timeout master 5000\n", own, dir, host, port)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	at := net.JoinHostPort("127.0.0.1", own)
+	return newProcess(tb, at, func() *exec.Cmd { return exec.Command(path, config, "--sentinel") }, func() error {
+		answer, err := redisCommand(at, "PING")
 		if err == nil && answer != "+PONG" {
 			err = fmt.Errorf("PING: %s", answer)
 		}

@@ -176,14 +176,3 @@ func (p *Process) signal(s syscall.Signal, wait bool) {
 	}
 	<-p.exited
 }
-
-// answers returns a check that something accepts connections at addr.
-func answers(addr string) func() error {
-	return func() error {
-		c, err := net.DialTimeout("tcp", addr, time.Second)
-		if err != nil {
-			return err
-		}
-		return c.Close()
-	}
-}

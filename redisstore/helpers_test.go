@@ -1,0 +1,107 @@
+package redisstore_test
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/testserver"
+)
+
+const patience = 20 * time.Second
+
+// cluster starts a cluster of three masters.
+func cluster(t testing.TB) (addrs []string) {
+	for _, node := range testserver.RedisCluster(t) {
+		addrs = append(addrs, node.Addr)
+	}
+	return addrs
+}
+
+func clusterClient(t testing.TB, addrs []string) *redis.ClusterClient {
+	c := redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// replicated starts a server and a replica of it that is up to date.
+func replicated(t testing.TB) (master, replica *testserver.Process) {
+	master = testserver.Redis(t, "--repl-diskless-sync-delay", "0")
+	return master, replicaOf(t, master.Addr)
+}
+
+// replicaOf starts a replica of the server at addr, and waits until it is up to
+// date.
+func replicaOf(t testing.TB, addr string) *testserver.Process {
+	host, port, err := net.SplitHostPort(addr)
+	require.NoError(t, err)
+	replica := testserver.Redis(t, "--replicaof", host+" "+port)
+	inSync(t, replica)
+	return replica
+}
+
+// inSync waits until the replica follows its master.
+func inSync(t testing.TB, replica *testserver.Process) {
+	c := single(t, replica.Addr)
+	require.Eventually(t, func() bool {
+		info, err := c.Info(t.Context(), "replication").Result()
+		return err == nil && strings.Contains(info, "master_link_status:up")
+	}, patience, 10*time.Millisecond)
+}
+
+// now is the clock as the core hands it to a store.
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
+// session returns a record of somebody who has just signed in.
+func session(subject, id string) auth.Session {
+	at := now()
+	return auth.Session{
+		ID: id, Subject: subject, Generation: 1, CreatedAt: at, RotatedAt: at, ExpiresAt: at.Add(24 * time.Hour),
+		Device: auth.Device{UserAgent: "agent"}, Data: []byte("data"),
+	}
+}
+
+// use returns what a refresh of s writes.
+func use(s auth.Session) auth.Use {
+	return auth.Use{At: now(), Rested: now().Add(time.Hour), ExpiresAt: s.ExpiresAt, Device: s.Device}
+}
+
+// ending returns a revocation of one session.
+func ending(subject string, ids ...string) auth.Revocation {
+	return auth.Revocation{Subject: subject, Sessions: ids, Until: now().Add(10 * time.Minute)}
+}
+
+// subjects returns whom the revocations concern.
+func subjects(rs []auth.Revocation) (list []string) {
+	for _, r := range rs {
+		list = append(list, r.Subject)
+	}
+	return list
+}
+
+// within returns a context that ends after d, and with the test.
+func within(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// permissions are the commands that the README names.
+const permissions = "eval evalsha time hget hgetall hset hsetnx hdel hlen hvals hrandfield pexpireat pttl xadd xdel xlen xrange xread hello"
+
+var addresses = []netip.Addr{
+	{}, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1"),
+	netip.MustParseAddr("fe80::1%eth0"), zone(200),
+}
+
+// zone returns an address whose zone is n bytes long.
+func zone(n int) netip.Addr {
+	return netip.MustParseAddr("fe80::1%" + strings.Repeat("z", n))
+}

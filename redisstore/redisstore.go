@@ -1,0 +1,406 @@
+package redisstore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/ratchet-go/auth"
+)
+
+// Defaults, and what is not configured.
+const (
+	defaultPrefix         = "auth"
+	defaultReplicaTimeout = 500 * time.Millisecond
+
+	// revokeGrace is how long a step of Revoke goes on after the deadline of
+	// its context, so that what was begun is not left by half.
+	revokeGrace = 500 * time.Millisecond
+)
+
+// Config is what [New] needs besides the client. It is copied. Zero fields have
+// the default.
+type Config struct {
+	_ [0]func() // keyed literals only
+
+	// Prefix begins every key: "auth" by default. Stores with different
+	// prefixes share a database and nothing else. It holds no brace, which
+	// would put all keys of a Cluster into one slot.
+	Prefix string
+
+	// Replicas is how many replicas must have a write before it is
+	// acknowledged (WAIT); 0, the default, means none. With fewer the call
+	// returns an error although the write may stand, and may be repeated. On a
+	// Cluster it counts the replicas of the key's master. What is lost without
+	// it is in the package comment.
+	Replicas int
+
+	// ReplicaTimeout bounds that wait: 500 milliseconds by default, at least
+	// one, and less than the client's ReadTimeout. The deadline of a context
+	// does as well.
+	ReplicaTimeout time.Duration
+
+	// OnEvent is told, once, if the server may evict keys to make room
+	// (maxmemory-policy is not noeviction), as an [auth.EventFault] whose Err
+	// says so: sessions would end, and revocations be forgotten, at random. The
+	// question is asked when the feed is read from its beginning; a server that
+	// does not permit it is believed. nil means that nobody is told, and nothing
+	// asked. [auth.Config].OnEvent fits.
+	OnEvent func(ctx context.Context, e auth.Event)
+}
+
+// Store keeps sessions on a Redis server. It is an [auth.Store], and safe for
+// concurrent use by any number of processes. It holds no connection of its own
+// and nothing needs to be closed.
+type Store struct {
+	client         redis.UniversalClient
+	prefix         string
+	replicas       int
+	replicaTimeout time.Duration
+	onEvent        func(context.Context, auth.Event)
+	warned         atomic.Bool
+
+	create, rotate, revoke, announce, changes *redis.Script
+}
+
+var _ auth.Store = (*Store)(nil)
+
+// New returns a Store on client, or every mistake joined. It asks the server
+// for nothing yet. The client stays the caller's: to share, and to close when
+// the store is no longer used.
+//
+// The client is a *[redis.Client], also one that follows a Sentinel, or a
+// *[redis.ClusterClient]. Its options set ContextTimeoutEnabled, or a server
+// that hangs would keep every call for ReadTimeout and its retries, whatever
+// the context says. It reads from masters, without a cache, and has at least
+// two connections, since a Changes that waits keeps one.
+func New(client redis.UniversalClient, c Config) (*Store, error) {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("redisstore: "+format, args...)) }
+
+	timeouts, poolSize, readTimeout := true, 2, time.Duration(0)
+	switch client := client.(type) {
+	case nil:
+		bad("the client is nil")
+	case *redis.Client:
+		if client == nil {
+			bad("the client is nil")
+			break
+		}
+		o := client.Options()
+		timeouts, poolSize, readTimeout = o.ContextTimeoutEnabled, o.PoolSize, o.ReadTimeout
+		if o.ClientSideCacheConfig != nil || o.ClientSideCache != nil {
+			bad("the client caches (ClientSideCache): it would show sessions that have ended")
+		}
+	case *redis.ClusterClient:
+		if client == nil {
+			bad("the client is nil")
+			break
+		}
+		o := client.Options()
+		timeouts, poolSize, readTimeout = o.ContextTimeoutEnabled, o.PoolSize, o.ReadTimeout
+		if o.ReadOnly || o.RouteByLatency || o.RouteRandomly {
+			bad("the client reads from replicas (ReadOnly, RouteByLatency, RouteRandomly): they show sessions that have ended")
+		}
+	default:
+		bad("the client is a %T, not a *redis.Client or *redis.ClusterClient", client)
+	}
+	if !timeouts {
+		bad("the client's options do not set ContextTimeoutEnabled: a server that hangs would keep calls beyond their deadline")
+	}
+	if poolSize < 2 {
+		bad("the client's PoolSize is %d: the feed alone keeps one connection", poolSize)
+	}
+
+	prefix := cmp.Or(c.Prefix, defaultPrefix)
+	if strings.ContainsAny(prefix, "{}") {
+		bad("Config.Prefix (%q) has a brace, which puts everything into one slot of a Cluster", prefix)
+	}
+	if c.Replicas < 0 {
+		bad("Config.Replicas (%d) is negative", c.Replicas)
+	}
+	replicaTimeout := cmp.Or(c.ReplicaTimeout, defaultReplicaTimeout)
+	switch {
+	case replicaTimeout < time.Millisecond:
+		bad("Config.ReplicaTimeout (%s) is less than 1ms", replicaTimeout)
+	case c.Replicas > 0 && readTimeout > 0 && replicaTimeout >= readTimeout:
+		bad("Config.ReplicaTimeout (%s) is not less than the client's ReadTimeout (%s)", replicaTimeout, readTimeout)
+	}
+	if errs != nil {
+		return nil, errors.Join(errs...)
+	}
+	return &Store{
+		client: client, prefix: prefix,
+		replicas: c.Replicas, replicaTimeout: replicaTimeout, onEvent: c.OnEvent,
+		create: redis.NewScript(luaCreate), rotate: redis.NewScript(luaRotate), revoke: redis.NewScript(luaRevoke),
+		announce: redis.NewScript(luaAnnounce), changes: redis.NewScript(luaChanges),
+	}, nil
+}
+
+// key returns the key of a subject's sessions.
+func (s *Store) key(subject string) string { return s.prefix + ":{" + subject + "}" }
+
+// Create implements [auth.Store]. A call that the driver repeats, because the
+// answer was lost, knows its own record and returns nil; a call that the caller
+// repeats returns [auth.ErrSessionExists].
+func (s *Store) Create(ctx context.Context, session auth.Session) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	record, err := encode(session, rand.Uint32())
+	if err != nil {
+		return fmt.Errorf("redisstore: %w", err)
+	}
+	made, err := s.write(ctx, s.create, s.key(session.Subject), session.ID, record, collectAt(session.ExpiresAt)).Int()
+	if err != nil {
+		return failed(ctx, "creating a session", err)
+	}
+	if made == 0 {
+		return auth.ErrSessionExists
+	}
+	return nil
+}
+
+// collectAt returns when something that ends at t may be collected.
+func collectAt(t time.Time) int64 { return t.Add(collectAfter).UnixMilli() }
+
+// Get implements [auth.Store].
+func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, error) {
+	if err := ctx.Err(); err != nil {
+		return auth.Session{}, err
+	}
+	record, err := s.client.HGet(ctx, s.key(subject), id).Result()
+	if errors.Is(err, redis.Nil) {
+		return auth.Session{}, auth.ErrSessionNotFound
+	}
+	if err != nil {
+		return auth.Session{}, failed(ctx, "reading a session", err)
+	}
+	session, err := decode(subject, id, record)
+	if err != nil {
+		return auth.Session{}, fmt.Errorf("redisstore: %w", err)
+	}
+	return session, nil
+}
+
+// Rotate implements [auth.Store], in one round trip.
+func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use auth.Use) (auth.Session, bool, error) {
+	if err := ctx.Err(); err != nil {
+		return auth.Session{}, false, err
+	}
+	device, err1 := appendDevice(make([]byte, 0, 17+len(use.Device.UserAgent)), use.Device)
+	at, err2 := millis("Use.At", use.At)
+	expires, err3 := millis("Use.ExpiresAt", use.ExpiresAt)
+	if err := cmp.Or(err1, err2, err3); err != nil {
+		return auth.Session{}, false, fmt.Errorf("redisstore: %w", err)
+	}
+	if from < 0 || from >= maxGeneration {
+		return auth.Session{}, false, fmt.Errorf("redisstore: the generation (%d) is out of range", from)
+	}
+	answer, err := s.write(ctx, s.rotate, s.key(subject), id,
+		from, at, use.Rested.UnixMilli(), expires, collectAt(use.ExpiresAt), device).Slice()
+	if errors.Is(err, redis.Nil) {
+		return auth.Session{}, false, auth.ErrSessionNotFound
+	}
+	if err != nil {
+		return auth.Session{}, false, failed(ctx, "rotating a session", err)
+	}
+	moved, record, ok := rotated(answer)
+	if !ok {
+		return auth.Session{}, false, errAnswer
+	}
+	session, err := decode(subject, id, record)
+	if err != nil {
+		return auth.Session{}, false, fmt.Errorf("redisstore: %w", err)
+	}
+	return session, moved, nil
+}
+
+// failed says what did not work. A read that the deadline of ctx ended is a
+// timeout to the driver; it is told as what it is.
+func failed(ctx context.Context, doing string, err error) error {
+	if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) && !errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+	}
+	return fmt.Errorf("redisstore: %s: %w", doing, err)
+}
+
+// errAnswer says that a script answered what it never does.
+var errAnswer = errors.New("redisstore: the server's answer has an unknown form")
+
+func rotated(answer []any) (moved bool, record string, ok bool) {
+	if len(answer) != 2 {
+		return false, "", false
+	}
+	n, ok1 := answer[0].(int64)
+	record, ok2 := answer[1].(string)
+	return n == 1, record, ok1 && ok2
+}
+
+// List implements [auth.Store].
+func (s *Store) List(ctx context.Context, subject string) ([]auth.Session, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	records, err := s.client.HGetAll(ctx, s.key(subject)).Result()
+	if err != nil {
+		return nil, failed(ctx, "listing sessions", err)
+	}
+	list := make([]auth.Session, 0, len(records))
+	for id, record := range records {
+		session, err := decode(subject, id, record)
+		if err != nil {
+			return nil, fmt.Errorf("redisstore: %w", err)
+		}
+		list = append(list, session)
+	}
+	slices.SortFunc(list, func(a, b auth.Session) int {
+		return cmp.Or(b.RotatedAt.Compare(a.RotatedAt), strings.Compare(a.ID, b.ID))
+	})
+	return list, nil
+}
+
+// Revoke implements [auth.Store]: one step on the subject's key, then one on
+// the feed's. Once begun it is carried to its end: it does not stop when ctx is
+// cancelled, and each step may go on for half a second after the deadline.
+func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	entry, err := encodeRevocation(r)
+	if err != nil {
+		return err
+	}
+	if r.All || len(r.Sessions) > 0 {
+		if err := s.remove(ctx, r); err != nil {
+			return failed(ctx, "revoking", err)
+		}
+	}
+	firm, cancel := carryOn(ctx)
+	defer cancel()
+	if err := s.write(firm, s.announce, s.feed(), r.Until.UnixMilli(), collectAt(r.Until), entry).Err(); err != nil {
+		return failed(ctx, "announcing a revocation", err)
+	}
+	return ctx.Err()
+}
+
+// remove deletes the sessions that r names.
+func (s *Store) remove(ctx context.Context, r auth.Revocation) error {
+	args := make([]any, 2, 2+len(r.Sessions)+len(r.Except))
+	args[0], args[1] = "", len(r.Sessions)
+	for _, id := range r.Sessions {
+		args = append(args, id)
+	}
+	if r.All {
+		args[0] = r.Cut.UnixMilli()
+		for _, id := range r.Except {
+			args = append(args, id)
+		}
+	}
+	ctx, cancel := carryOn(ctx)
+	defer cancel()
+	return s.write(ctx, s.revoke, s.key(r.Subject), args...).Err()
+}
+
+// carryOn returns a context that is not cancelled with ctx, and ends a little
+// after its deadline.
+func carryOn(ctx context.Context) (context.Context, context.CancelFunc) {
+	firm := context.WithoutCancel(ctx)
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return firm, func() {}
+	}
+	return context.WithTimeout(firm, max(0, time.Until(deadline))+revokeGrace)
+}
+
+// write runs a script on its key, and sees that enough replicas have what it
+// wrote, and what it saw.
+func (s *Store) write(ctx context.Context, script *redis.Script, key string, args ...any) *redis.Cmd {
+	if s.replicas == 0 {
+		return script.Run(ctx, s.client, []string{key}, args...)
+	}
+	cmd, err := s.writeAndWait(ctx, script, key, args)
+	if err != nil && cmd.Err() == nil {
+		cmd.SetErr(err)
+	}
+	return cmd
+}
+
+// redirects is how often a write follows a key that is on the move.
+const redirects = 4
+
+func (s *Store) writeAndWait(ctx context.Context, script *redis.Script, key string, args []any) (*redis.Cmd, error) {
+	cluster, ok := s.client.(*redis.ClusterClient)
+	if !ok {
+		return s.pipe(ctx, s.client, script, key, args, false)
+	}
+	node, err := cluster.MasterForKey(ctx, key)
+	if err != nil {
+		return redis.NewCmd(ctx), err
+	}
+	asking := false
+	for try := 0; ; try++ {
+		cmd, err := s.pipe(ctx, node, script, key, args, asking)
+		addr, moved := redis.IsMovedError(err)
+		asked, ask := redis.IsAskError(err)
+		if !moved && !ask || try == redirects {
+			return cmd, err
+		}
+		if asking = ask; ask {
+			addr = asked
+		}
+		if node, err = master(ctx, cluster, addr, key); err != nil {
+			return cmd, err
+		}
+	}
+}
+
+// master returns the master at addr after it has read the Cluster's state
+// anew; where there is none, that of the key.
+func master(ctx context.Context, cluster *redis.ClusterClient, addr, key string) (*redis.Client, error) {
+	var found atomic.Pointer[redis.Client]
+	err := cluster.ForEachMaster(ctx, func(_ context.Context, node *redis.Client) error {
+		if node.Options().Addr == addr {
+			found.Store(node)
+		}
+		return nil
+	})
+	if node := found.Load(); node != nil || err != nil {
+		return node, err
+	}
+	return cluster.MasterForKey(ctx, key)
+}
+
+// pipe runs the script and WAIT on one connection, which is what WAIT counts
+// from. The error says what either of them failed with.
+func (s *Store) pipe(ctx context.Context, client redis.Cmdable, script *redis.Script, key string, args []any, asking bool) (*redis.Cmd, error) {
+	run := func(f func(p redis.Pipeliner) *redis.Cmd) (cmd *redis.Cmd, err error) {
+		p := client.Pipeline()
+		if asking {
+			p.Do(ctx, "ASKING")
+		}
+		cmd = f(p)
+		acks := p.Do(ctx, "WAIT", s.replicas, s.replicaTimeout.Milliseconds())
+		if _, err = p.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+			return cmd, err
+		}
+		n, err := acks.Int()
+		if err == nil && n < s.replicas {
+			err = fmt.Errorf("written, but within %s only %d of %d replicas had it", s.replicaTimeout, n, s.replicas)
+		}
+		return cmd, err
+	}
+	cmd, err := run(func(p redis.Pipeliner) *redis.Cmd { return script.EvalSha(ctx, p, []string{key}, args...) })
+	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+		cmd, err = run(func(p redis.Pipeliner) *redis.Cmd { return script.Eval(ctx, p, []string{key}, args...) })
+	}
+	return cmd, err
+}

@@ -1,0 +1,427 @@
+package redisstore_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/testserver"
+	"github.com/ratchet-go/auth/redisstore"
+)
+
+// calls returns how often the server ran each command, those of scripts
+// included.
+func calls(t testing.TB, c *redis.Client) map[string]int {
+	info, err := c.Info(t.Context(), "commandstats").Result()
+	require.NoError(t, err)
+	n := map[string]int{}
+	for _, m := range regexp.MustCompile(`cmdstat_([^:]+):calls=(\d+)`).FindAllStringSubmatch(info, -1) {
+		n[m[1]], err = strconv.Atoi(m[2])
+		require.NoError(t, err)
+	}
+	return n
+}
+
+func TestStore_EachCallIsOneCommand(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx, s := store(t, c, redisstore.Config{}), t.Context(), session("ada", "one")
+	require.NoError(t, st.Create(ctx, s))
+	_, _, err := st.Rotate(ctx, "ada", "one", 1, use(s))
+	require.NoError(t, err)
+
+	const n = 20
+	count := func(command string, call func(i int) error) {
+		t.Helper()
+		before := calls(t, c)
+		for i := range n {
+			require.NoError(t, call(i))
+		}
+		after := calls(t, c)
+		sent := 0
+		for _, name := range []string{"evalsha", "eval", "hget", "hgetall", "script|load", "multi", "watch"} {
+			if command == "evalsha" && name == "hget" {
+				continue // the script's own
+			}
+			sent += after[name] - before[name]
+		}
+		require.Equal(t, n, after[command]-before[command])
+		require.Equal(t, n, sent)
+	}
+	count("evalsha", func(i int) error {
+		_, moved, err := st.Rotate(ctx, "ada", "one", int64(i+2), use(s))
+		require.True(t, moved)
+		return err
+	})
+	count("evalsha", func(i int) error { return st.Create(ctx, session("ada", fmt.Sprint("new-", i))) })
+	count("hget", func(int) error { _, err := st.Get(ctx, "ada", "one"); return err })
+	count("hgetall", func(int) error { _, err := st.List(ctx, "ada"); return err })
+}
+
+// every calls each method that runs a script.
+func every(t testing.TB, st *redisstore.Store, subject string) {
+	t.Helper()
+	ctx, s := within(t, patience), session(subject, "one")
+	require.NoError(t, st.Create(ctx, s))
+	_, moved, err := st.Rotate(ctx, subject, "one", 1, use(s))
+	require.NoError(t, err)
+	require.True(t, moved)
+	require.NoError(t, st.Revoke(ctx, ending(subject, "one")))
+	rs, _, err := st.Changes(ctx, "", 0)
+	require.NoError(t, err)
+	require.Contains(t, subjects(rs), subject)
+}
+
+func TestStore_LoadsItsScriptsAgain(t *testing.T) {
+	t.Parallel()
+	master, replica := replicated(t)
+	for _, replicas := range []int{0, 1} {
+		c := single(t, master.Addr)
+		st := store(t, c, redisstore.Config{Replicas: replicas, ReplicaTimeout: 2 * time.Second})
+		every(t, st, "ada")
+		require.NoError(t, c.ScriptFlush(t.Context()).Err())
+		every(t, st, "bob")
+		if replicas == 0 {
+			master.Kill()
+			master.Start()
+			inSync(t, replica)
+			every(t, st, "cyd")
+		}
+	}
+}
+
+// expiry returns when the server will remove the key.
+func expiry(t testing.TB, c *redis.Client, key string) time.Time {
+	t.Helper()
+	d, err := c.PExpireTime(t.Context(), key).Result()
+	require.NoError(t, err)
+	return time.UnixMilli(d.Milliseconds()).UTC()
+}
+
+func TestStore_KeyLivesAsLongAsItsLastSession(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	const key = "auth:{ada}"
+	long, short := session("ada", "long"), session("ada", "short")
+	short.ExpiresAt = now().Add(time.Hour)
+	end := long.ExpiresAt.Add(time.Minute)
+
+	require.NoError(t, st.Create(ctx, short))
+	require.Equal(t, short.ExpiresAt.Add(time.Minute), expiry(t, c, key))
+	require.NoError(t, st.Create(ctx, long))
+	require.Equal(t, end, expiry(t, c, key))
+	require.NoError(t, st.Create(ctx, func() auth.Session { s := short; s.ID = "another"; return s }()))
+	require.Equal(t, end, expiry(t, c, key))
+
+	u := use(short)
+	_, _, err := st.Rotate(ctx, "ada", "short", 1, u)
+	require.NoError(t, err)
+	require.Equal(t, end, expiry(t, c, key))
+	u.ExpiresAt = long.ExpiresAt.Add(time.Hour)
+	_, _, err = st.Rotate(ctx, "ada", "short", 2, u)
+	require.NoError(t, err)
+	require.Equal(t, u.ExpiresAt.Add(time.Minute), expiry(t, c, key))
+}
+
+func TestStore_KeyThatLostItsEndGetsItBack(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	const key = "auth:{ada}"
+	long, short := session("ada", "long"), session("ada", "short")
+	short.ExpiresAt = now().Add(time.Hour)
+	require.NoError(t, st.Create(ctx, long))
+	require.NoError(t, c.Persist(ctx, key).Err())
+	require.NoError(t, st.Create(ctx, short))
+	require.Equal(t, long.ExpiresAt.Add(time.Minute), expiry(t, c, key), "the longest, not the one just made")
+	require.NoError(t, c.Persist(ctx, key).Err())
+	_, _, err := st.Rotate(ctx, "ada", "short", 1, use(short))
+	require.NoError(t, err)
+	require.Equal(t, long.ExpiresAt.Add(time.Minute), expiry(t, c, key))
+
+	// Where there are many it is left alone rather than looked through.
+	for i := range 100 {
+		require.NoError(t, st.Create(ctx, session("ada", fmt.Sprint(i))))
+	}
+	require.NoError(t, c.Persist(ctx, key).Err())
+	require.NoError(t, st.Create(ctx, session("ada", "last")))
+	require.Equal(t, time.Duration(-1), c.TTL(ctx, key).Val())
+}
+
+func TestStore_DeadSessionsLeave(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	require.NoError(t, st.Create(ctx, session("ada", "kept")))
+	for i := range 1000 { // each is dead by the time of the next
+		s := session("ada", fmt.Sprint(i))
+		s.ExpiresAt = now().Add(-time.Minute - time.Second)
+		require.NoError(t, st.Create(ctx, s))
+	}
+	n, err := c.HLen(ctx, "auth:{ada}").Result()
+	require.NoError(t, err)
+	require.Less(t, n, int64(40))
+	_, err = st.Get(ctx, "ada", "kept")
+	require.NoError(t, err)
+}
+
+func TestStore_LeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	soon := now().Add(time.Second - time.Minute)
+	for i := range 10 {
+		s := session(fmt.Sprint("ada-", i), "one")
+		s.ExpiresAt = soon
+		require.NoError(t, st.Create(ctx, s))
+		_, _, err := st.Rotate(ctx, s.Subject, s.ID, 1, use(s))
+		require.NoError(t, err)
+		r := ending(s.Subject, "another")
+		r.Until = soon
+		require.NoError(t, st.Revoke(ctx, r))
+	}
+	require.Equal(t, int64(11), c.DBSize(ctx).Val())
+	require.Eventually(t, func() bool { return c.DBSize(ctx).Val() == 0 }, patience, 10*time.Millisecond)
+}
+
+// TestCreate_KnowsItsOwnRecord: the answer is lost, and the driver asks again.
+func TestCreate_KnowsItsOwnRecord(t *testing.T) {
+	t.Parallel()
+	server := testserver.Redis(t)
+	proxy := testserver.NewProxy(t, server.Addr)
+	st, ctx, s := store(t, single(t, proxy.Addr), redisstore.Config{}), t.Context(), session("ada", "one")
+	require.NoError(t, st.Create(ctx, session("ada", "zero"))) // connects
+	proxy.CutAnswers(0)
+	require.NoError(t, st.Create(ctx, s))
+	got, err := st.Get(ctx, "ada", "one")
+	require.NoError(t, err)
+	require.Equal(t, s, got)
+	require.ErrorIs(t, st.Create(ctx, s), auth.ErrSessionExists)
+}
+
+// TestRotate_RepeatedByTheDriver: the second try shows what the first has
+// written, as a repeat of the caller's would.
+func TestRotate_RepeatedByTheDriver(t *testing.T) {
+	t.Parallel()
+	server := testserver.Redis(t)
+	proxy := testserver.NewProxy(t, server.Addr)
+	st, ctx, s := store(t, single(t, proxy.Addr), redisstore.Config{}), t.Context(), session("ada", "one")
+	require.NoError(t, st.Create(ctx, s))
+	u := use(s)
+	_, _, err := st.Rotate(ctx, "ada", "one", 1, u) // loads the script
+	require.NoError(t, err)
+	proxy.CutAnswers(0)
+	got, moved, err := st.Rotate(ctx, "ada", "one", 2, u)
+	require.NoError(t, err)
+	require.False(t, moved)
+	require.Equal(t, int64(3), got.Generation)
+}
+
+func TestStore_HangingServerIsLeftAtTheDeadline(t *testing.T) {
+	t.Parallel()
+	server := testserver.Redis(t)
+	proxy := testserver.NewProxy(t, server.Addr)
+	for name, warm := range map[string]bool{"connected": true, "not connected": false} {
+		st, s := store(t, single(t, proxy.Addr), redisstore.Config{}), session("ada-"+name, "one")
+		next := ""
+		if warm {
+			require.NoError(t, st.Create(t.Context(), s))
+			var err error
+			_, next, err = st.Changes(t.Context(), "", 0)
+			require.NoError(t, err)
+		}
+		proxy.Hang()
+		for call, f := range map[string]func(ctx context.Context) error{
+			"Create":  func(ctx context.Context) error { return st.Create(ctx, session("bob", "one")) },
+			"Get":     func(ctx context.Context) error { _, err := st.Get(ctx, s.Subject, "one"); return err },
+			"Rotate":  func(ctx context.Context) error { _, _, err := st.Rotate(ctx, s.Subject, "one", 1, use(s)); return err },
+			"List":    func(ctx context.Context) error { _, err := st.List(ctx, s.Subject); return err },
+			"Revoke":  func(ctx context.Context) error { return st.Revoke(ctx, ending(s.Subject, "one")) },
+			"Changes": func(ctx context.Context) error { _, _, err := st.Changes(ctx, next, time.Minute); return err },
+		} {
+			const deadline = 200 * time.Millisecond
+			started := time.Now()
+			err := f(within(t, deadline))
+			took := time.Since(started)
+			require.ErrorIs(t, err, context.DeadlineExceeded, "%s, %s", call, name)
+			for _, named := range []error{auth.ErrSessionExists, auth.ErrSessionNotFound, auth.ErrFeedReset} {
+				require.NotErrorIs(t, err, named)
+			}
+			limit := deadline + 400*time.Millisecond
+			if call == "Revoke" {
+				limit += 500 * time.Millisecond // its grace
+			}
+			require.Less(t, took, limit, "%s, %s", call, name)
+		}
+		proxy.Resume()
+	}
+}
+
+// TestStore_HangingClusterIsLeftAtTheDeadline, also by a client that knows
+// nothing of the Cluster yet.
+func TestStore_HangingClusterIsLeftAtTheDeadline(t *testing.T) {
+	t.Parallel()
+	nodes := testserver.RedisCluster(t)
+	var addrs []string
+	for _, node := range nodes {
+		addrs = append(addrs, node.Addr)
+	}
+	warm, cold := store(t, clusterClient(t, addrs), redisstore.Config{}), store(t, clusterClient(t, addrs), redisstore.Config{})
+	every(t, warm, "ada")
+	_, next := begin(t, warm)
+	for _, node := range nodes {
+		node.Pause()
+	}
+	for _, st := range []*redisstore.Store{warm, cold} {
+		const deadline = 200 * time.Millisecond
+		started := time.Now()
+		require.ErrorIs(t, st.Create(within(t, deadline), session("ada", "one")), context.DeadlineExceeded)
+		require.Less(t, time.Since(started), deadline+400*time.Millisecond)
+		started = time.Now()
+		_, _, err := st.Changes(within(t, deadline), next, time.Minute)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Less(t, time.Since(started), deadline+400*time.Millisecond)
+	}
+}
+
+// TestRevoke_GoesOnAfterItsDeadline: the deletion is done when the deadline
+// comes, and its announcement is not left out.
+func TestRevoke_GoesOnAfterItsDeadline(t *testing.T) {
+	t.Parallel()
+	server := testserver.Redis(t)
+	proxy := testserver.NewProxy(t, server.Addr)
+	st, s := store(t, single(t, proxy.Addr), redisstore.Config{}), session("ada", "one")
+	require.NoError(t, st.Revoke(t.Context(), ending("nobody", "one"))) // loads the scripts
+	require.NoError(t, st.Create(t.Context(), s))
+	proxy.Delay(60 * time.Millisecond)
+	require.ErrorIs(t, st.Revoke(within(t, 90*time.Millisecond), ending("ada", "one")), context.DeadlineExceeded)
+	proxy.Delay(0)
+	_, err := st.Get(t.Context(), "ada", "one")
+	require.ErrorIs(t, err, auth.ErrSessionNotFound)
+	rs, _, err := st.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	require.Contains(t, subjects(rs), "ada")
+}
+
+func TestStore_RefusesRecordsOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	for _, record := range []string{"\x02" + strings.Repeat("x", 60), "", "\x01", "\x01" + strings.Repeat("\x00", 31), "\x01" + strings.Repeat("\x00", 30) + "\x01", "\x01" + strings.Repeat("\x00", 31) + "\x09", "\x01" + strings.Repeat("\x00", 31) + "\x01\x01"} {
+		require.NoError(t, c.HSet(ctx, "auth:{ada}", "one", record).Err())
+		for _, err := range []error{
+			func() error { _, err := st.Get(ctx, "ada", "one"); return err }(),
+			func() error { _, err := st.List(ctx, "ada"); return err }(),
+		} {
+			require.Error(t, err)
+			require.NotErrorIs(t, err, auth.ErrSessionNotFound)
+		}
+	}
+	require.NoError(t, c.HSet(ctx, "auth:{ada}", "one", "\x02"+strings.Repeat("x", 60)).Err())
+	_, _, err := st.Rotate(ctx, "ada", "one", 1, use(session("ada", "one")))
+	require.ErrorContains(t, err, "unknown version")
+	require.ErrorContains(t, st.Revoke(ctx, auth.Revocation{Subject: "ada", All: true, Cut: now(), Until: now()}), "unknown version")
+	// Others are not in its way, nor is it taken for a dead one.
+	require.NoError(t, c.HSet(ctx, "auth:{ada}", "one", "\x02"+strings.Repeat("\x00", 60)).Err())
+	require.NoError(t, st.Create(ctx, session("ada", "two")))
+	require.True(t, c.HExists(ctx, "auth:{ada}", "one").Val())
+	require.NoError(t, st.Revoke(ctx, ending("ada", "one")))
+	_, err = st.List(ctx, "ada")
+	require.NoError(t, err)
+}
+
+func TestStore_RefusesWhatItCannotKeep(t *testing.T) {
+	t.Parallel()
+	c := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", ContextTimeoutEnabled: true}) // is not reached
+	st := store(t, c, redisstore.Config{})
+	far := time.Date(7000, 1, 1, 0, 0, 0, 0, time.UTC)
+	for want, change := range map[string]func(s *auth.Session){
+		"redisstore: a session needs an ID and a subject":                    func(s *auth.Session) { s.ID = "" },
+		"redisstore: CreatedAt (7000-01-01T00:00:00Z) is out of range":       func(s *auth.Session) { s.CreatedAt = far },
+		"redisstore: RotatedAt (7000-01-01T00:00:00Z) is out of range":       func(s *auth.Session) { s.RotatedAt = far },
+		"redisstore: ExpiresAt (7000-01-01T00:00:00Z) is out of range":       func(s *auth.Session) { s.ExpiresAt = far },
+		"redisstore: the generation (-1) is out of range":                    func(s *auth.Session) { s.Generation = -1 },
+		"redisstore: the generation (9007199254740993) is out of range":      func(s *auth.Session) { s.Generation = 1<<53 + 1 },
+		"redisstore: session data is 70000 bytes, at most 65535 can be kept": func(s *auth.Session) { s.Data = make([]byte, 70000) },
+		"redisstore: Device.IP has a zone that is too long":                  func(s *auth.Session) { s.Device.IP = zone(300) },
+	} {
+		s := session("ada", "one")
+		change(&s)
+		require.EqualError(t, st.Create(t.Context(), s), want)
+	}
+	u := use(session("ada", "one"))
+	u.At = far
+	_, _, err := st.Rotate(t.Context(), "ada", "one", 1, u)
+	require.EqualError(t, err, "redisstore: Use.At (7000-01-01T00:00:00Z) is out of range")
+	_, _, err = st.Rotate(t.Context(), "ada", "one", 1<<53, use(session("ada", "one")))
+	require.EqualError(t, err, "redisstore: the generation (9007199254740992) is out of range")
+}
+
+// TestStore_KeepsAddressesAsGiven: with zones, and IPv4 in IPv6.
+func TestStore_KeepsAddressesAsGiven(t *testing.T) {
+	t.Parallel()
+	st := store(t, single(t, testserver.Redis(t).Addr), redisstore.Config{})
+	for i, ip := range addresses {
+		s := session("ada", fmt.Sprint(i))
+		s.Device.IP = ip
+		s.CreatedAt = time.Unix(-1, 0).UTC() // before the epoch
+		s.Data = nil
+		require.NoError(t, st.Create(t.Context(), s))
+		got, err := st.Get(t.Context(), "ada", s.ID)
+		require.NoError(t, err)
+		require.Equal(t, s, got)
+	}
+}
+
+func TestStore_StoresOfOtherPrefixesAreApart(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	a, b := store(t, c, redisstore.Config{Prefix: "a"}), store(t, c, redisstore.Config{Prefix: "a:b"})
+	every(t, a, "ada")
+	require.NoError(t, a.Create(t.Context(), session("ada", "one")))
+	_, err := b.Get(t.Context(), "ada", "one")
+	require.ErrorIs(t, err, auth.ErrSessionNotFound)
+	rs, _, err := b.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	require.Empty(t, rs)
+}
+
+// TestStore_NeedsNoMorePermissions than the README lists. INFO is not among
+// them.
+func TestStore_NeedsNoMorePermissions(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	require.Contains(t, string(readme), "`"+permissions+"`")
+	server := testserver.Redis(t)
+	admin := single(t, server.Addr)
+	user := []any{"ACL", "SETUSER", "app", "on", ">secret", "~auth:*", "-@all"}
+	for _, name := range strings.Fields(permissions) {
+		user = append(user, "+"+name)
+	}
+	require.NoError(t, admin.Do(t.Context(), user...).Err())
+	c := redis.NewClient(&redis.Options{Addr: server.Addr, Username: "app", Password: "secret", ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = c.Close() })
+	st := store(t, c, redisstore.Config{OnEvent: func(_ context.Context, e auth.Event) { t.Error(e) }})
+	every(t, st, "ada")
+	_, next := begin(t, st)
+	_, _, err = st.Changes(t.Context(), next, time.Millisecond)
+	require.NoError(t, err)
+	require.NoError(t, st.Create(t.Context(), session("ada", "two")))
+	require.NoError(t, admin.Persist(t.Context(), "auth:{ada}").Err())
+	require.NoError(t, st.Create(t.Context(), session("ada", "three")))
+	_, err = st.List(t.Context(), "ada")
+	require.NoError(t, err)
+	require.NoError(t, st.Revoke(t.Context(), auth.Revocation{Subject: "ada", All: true, Cut: now(), Until: now().Add(-time.Hour)}))
+	require.NoError(t, st.Revoke(t.Context(), ending("bob", "one")))
+}

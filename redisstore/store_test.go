@@ -1,0 +1,87 @@
+package redisstore_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/testserver"
+	"github.com/ratchet-go/auth/redisstore"
+	"github.com/ratchet-go/auth/storetest"
+)
+
+// single returns a client of the server at addr.
+func single(t testing.TB, addr string) *redis.Client {
+	c := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func store(t testing.TB, c redis.UniversalClient, config redisstore.Config) *redisstore.Store {
+	s, err := redisstore.New(c, config)
+	require.NoError(t, err)
+	return s
+}
+
+// conformance runs the kit on what client reaches, as a client of its own for
+// each node.
+func conformance(t *testing.T, client func(t testing.TB) redis.UniversalClient) {
+	storetest.Run(t, func(t *testing.T) func() auth.Store {
+		flush(t, client(t))
+		return func() auth.Store { return store(t, client(t), redisstore.Config{}) }
+	})
+}
+
+// flush empties every master.
+func flush(t testing.TB, c redis.UniversalClient) {
+	all := func(ctx context.Context, node *redis.Client) error { return node.FlushAll(ctx).Err() }
+	if cluster, ok := c.(*redis.ClusterClient); ok {
+		require.NoError(t, cluster.ForEachMaster(t.Context(), all))
+		return
+	}
+	require.NoError(t, c.FlushAll(t.Context()).Err())
+}
+
+func TestStore_Conformance(t *testing.T) {
+	t.Parallel()
+	server := testserver.Redis(t)
+	conformance(t, func(t testing.TB) redis.UniversalClient { return single(t, server.Addr) })
+}
+
+func TestStore_ConformanceOnCluster(t *testing.T) {
+	t.Parallel()
+	addrs := cluster(t)
+	conformance(t, func(t testing.TB) redis.UniversalClient { return clusterClient(t, addrs) })
+}
+
+// TestStore_ConformanceOnValkey is skipped where only Valkey is missing: not
+// every system that has Redis packages it.
+func TestStore_ConformanceOnValkey(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("valkey-server"); err != nil {
+		t.Skip("not installed: valkey-server")
+	}
+	server := testserver.Server(t, "valkey-server")
+	conformance(t, func(t testing.TB) redis.UniversalClient { return single(t, server.Addr) })
+}
+
+// TestStore_ConformanceWithReplica: each write waits for the replica.
+func TestStore_ConformanceWithReplica(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("AUTH_LONG") != "1" {
+		t.Skip("AUTH_LONG=1 plays it")
+	}
+	master, _ := replicated(t)
+	storetest.Run(t, func(t *testing.T) func() auth.Store {
+		flush(t, single(t, master.Addr))
+		return func() auth.Store {
+			return store(t, single(t, master.Addr), redisstore.Config{Replicas: 1, ReplicaTimeout: 2 * time.Second})
+		}
+	})
+}
