@@ -147,22 +147,39 @@ func charts(r *results) []chart {
 	for _, p := range []string{"none", "ratchet-warm", "ratchet-cold", byHand} {
 		c.add(r, p, loopback(p), loopback(byHand))
 	}
+	out = c.appendTo(out)
+	c = chart{
+		file:     "refresh.svg",
+		title:    "A refresh",
+		subtitle: "from the request's body to the answer; shorter is better; linear scale",
+	}
+	for _, s := range refreshStores[:2] {
+		for _, p := range s.peers {
+			c.bar(bar{label: refreshLabel(s, p), ns: r.get(refresh(s.id, p)).time()}, p, "gin-jwt", r.get(refresh(s.id, "gin-jwt")).time())
+		}
+	}
 	return c.appendTo(out)
 }
 
 // add appends the bar of a peer, if it was measured.
 func (c *chart) add(r *results, peer, name, byHand string) {
-	b := bar{label: label(peer), ns: r.get(name).time(), kind: theirs}
+	c.bar(bar{label: label(peer), ns: r.get(name).time()}, peer, "golang-jwt", r.get(byHand).time())
+}
+
+// bar appends b, if it was measured. Ratchet's says how much faster it is than
+// another.
+func (c *chart) bar(b bar, peer, other string, than float64) {
 	if math.IsNaN(b.ns) {
 		return
 	}
+	b.kind = theirs
 	switch {
-	case peer == "floor" || peer == "limit" || peer == "none":
+	case peer == "floor" || peer == "limit" || peer == "none" || peer == "ping":
 		b.kind = reference
 	case strings.HasPrefix(peer, "ratchet"):
 		b.kind = ours
-		if than := r.get(byHand).time(); than > b.ns {
-			b.note = digits(than/b.ns) + " × as fast as golang-jwt"
+		if than > b.ns {
+			b.note = digits(than/b.ns) + " × as fast as " + other
 		}
 	}
 	c.bars = append(c.bars, b)

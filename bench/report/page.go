@@ -17,16 +17,17 @@ const (
 // blank is performance.md before anything was measured.
 const blank = `# Performance
 
-What a protected request and a refusal cost, beside other Go libraries, measured side by side by the module [bench](../bench).
+What a protected request, a refusal and a refresh cost, and what sessions take, beside other Go libraries, measured side by side by the module [bench](../bench).
 
 ## How to run it
 
 ` + "```sh" + `
-bench/run                            # a few minutes; writes this page and its charts
+bench/run                            # a quarter of an hour; writes this page and its charts
 bench/run -count 10 -benchtime 500ms # longer and calmer
 bench/run -report                    # only the page, from bench/results/latest.txt
 ` + "```" + `
 
+Refreshes with Redis and PostgreSQL are measured where these are installed, on servers of their own that end with the run.
 The machine should have nothing else to do. Compare ratios within one run: times move with the machine. Two runs of one machine are compared
 by ` + "`benchstat old.txt new.txt`" + `. ` + "`bench`" + ` is a module of its own, outside the work space, so that what the other libraries require reaches nobody else.
 
@@ -123,6 +124,9 @@ func page(r *results) string {
 	p("%s, %s cores, %s, %s. Each figure is the median of %d runs of %s; at the median benchmark the quartiles lie %.0f %% apart.",
 		r.about["cpu"], r.about["cores"], r.about["go"], r.about["date"], count, r.about["benchtime"], 100*spread)
 	p("Measured beside Ratchet: %s.", r.about["peers"])
+	if servers := r.about["servers"]; servers != "" {
+		p("Servers, over loopback TCP: %s.", servers)
+	}
 
 	p("## A protected request")
 	p("A handler behind the middleware, called through `ServeHTTP` with a writer that discards; it reads the subject. Every peer checks the algorithm, the signature, `exp`, `iss` and `aud`, and has all "+
@@ -251,6 +255,11 @@ func page(r *results) string {
 		t.row(cells...)
 	}
 	b.WriteString(t.b.String())
+	for _, section := range []string{refreshes(r), winners(r), sessions(r), stored(r)} {
+		if section != "" {
+			b.WriteString("\n" + section)
+		}
+	}
 	return b.String()
 }
 
@@ -335,5 +344,6 @@ func reached(r *results) string {
 		got := r.get(refused(k.id, "ratchet")).time() / r.get(refused(k.id, byHand)).time()
 		add("refused, "+k.head+": at most 0.25 × golang-jwt", got, 0.25, digits(got)+" ×")
 	}
+	reachedSessions(r, add)
 	return t.b.String()
 }

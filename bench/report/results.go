@@ -22,6 +22,7 @@ type results struct {
 
 type runs struct {
 	ns, bytes, allocs, token []float64
+	other                    map[string][]float64 // what is neither time nor memory, by its unit
 }
 
 var cpuSuffix = regexp.MustCompile(`-(\d+)$`)
@@ -52,7 +53,7 @@ func parse(r io.Reader) (*results, error) {
 		name = strings.ReplaceAll(name, "/", " ") + " cpu=" + cpu
 		one := res.runs[name]
 		if one == nil {
-			one = new(runs)
+			one = &runs{other: map[string][]float64{}}
 			res.runs[name] = one
 		}
 		for i := 2; i+1 < len(f); i += 2 {
@@ -69,6 +70,8 @@ func parse(r io.Reader) (*results, error) {
 				one.allocs = append(one.allocs, v)
 			case "token-bytes":
 				one.token = append(one.token, v)
+			default:
+				one.other[f[i+1]] = append(one.other[f[i+1]], v)
 			}
 		}
 	}
@@ -92,6 +95,23 @@ func (r *runs) time() float64 {
 	return median(r.ns)
 }
 
+// value returns the median of a measure that is not the time, or NaN.
+func (r *runs) value(unit string) float64 {
+	if r == nil {
+		return math.NaN()
+	}
+	return median(r.other[unit])
+}
+
+// least returns the smallest of a measure to which a busy machine only ever
+// adds, or NaN.
+func (r *runs) least(unit string) float64 {
+	if r == nil || len(r.other[unit]) == 0 {
+		return math.NaN()
+	}
+	return slices.Min(r.other[unit])
+}
+
 func median(v []float64) float64 { return quantile(v, 0.5) }
 
 func quantile(v []float64, q float64) float64 {
@@ -108,10 +128,14 @@ func quantile(v []float64, q float64) float64 {
 }
 
 // count is how often each benchmark was run, and spread how far apart, at the
-// median benchmark, the quartiles lie, as a part of the median.
+// median benchmark, the quartiles lie, as a part of the median. Benchmarks that
+// measure something else than time do not count.
 func (r *results) count() (runs int, spread float64) {
 	var spreads []float64
 	for _, name := range slices.Sorted(maps.Keys(r.runs)) {
+		if len(r.runs[name].other) > 0 {
+			continue
+		}
 		ns := r.runs[name].ns
 		runs = max(runs, len(ns))
 		spreads = append(spreads, (quantile(ns, 0.75)-quantile(ns, 0.25))/median(ns))

@@ -1,0 +1,298 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	ginjwt "github.com/appleboy/gin-jwt/v3"
+	"github.com/gin-gonic/gin"
+	"github.com/go-oauth2/oauth2/v4/generates"
+	"github.com/go-oauth2/oauth2/v4/manage"
+	"github.com/go-oauth2/oauth2/v4/models"
+	"github.com/go-oauth2/oauth2/v4/server"
+	oauth2store "github.com/go-oauth2/oauth2/v4/store"
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/ory/fosite"
+	"github.com/ory/fosite/compose"
+	"github.com/ory/fosite/storage"
+	"github.com/ratchet-go/auth"
+	"github.com/tidwall/buntdb"
+)
+
+// refresher is a way to refresh tokens.
+type refresher struct {
+	name    string
+	handler http.Handler
+	login   func(i int) string // signs subject(i) in, and returns the refresh token
+	form    bool               // takes a form, as OAuth 2.0 has it, and not JSON
+	step    func()             // makes every session ready to move
+	records func() int         // how many are in the store
+	store   auth.Store         // Ratchet's
+}
+
+func nothing() {}
+
+// clock runs as the real one does, and further ahead at every step.
+type clock struct{ ahead atomic.Int64 }
+
+// stride is longer than the rest, which is three windows of ten seconds.
+const stride = 31 * time.Second
+
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) step()          { c.ahead.Add(int64(stride)) }
+
+// decade is the longest lifetime: enough for ten million strides.
+const decade = 10 * 365 * 24 * time.Hour
+
+// refreshRatchet refreshes with a store of Ratchet's, nil for one in memory.
+// Its clock moves on so that every refresh moves its session, and none rests.
+func refreshRatchet(store auth.Store) *refresher {
+	if store == nil {
+		store = auth.NewMemoryStore()
+	}
+	c := new(clock)
+	a := algorithms()[0].ratchet(0, func(config *auth.Config) {
+		config.Store, config.Now = store, c.now
+		config.IdleTTL, config.SessionTTL = decade, decade
+	})
+	last := 0
+	return &refresher{
+		name: "ratchet", handler: a.RefreshHandler(), step: c.step, store: store,
+		login: func(i int) string {
+			t, err := a.Start(context.Background(), subject(i), auth.SignIn{})
+			must(err)
+			last = i
+			return t.Refresh
+		},
+		records: func() int { // of who signed in last
+			list, err := store.List(context.Background(), subject(last))
+			must(err)
+			return len(list)
+		},
+	}
+}
+
+// resting is refreshRatchet with a clock that stands still: after its first
+// refresh a session rests, and is answered without a write.
+func resting() *refresher {
+	x := refreshRatchet(nil)
+	x.name, x.step = "ratchet-resting", nothing
+	return x
+}
+
+// ginUser is what gin-jwt stores of a user.
+type ginUser struct {
+	ID       string   `json:"id"`
+	Username string   `json:"username"`
+	Roles    []string `json:"roles"`
+}
+
+// refreshGinJWT refreshes with gin-jwt, in memory or in the Redis server at an
+// address.
+func refreshGinJWT(tb testing.TB, redis string) *refresher {
+	tb.Helper()
+	gin.SetMode(gin.ReleaseMode)
+	mw := &ginjwt.GinJWTMiddleware{
+		Realm: "bench", SigningAlgorithm: "HS256", Key: algorithms()[0].secret(), IdentityKey: "sub", Timeout: 15 * time.Minute,
+		Authenticator: func(*gin.Context) (any, error) { return nil, ginjwt.ErrFailedAuthentication },
+		PayloadFunc: func(data any) jwt.MapClaims {
+			claims := jwt.MapClaims{"iss": issuer, "aud": audience, "iat": time.Now().Unix(), "jti": randomID()}
+			switch u := data.(type) {
+			case *ginUser:
+				claims["sub"], claims["username"], claims["roles"] = u.ID, u.Username, u.Roles
+			case map[string]any: // what Redis gives back
+				claims["sub"], claims["username"], claims["roles"] = u["id"], u["username"], u["roles"]
+			}
+			return claims
+		},
+	}
+	if redis != "" {
+		mw.EnableRedisStore(ginjwt.WithRedisAddr(redis))
+	}
+	mw, err := ginjwt.New(mw)
+	must(err)
+	if c, ok := mw.RefreshTokenStore.(io.Closer); ok {
+		tb.Cleanup(func() { _ = c.Close() })
+	} else if redis != "" {
+		tb.Fatal("gin-jwt did not reach Redis, and fell back to memory")
+	}
+	g := gin.New()
+	g.POST("/refresh", mw.RefreshHandler)
+	return &refresher{
+		name: "gin-jwt", handler: g, step: nothing,
+		login: func(i int) string {
+			t, err := mw.TokenGenerator(context.Background(), &ginUser{subject(i), username, []string{role}})
+			must(err)
+			return t.RefreshToken
+		},
+		records: func() int {
+			n, err := mw.RefreshTokenStore.Count(context.Background())
+			must(err)
+			return n
+		},
+	}
+}
+
+// The client of the OAuth 2.0 servers.
+const (
+	clientID     = "bench"
+	clientSecret = "clientsecret"
+)
+
+// asForm signs in at an OAuth 2.0 server by a password, and returns the refresh
+// token.
+func asForm(h http.Handler, i int) string {
+	w := new(catcher)
+	w.reset()
+	r := post("grant_type=password&scope=offline&client_id="+clientID+"&client_secret="+clientSecret+"&username="+subject(i)+"&password=pw", true)
+	h.ServeHTTP(w, r)
+	token := w.refreshToken()
+	if token == nil {
+		panic(fmt.Sprintf("no token in %d %s", w.status, w.body))
+	}
+	return string(token)
+}
+
+// newFosite returns fosite's token endpoint with its store in memory, and the
+// store.
+func newFosite() (http.Handler, *storage.MemoryStore) {
+	secret := make([]byte, 32)
+	copy(secret, refreshSecret())
+	config := &fosite.Config{GlobalSecret: secret, AccessTokenLifespan: 15 * time.Minute}
+	memory := storage.NewMemoryStore()
+	memory.Clients[clientID] = &fosite.DefaultClient{
+		ID: clientID, Public: true, // a secret would cost a bcrypt at every request
+		GrantTypes: fosite.Arguments{"password", "refresh_token"}, Scopes: fosite.Arguments{"offline"},
+	}
+	provider := compose.Compose(config, anyPassword{memory}, compose.NewOAuth2HMACStrategy(config),
+		compose.OAuth2RefreshTokenGrantFactory, compose.OAuth2ResourceOwnerPasswordCredentialsFactory) //nolint:staticcheck // the shortest way to a first token
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
+		request, err := provider.NewAccessRequest(ctx, r, new(fosite.DefaultSession))
+		if err != nil {
+			provider.WriteAccessError(ctx, w, request, err)
+			return
+		}
+		if request.GetGrantTypes().ExactOne("password") {
+			request.GrantScope("offline")
+		}
+		answer, err := provider.NewAccessResponse(ctx, request)
+		if err != nil {
+			provider.WriteAccessError(ctx, w, request, err)
+			return
+		}
+		provider.WriteAccessResponse(ctx, w, request, answer)
+	}), memory
+}
+
+// anyPassword lets every user in.
+type anyPassword struct{ *storage.MemoryStore }
+
+func (anyPassword) Authenticate(_ context.Context, name, _ string) (string, error) { return name, nil }
+
+func refreshFosite() *refresher {
+	h, memory := newFosite()
+	return &refresher{
+		name: "fosite", handler: h, form: true, step: nothing,
+		login:   func(i int) string { return asForm(h, i) },
+		records: func() int { return len(memory.RefreshTokens) },
+	}
+}
+
+// newGoOAuth2 returns go-oauth2's token endpoint over a file, or ":memory:".
+func newGoOAuth2(file string) http.Handler {
+	m := manage.NewDefaultManager() // which replaces refresh tokens
+	m.MustTokenStorage(oauth2store.NewFileTokenStore(file))
+	m.MapAccessGenerate(generates.NewAccessGenerate())
+	clients := oauth2store.NewClientStore()
+	must(clients.Set(clientID, &models.Client{ID: clientID, Secret: clientSecret}))
+	m.MapClientStorage(clients)
+	srv := server.NewServer(server.NewConfig(), m)
+	srv.SetClientInfoHandler(server.ClientFormHandler)
+	srv.SetPasswordAuthorizationHandler(func(_ context.Context, _, name, _ string) (string, error) { return name, nil })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := srv.HandleTokenRequest(w, r); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
+}
+
+// refreshGoOAuth2 refreshes with go-oauth2 over a file, or ":memory:", whose
+// records nobody can count.
+func refreshGoOAuth2(file string) *refresher {
+	h := newGoOAuth2(file)
+	return &refresher{
+		name: "go-oauth2", handler: h, form: true, step: nothing,
+		login: func(i int) string { return asForm(h, i) },
+		records: func() (n int) {
+			db, err := buntdb.Open(file)
+			must(err)
+			defer db.Close()
+			must(db.View(func(tx *buntdb.Tx) error { n, err = tx.Len(); return err }))
+			return n
+		},
+	}
+}
+
+var errTaken = errors.New("somebody was faster")
+
+// bare is the least that a refresh can be: it decodes the body, lets swap move
+// the session from its generation to the next, and encodes the answer. Its
+// token names both in the clear, and is as long as Ratchet's.
+func bare(login func(id string), swap func(ctx context.Context, id string, generation int64) error) *refresher {
+	access := strings.Repeat("a", len(start(algorithms()[0].ratchet(-1, nil), 0)))
+	pad := strings.Repeat("p", len(refreshRatchet(nil).login(0))-len(subject(0))-3)
+	token := func(id string, generation int64) string {
+		return id + "." + strconv.FormatInt(generation, 10) + "." + pad
+	}
+	return &refresher{
+		name: "floor", step: nothing,
+		login: func(i int) string { login(subject(i)); return token(subject(i), 1) },
+		handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			var body struct {
+				Refresh string `json:"refresh_token"`
+			}
+			if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			id, rest, _ := strings.Cut(body.Refresh, ".")
+			number, _, _ := strings.Cut(rest, ".")
+			generation, err := strconv.ParseInt(number, 10, 64)
+			if err != nil {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			if err := swap(r.Context(), id, generation); err != nil {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Cache-Control", "no-store")
+			_ = json.NewEncoder(w).Encode(bareAnswer{access, "Bearer", 900, token(id, generation+1), 604800, id})
+		}),
+	}
+}
+
+type bareAnswer struct {
+	Access           string `json:"access_token"`
+	Type             string `json:"token_type"`
+	ExpiresIn        int    `json:"expires_in"`
+	Refresh          string `json:"refresh_token"`
+	RefreshExpiresIn int    `json:"refresh_expires_in"`
+	SessionID        string `json:"session_id"`
+}
+
+// bareMemory is bare without any store.
+func bareMemory() *refresher {
+	return bare(func(string) {}, func(context.Context, string, int64) error { return nil })
+}
