@@ -116,6 +116,7 @@ func (p *Process) start() error {
 	defer p.mu.Unlock()
 	cmd := p.make()
 	cmd.Stdout, cmd.Stderr = &p.out, &p.out
+	endWithParent(cmd)
 	if err := cmd.Start(); err != nil {
 		return err
 	}

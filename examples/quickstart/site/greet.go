@@ -1,4 +1,4 @@
-package main
+package site
 
 import (
 	"fmt"
@@ -9,22 +9,21 @@ import (
 
 // greet prints where the program listens, who can sign in and what to paste.
 // It prints no secret; the password is one that everybody may know.
-func greet(w io.Writer, addr net.Addr, random bool) {
+func greet(w io.Writer, addr net.Addr, o Options) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
 	base := "http://" + addr.String()
 	if tcp, ok := addr.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
 		base = fmt.Sprintf("http://127.0.0.1:%d", tcp.Port)
 	}
-	say("Ratchet quickstart on %s", base)
+	say("Ratchet %s on %s", o.Name, base)
 	say("")
 	say("  ada  ada@example.com  role admin")
 	say("  bob  bob@example.com  role user")
-	say("  both with the password %q", demoPassword)
+	say("  both with the password %q", Password)
 	say("")
-	if random {
-		say("ACCESS_SECRET and REFRESH_SECRET are not set: the keys are random, and no token outlives this process.")
+	for _, note := range o.Notes {
+		say("%s", note)
 	}
-	say("Sessions are kept in memory and end with this process.")
 	steps := tokenSteps
 	if isLoopback(addr) {
 		steps += cookieSteps
@@ -32,7 +31,7 @@ func greet(w io.Writer, addr net.Addr, random bool) {
 		say("%s is not a loopback address: cookies are Secure, so browsers want HTTPS in front of it.", addr)
 	}
 	say("\nOpen %s in a browser, or paste this into bash:\n", base)
-	say("%s", strings.NewReplacer("$BASE", base, "$PASSWORD", demoPassword).Replace(steps))
+	say("%s", strings.NewReplacer("$BASE", base, "$PASSWORD", Password).Replace(steps))
 }
 
 const tokenSteps = `# ada signs in and asks for her tokens in the body

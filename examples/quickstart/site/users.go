@@ -1,4 +1,4 @@
-package main
+package site
 
 import (
 	"context"
@@ -8,7 +8,8 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-const demoPassword = "correct horse battery staple"
+// Password is that of both users.
+const Password = "correct horse battery staple"
 
 // users is the application's user lookup, which auth.Config.Users asks for:
 // here a map by ID, elsewhere a table.
@@ -20,7 +21,7 @@ func newUsers(ctx context.Context, passwords *password.Hasher) (users, error) {
 		"user-2": {ID: "user-2", Username: "bob", Roles: []string{"user"}},
 	}
 	for id, u := range us {
-		hash, err := passwords.Hash(ctx, demoPassword)
+		hash, err := passwords.Hash(ctx, Password)
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,359 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth/examples/quickstart/site"
+)
+
+// TestMain lets the test binary be the program, so that tests meet it as users
+// do: with flags, an environment, signals and an exit code.
+func TestMain(m *testing.M) {
+	if os.Getenv("DURABLE_MAIN") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func command(t *testing.T, dir string, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(exe, args...)
+	cmd.Dir = dir
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "ACCESS_SECRET=") && !strings.HasPrefix(v, "REFRESH_SECRET=") {
+			cmd.Env = append(cmd.Env, v)
+		}
+	}
+	cmd.Env = append(append(cmd.Env, "DURABLE_MAIN=1"), env...)
+	return cmd
+}
+
+// server is the program while it runs.
+type server struct {
+	base, greeting string
+	cmd            *exec.Cmd
+	stderr         bytes.Buffer
+	end            func(os.Signal) error // once; returns how it exited
+}
+
+func start(t *testing.T, dir string, env []string, args ...string) *server {
+	t.Helper()
+	s := &server{cmd: command(t, dir, env, args...)}
+	s.cmd.Stderr = &s.stderr
+	out, err := s.cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, s.cmd.Start())
+	var once sync.Once
+	var exit error
+	s.end = func(sig os.Signal) error {
+		once.Do(func() {
+			_ = s.cmd.Process.Signal(sig)
+			kill := time.AfterFunc(10*time.Second, func() { _ = s.cmd.Process.Kill() })
+			defer kill.Stop()
+			exit = s.cmd.Wait()
+		})
+		return exit
+	}
+	t.Cleanup(func() { _ = s.end(syscall.SIGTERM) })
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		s.greeting += lines.Text() + "\n"
+		if strings.HasPrefix(lines.Text(), "rm ") {
+			break
+		}
+	}
+	_, s.base, _ = strings.Cut(strings.SplitN(s.greeting, "\n", 2)[0], " on ")
+	if s.base == "" {
+		require.Fail(t, "did not start", "%v: %s", s.end(syscall.SIGTERM), &s.stderr)
+	}
+	return s
+}
+
+// post sends a form. An error is that no answer came.
+func post(client *http.Client, url string, form url.Values) (status int, answer map[string]any, err error) {
+	resp, err := client.PostForm(url, form)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(body) > 0 {
+		if err := json.Unmarshal(body, &answer); err != nil {
+			return 0, nil, err
+		}
+	}
+	return resp.StatusCode, answer, nil
+}
+
+func login(name string) url.Values {
+	return url.Values{"login": {name}, "password": {site.Password}, "delivery": {"body"}}
+}
+
+func newClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{Proxy: nil}, Timeout: 10 * time.Second}
+}
+
+func TestRestart_EverybodyStaysSignedIn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	client := newClient()
+	s := start(t, dir, nil, "-addr", "127.0.0.1:0")
+	require.Contains(t, s.greeting, "Ratchet durable on http://127.0.0.1:")
+	require.Contains(t, s.greeting, "kept in sessions.db and outlive")
+	require.Contains(t, s.greeting, "the keys are in sessions.db.keys")
+	status, tokens, err := post(client, s.base+"/auth/login", login("ada"))
+	require.NoError(t, err)
+	require.Equal(t, 200, status)
+	_, out, err := post(client, s.base+"/auth/login", login("bob"))
+	require.NoError(t, err)
+	status, _, err = post(client, s.base+"/auth/logout", url.Values{"refresh_token": {out["refresh_token"].(string)}})
+	require.NoError(t, err)
+	require.Equal(t, 204, status)
+	for _, name := range []string{"sessions.db", "sessions.db.keys"} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), name)
+	}
+	keys, err := os.ReadFile(filepath.Join(dir, "sessions.db.keys"))
+	require.NoError(t, err)
+	for line := range strings.Lines(string(keys)) {
+		_, secret, _ := strings.Cut(strings.TrimSpace(line), "=")
+		require.Len(t, secret, 52)
+		require.NotContains(t, s.greeting+s.stderr.String(), secret)
+	}
+
+	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		err := s.end(sig)
+		if sig == syscall.SIGTERM {
+			require.NoError(t, err, s.stderr.String())
+			require.NoFileExists(t, filepath.Join(dir, "sessions.db-wal"))
+		}
+		s = start(t, dir, nil, "-addr", "127.0.0.1:0", "-db", filepath.Join(dir, "sessions.db"))
+		req, err := http.NewRequest("GET", s.base+"/api/me", nil)
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "Bearer "+tokens["access_token"].(string))
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, 200, resp.StatusCode)
+		status, tokens, err = post(client, s.base+"/auth/refresh", url.Values{"refresh_token": {tokens["refresh_token"].(string)}})
+		require.NoError(t, err)
+		require.Equal(t, 200, status, "%v", tokens)
+		status, answer, err := post(client, s.base+"/auth/refresh", url.Values{"refresh_token": {out["refresh_token"].(string)}})
+		require.NoError(t, err)
+		require.Equal(t, 401, status, "%v", answer)
+	}
+}
+
+func TestKeys_AreRefusedUnlessTheyAreSecret(t *testing.T) {
+	t.Parallel()
+	good := "ACCESS_SECRET=" + strings.Repeat("a", 40) + "\nREFRESH_SECRET=" + strings.Repeat("b", 40) + "\n"
+	for _, tc := range []struct {
+		name, content string
+		mode          os.FileMode
+		env           []string
+		want          string
+	}{
+		{"others may read them", good, 0o644, nil, "has mode -rw-r--r--"},
+		{"the group may write them", good, 0o620, nil, "has mode -rw--w----"},
+		{"empty", "", 0o600, nil, "there are no secrets"},
+		{"cut off", good[:50], 0o600, nil, "REFRESH_SECRET is missing"},
+		{"short", "ACCESS_SECRET=short-a\nREFRESH_SECRET=short-b\n", 0o600, nil, "AccessKeys[0]"},
+		{"half an environment", good, 0o600, []string{"ACCESS_SECRET=" + strings.Repeat("a", 40)}, "REFRESH_SECRET is missing"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			file := filepath.Join(dir, "sessions.db.keys")
+			require.NoError(t, os.WriteFile(file, []byte(tc.content), 0o600))
+			require.NoError(t, os.Chmod(file, tc.mode))
+			out, err := command(t, dir, tc.env, "-addr", "127.0.0.1:0").CombinedOutput()
+			var exit *exec.ExitError
+			require.ErrorAs(t, err, &exit)
+			require.Equal(t, 1, exit.ExitCode())
+			require.Contains(t, string(out), tc.want)
+			require.NotContains(t, string(out), strings.Repeat("a", 40))
+			require.NotContains(t, string(out), "short-")
+			after, err := os.ReadFile(file)
+			require.NoError(t, err)
+			require.Equal(t, tc.content, string(after))
+		})
+	}
+}
+
+func TestKeys_OfTheEnvironmentAreNotKept(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := start(t, dir, []string{"ACCESS_SECRET=" + strings.Repeat("a+", 20), "REFRESH_SECRET=" + strings.Repeat("b-", 20)}, "-addr", "127.0.0.1:0")
+	require.NotContains(t, s.greeting, "the keys are in")
+	require.NoError(t, s.end(syscall.SIGTERM))
+	require.NoFileExists(t, filepath.Join(dir, "sessions.db.keys"))
+}
+
+// visitor is a client as it should be: it holds the refresh token that it was
+// given last, and sends a request again until it is answered.
+type visitor struct {
+	client *http.Client
+	base   string
+	stop   <-chan struct{}
+	fault  func(format string, args ...any)
+
+	logins, refreshes, logouts, lost *atomic.Int64
+	in, out                          []string // refresh tokens that are good, and that are not
+}
+
+var errStopped = errors.New("stopped")
+
+// ask returns the answer to a request, however often the server dies meanwhile.
+// A visitor that is stopped gives up, and does not know.
+func (v *visitor) ask(path string, form url.Values) (int, map[string]any, error) {
+	for {
+		status, answer, err := post(v.client, v.base+path, form)
+		if err == nil && status != http.StatusServiceUnavailable {
+			return status, answer, nil
+		}
+		v.lost.Add(1)
+		select {
+		case <-v.stop:
+			return 0, nil, errStopped
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (v *visitor) live(name string) {
+	for {
+		select {
+		case <-v.stop:
+			return
+		default:
+		}
+		status, answer, err := v.ask("/auth/login", login(name))
+		if err != nil {
+			return
+		}
+		if status != 200 {
+			v.fault("login: %d %v", status, answer)
+			return
+		}
+		v.logins.Add(1)
+		token := answer["refresh_token"].(string)
+		for range 1 + rand.N(4) {
+			status, answer, err := v.ask("/auth/refresh", url.Values{"refresh_token": {token}})
+			if err != nil { // the answer is lost, so the token that was presented must do
+				v.in = append(v.in, token)
+				return
+			}
+			if status != 200 {
+				v.fault("refresh: %d %v", status, answer)
+				return
+			}
+			v.refreshes.Add(1)
+			token = answer["refresh_token"].(string)
+		}
+		if rand.N(2) == 0 {
+			v.in = append(v.in, token)
+			continue
+		}
+		status, answer, err = v.ask("/auth/logout", url.Values{"refresh_token": {token}})
+		if err != nil {
+			return // in or out
+		}
+		if status != 204 {
+			v.fault("logout: %d %v", status, answer)
+			return
+		}
+		v.logouts.Add(1)
+		v.out = append(v.out, token)
+	}
+}
+
+func TestKilled_NobodyIsSignedOutAndNobodyIsBack(t *testing.T) {
+	t.Parallel()
+	storms := 1
+	if os.Getenv("AUTH_LONG") == "1" {
+		storms = 10
+	}
+	for range storms {
+		storm(t)
+	}
+}
+
+// storm kills the program 20 times. Logins whose answers were lost leave
+// sessions behind; with many more kills they would drive others out, as a user
+// has at most 100.
+func storm(t *testing.T) {
+	t.Helper()
+	const kills, visitors = 20, 12
+	dir := t.TempDir()
+	s := start(t, dir, nil, "-addr", "127.0.0.1:0")
+	addr := strings.TrimPrefix(s.base, "http://")
+	stop := make(chan struct{})
+	var logins, refreshes, logouts, lost atomic.Int64
+	var faults sync.Map
+	all := make([]*visitor, visitors)
+	var wg sync.WaitGroup
+	for i := range all {
+		all[i] = &visitor{
+			client: newClient(), base: s.base, stop: stop, logins: &logins, refreshes: &refreshes, logouts: &logouts, lost: &lost,
+			fault: func(format string, args ...any) { faults.Store(fmt.Sprintf(format, args...), true) },
+		}
+		wg.Go(func() { all[i].live([]string{"ada", "bob"}[i%2]) })
+	}
+	for range kills {
+		time.Sleep(rand.N(250 * time.Millisecond)) // the moment of the kill, not a wait
+		var exit *exec.ExitError
+		require.ErrorAs(t, s.end(syscall.SIGKILL), &exit)
+		s = start(t, dir, nil, "-addr", addr)
+	}
+	close(stop)
+	wg.Wait()
+	faults.Range(func(fault, _ any) bool { t.Error(fault); return true })
+
+	client := newClient()
+	in, out := 0, 0
+	for _, v := range all {
+		for _, token := range v.in {
+			status, answer, err := post(client, s.base+"/auth/refresh", url.Values{"refresh_token": {token}})
+			require.NoError(t, err)
+			require.Equal(t, 200, status, "somebody was signed out: %v", answer)
+			in++
+		}
+		for _, token := range v.out {
+			status, answer, err := post(client, s.base+"/auth/refresh", url.Values{"refresh_token": {token}})
+			require.NoError(t, err)
+			require.Equal(t, 401, status, "somebody is back: %v", answer)
+			out++
+		}
+	}
+	require.NoError(t, s.end(syscall.SIGTERM))
+	require.NotZero(t, in)
+	require.NotZero(t, out)
+	t.Logf("%d kills; %d logins, %d refreshes, %d logouts answered, %d requests without an answer; at the end %d in, %d out",
+		kills, logins.Load(), refreshes.Load(), logouts.Load(), lost.Load(), in, out)
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ratchet-go/auth/examples/quickstart/site"
+)
+
+// secretsIn returns the secrets in the file, and makes it, with random ones, if
+// there is none.
+func secretsIn(file string) (site.Secrets, error) {
+	s, err := readSecrets(file)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	if err := writeSecrets(file, site.NewSecrets()); err != nil {
+		return site.Secrets{}, err
+	}
+	return readSecrets(file) // another process may have been quicker
+}
+
+// readSecrets refuses a file that others may read or write.
+func readSecrets(file string) (site.Secrets, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return site.Secrets{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return site.Secrets{}, err
+	}
+	if mode := info.Mode(); !mode.IsRegular() || mode.Perm()&0o077 != 0 {
+		return site.Secrets{}, fmt.Errorf("%s has mode %s: nobody but its owner may read or write it (chmod 600), and if somebody may have, remove it, which signs everybody out", file, mode)
+	}
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return site.Secrets{}, err
+	}
+	s, found, err := site.SecretsFrom(func(name string) (string, bool) {
+		for line := range strings.Lines(string(text)) {
+			if value, ok := strings.CutPrefix(line, name+"="); ok {
+				return strings.TrimSpace(value), true
+			}
+		}
+		return "", false
+	})
+	if err == nil && !found {
+		err = errors.New("there are no secrets")
+	}
+	if err != nil {
+		return site.Secrets{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return s, nil
+}
+
+// writeSecrets makes the file whole or not at all, with mode 0600, unless there
+// is one.
+func writeSecrets(file string, s site.Secrets) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }()
+	_, err = fmt.Fprintf(f, "ACCESS_SECRET=%s\nREFRESH_SECRET=%s\n", s.Access, s.Refresh)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), file); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(filepath.Dir(file))
+}
+
+// syncDir sees to it that the name of a new file outlives a power cut too.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,75 @@
+package sqlitestore_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/sqlitestore"
+)
+
+// A server that is started again still knows who is signed in.
+func Example() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+
+	refreshToken := ""
+	for range 2 { // two lives of a server
+		store, err := sqlitestore.Open(filepath.Join(dir, "sessions.db"))
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		a, err := auth.New(auth.Config{
+			Issuer: "https://example.com", Audience: []string{"https://example.com/api"},
+			Secrets: [][]byte{[]byte(strings.Repeat("a secret from elsewhere ", 2))},
+			Users:   exampleUsers{},
+			Store:   store,
+		})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			_ = a.Run(ctx)
+		}()
+		<-a.Ready()
+
+		if refreshToken == "" {
+			tokens, err := a.Start(ctx, "ada", auth.SignIn{})
+			fmt.Println("signed in", err)
+			refreshToken = tokens.Refresh
+		} else {
+			_, err := a.Refresh(ctx, refreshToken, auth.Device{})
+			fmt.Println("refreshed", err)
+		}
+		stop()
+		<-stopped
+		fmt.Println("closed", store.Close())
+	}
+	// Output:
+	// signed in <nil>
+	// closed <nil>
+	// refreshed <nil>
+	// closed <nil>
+}
+
+type exampleUsers struct{}
+
+func (exampleUsers) FindByLogin(context.Context, string) (auth.User, error) {
+	return auth.User{}, auth.ErrUserNotFound
+}
+
+func (exampleUsers) FindByID(_ context.Context, id string) (auth.User, error) {
+	return auth.User{ID: id}, nil
+}

@@ -1,0 +1,261 @@
+package sqlitestore_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/sqlitestore"
+)
+
+// TestMain lets the test binary be another process on the same file.
+func TestMain(m *testing.M) {
+	role, path := os.Getenv("SQLITESTORE_ROLE"), os.Getenv("SQLITESTORE_PATH")
+	if role == "" {
+		os.Exit(m.Run())
+	}
+	s, err := sqlitestore.Open(path)
+	if err == nil {
+		err = map[string]func(*sqlitestore.Store) error{"rotate": rotate, "storm": storm, "open": func(*sqlitestore.Store) error { return nil }}[role](s)
+	}
+	if err != nil {
+		fmt.Println("error:", err)
+		os.Exit(1)
+	}
+}
+
+type process struct {
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	lines *bufio.Scanner
+}
+
+func start(t *testing.T, exe, role, path string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(exe)}
+	p.cmd.Env = append(os.Environ(), "SQLITESTORE_ROLE="+role, "SQLITESTORE_PATH="+path)
+	p.cmd.Stderr = os.Stderr
+	var err error
+	p.in, err = p.cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := p.cmd.StdoutPipe()
+	require.NoError(t, err)
+	p.lines = bufio.NewScanner(out)
+	require.NoError(t, p.cmd.Start())
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		_ = p.cmd.Wait()
+	})
+	return p
+}
+
+func executable(t *testing.T) string {
+	t.Helper()
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	return exe
+}
+
+// rotate lets 32 goroutines rotate from the generation on each line, and says
+// how many moved and which generation and device all of them were shown.
+func rotate(s *sqlitestore.Store) error {
+	fmt.Println("ready")
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		var from int64
+		if _, err := fmt.Sscan(lines.Text(), &from); err != nil {
+			return err
+		}
+		var moved atomic.Int64
+		var seen sync.Map
+		together(32, func(i int) {
+			got, m, err := s.Rotate(context.Background(), "ada", "one", from, use(os.Getpid()<<5+i))
+			if m {
+				moved.Add(1)
+			}
+			seen.Store(fmt.Sprint(got.Generation, " ", got.Device.IP, " ", err), true)
+		})
+		var shown []string
+		seen.Range(func(k, _ any) bool { shown = append(shown, k.(string)); return true })
+		fmt.Printf("%d,%s\n", moved.Load(), strings.Join(shown, ","))
+	}
+	return nil
+}
+
+func TestRotate_OneOfManyInTwoProcessesMoves(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := open(t, path)
+	require.NoError(t, s.Create(t.Context(), session("ada", "one")))
+	exe := executable(t)
+	processes := []*process{start(t, exe, "rotate", path), start(t, exe, "rotate", path)}
+	for _, p := range processes {
+		require.True(t, p.lines.Scan())
+		require.Equal(t, "ready", p.lines.Text())
+	}
+	rounds := 50
+	if os.Getenv("AUTH_LONG") == "1" {
+		rounds = 1000
+	}
+	for round := range rounds {
+		for _, p := range processes {
+			_, err := fmt.Fprintln(p.in, round+1)
+			require.NoError(t, err)
+		}
+		total := 0
+		shown := map[string]bool{}
+		for _, p := range processes {
+			require.True(t, p.lines.Scan())
+			fields := strings.Split(p.lines.Text(), ",")
+			var n int
+			_, err := fmt.Sscan(fields[0], &n)
+			require.NoError(t, err)
+			total += n
+			for _, f := range fields[1:] {
+				shown[f] = true
+			}
+		}
+		require.Equal(t, 1, total, "round %d", round)
+		got, err := s.Get(t.Context(), "ada", "one")
+		require.NoError(t, err)
+		require.Equal(t, int64(round+2), got.Generation)
+		require.Equal(t, map[string]bool{fmt.Sprint(got.Generation, " ", got.Device.IP, " ", nil): true}, shown)
+	}
+}
+
+// storm writes for ever, and says what was acknowledged. Each line is written
+// by one call, so that it is whole or was not acknowledged to anybody.
+func storm(s *sqlitestore.Store) error {
+	ctx, pid := context.Background(), os.Getpid()
+	errs := make(chan error)
+	for w := range 4 {
+		go func() {
+			for i := 0; ; i++ {
+				subject, id := fmt.Sprintf("user-%d", w), fmt.Sprintf("%d-%d", pid, i)
+				if err := s.Create(ctx, session(subject, id)); err != nil {
+					errs <- err
+				}
+				fmt.Printf("1 %s %s\n", subject, id)
+				for from := range int64(i % 4) {
+					if _, moved, err := s.Rotate(ctx, subject, id, from+1, use(1)); err != nil || !moved {
+						errs <- fmt.Errorf("moved %t: %w", moved, err)
+					}
+					fmt.Printf("%d %s %s\n", from+2, subject, id)
+				}
+				if i%3 == 2 {
+					if err := s.Revoke(ctx, revocation(subject, id)); err != nil {
+						errs <- err
+					}
+					fmt.Printf("0 %s %s\n", subject, id)
+				}
+			}
+		}()
+	}
+	return <-errs
+}
+
+func TestKilled_KeepsWhatWasAcknowledged(t *testing.T) {
+	t.Parallel()
+	rounds := 30
+	if os.Getenv("AUTH_LONG") == "1" {
+		rounds = 500
+	}
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	exe := executable(t)
+	acknowledged := 0
+	for range rounds {
+		p := start(t, exe, "storm", path)
+		require.True(t, p.lines.Scan())
+		type key struct{ subject, id string }
+		last := map[key]int64{}
+		note := func() {
+			var k key
+			var generation int64
+			n, err := fmt.Sscanf(p.lines.Text(), "%d %s %s", &generation, &k.subject, &k.id)
+			require.NoError(t, err, p.lines.Text())
+			require.Equal(t, 3, n)
+			last[k] = generation
+			acknowledged++
+		}
+		note()
+		timer := time.AfterFunc(rand.N(60*time.Millisecond), func() { _ = p.cmd.Process.Kill() })
+		for p.lines.Scan() {
+			note()
+		}
+		timer.Stop()
+		var exit *exec.ExitError
+		require.ErrorAs(t, p.cmd.Wait(), &exit)
+		require.Equal(t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal())
+
+		s, err := sqlitestore.Open(path)
+		require.NoError(t, err)
+		rs, _, err := s.Changes(t.Context(), "", 0)
+		require.NoError(t, err)
+		announced := map[key]bool{}
+		for _, r := range rs {
+			announced[key{r.Subject, r.Sessions[0]}] = true
+		}
+		for k, generation := range last {
+			got, err := s.Get(t.Context(), k.subject, k.id)
+			switch {
+			case generation == 0:
+				require.ErrorIs(t, err, auth.ErrSessionNotFound, "a revoked session is back")
+				require.True(t, announced[k])
+			case err != nil: // a revocation that was not acknowledged, but whole
+				require.ErrorIs(t, err, auth.ErrSessionNotFound)
+				require.True(t, announced[k], "%v, generation %d, is lost", k, generation)
+			default:
+				require.Contains(t, []int64{generation, generation + 1}, got.Generation)
+			}
+		}
+		require.NoError(t, s.Close())
+	}
+	var check string
+	require.NoError(t, raw(t, path).QueryRow("PRAGMA integrity_check").Scan(&check))
+	require.Equal(t, "ok", check)
+	t.Logf("%d kills, %d acknowledged writes", rounds, acknowledged)
+}
+
+func TestOpen_ReadOnlyFileIsAnError(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to become somebody else")
+	}
+	dir, err := os.MkdirTemp("", "sqlitestore") // not t.TempDir, which nobody else may enter
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	require.NoError(t, os.Chmod(dir, 0o777)) //nolint:gosec // somebody else is to use it
+	binary, err := os.ReadFile(executable(t))
+	require.NoError(t, err)
+	exe, path := filepath.Join(dir, "program"), filepath.Join(dir, "sessions.db")
+	require.NoError(t, os.WriteFile(exe, binary, 0o755)) //nolint:gosec // the same
+	require.NoError(t, open(t, path).Close())
+	require.NoError(t, os.Chmod(path, 0o444)) //nolint:gosec // the same
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+
+	cmd := exec.Command(exe)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "SQLITESTORE_ROLE=open", "SQLITESTORE_PATH="+path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), "error: sqlitestore: ")
+	require.Contains(t, string(out), "readonly")
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+}

@@ -1,0 +1,300 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ratchet-go/auth"
+)
+
+// Store is an [auth.Store] in one SQLite file. It is safe for concurrent use,
+// and any number of Stores, in any number of processes of one machine, may have
+// the same file open.
+type Store struct {
+	path    string
+	slot    chan struct{}        // full while somebody writes, or opens the file
+	file    atomic.Pointer[file] // nil if it could not be opened again
+	calls   sync.RWMutex         // read-locked during every call
+	closing chan struct{}
+
+	mu      sync.Mutex
+	queue   []*write      // that nobody has begun to carry out
+	changed chan struct{} // closed, and replaced, when this Store has announced something
+}
+
+var errClosed = fault(os.ErrClosed)
+
+// openPatience is how long Open waits while another process sets the file up.
+const openPatience = 10 * time.Second
+
+// Open opens the store in the file at path, and makes the file, with mode 0600,
+// if there is none. The folder must exist, and be on a disk of this machine:
+// locks do not work on network file systems. Beside the file SQLite keeps two
+// others while it is open, and after a crash: path-wal and path-shm. They belong
+// to it.
+//
+// Open refuses a file that is not an SQLite database, one of another
+// application, one that a newer version of this package has written, and one
+// that may not be written; it changes none of them.
+func Open(path string) (*Store, error) {
+	if path == "" {
+		return nil, errors.New("sqlitestore: the path is empty")
+	}
+	path, err := filepath.Abs(path) // the working directory may change
+	if err != nil {
+		return nil, fault(err)
+	}
+	s := &Store{path: path, slot: make(chan struct{}, 1), closing: make(chan struct{}), changed: make(chan struct{})}
+	if err := create(path); err != nil {
+		return nil, fault(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
+	defer cancel()
+	f, err := s.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.writable(); err != nil {
+		_ = f.close()
+		return nil, fault(err)
+	}
+	return s, nil
+}
+
+// Close ends the calls that wait for something, with an error, waits for the
+// others, and closes the file. Later calls return an error that is
+// [os.ErrClosed]. Close may be called again, and then does nothing.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	select {
+	case <-s.closing:
+	default:
+		close(s.closing)
+	}
+	s.mu.Unlock()
+	s.calls.Lock()
+	defer s.calls.Unlock()
+	if f := s.file.Swap(nil); f != nil {
+		return f.close()
+	}
+	return nil
+}
+
+// enter begins a call. If it returns nil, s.calls.RUnlock ends it.
+func (s *Store) enter(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.calls.RLock()
+	select {
+	case <-s.closing:
+		s.calls.RUnlock()
+		return errClosed
+	default:
+		return nil
+	}
+}
+
+// Create implements [auth.Store].
+func (s *Store) Create(ctx context.Context, session auth.Session) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.calls.RUnlock()
+	exists := false
+	err := s.write(ctx, func(f *file) error {
+		if err := f.collect(time.Now()); err != nil {
+			return err
+		}
+		r, err := f.insert.Exec(session.Subject, session.ID, session.Generation,
+			session.CreatedAt.UnixMilli(), session.RotatedAt.UnixMilli(), session.ExpiresAt.UnixMilli(),
+			session.Device.UserAgent, addrText(session.Device.IP), append([]byte{}, session.Data...))
+		if err != nil {
+			return err
+		}
+		n, err := r.RowsAffected()
+		exists = n == 0
+		return err
+	})
+	if err == nil && exists {
+		return auth.ErrSessionExists
+	}
+	return err
+}
+
+// Get implements [auth.Store].
+func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, error) {
+	if err := s.enter(ctx); err != nil {
+		return auth.Session{}, err
+	}
+	defer s.calls.RUnlock()
+	return s.get(ctx, subject, id)
+}
+
+func (s *Store) get(ctx context.Context, subject, id string) (session auth.Session, err error) {
+	err = s.read(ctx, func(f *file) error {
+		session, err = scanSession(f.get.QueryRowContext(ctx, subject, id))
+		return err
+	})
+	return session, err
+}
+
+// Rotate implements [auth.Store].
+func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use auth.Use) (session auth.Session, moved bool, err error) {
+	if err := s.enter(ctx); err != nil {
+		return auth.Session{}, false, err
+	}
+	defer s.calls.RUnlock()
+	// Most of those that do not move are told so without the lock.
+	session, err = s.get(ctx, subject, id)
+	if err != nil {
+		return auth.Session{}, false, err
+	}
+	if session.Generation > from || session.Generation == from && session.RotatedAt.After(use.Rested) {
+		return session, false, nil
+	}
+	missing := false
+	err = s.write(ctx, func(f *file) (err error) {
+		session, err = scanSession(f.rotate.QueryRow(subject, id, from, use.Rested.UnixMilli(),
+			use.At.UnixMilli(), use.ExpiresAt.UnixMilli(), use.Device.UserAgent, addrText(use.Device.IP)))
+		if moved = err == nil; moved {
+			return nil
+		}
+		if errors.Is(err, auth.ErrSessionNotFound) { // it has moved meanwhile, or is gone
+			session, err = scanSession(f.look.QueryRow(subject, id))
+		}
+		if missing = errors.Is(err, auth.ErrSessionNotFound); missing {
+			return nil
+		}
+		return err
+	})
+	if err == nil && missing {
+		err = auth.ErrSessionNotFound
+	}
+	if err != nil {
+		return auth.Session{}, false, err
+	}
+	return session, moved, nil
+}
+
+// List implements [auth.Store].
+func (s *Store) List(ctx context.Context, subject string) (list []auth.Session, err error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.calls.RUnlock()
+	err = s.read(ctx, func(f *file) error {
+		list = nil
+		rows, err := f.list.QueryContext(ctx, subject)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			session, err := scanSession(rows)
+			if err != nil {
+				return err
+			}
+			list = append(list, session)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// Revoke implements [auth.Store].
+func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.calls.RUnlock()
+	sessions, except, err := idsText(r.Sessions, r.Except)
+	if err != nil {
+		return err
+	}
+	err = s.write(ctx, func(f *file) error {
+		if len(r.Sessions) > 0 {
+			if _, err := f.end.Exec(r.Subject, sessions); err != nil {
+				return err
+			}
+		}
+		if r.All {
+			if _, err := f.endAll.Exec(r.Subject, r.Cut.UnixMilli(), except); err != nil {
+				return err
+			}
+		}
+		if _, err := f.trim.Exec(collectBefore(time.Now())); err != nil {
+			return err
+		}
+		cut := sql.NullInt64{Int64: r.Cut.UnixMilli(), Valid: !r.Cut.IsZero()}
+		_, err := f.announce.Exec(nonce(), r.Subject, sessions, r.All, except, cut, r.Until.UnixMilli())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return nil
+}
+
+// scanner is a *sql.Row or *sql.Rows.
+type scanner interface{ Scan(dest ...any) error }
+
+func scanSession(row scanner) (auth.Session, error) {
+	var s auth.Session
+	var created, rotated, expires int64
+	var ip string
+	err := row.Scan(&s.Subject, &s.ID, &s.Generation, &created, &rotated, &expires, &s.Device.UserAgent, &ip, &s.Data)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return auth.Session{}, auth.ErrSessionNotFound
+	case err != nil:
+		return auth.Session{}, err
+	}
+	if ip != "" {
+		if s.Device.IP, err = netip.ParseAddr(ip); err != nil {
+			return auth.Session{}, errors.New("a record's address cannot be read")
+		}
+	}
+	s.CreatedAt, s.RotatedAt, s.ExpiresAt = fromMillis(created), fromMillis(rotated), fromMillis(expires)
+	return s, nil
+}
+
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func idsText(sessions, except []string) (string, string, error) {
+	a, err := json.Marshal(append([]string{}, sessions...))
+	if err != nil {
+		return "", "", fault(err)
+	}
+	b, err := json.Marshal(append([]string{}, except...))
+	if err != nil {
+		return "", "", fault(err)
+	}
+	return string(a), string(b), nil
+}
+
+func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+// collectBefore is the time before which something must have ended to be
+// collected now.
+func collectBefore(now time.Time) int64 { return now.Add(-time.Minute).UnixMilli() }

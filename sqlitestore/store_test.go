@@ -1,0 +1,295 @@
+package sqlitestore_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/sqlitestore"
+	"github.com/ratchet-go/auth/storetest"
+)
+
+func open(t testing.TB, path string) *sqlitestore.Store {
+	t.Helper()
+	s, err := sqlitestore.Open(path)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
+func device(n int) auth.Device {
+	return auth.Device{
+		UserAgent: fmt.Sprintf("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0 %d", n),
+		IP:        netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}),
+	}
+}
+
+func session(subject, id string) auth.Session {
+	at := now()
+	return auth.Session{ID: id, Subject: subject, Generation: 1, CreatedAt: at, RotatedAt: at, ExpiresAt: at.Add(24 * time.Hour), Device: device(0), Data: []byte("laptop")}
+}
+
+func use(n int) auth.Use {
+	at := now()
+	return auth.Use{At: at, Rested: at.Add(time.Hour), ExpiresAt: at.Add(24 * time.Hour), Device: device(n)}
+}
+
+func revocation(subject string, ids ...string) auth.Revocation {
+	return auth.Revocation{Subject: subject, Sessions: ids, Until: now().Add(10 * time.Minute)}
+}
+
+// together calls f(0) to f(n-1) at once.
+func together(n int, f func(i int)) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { f(i) })
+	}
+	wg.Wait()
+}
+
+func TestStore_KeepsTheContract(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) func() auth.Store {
+		path := filepath.Join(t.TempDir(), "sessions.db")
+		return func() auth.Store { return open(t, path) }
+	})
+}
+
+func TestStore_KeepsTheContractWhenShared(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) func() auth.Store {
+		s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
+		return func() auth.Store { return s }
+	})
+}
+
+func TestOpen_MakesTheFileForItsOwnerAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a b?mode=memory&x#y%41'.db")
+	s := open(t, path)
+	require.NoError(t, s.Create(t.Context(), session("ada", "one")))
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+		info, err := e.Info()
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), e.Name())
+	}
+	require.ElementsMatch(t, []string{filepath.Base(path), filepath.Base(path) + "-wal", filepath.Base(path) + "-shm"}, names)
+
+	require.NoError(t, s.Close())
+	entries, err = os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+	_, err = open(t, path).Get(t.Context(), "ada", "one")
+	require.NoError(t, err)
+}
+
+func TestOpen_ManyAtOnceOnANewFile(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		path := filepath.Join(t.TempDir(), "sessions.db")
+		stores := make([]*sqlitestore.Store, 8)
+		errs := make([]error, len(stores))
+		together(len(stores), func(i int) {
+			if stores[i], errs[i] = sqlitestore.Open(path); errs[i] == nil {
+				errs[i] = stores[i].Create(t.Context(), session("ada", fmt.Sprint(i)))
+			}
+		})
+		for _, err := range errs {
+			require.NoError(t, err)
+		}
+		for _, s := range stores {
+			list, err := s.List(t.Context(), "ada")
+			require.NoError(t, err)
+			require.Len(t, list, len(stores))
+			require.NoError(t, s.Close())
+		}
+	}
+}
+
+func TestOpen_RefusesWhatIsNotItsOwn(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		make func(t *testing.T, path string)
+		want string
+	}{
+		{"text", func(t *testing.T, path string) {
+			require.NoError(t, os.WriteFile(path, []byte("dear diary"), 0o600))
+		}, "file is not a database"},
+		{"long text", func(t *testing.T, path string) {
+			require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("dear diary\n", 10_000)), 0o600))
+		}, "file is not a database"},
+		{"another application's", func(t *testing.T, path string) {
+			execute(t, path, "CREATE TABLE sessions (id TEXT)", "INSERT INTO sessions VALUES ('precious')")
+		}, "a database of another application"},
+		{"another application's id", func(t *testing.T, path string) {
+			execute(t, path, "PRAGMA application_id = 7")
+		}, "a database of another application"},
+		{"a newer version's", func(t *testing.T, path string) {
+			require.NoError(t, open(t, path).Close())
+			execute(t, path, "PRAGMA user_version = 2")
+		}, "has the tables of version 2; this program knows those of version 1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "sessions.db")
+			tc.make(t, path)
+			before, err := os.ReadFile(path)
+			require.NoError(t, err)
+			_, err = sqlitestore.Open(path)
+			require.ErrorContains(t, err, tc.want)
+			require.ErrorContains(t, err, "sqlitestore: ")
+			after, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, before, after)
+			entries, err := os.ReadDir(filepath.Dir(path))
+			require.NoError(t, err)
+			require.Len(t, entries, 1)
+		})
+	}
+	for path, want := range map[string]string{
+		"": "the path is empty", t.TempDir(): "not a regular file", filepath.Join(t.TempDir(), "absent", "sessions.db"): "no such file",
+	} {
+		_, err := sqlitestore.Open(path)
+		require.ErrorContains(t, err, want)
+	}
+}
+
+func TestOpen_TakesAnEmptyFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	require.NoError(t, open(t, path).Create(t.Context(), session("ada", "one")))
+}
+
+func TestClose_EndsWhatWaitsAndLeavesNothing(t *testing.T) { // not parallel: it counts goroutines
+	before := runtime.NumGoroutine()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s, err := sqlitestore.Open(path)
+	require.NoError(t, err)
+	require.NoError(t, s.Create(t.Context(), session("ada", "one")))
+	_, next, err := s.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	unlock := lock(t, path)
+
+	ended := make(chan error, 3)
+	go func() { _, _, err := s.Changes(t.Context(), next, time.Hour); ended <- err }()
+	go func() { ended <- s.Create(t.Context(), session("ada", "two")) }()
+	go func() { ended <- s.Revoke(t.Context(), revocation("ada", "one")) }()
+	require.Eventually(t, func() bool { return s.Queued() == 2 }, 10*time.Second, time.Millisecond)
+	require.NoError(t, s.Close())
+	for range 3 {
+		require.ErrorIs(t, <-ended, os.ErrClosed)
+	}
+	for name, call := range calls(s) {
+		require.ErrorIs(t, call(t.Context()), os.ErrClosed, name)
+	}
+	require.NoError(t, s.Close())
+	unlock()
+	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			stacks := make([]byte, 1<<16)
+			require.Fail(t, "goroutines are left", "%s", stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+
+	list, err := open(t, path).List(t.Context(), "ada")
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+}
+
+func TestClose_WaitsForWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s, err := sqlitestore.Open(path)
+	require.NoError(t, err)
+	acknowledged := make([]bool, 200)
+	go func() { _ = s.Close() }()
+	together(len(acknowledged), func(i int) {
+		acknowledged[i] = s.Create(t.Context(), session("ada", fmt.Sprint(i))) == nil
+	})
+	require.NoError(t, s.Close())
+	again := open(t, path)
+	for i, ok := range acknowledged {
+		if _, err := again.Get(t.Context(), "ada", fmt.Sprint(i)); ok {
+			require.NoError(t, err)
+		} else {
+			require.ErrorIs(t, err, auth.ErrSessionNotFound)
+		}
+	}
+}
+
+// calls are the methods of a store.
+func calls(s *sqlitestore.Store) map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"Create": func(ctx context.Context) error { return s.Create(ctx, session("ada", "new")) },
+		"Get":    func(ctx context.Context) error { _, err := s.Get(ctx, "ada", "one"); return err },
+		"List":   func(ctx context.Context) error { _, err := s.List(ctx, "ada"); return err },
+		"Rotate": func(ctx context.Context) error { _, _, err := s.Rotate(ctx, "ada", "one", 1<<40, use(1)); return err },
+		"Revoke": func(ctx context.Context) error { return s.Revoke(ctx, revocation("ada", "none")) },
+		"Changes": func(ctx context.Context) error {
+			_, _, err := s.Changes(ctx, "", 0)
+			return err
+		},
+	}
+}
+
+func TestCreate_CollectsWhatHasEnded(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := open(t, path)
+	const live = 50
+	for i := range live {
+		require.NoError(t, s.Create(t.Context(), session(fmt.Sprintf("live-%d", i), "one")))
+	}
+	most := 0
+	for i := range 2000 {
+		dead := session(fmt.Sprintf("mortal-%d-%d", i%7, i), "one")
+		dead.ExpiresAt = now().Add(-61 * time.Second)
+		require.NoError(t, s.Create(t.Context(), dead))
+		if i == 1000 { // the place that was reached is not forgotten
+			require.NoError(t, s.Close())
+			s = open(t, path)
+		}
+		if i%20 == 0 {
+			most = max(most, count(t, path, "sessions"))
+		}
+	}
+	require.Less(t, most, 2*live)
+	for i := range live {
+		_, err := s.Get(t.Context(), fmt.Sprintf("live-%d", i), "one")
+		require.NoError(t, err)
+	}
+}
+
+func TestOpen_SynchronizesTheLog(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	require.NoError(t, s.Write(t.Context(), func(c *sql.Conn) error {
+		var mode string
+		var synchronous, fullfsync int
+		require.NoError(t, c.QueryRowContext(t.Context(), "SELECT * FROM pragma_journal_mode, pragma_synchronous, pragma_fullfsync").Scan(&mode, &synchronous, &fullfsync))
+		require.Equal(t, "wal", mode)
+		require.Equal(t, 2, synchronous) // FULL
+		require.Equal(t, 1, fullfsync)
+		return nil
+	}))
+}
