@@ -73,13 +73,20 @@ func cleanText(s string, limit int) string {
 	if len(s) > 4*limit {
 		s = s[:4*limit]
 	}
+	if isPrintable(s) { // nearly always
+		return cutText(strings.TrimSpace(s), limit)
+	}
 	s = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return -1
 		}
 		return r
 	}, s)
-	s = strings.TrimSpace(s)
+	return cutText(strings.TrimSpace(s), limit)
+}
+
+// cutText cuts s at limit bytes, or before the letter that lies across.
+func cutText(s string, limit int) string {
 	if len(s) > limit {
 		s = s[:limit]
 		for !utf8.ValidString(s) {
@@ -87,6 +94,16 @@ func cleanText(s string, limit int) string {
 		}
 	}
 	return s
+}
+
+// isPrintable reports whether s is of printable ASCII alone.
+func isPrintable(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // isPlainText reports whether s is UTF-8 without control characters.

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -262,19 +263,25 @@ func (a *Authenticator) endSession(w http.ResponseWriter, r *http.Request) {
 // RFC 6749 section 5.1) and "session_id".
 func (a *Authenticator) WriteTokens(w http.ResponseWriter, t Tokens, byCookie bool) {
 	now := a.now()
-	body := struct {
-		Access           string `json:"access_token,omitempty"`
-		Type             string `json:"token_type"`
-		ExpiresIn        int64  `json:"expires_in"`
-		Refresh          string `json:"refresh_token,omitempty"`
-		RefreshExpiresIn int64  `json:"refresh_expires_in"`
-		SessionID        string `json:"session_id"`
-	}{t.Access, "Bearer", secondsLeft(t.AccessExpiresAt, now), t.Refresh, secondsLeft(t.RefreshExpiresAt, now), t.SessionID}
 	if byCookie {
 		a.SetCookies(w, t)
-		body.Access, body.Refresh = "", ""
+		t.Access, t.Refresh = "", ""
 	}
-	writeJSON(w, http.StatusOK, body)
+	b := make([]byte, 0, 192+len(t.Access)+len(t.Refresh)+len(t.SessionID))
+	b = append(b, '{')
+	if t.Access != "" {
+		b = appendJSONString(append(b, `"access_token":`...), t.Access)
+		b = append(b, ',')
+	}
+	b = append(b, `"token_type":"Bearer","expires_in":`...)
+	b = strconv.AppendInt(b, secondsLeft(t.AccessExpiresAt, now), 10)
+	if t.Refresh != "" {
+		b = appendJSONString(append(b, `,"refresh_token":`...), t.Refresh)
+	}
+	b = append(b, `,"refresh_expires_in":`...)
+	b = strconv.AppendInt(b, secondsLeft(t.RefreshExpiresAt, now), 10)
+	b = appendJSONString(append(b, `,"session_id":`...), t.SessionID)
+	writeBody(w, &headerSetter{h: w.Header()}, http.StatusOK, append(b, '}'))
 }
 
 // secondsLeft counts from the second that has begun, as tokens do.
@@ -411,9 +418,13 @@ func oneOf(fields map[string]string, names ...string) (string, error) {
 // that are named as text. Other fields are ignored. The body may be read
 // again. It is for login handlers of one's own; [AnswerTo] knows its errors.
 func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
-	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	charset := params["charset"]
-	known := err == nil && (charset == "" || strings.EqualFold(charset, "utf-8"))
+	kind := r.Header.Get("Content-Type")
+	known := true
+	if kind != typeJSON && kind != typeForm {
+		parsed, params, err := mime.ParseMediaType(kind)
+		charset := params["charset"]
+		kind, known = parsed, err == nil && (charset == "" || strings.EqualFold(charset, "utf-8"))
+	}
 	if len(r.PostForm) > 0 && known && kind == typeForm { // somebody outside has read the body
 		return formFields(r.PostForm, names)
 	}
@@ -421,7 +432,7 @@ func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
 	switch {
 	case err != nil || len(body) == 0:
 		return nil, err
-	case known && kind == "application/json":
+	case known && kind == typeJSON:
 		return jsonFields(body, names)
 	case known && kind == typeForm:
 		form, err := url.ParseQuery(string(body))
@@ -433,7 +444,11 @@ func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
 	return nil, errContentType
 }
 
-const typeForm = "application/x-www-form-urlencoded"
+// Media types of bodies, as nearly everybody spells them.
+const (
+	typeJSON = "application/json"
+	typeForm = "application/x-www-form-urlencoded"
+)
 
 // readBody reads the body and puts it back.
 func readBody(r *http.Request) ([]byte, error) {
@@ -443,7 +458,7 @@ func readBody(r *http.Request) ([]byte, error) {
 	if r.ContentLength > maxBody {
 		return nil, errTooLarge
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	body, err := readUpTo(r.Body, r.ContentLength)
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) || len(body) > maxBody {
 		return nil, errTooLarge
 	}
@@ -452,6 +467,26 @@ func readBody(r *http.Request) ([]byte, error) {
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	return body, nil
+}
+
+// readUpTo reads a body until it ends, or is over the limit. Its length is what
+// the client said, which need not be true.
+func readUpTo(r io.Reader, length int64) ([]byte, error) {
+	b := make([]byte, 0, max(length, 255)+1)
+	for len(b) <= maxBody {
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return b, err
+		}
+		if len(b) == cap(b) {
+			b = slices.Grow(b, len(b))
+		}
+	}
+	return b, nil
 }
 
 func jsonFields(body []byte, names []string) (map[string]string, error) {

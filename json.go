@@ -31,7 +31,8 @@ const (
 )
 
 // readObject calls member for each member of the one object that b consists
-// of; no object in it may have more members than that. The texts are parts of b, but for a name that was written with escapes.
+// of; no object in it may have more members than that. The texts are parts of
+// b, but for a name that was written with escapes.
 func readObject(b string, members int, member func(name, value string) error) error {
 	if !utf8.ValidString(b) {
 		return errJSON

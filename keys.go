@@ -208,13 +208,13 @@ func (k Key) samePublic(other Key) bool {
 }
 
 // sign returns the signature of input. For HMAC it cannot fail.
-func (k *key) sign(input string) ([]byte, error) {
+func (k *key) sign(input []byte) ([]byte, error) {
 	if k.secret != nil {
-		m := k.mac(input)
+		m := macOf(k, input)
 		defer k.macs.Put(m)
 		return bytes.Clone(m.sum), nil
 	}
-	message := []byte(input)
+	message := input
 	var opts crypto.SignerOpts = k.hash
 	if k.hash != 0 {
 		h := k.hash.New()
@@ -250,7 +250,7 @@ func (k *key) sign(input string) ([]byte, error) {
 	switch signer.(type) {
 	case ed25519.PrivateKey, *ecdsa.PrivateKey, *rsa.PrivateKey:
 	default: // one that signs in another way than it should would sign everybody out
-		if !k.verifyPublic(input, sig) {
+		if !k.verifyPublic(string(input), sig) {
 			return nil, errors.New("what the signer returned does not verify")
 		}
 	}
@@ -260,7 +260,7 @@ func (k *key) sign(input string) ([]byte, error) {
 // verify reports whether sig is the signature of input.
 func (k *key) verify(input string, sig []byte) bool {
 	if k.secret != nil {
-		m := k.mac(input)
+		m := macOf(k, input)
 		defer k.macs.Put(m)
 		return subtle.ConstantTimeCompare(m.sum, sig) == 1
 	}
@@ -277,7 +277,8 @@ func (k *key) verifyPublic(input string, sig []byte) bool {
 	return k.method.Verify(input, sig, k.public) == nil
 }
 
-func (k *key) mac(input string) *mac {
+// macOf returns the HMAC of input in a state that goes back to k.macs.
+func macOf[T string | []byte](k *key, input T) *mac {
 	m := k.macs.Get().(*mac)
 	m.input = append(m.input[:0], input...)
 	m.hash.Reset()

@@ -314,19 +314,20 @@ func headerSegment(k Key, typ string) string {
 func (ring *keyRing) signToken(now time.Time, payload []byte) (string, error) {
 	i := ring.signer(now)
 	enc := base64.RawURLEncoding
-	b := make([]byte, 0, len(ring.headers[i])+enc.EncodedLen(len(payload))+2)
+	const hmacLen = 1 + 86 // a point and what most often follows it, at most
+	b := make([]byte, 0, len(ring.headers[i])+1+enc.EncodedLen(len(payload))+hmacLen)
 	b = append(b, ring.headers[i]...)
 	b = append(b, '.')
-	input := string(enc.AppendEncode(b, payload))
-	sig, err := ring.keys[i].sign(input)
+	b = enc.AppendEncode(b, payload)
+	sig, err := ring.keys[i].sign(b)
 	if err != nil {
 		return "", fmt.Errorf("%w: signing a token: %w", ErrUnavailable, err)
 	}
-	token := input + "." + enc.EncodeToString(sig)
-	if len(token) > maxToken {
-		return "", fmt.Errorf("auth: a token of %d bytes is over the limit of %d; put less into User.Extra, Roles or Scopes", len(token), maxToken)
+	b = enc.AppendEncode(append(b, '.'), sig)
+	if len(b) > maxToken {
+		return "", fmt.Errorf("auth: a token of %d bytes is over the limit of %d; put less into User.Extra, Roles or Scopes", len(b), maxToken)
 	}
-	return token, nil
+	return string(b), nil
 }
 
 // base64Value is the value of each letter of base64url, 0xff for every other
