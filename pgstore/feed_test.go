@@ -1,0 +1,294 @@
+package pgstore_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/testserver"
+	"github.com/ratchet-go/auth/pgstore"
+)
+
+// changes reads the feed, and never from a position that was refused.
+func changes(t testing.TB, st *pgstore.Store, after string, wait time.Duration) (list []string, next string) {
+	t.Helper()
+	rs, next, err := st.Changes(context.Background(), after, wait)
+	require.NoError(t, err)
+	return subjects(rs), next
+}
+
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	server := testserver.Postgres(t, "-c", "fsync=off")
+
+	// By hand, since Revoke is one statement: who writes first commits last.
+	announce := func(t *testing.T, p *pgxpool.Pool, schema, subject string) pgx.Tx {
+		tx, err := p.Begin(context.Background())
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+		_, err = tx.Exec(context.Background(), `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids)
+			VALUES (now() + interval '10 minutes', false, $1, '{}', '{}')`, subject)
+		require.NoError(t, err)
+		return tx
+	}
+	commit := func(t *testing.T, tx pgx.Tx) { require.NoError(t, tx.Commit(context.Background())) }
+
+	t.Run("FirstWrittenCommitsLast", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		_, start := changes(t, st, "", 0)
+		one := announce(t, p, schema, "one")
+		two := announce(t, p, schema, "two")
+		three := announce(t, p, schema, "three")
+		commit(t, two)
+		list, next := changes(t, st, start, 0)
+		require.Equal(t, []string{"two"}, list)
+		commit(t, three)
+		list, next = changes(t, st, next, 0)
+		require.Equal(t, []string{"three"}, list)
+		list, next = changes(t, st, next, 0)
+		require.Empty(t, list)
+		commit(t, one)
+		list, next = changes(t, st, next, 0)
+		require.Equal(t, []string{"one"}, list)
+		list, _ = changes(t, st, next, 0)
+		require.Empty(t, list)
+		list, _ = changes(t, st, start, 0)
+		require.ElementsMatch(t, []string{"one", "two", "three"}, list)
+	})
+	t.Run("LongTransactionElsewhereMakesNobodySpin", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		long := announce(t, p, schema, "late")
+		require.NoError(t, st.Revoke(t.Context(), cut("ada")))
+		list, next := changes(t, st, "", 0)
+		require.Equal(t, []string{"ada"}, list)
+		started := time.Now()
+		list, next = changes(t, st, next, 300*time.Millisecond)
+		require.Empty(t, list)
+		require.GreaterOrEqual(t, time.Since(started), 300*time.Millisecond)
+		commit(t, long)
+		list, _ = changes(t, st, next, 0)
+		require.Equal(t, []string{"late"}, list)
+	})
+	t.Run("RolledBackIsNeverSeen", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		_, next := changes(t, st, "", 0)
+		tx := announce(t, p, schema, "nobody")
+		require.NoError(t, tx.Rollback(t.Context()))
+		list, _ := changes(t, st, next, 0)
+		require.Empty(t, list)
+	})
+	t.Run("WakesByNotification", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		_, next := changes(t, st, "", 0)
+		fastest := time.Hour
+		for range 3 { // well under the second after which it looks anyway
+			revoked := make(chan time.Time, 1)
+			go func() {
+				time.Sleep(50 * time.Millisecond)
+				_ = st.Revoke(context.Background(), cut("ada"))
+				revoked <- time.Now()
+			}()
+			var list []string
+			list, next = changes(t, st, next, 10*time.Second)
+			require.Equal(t, []string{"ada"}, list)
+			fastest = min(fastest, time.Since(<-revoked))
+		}
+		require.Less(t, fastest, 300*time.Millisecond)
+	})
+	t.Run("OtherSchemaWakesNobody", func(t *testing.T) {
+		p := pool(t, server.Addr)
+		one, two := open(t, p, pgstore.Config{Schema: place()}), open(t, p, pgstore.Config{Schema: place()})
+		_, next := changes(t, one, "", 0)
+		require.NoError(t, two.Revoke(t.Context(), cut("ada")))
+		list, _ := changes(t, one, next, 0)
+		require.Empty(t, list)
+		_, _, err := two.Changes(t.Context(), next, 0)
+		require.ErrorIs(t, err, auth.ErrFeedReset)
+	})
+	t.Run("LooksEverySecondWhereNotificationsAreLost", func(t *testing.T) {
+		bouncer := testserver.PgBouncer(t, server.Addr)
+		p := pool(t, bouncer.Addr, mode(pgx.QueryExecModeExec))
+		st := open(t, p, pgstore.Config{Schema: place()})
+		_, next := changes(t, st, "", 0)
+		time.AfterFunc(50*time.Millisecond, func() { _ = st.Revoke(context.Background(), cut("ada")) })
+		started := time.Now()
+		list, _ := changes(t, st, next, 20*time.Second)
+		require.Equal(t, []string{"ada"}, list)
+		require.Less(t, time.Since(started), 5*time.Second)
+	})
+	t.Run("CancelledLeavesNoConnectionBehind", func(t *testing.T) {
+		p := pool(t, server.Addr, conns(2))
+		st := open(t, p, pgstore.Config{Schema: place()})
+		_, next := changes(t, st, "", 0)
+		for i := range 20 {
+			ctx, cancel := context.WithCancel(context.Background())
+			time.AfterFunc(time.Duration(i)*2*time.Millisecond, cancel)
+			started := time.Now()
+			_, _, err := st.Changes(ctx, next, time.Minute)
+			require.ErrorIs(t, err, context.Canceled)
+			require.Less(t, time.Since(started), 2*time.Second)
+		}
+		require.Eventually(t, func() bool { return p.Stat().AcquiredConns() == 0 }, 10*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool {
+			return scan[int](t, p, `SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND pid <> pg_backend_pid()`) <= 1
+		}, 10*time.Second, 20*time.Millisecond)
+	})
+	t.Run("ConnectionGoesBackSilent", func(t *testing.T) {
+		p := pool(t, server.Addr, conns(2))
+		st := open(t, p, pgstore.Config{Schema: place()})
+		_, next := changes(t, st, "", 0)
+		for range 4 {
+			_, next = changes(t, st, next, 5*time.Millisecond)
+		}
+		for _, conn := range p.AcquireAllIdle(t.Context()) {
+			var n int
+			require.NoError(t, conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_listening_channels()`).Scan(&n))
+			require.Zero(t, n)
+			conn.Release()
+		}
+		require.Zero(t, p.Stat().AcquiredConns())
+	})
+	t.Run("RestoredRowsAreNotNewForEver", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		exec(t, p, `INSERT INTO `+schema+`.revocations (xid, until, everything, subject, sessions, except_ids)
+			VALUES ('1000000000', now() + interval '10 minutes', false, 'restored', '{}', '{}')`)
+		list, next := changes(t, st, "", 0)
+		require.Equal(t, []string{"restored"}, list)
+		list, _ = changes(t, st, next, 0)
+		require.Empty(t, list)
+	})
+	t.Run("EmptyPositionLeavesOutWhatIsOver", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		for subject, age := range map[string]time.Duration{"long over": 2 * time.Minute, "just over": 30 * time.Second, "not over": -time.Second} {
+			exec(t, p, `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids) VALUES ($1, false, $2, '{}', '{}')`, now().Add(-age), subject)
+		}
+		list, _ := changes(t, st, "", 0)
+		require.ElementsMatch(t, []string{"just over", "not over"}, list)
+	})
+	t.Run("FeedIsCollectedOnTheWay", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		exec(t, p, `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids)
+			SELECT now() - interval '2 minutes', false, 'old', '{}', '{}' FROM generate_series(1, 100)`)
+		count := func() int { return scan[int](t, p, `SELECT count(*) FROM `+schema+`.revocations`) }
+		before := count()
+		require.NoError(t, st.Revoke(t.Context(), cut("ada")))
+		require.Equal(t, before-7, count()) // eight went, one came: small pieces
+		for range 20 {
+			require.NoError(t, st.Revoke(t.Context(), cut("ada")))
+		}
+		require.Equal(t, 21, count())
+	})
+	t.Run("RefusesWhatIsNoPosition", func(t *testing.T) {
+		p := pool(t, server.Addr)
+		st := open(t, p, pgstore.Config{Schema: place()})
+		_, next := changes(t, st, "", 0)
+		history, snapshot, _ := strings.Cut(next, "/")
+		for _, after := range []string{
+			"/", snapshot, history, history + "/", "/" + snapshot, history + "/::", history + "/1:2", history + "/0:1:", history + "/5:4:",
+			history + "/4:9:3", history + "/4:9:9", history + "/4:9:6,5", history + "/4:9:6,", history + "/-1:9:", history + "/1:99999999999999999999:",
+			history + "/1:1000000000:", // ahead of the server
+		} {
+			_, _, err := st.Changes(t.Context(), after, 0)
+			require.ErrorIs(t, err, auth.ErrFeedReset, after)
+		}
+		_, _, err := st.Changes(t.Context(), next, 0)
+		require.NoError(t, err)
+	})
+}
+
+// TestChanges_OtherHistoryIsReset: after a start of the server, a crash of one
+// of its processes included, transaction numbers may be used again that the
+// position takes for seen.
+func TestChanges_OtherHistoryIsReset(t *testing.T) {
+	t.Parallel()
+	server := testserver.Postgres(t)
+	first := pool(t, server.Addr)
+	st := open(t, first, pgstore.Config{})
+	require.NoError(t, st.Revoke(t.Context(), cut("ada")))
+	_, next := changes(t, st, "", 0)
+
+	again := func(st *pgstore.Store) { // whole, from the empty position
+		t.Helper()
+		_, _, err := st.Changes(t.Context(), next, 0)
+		require.ErrorIs(t, err, auth.ErrFeedReset)
+		var list []string
+		list, next = changes(t, st, "", 0)
+		require.Contains(t, list, "ada")
+	}
+	ready := func() *pgstore.Store {
+		t.Helper()
+		var p *pgxpool.Pool
+		require.Eventually(t, func() bool {
+			p = pool(t, server.Addr)
+			return p.Ping(context.Background()) == nil
+		}, 20*time.Second, 50*time.Millisecond)
+		st, err := pgstore.New(p, pgstore.Config{})
+		require.NoError(t, err)
+		return st
+	}
+
+	// An orderly restart, for which the server waits until nobody is connected.
+	first.Close()
+	server.Stop()
+	server.Start()
+	st = ready()
+	again(st)
+
+	// The postmaster is gone and comes back.
+	server.Kill()
+	server.Start()
+	st = ready()
+	again(st)
+
+	require.NoError(t, st.Revoke(t.Context(), cut("ada")))
+	again(st)
+
+	// One of its processes dies, so that it starts all others anew. It is the
+	// same postmaster.
+	p := pool(t, server.Addr)
+	const started = `SELECT pg_postmaster_start_time()`
+	before := scan[time.Time](t, p, started)
+	other := pool(t, server.Addr)
+	require.NoError(t, other.Ping(t.Context()))
+	require.NoError(t, syscall.Kill(scan[int](t, p, `SELECT pg_backend_pid()`), syscall.SIGKILL))
+	// It has noticed when it has ended the others.
+	require.Eventually(t, func() bool { return other.Ping(context.Background()) != nil }, 20*time.Second, time.Millisecond)
+	st = ready()
+	require.Equal(t, before, scan[time.Time](t, pool(t, server.Addr), started))
+	again(st)
+
+	// The first revocation after it begins a history of its own.
+	require.NoError(t, st.Revoke(t.Context(), cut("ada")))
+	again(st)
+	require.NoError(t, st.Revoke(t.Context(), cut("bob")))
+	list, _ := changes(t, st, next, 0)
+	require.Equal(t, []string{"bob"}, list)
+
+	// It becomes a standby.
+	data := scan[string](t, pool(t, server.Addr), `SHOW data_directory`)
+	server.Kill()
+	require.NoError(t, os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o644))
+	server.Start()
+	st = ready()
+	for _, wait := range []time.Duration{0, time.Minute} {
+		_, _, err := st.Changes(t.Context(), next, wait)
+		require.ErrorContains(t, err, "standby")
+		require.NotErrorIs(t, err, auth.ErrFeedReset)
+	}
+}

@@ -1,0 +1,105 @@
+package pgstore_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/pgstore"
+)
+
+// places counts the schemas and databases that tests have made.
+var places atomic.Int64
+
+// place returns a name that no test has used.
+func place() string { return fmt.Sprintf("place_%d", places.Add(1)) }
+
+// pool returns a pool on the database "postgres" of the server at addr. change
+// may change its configuration.
+func pool(t testing.TB, addr string, change ...func(*pgxpool.Config)) *pgxpool.Pool {
+	t.Helper()
+	c, err := pgxpool.ParseConfig("postgres://postgres@" + addr + "/postgres?sslmode=disable&pool_max_conns=8")
+	require.NoError(t, err)
+	for _, change := range change {
+		change(c)
+	}
+	p, err := pgxpool.NewWithConfig(context.Background(), c)
+	require.NoError(t, err)
+	t.Cleanup(p.Close)
+	return p
+}
+
+// isolation makes all transactions of a pool of one level.
+func isolation(level string) func(*pgxpool.Config) {
+	return func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["default_transaction_isolation"] = level }
+}
+
+// mode sets how a pool sends statements.
+func mode(m pgx.QueryExecMode) func(*pgxpool.Config) {
+	return func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = m }
+}
+
+// conns sets how large a pool may be.
+func conns(n int32) func(*pgxpool.Config) {
+	return func(c *pgxpool.Config) { c.MaxConns = n }
+}
+
+// open returns a store on a pool, with its tables.
+func open(t testing.TB, p *pgxpool.Pool, c pgstore.Config) *pgstore.Store {
+	t.Helper()
+	st, err := pgstore.New(p, c)
+	require.NoError(t, err)
+	require.NoError(t, st.Migrate(t.Context()))
+	return st
+}
+
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
+func session(subject, id string) auth.Session {
+	at := now()
+	return auth.Session{
+		ID: id, Subject: subject, Generation: 1,
+		CreatedAt: at, RotatedAt: at, ExpiresAt: at.Add(time.Hour),
+		Device: auth.Device{UserAgent: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"},
+	}
+}
+
+// move returns what a refresh writes now.
+func move() auth.Use {
+	at := now()
+	return auth.Use{At: at, Rested: at.Add(time.Hour), ExpiresAt: at.Add(time.Hour)}
+}
+
+// cut returns a revocation of a subject's access tokens.
+func cut(subject string) auth.Revocation {
+	return auth.Revocation{Subject: subject, Cut: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
+}
+
+func subjects(rs []auth.Revocation) []string {
+	list := []string{}
+	for _, r := range rs {
+		list = append(list, r.Subject)
+	}
+	return list
+}
+
+// scan reads one row.
+func scan[T any](t testing.TB, p *pgxpool.Pool, sql string, args ...any) T {
+	t.Helper()
+	var v T
+	require.NoError(t, p.QueryRow(context.Background(), sql, args...).Scan(&v))
+	return v
+}
+
+func exec(t testing.TB, p *pgxpool.Pool, sql string, args ...any) {
+	t.Helper()
+	_, err := p.Exec(context.Background(), sql, args...)
+	require.NoError(t, err)
+}

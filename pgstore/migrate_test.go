@@ -1,0 +1,120 @@
+package pgstore_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth/internal/testserver"
+	"github.com/ratchet-go/auth/pgstore"
+)
+
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	server := testserver.Postgres(t, "-c", "fsync=off")
+	works := func(t *testing.T, st *pgstore.Store) {
+		require.NoError(t, st.Create(t.Context(), session("ada", "one")))
+		_, moved, err := st.Rotate(t.Context(), "ada", "one", 1, move())
+		require.NoError(t, err)
+		require.True(t, moved)
+		require.NoError(t, st.Revoke(t.Context(), cut("ada")))
+		rs, _, err := st.Changes(t.Context(), "", 0)
+		require.NoError(t, err)
+		require.Equal(t, []string{"ada"}, subjects(rs))
+	}
+	versions := func(t *testing.T, p *pgxpool.Pool, schema string) int {
+		return scan[int](t, p, `SELECT count(*) FROM "`+schema+`".migrations`)
+	}
+
+	t.Run("ManyProcessesAtOnce", func(t *testing.T) {
+		for _, level := range []string{"read committed", "serializable"} {
+			schema := place()
+			var wg sync.WaitGroup
+			errs := make([]error, 8)
+			for i := range errs {
+				st, err := pgstore.New(pool(t, server.Addr, conns(2), isolation(level)), pgstore.Config{Schema: schema})
+				require.NoError(t, err)
+				wg.Go(func() { errs[i] = st.Migrate(context.Background()) })
+			}
+			wg.Wait()
+			for _, err := range errs {
+				require.NoError(t, err)
+			}
+			p := pool(t, server.Addr)
+			require.Equal(t, 1, versions(t, p, schema))
+			works(t, open(t, p, pgstore.Config{Schema: schema}))
+		}
+	})
+	t.Run("KeepsWhatIsThere", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		require.NoError(t, st.Create(t.Context(), session("ada", "one")))
+		_, err := open(t, p, pgstore.Config{Schema: schema}).Get(t.Context(), "ada", "one")
+		require.NoError(t, err)
+	})
+	t.Run("ScriptDoesTheSame", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), "Upper_"+place()
+		st, err := pgstore.New(p, pgstore.Config{Schema: schema})
+		require.NoError(t, err)
+		conn, err := p.Acquire(t.Context())
+		require.NoError(t, err)
+		_, err = conn.Conn().PgConn().Exec(t.Context(), st.Migrations()).ReadAll()
+		conn.Release()
+		require.NoError(t, err)
+		require.NoError(t, st.Migrate(t.Context()))
+		require.Equal(t, 1, versions(t, p, schema))
+		works(t, st)
+		require.Equal(t, 0, scan[int](t, p, `SELECT count(*) FROM pg_class WHERE relname IN ('sessions', 'revocations') AND relnamespace = 'public'::regnamespace`))
+	})
+	t.Run("NeedsNoRightsWhereNothingIsToDo", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		open(t, p, pgstore.Config{Schema: schema})
+		exec(t, p, `CREATE ROLE app LOGIN`)
+		exec(t, p, `GRANT USAGE ON SCHEMA `+schema+` TO app`)
+		exec(t, p, `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA `+schema+` TO app`)
+		as := pool(t, server.Addr, func(c *pgxpool.Config) { c.ConnConfig.User = "app" })
+		works(t, open(t, as, pgstore.Config{Schema: schema}))
+
+		st, err := pgstore.New(as, pgstore.Config{Schema: place()})
+		require.NoError(t, err)
+		require.ErrorContains(t, st.Migrate(t.Context()), "permission denied for database")
+
+		// Who only verifies needs to read the feed, and nothing else.
+		exec(t, p, `CREATE ROLE verifier LOGIN`)
+		exec(t, p, `GRANT USAGE ON SCHEMA `+schema+` TO verifier`)
+		exec(t, p, `GRANT SELECT ON `+schema+`.revocations, `+schema+`.history TO verifier`)
+		reads, err := pgstore.New(pool(t, server.Addr, func(c *pgxpool.Config) { c.ConnConfig.User = "verifier" }), pgstore.Config{Schema: schema})
+		require.NoError(t, err)
+		rs, _, err := reads.Changes(t.Context(), "", 0)
+		require.NoError(t, err)
+		require.Len(t, rs, 1)
+	})
+	t.Run("LaterReleaseIsLeftAlone", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		exec(t, p, `INSERT INTO `+schema+`.migrations (version) VALUES (1000)`)
+		require.NoError(t, st.Migrate(t.Context()))
+		works(t, st)
+	})
+	t.Run("RefusesOtherEncodings", func(t *testing.T) {
+		p := pool(t, server.Addr)
+		exec(t, p, `CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0`)
+		latin := pool(t, server.Addr, func(c *pgxpool.Config) { c.ConnConfig.Database = "latin" })
+		st, err := pgstore.New(latin, pgstore.Config{})
+		require.NoError(t, err)
+		require.EqualError(t, st.Migrate(t.Context()), "pgstore: migrating: the encoding of the database is LATIN1; it must be UTF8")
+		require.Equal(t, 0, scan[int](t, latin, `SELECT count(*) FROM pg_namespace WHERE nspname = 'ratchet'`))
+	})
+	t.Run("FailedOneLeavesNothing", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		exec(t, p, `CREATE SCHEMA `+schema)
+		exec(t, p, `CREATE TABLE `+schema+`.revocations (mine text)`)
+		st, err := pgstore.New(p, pgstore.Config{Schema: schema})
+		require.NoError(t, err)
+		require.ErrorContains(t, st.Migrate(t.Context()), "pgstore: migrating: migration 1: ")
+		require.Equal(t, 1, scan[int](t, p, `SELECT count(*) FROM pg_tables WHERE schemaname = $1`, schema))
+	})
+}

@@ -1,0 +1,399 @@
+package pgstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/testserver"
+	"github.com/ratchet-go/auth/pgstore"
+)
+
+// fill adds n sessions of as many subjects, as sizes are in practice, and as
+// many revocations.
+func fill(t testing.TB, p *pgxpool.Pool, schema string, n int) {
+	t.Helper()
+	exec(t, p, `INSERT INTO `+schema+`.sessions
+		SELECT 1, now(), now(), now() + interval '7 days', md5(i::text)::uuid, 'id-' || lpad(i::text, 19, '0'),
+			'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0', '203.0.113.7', ''
+		FROM generate_series(1, $1::int) AS i ORDER BY random()`, n)
+	for range 20 {
+		exec(t, p, `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids)
+			SELECT now() + interval '10 minutes', false, i::text, '{}', '{}' FROM generate_series(1, $1::int) AS i`, n/20)
+	}
+	exec(t, p, `VACUUM ANALYZE `+schema+`.sessions`)
+	exec(t, p, `VACUUM ANALYZE `+schema+`.revocations`)
+}
+
+// TestStore_OnServer does what needs a server without autovacuum and with figures of
+// its own.
+func TestStore_OnServer(t *testing.T) {
+	t.Parallel()
+	server := testserver.Postgres(t, "-c", "fsync=off", "-c", "autovacuum=off", "-c", "shared_preload_libraries=pg_stat_statements")
+	exec(t, pool(t, server.Addr), `CREATE EXTENSION pg_stat_statements`)
+
+	// The plans, also those that are made without knowing the parameters.
+	t.Run("StatementsUseTheIndexes", func(t *testing.T) {
+		schema := place()
+		p := pool(t, server.Addr)
+		st := open(t, p, pgstore.Config{Schema: schema})
+		fill(t, p, schema, 20_000)
+		position := scan[string](t, p, `SELECT pg_current_snapshot()::text`)
+		arguments := map[string]string{
+			"create":    `'ada', 'one', 1, now(), now(), now(), '', '', ''`,
+			"get":       `'ada', 'one'`,
+			"rotate":    `'ada', 'one', 1, now(), now(), now(), '', ''`,
+			"list":      `'ada'`,
+			"revoke":    `'ada', '{one}', true, '{two}', now(), now()`,
+			"feedAll":   "",
+			"feedAfter": "'" + position + "'",
+		}
+		uses := map[string][]string{
+			"create":    {"Tid Scan on sessions"},
+			"get":       {"sessions_pkey"},
+			"rotate":    {"sessions_pkey"},
+			"list":      {"sessions_pkey"},
+			"revoke":    {"sessions_pkey", "revocations_until", "revocations_pkey"},
+			"feedAll":   {},
+			"feedAfter": {"revocations_xid"},
+		}
+		for _, plan := range []string{"force_custom_plan", "force_generic_plan"} {
+			conn, err := p.Acquire(t.Context())
+			require.NoError(t, err)
+			t.Cleanup(conn.Release)
+			do := func(sql string) string {
+				results, err := conn.Conn().PgConn().Exec(t.Context(), sql).ReadAll()
+				require.NoError(t, err, sql)
+				var lines []string
+				for _, row := range results[0].Rows {
+					lines = append(lines, string(row[0]))
+				}
+				return strings.Join(lines, "\n")
+			}
+			do(`SET plan_cache_mode = ` + plan)
+			for name, sql := range st.Statements() {
+				call := ""
+				if arguments[name] != "" {
+					call = "(" + arguments[name] + ")"
+				}
+				do(`PREPARE p_` + name + ` AS ` + sql)
+				explained := do(`EXPLAIN EXECUTE p_` + name + call)
+				do(`DEALLOCATE p_` + name)
+				for _, index := range uses[name] {
+					require.Contains(t, explained, index, "%s, %s", name, plan)
+				}
+				require.NotContains(t, explained, "Seq Scan on sessions", "%s, %s", name, plan)
+				if name != "feedAll" { // here all of them are wanted
+					require.NotContains(t, explained, "Seq Scan on revocations", "%s, %s", name, plan)
+				}
+			}
+		}
+	})
+
+	t.Run("RefreshIsOneStatement", func(t *testing.T) {
+		schema := place()
+		p := pool(t, server.Addr)
+		st := open(t, p, pgstore.Config{Schema: schema})
+		calls := func(what string, n int, call func()) {
+			t.Helper()
+			call() // prepared
+			exec(t, p, `SELECT pg_stat_statements_reset()`)
+			for range n {
+				call()
+			}
+			got := scan[int](t, p, `SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'`)
+			require.Equal(t, n, got, what)
+		}
+		n := 0
+		calls("Create", 10, func() {
+			n++
+			require.NoError(t, st.Create(t.Context(), session("ada", fmt.Sprint(n))))
+		})
+		generation := int64(0)
+		calls("Rotate", 10, func() {
+			generation++
+			_, moved, err := st.Rotate(t.Context(), "ada", "1", generation, move())
+			require.NoError(t, err)
+			require.True(t, moved)
+		})
+		calls("Revoke", 10, func() { require.NoError(t, st.Revoke(t.Context(), cut("ada"))) })
+		calls("Changes", 10, func() { changes(t, st, "", 0) })
+
+		// Polling never listens.
+		polls := open(t, p, pgstore.Config{Schema: schema, Poll: 10 * time.Millisecond})
+		_, next := changes(t, polls, "", 0)
+		exec(t, p, `SELECT pg_stat_statements_reset()`)
+		changes(t, polls, next, 30*time.Millisecond)
+		const listens = `SELECT count(*) FROM pg_stat_statements WHERE query LIKE 'LISTEN%'`
+		require.Zero(t, scan[int](t, p, listens))
+		changes(t, st, next, 30*time.Millisecond)
+		require.NotZero(t, scan[int](t, p, listens))
+	})
+
+	t.Run("RepeatedRefreshWritesNothing", func(t *testing.T) {
+		p := pool(t, server.Addr)
+		st := open(t, p, pgstore.Config{Schema: place()})
+		require.NoError(t, st.Create(t.Context(), session("ada", "one")))
+		_, moved, err := st.Rotate(t.Context(), "ada", "one", 1, move())
+		require.NoError(t, err)
+		require.True(t, moved)
+		const transactions = `SELECT pg_snapshot_xmax(pg_current_snapshot())::text`
+		before := scan[string](t, p, transactions)
+		rests := move()
+		rests.Rested = now().Add(-time.Hour)
+		for _, from := range []int64{1, 2} { // spent, and resting
+			_, moved, err := st.Rotate(t.Context(), "ada", "one", from, rests)
+			require.NoError(t, err)
+			require.False(t, moved)
+		}
+		_, _, err = st.Rotate(t.Context(), "ada", "two", 1, rests)
+		require.ErrorIs(t, err, auth.ErrSessionNotFound)
+		require.Equal(t, before, scan[string](t, p, transactions))
+	})
+
+	t.Run("RotationsAreHeapOnly", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		const n, rounds = 2000, 5
+		fill(t, p, schema, n)
+		size := func() int { return scan[int](t, p, `SELECT pg_total_relation_size('`+schema+`.sessions')`) }
+		before := size()
+		rows, err := p.Query(t.Context(), `SELECT subject, id FROM `+schema+`.sessions`)
+		require.NoError(t, err)
+		type name struct{ Subject, ID string }
+		names, err := pgx.CollectRows(rows, pgx.RowToStructByPos[name])
+		require.NoError(t, err)
+		// One after the other: a version can be reused once no transaction that
+		// runs may want to see it.
+		for i := range rounds * n {
+			k := names[rand.N(n)]
+			_, moved, err := st.Rotate(t.Context(), k.Subject, k.ID, int64(i)+2, move())
+			require.NoError(t, err)
+			require.True(t, moved)
+		}
+		p.Reset() // what connections count is told when they end
+		var all, hot float64
+		require.Eventually(t, func() bool {
+			err := p.QueryRow(context.Background(), `SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE schemaname = $1 AND relname = 'sessions'`, schema).Scan(&all, &hot)
+			return err == nil && all >= rounds*n*9/10
+		}, 20*time.Second, 50*time.Millisecond)
+		t.Logf("%d sessions: %d bytes each, table and index; after %.0f moves %d bytes; %.1f %% of the moves touched no index",
+			n, before/n, all, size()/n, 100*hot/all)
+		require.Greater(t, hot/all, 0.99)
+		require.Less(t, size(), before*11/10)
+	})
+
+	t.Run("GrowthIsBoundedByLiveSessions", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		const live, dead = 1000, 3000
+		for i := range live {
+			require.NoError(t, st.Create(t.Context(), session("live", fmt.Sprint(i))))
+		}
+		most := 0
+		for i := range dead {
+			s := session("dead", fmt.Sprint(i))
+			s.ExpiresAt = now().Add(-61 * time.Second)
+			require.NoError(t, st.Create(t.Context(), s))
+			if i%200 == 199 {
+				exec(t, p, `VACUUM `+schema+`.sessions`) // as autovacuum does
+				most = max(most, scan[int](t, p, `SELECT count(*) FROM `+schema+`.sessions WHERE subject = 'dead'`))
+			}
+		}
+		list, err := st.List(t.Context(), "live")
+		require.NoError(t, err)
+		require.Len(t, list, live)
+		t.Logf("%d live sessions, %d that expired at once: at most %d of these were there", live, dead, most)
+		require.Less(t, most, live/4)
+	})
+
+	t.Run("ExpiredGoNoSoonerThanAMinuteAfter", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		for id, age := range map[string]time.Duration{"50s": 50 * time.Second, "70s": 70 * time.Second} {
+			s := session("ada", id)
+			s.ExpiresAt = now().Add(-age)
+			require.NoError(t, st.Create(t.Context(), s))
+		}
+		// One that is being moved is left for the next time, and nobody waits.
+		tx, err := p.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), `SELECT FROM `+schema+`.sessions WHERE id = '70s' FOR UPDATE`)
+		require.NoError(t, err)
+		require.NoError(t, st.Create(t.Context(), session("ada", "one")))
+		_, err = st.Get(t.Context(), "ada", "70s")
+		require.NoError(t, err)
+		require.NoError(t, tx.Rollback(t.Context()))
+		require.NoError(t, st.Create(t.Context(), session("ada", "two"))) // there is but one page
+		_, err = st.Get(t.Context(), "ada", "70s")
+		require.ErrorIs(t, err, auth.ErrSessionNotFound)
+		_, err = st.Get(t.Context(), "ada", "50s")
+		require.NoError(t, err)
+	})
+
+	t.Run("TextThatCannotBeStoredIsNoDecision", func(t *testing.T) {
+		for _, m := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
+			st := open(t, pool(t, server.Addr, mode(m)), pgstore.Config{Schema: place()})
+			for _, text := range []string{"a\x00b", "a\xffb"} {
+				_, getErr := st.Get(t.Context(), text, "one")
+				_, listErr := st.List(t.Context(), text)
+				_, _, rotateErr := st.Rotate(t.Context(), text, "one", 1, move())
+				for _, err := range []error{getErr, listErr, rotateErr, st.Create(t.Context(), session(text, "one")), st.Revoke(t.Context(), cut(text))} {
+					require.Error(t, err)
+					require.NotErrorIs(t, err, auth.ErrSessionNotFound)
+					require.NotErrorIs(t, err, auth.ErrSessionExists)
+				}
+			}
+		}
+	})
+
+	t.Run("ConnectionThatDiedInThePoolIsReplaced", func(t *testing.T) {
+		var kill atomic.Bool
+		p := pool(t, server.Addr, func(c *pgxpool.Config) {
+			c.PrepareConn = func(_ context.Context, conn *pgx.Conn) (bool, error) {
+				if kill.CompareAndSwap(true, false) {
+					_ = conn.Close(context.Background())
+				}
+				return true, nil
+			}
+		})
+		st := open(t, p, pgstore.Config{Schema: place()})
+		require.NoError(t, st.Create(t.Context(), session("ada", "one")))
+		kill.Store(true)
+		_, err := st.Get(t.Context(), "ada", "one")
+		require.NoError(t, err)
+		kill.Store(true)
+		_, moved, err := st.Rotate(t.Context(), "ada", "one", 1, move())
+		require.NoError(t, err)
+		require.True(t, moved)
+	})
+
+	t.Run("TerminatedBackendsAreNoDecision", func(t *testing.T) {
+		p, admin := pool(t, server.Addr), pool(t, server.Addr)
+		st := open(t, p, pgstore.Config{Schema: place()})
+		const n = 8
+		for i := range n {
+			require.NoError(t, st.Create(t.Context(), session("ada", fmt.Sprint(i))))
+		}
+		ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+		defer stop()
+		var wg sync.WaitGroup
+		var good, bad atomic.Int64
+		decided := make(chan error, n+1)
+		judge := func(err error) {
+			switch {
+			case err == nil:
+				good.Add(1)
+			case errors.Is(err, auth.ErrSessionNotFound), errors.Is(err, auth.ErrSessionExists), errors.Is(err, auth.ErrFeedReset):
+				decided <- err
+				stop()
+			default:
+				bad.Add(1)
+			}
+		}
+		last := make([]int64, n)
+		for i := range n {
+			wg.Go(func() {
+				for from := int64(1); ctx.Err() == nil; {
+					s, _, err := st.Rotate(ctx, "ada", fmt.Sprint(i), from, move())
+					judge(err)
+					if err == nil {
+						from, last[i] = s.Generation, s.Generation
+					}
+				}
+			})
+		}
+		wg.Go(func() {
+			for next := ""; ctx.Err() == nil; {
+				_, to, err := st.Changes(ctx, next, time.Second)
+				judge(err)
+				next = to
+			}
+		})
+		for ctx.Err() == nil {
+			_, _ = admin.Exec(context.Background(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%sessions%' AND pid <> pg_backend_pid()`)
+			time.Sleep(20 * time.Millisecond)
+		}
+		wg.Wait()
+		select {
+		case err := <-decided:
+			require.NoError(t, err, "a fault was taken for an answer")
+		default:
+		}
+		t.Logf("%d calls went well, %d did not", good.Load(), bad.Load())
+		require.NotZero(t, bad.Load())
+		require.Greater(t, good.Load(), int64(100))
+		for i := range n { // nothing that was acknowledged is lost, and it goes on
+			require.Eventually(t, func() bool {
+				s, err := st.Get(t.Context(), "ada", fmt.Sprint(i))
+				return err == nil && s.Generation >= last[i]
+			}, 10*time.Second, 10*time.Millisecond)
+		}
+		require.Eventually(t, func() bool { return p.Stat().AcquiredConns() == 0 }, 10*time.Second, 10*time.Millisecond)
+	})
+}
+
+// TestWrite_EndedContextWaitsForTheOutcome: the context ends while the statement
+// waits in the server, behind another transaction.
+func TestWrite_EndedContextWaitsForTheOutcome(t *testing.T) {
+	t.Parallel()
+	server := testserver.Postgres(t, "-c", "fsync=off")
+	p := pool(t, server.Addr)
+	st := open(t, p, pgstore.Config{Schema: "held"})
+	require.NoError(t, st.Create(t.Context(), session("ada", "one")))
+	hold := func() pgx.Tx {
+		tx, err := p.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), `SELECT FROM held.sessions WHERE id = 'one' FOR UPDATE`)
+		require.NoError(t, err)
+		return tx
+	}
+	waiting := func() {
+		require.Eventually(t, func() bool {
+			return scan[int](t, p, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'`) > 0
+		}, 10*time.Second, time.Millisecond)
+	}
+	type outcome struct {
+		moved bool
+		err   error
+	}
+	rotate := func(ctx context.Context) chan outcome {
+		done := make(chan outcome, 1)
+		go func() {
+			_, moved, err := st.Rotate(ctx, "ada", "one", 1, move())
+			done <- outcome{moved, err}
+		}()
+		return done
+	}
+
+	// It happens soon after the context has ended: that is the answer.
+	tx := hold()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := rotate(ctx)
+	waiting()
+	cancel()
+	require.NoError(t, tx.Rollback(t.Context()))
+	got := <-done
+	require.NoError(t, got.err)
+	require.True(t, got.moved)
+
+	// It does not: an error, in time, that tells why.
+	tx = hold()
+	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	use := move()
+	_, _, err := st.Rotate(ctx, "ada", "one", 2, use)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NoError(t, tx.Rollback(t.Context()))
+}
