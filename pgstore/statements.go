@@ -19,7 +19,7 @@ func newStatements(schema string) statements {
 		return strings.NewReplacer(
 			"{schema}", `"`+schema+`"`,
 			"{channel}", schema+".revocations",
-			"{columns}", columns(""),
+			"{columns}", columns,
 			"{late}", "now() - "+collectAfter,
 		).Replace(sql)
 	}
@@ -37,16 +37,7 @@ func newStatements(schema string) statements {
 }
 
 // columns are those of a record, in the order in which scan reads them.
-func columns(table string) string {
-	c := []string{"subject", "id", "generation", "created_at", "rotated_at", "expires_at", "user_agent", "ip", "data"}
-	for i, name := range c {
-		c[i] = table + name
-		if name == "ip" {
-			c[i] = "coalesce(host(" + c[i] + "), '')"
-		}
-	}
-	return strings.Join(c, ", ")
-}
+const columns = "subject, id, generation, created_at, rotated_at, expires_at, user_agent, coalesce(host(ip), ''), data"
 
 // createSQL adds a record, and deletes what has expired in one page of the
 // table, picked at random. An index on expires_at would find it as well, but
@@ -72,37 +63,22 @@ INSERT INTO {schema}.sessions (subject, id, generation, created_at, rotated_at, 
 VALUES ($1::text, $2::text, $3::bigint, $4::timestamptz, $5::timestamptz, $6::timestamptz, $7::text, nullif($8::text, '')::inet, $9::bytea)
 ON CONFLICT (subject, id) DO NOTHING`
 
-// rotateSQL moves a session on.
-//
-// An UPDATE waits for whoever is moving the record, and decides by what that
-// one left behind. If it moved nothing, the record is read: as the statement
-// began, if it could not have moved even then, so that nothing is locked or
-// written. Otherwise another has just moved it, which the statement's snapshot
-// does not show; to lock it shows it. What was once not movable never is again,
-// so between the two nothing is missed. A record that was deleted is in
-// neither.
+// rotateSQL moves a session on. It waits for whoever is moving the record, and
+// decides by what that one left behind. That this statement's own snapshot does
+// not show, so if nothing moved, another statement reads how the record stands:
+// one such as WITH … UPDATE … UNION ALL SELECT would show a loser the record as
+// it was before the winner. Nothing is locked or written then, and nothing is
+// missed between the two, since what was not movable never is again.
 const rotateSQL = `
-WITH moved AS (
-	UPDATE {schema}.sessions SET
-		generation = CASE WHEN generation < $3::bigint THEN $3::bigint ELSE $3::bigint + 1 END,
-		rotated_at = greatest(rotated_at, $5::timestamptz),
-		expires_at = $6::timestamptz,
-		user_agent = $7::text,
-		ip = nullif($8::text, '')::inet
-	WHERE subject = $1::text AND id = $2::text
-		AND (generation < $3::bigint OR generation = $3::bigint AND rotated_at <= $4::timestamptz)
-	RETURNING *
-), seen AS MATERIALIZED (
-	SELECT *, generation < $3::bigint OR generation = $3::bigint AND rotated_at <= $4::timestamptz AS movable
-	FROM {schema}.sessions WHERE NOT EXISTS (SELECT FROM moved) AND subject = $1::text AND id = $2::text
-), held AS MATERIALIZED (
-	SELECT * FROM {schema}.sessions
-	WHERE (SELECT movable FROM seen) AND subject = $1::text AND id = $2::text
-	FOR NO KEY UPDATE
-)
-SELECT {columns}, true FROM moved
-UNION ALL SELECT {columns}, false FROM seen WHERE NOT movable
-UNION ALL SELECT {columns}, false FROM held`
+UPDATE {schema}.sessions SET
+	generation = CASE WHEN generation < $3::bigint THEN $3::bigint ELSE $3::bigint + 1 END,
+	rotated_at = greatest(rotated_at, $5::timestamptz),
+	expires_at = $6::timestamptz,
+	user_agent = $7::text,
+	ip = nullif($8::text, '')::inet
+WHERE subject = $1::text AND id = $2::text
+	AND (generation < $3::bigint OR generation = $3::bigint AND rotated_at <= $4::timestamptz)
+RETURNING {columns}`
 
 // revokeSQL deletes sessions, writes to the feed and wakes its readers, all in
 // one transaction. A revocation is never without the row in history that tells

@@ -118,19 +118,23 @@ func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, erro
 	return rec, nil
 }
 
-// Rotate implements [auth.Store]. It is one statement.
+// Rotate implements [auth.Store]. It is one statement if the session moves, and
+// another that reads it if it does not.
 func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use auth.Use) (auth.Session, bool, error) {
 	var rec auth.Session
-	var moved bool
 	err := s.write(ctx, "moving a session", true, func(ctx context.Context, conn *pgxpool.Conn) (err error) {
 		rec, err = scan(conn.QueryRow(ctx, s.sql.rotate, subject, id, from,
-			use.Rested.UTC(), use.At.UTC(), use.ExpiresAt.UTC(), use.Device.UserAgent, address(use.Device)), &moved)
+			use.Rested.UTC(), use.At.UTC(), use.ExpiresAt.UTC(), use.Device.UserAgent, address(use.Device)))
 		return err
 	})
-	if err != nil {
-		return auth.Session{}, false, absent(err)
+	if errors.Is(err, pgx.ErrNoRows) {
+		rec, err = s.Get(ctx, subject, id)
+		return rec, false, err
 	}
-	return rec, moved, nil
+	if err != nil {
+		return auth.Session{}, false, err
+	}
+	return rec, true, nil
 }
 
 // List implements [auth.Store].
@@ -267,13 +271,11 @@ func absent(err error) error {
 	return err
 }
 
-// scan reads the columns of a record, and what follows them.
-func scan(row pgx.Row, more ...any) (auth.Session, error) {
+// scan reads the columns of a record.
+func scan(row pgx.Row) (auth.Session, error) {
 	var s auth.Session
 	var ip string
-	err := row.Scan(append([]any{
-		&s.Subject, &s.ID, &s.Generation, &s.CreatedAt, &s.RotatedAt, &s.ExpiresAt, &s.Device.UserAgent, &ip, &s.Data,
-	}, more...)...)
+	err := row.Scan(&s.Subject, &s.ID, &s.Generation, &s.CreatedAt, &s.RotatedAt, &s.ExpiresAt, &s.Device.UserAgent, &ip, &s.Data)
 	if err != nil {
 		return auth.Session{}, err
 	}
