@@ -10,7 +10,7 @@
 //
 // Every call is one statement, in a transaction of its own, and one round trip
 // once the driver has prepared it. A refresh that moves nothing (a repeat, a
-// session that rests) writes nothing and locks nothing. Nothing runs in the
+// session that rests) is two, which write nothing and lock nothing. Nothing runs in the
 // background: Create deletes sessions that have expired, Revoke deletes
 // revocations that are over, a few each.
 //
