@@ -420,11 +420,11 @@ func (v *Verifier) Run(ctx context.Context) error {
 // follow reads the feed once.
 func (v *Verifier) follow(ctx context.Context, position string) (next string, err error) {
 	wait := min(feedWait, v.maxStale/2)
-	if position == "" {
-		wait = 0 // the whole horizon, which makes ready
-	}
 	ctx, cancel := context.WithTimeout(ctx, wait+v.storeTimeout)
 	defer cancel()
+	if position == "" {
+		wait = 0 // the whole horizon, which makes ready; there may be much of it
+	}
 	asked := v.now()
 	var rs []Revocation
 	err = guardHook("Feed.Changes", func() (err error) {

@@ -513,3 +513,28 @@ func TestStart_WaitsForAStoreThatHangsNotMuchLongerThanOneCallMay(t *testing.T) 
 		require.Empty(t, list)
 	})
 }
+
+// longFeed takes a while to tell the whole horizon.
+type longFeed struct{ *auth.MemoryStore }
+
+func (f longFeed) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, error) {
+	if after == "" {
+		select {
+		case <-time.After(4 * time.Second):
+		case <-ctx.Done():
+			return nil, "", ctx.Err()
+		}
+	}
+	return f.MemoryStore.Changes(ctx, after, wait)
+}
+
+func TestRun_TheWholeHorizonMayTakeLongerThanOtherCalls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := node(t, longFeed{auth.NewMemoryStore()})
+		stop := run(a.Verifier)
+		defer stop()
+		time.Sleep(5 * time.Second)
+		require.True(t, a.Health().Ready)
+	})
+}
