@@ -104,8 +104,8 @@ type Config struct {
 	// average.
 	Remember int
 
-	// StoreTimeout bounds each call of the store, and all those of a login
-	// together: 2 seconds by default, a millisecond to a minute.
+	// StoreTimeout bounds each call of the store: 2 seconds by default, a
+	// millisecond to a minute.
 	StoreTimeout time.Duration
 
 	// MaxStale is the age at which the revocation feed counts as stale, a
@@ -598,15 +598,12 @@ func (a *Authenticator) open(ctx context.Context, rd reading, u User, in SignIn,
 	if err := a.mintRefresh(&t, s, in.AMR); err != nil {
 		return Tokens{}, a.internal(ctx, s, err)
 	}
-	// All calls of the store together take no longer than one may.
-	limited, cancel := context.WithTimeout(ctx, a.storeTimeout)
-	defer cancel()
-	if err := a.inStore(limited, s, "Create", func(ctx context.Context) error { return a.store.Create(ctx, s) }); err != nil {
+	if err := a.inStore(ctx, s, "Create", func(ctx context.Context) error { return a.store.Create(ctx, s) }); err != nil {
 		return Tokens{}, err
 	}
-	if err := a.settle(limited, s, in, recheck); err != nil {
-		// Nobody holds its tokens; it would only lie about. If the store does
-		// not answer, Run tries again.
+	if err := a.settle(ctx, s, in, recheck); err != nil {
+		// Nobody holds its tokens; it would only lie about. A store that does
+		// not answer is not waited for once more: Run tries again.
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.storeTimeout, lastTry))
 		defer cancel()
 		_ = a.revokeWithin(last, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, "login")

@@ -44,7 +44,8 @@ type memoryRecord struct {
 	next, prev                     *memoryRecord // of the same subject, or of one with the same hash
 	twin                           *memoryRecord // a session with the same hash
 	place                          uint32        // in all
-	subjectLen, idLen, ipLen       uint8
+	ipLen                          uint16
+	subjectLen, idLen              uint8
 }
 
 // memoryKey is a session's name and its hashes.
@@ -91,7 +92,7 @@ func (r *memoryRecord) setDevice(d Device) {
 	text.Grow(len(ip) + len(d.UserAgent))
 	text.Write(ip)
 	text.WriteString(d.UserAgent)
-	r.device, r.ipLen = text.String(), uint8(len(ip))
+	r.device, r.ipLen = text.String(), uint16(len(ip))
 }
 
 func (r *memoryRecord) session() Session {

@@ -20,6 +20,7 @@ type revocations struct {
 	announces bool // entries of this process are announced twice
 
 	mu       sync.RWMutex
+	reading  uint64 // how often the whole feed was read
 	sessions map[sessionKey]*revocation
 	subjects map[string][]*revocation // cuts, and All
 	queue    []queued                 // of all of them, the next to leave nearly first
@@ -36,6 +37,7 @@ type revocation struct {
 	again bool      // announced a second time already
 	asked time.Time // when a refresh last asked the store about it
 	open  bool      // the store has not confirmed it
+	heard uint64    // the last reading of the whole feed since which it was heard of
 }
 
 // live reports whether the entry still counts: until its time, and for as long
@@ -135,21 +137,39 @@ func (rs *revocations) from(subject string, rd reading) time.Time {
 	return at
 }
 
-// add enters a revocation, and ends the contexts that it concerns.
+// add enters a revocation of this process, or one that it announces again.
 func (rs *revocations) add(r Revocation, own bool, now time.Time) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.enter(r, own, 0, now)
+}
+
+// hear enters what the feed told, as a whole or since the last time.
+func (rs *revocations) hear(list []Revocation, whole bool, now time.Time) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if whole {
+		rs.reading++
+	}
+	for _, r := range list {
+		rs.enter(r, false, rs.reading, now)
+	}
+}
+
+// enter adds a revocation, and ends the contexts that it concerns. It is called
+// with rs locked.
+func (rs *revocations) enter(r Revocation, own bool, heard uint64, now time.Time) {
 	if r.Until.Before(now) {
 		return
 	}
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
 	rs.prune(now)
 	for _, id := range r.Sessions {
 		key := sessionKey{r.Subject, id}
 		if old := rs.sessions[key]; old != nil {
-			old.merge(r, own)
+			old.merge(r, own, heard)
 			continue
 		}
-		rs.insert(&revocation{Revocation: Revocation{Subject: r.Subject, Sessions: []string{id}, Until: r.Until}, own: own})
+		rs.insert(&revocation{Revocation: Revocation{Subject: r.Subject, Sessions: []string{id}, Until: r.Until}, own: own, heard: heard})
 	}
 	if r.All || !r.Cut.IsZero() && len(r.Sessions) == 0 {
 		same := func(old *revocation) bool { return old.All == r.All && slices.Equal(old.Except, r.Except) }
@@ -159,9 +179,12 @@ func (rs *revocations) add(r Revocation, own bool, now time.Time) {
 				old.Cut, old.again = r.Cut, false
 				old.seq = rs.seq.Add(1)
 			}
-			old.merge(r, own)
+			if r.Cut.Before(old.Cut) {
+				heard = 0 // of an earlier one
+			}
+			old.merge(r, own, heard)
 		} else {
-			rs.insert(&revocation{Revocation: Revocation{Subject: r.Subject, All: r.All, Except: slices.Clone(r.Except), Cut: r.Cut, Until: r.Until}, own: own})
+			rs.insert(&revocation{Revocation: Revocation{Subject: r.Subject, All: r.All, Except: slices.Clone(r.Except), Cut: r.Cut, Until: r.Until}, own: own, heard: heard})
 		}
 	}
 	for w := range rs.watchers[r.Subject] {
@@ -169,9 +192,10 @@ func (rs *revocations) add(r Revocation, own bool, now time.Time) {
 	}
 }
 
-func (r *revocation) merge(with Revocation, own bool) {
-	if with.Until.After(r.Until) {
+func (r *revocation) merge(with Revocation, own bool, heard uint64) {
+	if !with.Until.Before(r.Until) {
 		r.Until = with.Until
+		r.heard = max(r.heard, heard)
 	}
 	r.own = r.own || own
 }
@@ -265,9 +289,10 @@ type announcement struct {
 }
 
 // due returns the entries that are to be announced again: those of this process
-// that leave soon and were not announced twice or never confirmed, or all of
-// them.
-func (rs *revocations) due(now time.Time, all bool) []announcement {
+// that leave soon and were not announced twice, those never confirmed, and, if
+// the feed may have lost some, all that it was not heard of since it was last
+// read as a whole.
+func (rs *revocations) due(now time.Time, lost bool) []announcement {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	rs.prune(now)
@@ -275,7 +300,7 @@ func (rs *revocations) due(now time.Time, all bool) []announcement {
 	var due []announcement
 	for _, q := range rs.queue {
 		r := q.revocation
-		if all || r.open || r.own && !r.again && r.Until.Before(before) {
+		if lost && r.heard < rs.reading || r.open || r.own && !r.again && r.Until.Before(before) {
 			due = append(due, announcement{Revocation{Subject: r.Subject, Sessions: r.Sessions, All: r.All, Except: r.Except, Cut: r.Cut}, r})
 		}
 	}
@@ -390,14 +415,23 @@ func (v *Verifier) Run(ctx context.Context) error {
 	}
 	defer v.running.Store(false)
 	retry := feedRetryFirst
-	announced, everything := v.now(), false
+	announced, lost := v.now(), false
+	last := "" // position that was reached
 	for position := ""; ctx.Err() == nil; {
 		next, err := v.follow(ctx, position)
+		if err == nil && position == "" && last != "" && !lost {
+			// What went wrong may have been a failover.
+			err = v.changes(ctx, last, 0, nil)
+			if lost = errors.Is(err, ErrFeedReset); lost {
+				v.emit(ctx, Event{Type: EventFault, Err: fmt.Errorf("auth: revocation feed: %w", err)})
+				err = nil
+			}
+		}
 		if err == nil {
-			retry, position = feedRetryFirst, next
-			if now := v.now(); everything || now.Sub(announced) >= announceLead/3 {
+			retry, position, last = feedRetryFirst, next, next
+			if now := v.now(); lost || now.Sub(announced) >= announceLead/3 {
 				announced = now
-				everything = !v.announceAgain(ctx, everything) && everything
+				lost = !v.announceAgain(ctx, lost) && lost
 			}
 			continue
 		}
@@ -406,7 +440,6 @@ func (v *Verifier) Run(ctx context.Context) error {
 			break
 		}
 		v.emit(ctx, Event{Type: EventFault, Err: fmt.Errorf("auth: revocation feed: %w", err)})
-		everything = everything || errors.Is(err, ErrFeedReset)
 		v.isStale(ctx)
 		select {
 		case <-ctx.Done():
@@ -420,26 +453,20 @@ func (v *Verifier) Run(ctx context.Context) error {
 // follow reads the feed once.
 func (v *Verifier) follow(ctx context.Context, position string) (next string, err error) {
 	wait := min(feedWait, v.maxStale/2)
-	ctx, cancel := context.WithTimeout(ctx, wait+v.storeTimeout)
-	defer cancel()
 	if position == "" {
-		wait = 0 // the whole horizon, which makes ready; there may be much of it
+		wait = 0 // the whole horizon, which makes ready
 	}
 	asked := v.now()
-	var rs []Revocation
-	err = guardHook("Feed.Changes", func() (err error) {
-		rs, next, err = v.feed.Changes(ctx, position, wait)
-		return err
+	err = v.changes(ctx, position, wait, func(rs []Revocation, to string) error {
+		if to == "" {
+			return errors.New("the feed returned an empty position")
+		}
+		next = to
+		v.revoked.hear(rs, position == "", v.now())
+		return nil
 	})
 	if err != nil {
 		return "", err
-	}
-	if next == "" {
-		return "", errors.New("the feed returned an empty position")
-	}
-	now := v.now()
-	for _, r := range rs {
-		v.revoked.add(r, false, now)
 	}
 	if last := v.heard.Swap(asked.UnixMilli()); last != 0 && asked.Sub(time.UnixMilli(last)) > missedAfter {
 		v.revoked.missed()
@@ -451,16 +478,30 @@ func (v *Verifier) follow(ctx context.Context, position string) (next string, er
 	return next, nil
 }
 
+// changes calls the feed. It may take as long whether or not it waits, since
+// there may be much to read. take, if it is not nil, gets the answer.
+func (v *Verifier) changes(ctx context.Context, position string, wait time.Duration, take func(rs []Revocation, next string) error) error {
+	ctx, cancel := context.WithTimeout(ctx, min(feedWait, v.maxStale/2)+v.storeTimeout)
+	defer cancel()
+	return guardHook("Feed.Changes", func() error {
+		rs, next, err := v.feed.Changes(ctx, position, wait)
+		if err == nil && take != nil {
+			err = take(rs, next)
+		}
+		return err
+	})
+}
+
 // announceAgain tells the store once more what this process knows: what it
-// made itself, before it forgets it, or everything. A failover that lost a
-// revocation is healed by it as long as one process that knew is alive. It
-// stops at the first that fails, so as not to keep the feed waiting, and reports
-// whether none did.
-func (v *Verifier) announceAgain(ctx context.Context, all bool) bool {
+// made itself, before it forgets it, or all that the feed has lost. A failover
+// that lost a revocation is healed by it as long as one process that knew is
+// alive. It stops at the first that fails, so as not to keep the feed waiting,
+// and reports whether none did.
+func (v *Verifier) announceAgain(ctx context.Context, lost bool) bool {
 	if v.announce == nil {
 		return true
 	}
-	for _, r := range v.revoked.due(v.now(), all) {
+	for _, r := range v.revoked.due(v.now(), lost) {
 		if v.announce(ctx, r.Revocation) != nil {
 			return false
 		}

@@ -35,22 +35,35 @@ func (f *feedStore) Changes(ctx context.Context, after string, wait time.Duratio
 	f.mu.Lock()
 	err := f.fail
 	f.reads = append(f.reads, after)
+	m := f.MemoryStore
 	f.mu.Unlock()
 	if err != nil {
 		return nil, "", err
 	}
-	return f.MemoryStore.Changes(ctx, after, wait)
+	return m.Changes(ctx, after, wait)
 }
 
 func (f *feedStore) Revoke(ctx context.Context, r auth.Revocation) error {
 	f.mu.Lock()
 	f.revoked = append(f.revoked, r)
-	err := f.fail
+	err, m := f.fail, f.MemoryStore
 	f.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	return f.MemoryStore.Revoke(ctx, r)
+	return m.Revoke(ctx, r)
+}
+
+// failOver puts another in the store's place, that has lost everything but
+// what it is given.
+func (f *feedStore) failOver(kept ...auth.Revocation) {
+	m := auth.NewMemoryStore()
+	for _, r := range kept {
+		_ = m.Revoke(context.Background(), r)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.MemoryStore = m
 }
 
 func (f *feedStore) announced() []auth.Revocation {
@@ -247,34 +260,98 @@ func TestRun_AfterAnErrorTheWholeHorizonIsReadAgain(t *testing.T) {
 	})
 }
 
-func TestRun_AfterAFeedResetEverythingKnownIsAnnouncedAgain(t *testing.T) {
+func TestRun_AfterAFailoverWhatTheFeedHasLostIsAnnouncedAgain(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]error{
+		"the feed says so":                       auth.ErrFeedReset,
+		"an outage, and then another server":     errStore,
+		"nothing is noticed but by the position": nil,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			store := &feedStore{MemoryStore: auth.NewMemoryStore()}
+			a, _ := node(t, store)
+			b, _ := node(t, store.MemoryStore)
+			stop := run(a.Verifier)
+			defer stop()
+			<-a.Ready()
+			tokens := start(t, a)
+			ctx := context.Background()
+			require.NoError(t, b.Revoke(ctx, "u1", tokens.SessionID)) // known to a by the feed alone
+			require.NoError(t, a.RevokeAll(ctx, "u2", "spared"))
+			require.NoError(t, a.ExpireAccess(ctx, "u1"))
+			require.NoError(t, a.Revoke(ctx, "u2", "kept"))
+			time.Sleep(time.Minute)
+			all := store.announced()
+			kept := all[len(all)-1]
+			require.Equal(t, []string{"kept"}, kept.Sessions)
+
+			store.set(fail)
+			time.Sleep(6 * time.Second)
+			store.failOver(kept)
+			store.set(nil)
+			time.Sleep(30 * time.Second)
+			kinds := map[string]int{}
+			for _, r := range store.announced() {
+				require.WithinDuration(t, time.Now().Add(16*time.Minute), r.Until, time.Minute, "with a new Until")
+				kinds[strings.TrimSpace(fmt.Sprintln(r.Subject, len(r.Sessions), r.All, r.Except, !r.Cut.IsZero()))]++
+			}
+			require.Equal(t, map[string]int{"u1 1 false [] false": 1, "u2 0 true [spared] true": 1, "u1 0 false [] true": 1}, kinds, name)
+		})
+	}
+}
+
+func TestRun_AnOutageThatLostNothingAnnouncesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &feedStore{MemoryStore: auth.NewMemoryStore()}
 		a, _ := node(t, store)
-		b, _ := node(t, store.MemoryStore)
 		stop := run(a.Verifier)
 		defer stop()
 		<-a.Ready()
-		tokens := start(t, a)
-		ctx := context.Background()
-		require.NoError(t, b.Revoke(ctx, "u1", tokens.SessionID)) // known to a by the feed alone
-		require.NoError(t, a.RevokeAll(ctx, "u2", "spared"))
-		require.NoError(t, a.ExpireAccess(ctx, "u1"))
-		time.Sleep(time.Minute)
-		store.announced()
-
-		store.set(auth.ErrFeedReset)
-		time.Sleep(6 * time.Second)
-		store.set(nil)
-		time.Sleep(30 * time.Second)
-		kinds := map[string]bool{}
-		for _, r := range store.announced() {
-			require.WithinDuration(t, time.Now().Add(16*time.Minute), r.Until, time.Minute, "with a new Until")
-			kinds[strings.TrimSpace(fmt.Sprintln(r.Subject, len(r.Sessions), r.All, r.Except, !r.Cut.IsZero()))] = true
+		for i := range 20 {
+			require.NoError(t, a.Revoke(context.Background(), "u1", fmt.Sprint(i)))
 		}
-		require.Equal(t, map[string]bool{"u1 1 false [] false": true, "u2 0 true [spared] true": true, "u1 0 false [] true": true}, kinds)
+		require.Len(t, store.announced(), 20)
+		for _, fail := range []error{errStore, auth.ErrFeedReset} {
+			store.set(fail)
+			time.Sleep(10 * time.Second)
+			store.set(nil)
+			time.Sleep(time.Minute)
+			require.Empty(t, store.announced(), fail)
+		}
 	})
+}
+
+// What the feed still has stands for what it lost only if it says as much.
+func TestRun_WhatTheFeedKeptDoesNotStandForWhatCameLater(t *testing.T) {
+	t.Parallel()
+	for name, revoke := range map[string]func(a *auth.Authenticator) error{
+		"a later cut":             func(a *auth.Authenticator) error { return a.ExpireAccess(context.Background(), "u1") },
+		"the same, for longer":    func(a *auth.Authenticator) error { return a.Revoke(context.Background(), "u1", "one") },
+		"a later end of them all": func(a *auth.Authenticator) error { return a.RevokeAll(context.Background(), "u1") },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			store := &feedStore{MemoryStore: auth.NewMemoryStore()}
+			a, _ := node(t, store)
+			stop := run(a.Verifier)
+			defer stop()
+			<-a.Ready()
+			require.NoError(t, revoke(a))
+			time.Sleep(time.Minute)
+			require.NoError(t, revoke(a))
+			time.Sleep(time.Minute)
+			both := store.announced()
+			require.Len(t, both, 2)
+			if name != "the same, for longer" {
+				both[0].Until = both[1].Until // it is the cut that counts
+			}
+			store.failOver(both[0])
+			time.Sleep(time.Minute)
+			again := store.announced()
+			require.Len(t, again, 1, name)
+			require.Equal(t, both[1].Cut, again[0].Cut)
+		})
+	}
 }
 
 func TestRun_WhatThisProcessRevokedIsAnnouncedOnceMoreBeforeItIsForgotten(t *testing.T) {

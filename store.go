@@ -105,8 +105,9 @@ type Feed interface {
 	//
 	// After an error the caller begins again with the empty position.
 	// [ErrFeedReset]: the position is not of this server's history (a
-	// failover, a restored copy); the core begins again, and announces its
-	// own entries again.
+	// failover, a restored copy); the core begins again, and announces again
+	// what it knows and the feed does not. A position may be asked for again
+	// after errors: the core does so to learn whether an outage was one.
 	Changes(ctx context.Context, after string, wait time.Duration) (rs []Revocation, next string, err error)
 }
 

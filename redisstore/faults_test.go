@@ -38,8 +38,15 @@ func faultsBackend() faults.Backend {
 func TestFaults(t *testing.T) { faults.Run(t, faultsBackend()) }
 
 // TestFaults_FailoverLosesWrites promotes a replica that never got the last
-// refreshes and logouts.
+// refreshes and logouts: at once, so that the nodes notice nothing but another
+// server, and after an outage.
 func TestFaults_FailoverLosesWrites(t *testing.T) {
+	for name, outage := range map[string]time.Duration{"AtOnce": 0, "AfterAnOutage": 4 * time.Second} {
+		t.Run(name, func(t *testing.T) { failover(t, outage) })
+	}
+}
+
+func failover(t *testing.T, outage time.Duration) {
 	ctx := context.Background()
 	client := func(addr string) *redis.Client {
 		c := redis.NewClient(&redis.Options{Addr: addr})
@@ -67,6 +74,7 @@ func TestFaults_FailoverLosesWrites(t *testing.T) {
 	}
 	faults.Failover(t, b, settle, func() { link.Hang() }, func() string {
 		master.Kill()
+		time.Sleep(outage)
 		require.NoError(t, client(replica.Addr).ReplicaOf(ctx, "NO", "ONE").Err())
 		return replica.Addr
 	})

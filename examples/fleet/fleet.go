@@ -48,11 +48,9 @@ func (p *process) pid() int { return p.cmd.Process.Pid }
 
 func (p *process) kill() error {
 	p.dead.Store(true)
-	if err := p.cmd.Process.Kill(); err != nil {
-		return err
-	}
+	err := p.cmd.Process.Kill()
 	_ = p.cmd.Wait()
-	return nil
+	return err
 }
 
 // start adds a node, in the place of one that is dead, and waits until it

@@ -43,7 +43,7 @@ func TestFleet_IsOneApplication(t *testing.T) {
 			require.Contains(t, said, "presented 64 times at once over 3 nodes: one new token, the same in every answer.")
 			require.Regexp(t, `(?m)^ +user-5( +\d+\.\d){4}$`, said)
 			require.Regexp(t, `6 users, the other nodes: half within [\d.]+ ms`, said)
-			require.Contains(t, said, "its 6 users went on at the others, 0 of 24 requests failed.")
+			require.Contains(t, said, "all 6 users went on at the others, 0 of 24 requests failed.")
 			require.Contains(t, said, "from its first answer on it refuses who signed out meanwhile.")
 			require.NotContains(t, said, "DATA RACE")
 			for _, pid := range regexp.MustCompile(`\(pid (\d+)\)`).FindAllStringSubmatch(said, -1) {

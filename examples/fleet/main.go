@@ -208,7 +208,7 @@ func (d *demo) killOne(users int) error {
 	if refused > 0 {
 		return fmt.Errorf("%d requests failed after node %d was killed", refused, victim.number)
 	}
-	fmt.Fprintf(d.out, "Node %d was killed (SIGKILL): its %d users went on at the others, 0 of %d requests failed.\n",
+	fmt.Fprintf(d.out, "Node %d was killed (SIGKILL): all %d users went on at the others, 0 of %d requests failed.\n",
 		victim.number, len(clients), len(clients)*(1+len(d.fleet.nodes())))
 
 	// It comes back knowing who was signed out meanwhile.
