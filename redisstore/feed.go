@@ -19,6 +19,14 @@ const (
 	// context is cancelled while it reads.
 	blockAtMost = time.Second
 
+	// answerGrace is how long after that the server may take to answer. The
+	// driver alone would give it ten seconds.
+	answerGrace = 500 * time.Millisecond
+
+	// readAtMost bounds the read of what came after a position, with what the
+	// driver repeats. All of the feed may take longer.
+	readAtMost = blockAtMost + answerGrace
+
 	// policyTimeout bounds the question whether the server may evict.
 	policyTimeout = 500 * time.Millisecond
 )
@@ -87,7 +95,11 @@ func parsePosition(text string) (position, error) {
 }
 
 // Changes implements [auth.Feed]. While it waits it keeps one connection of the
-// client, and it returns within a second of the end of ctx.
+// client. It returns at the deadline of ctx. When ctx is cancelled it returns
+// within a second, or a second and a half if the server hangs; with the empty
+// position within the client's ReadTimeout (3 seconds by default), since all of
+// the feed may take as long to read. A server that takes half a second longer
+// than it was asked to wait is an error.
 func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
@@ -124,12 +136,18 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 
 // read returns what came after p.
 func (s *Store) read(ctx context.Context, p position) ([]auth.Revocation, position, error) {
-	answer, err := s.changes.Run(ctx, s.client, []string{s.feed()}, p.run, p.id, p.until).Slice()
+	asking := ctx
+	if p.id != "" {
+		var cancel context.CancelFunc
+		asking, cancel = context.WithTimeout(ctx, readAtMost)
+		defer cancel()
+	}
+	answer, err := s.changes.Run(asking, s.client, []string{s.feed()}, p.run, p.id, p.until).Slice()
 	if errors.Is(err, redis.Nil) {
 		return nil, position{}, fmt.Errorf("redisstore: %w", auth.ErrFeedReset)
 	}
 	if err != nil {
-		return nil, position{}, failed(ctx, "reading the feed", err)
+		return nil, position{}, s.failed(ctx, "reading the feed", err)
 	}
 	if len(answer) != 3 {
 		return nil, position{}, errAnswer
@@ -184,16 +202,15 @@ func (s *Store) await(ctx context.Context, p position, end time.Time) (bool, err
 		if left <= 0 {
 			return false, nil
 		}
-		err := s.client.XRead(ctx, &redis.XReadArgs{
-			Streams: []string{s.feed(), p.id},
-			Count:   1,
-			Block:   max(min(left, blockAtMost), time.Millisecond), // 0 is for ever
-		}).Err()
+		block := max(min(left, blockAtMost), time.Millisecond) // 0 is for ever
+		asking, cancel := context.WithTimeout(ctx, block+answerGrace)
+		err := s.client.XRead(asking, &redis.XReadArgs{Streams: []string{s.feed(), p.id}, Count: 1, Block: block}).Err()
+		cancel()
 		switch {
 		case err == nil:
 			return true, nil
 		case !errors.Is(err, redis.Nil):
-			return false, failed(ctx, "waiting for the feed", err)
+			return false, s.failed(ctx, "waiting for the feed", err)
 		}
 	}
 	return false, ctx.Err()

@@ -90,6 +90,62 @@ func TestChanges_EndsSoonAfterItsContext(t *testing.T) {
 	require.Less(t, time.Since(started), 600*time.Millisecond)
 }
 
+func TestChanges_EndsThoughTheServerHangs(t *testing.T) {
+	t.Parallel()
+	server := testserver.Redis(t)
+	c := single(t, server.Addr)
+	for name, test := range map[string]struct {
+		waiting bool // in the blocked read when the server begins to hang, else before it asks
+		limit   time.Duration
+	}{
+		"while it waits":             {true, 1700 * time.Millisecond},
+		"while it reads what is new": {false, 1700 * time.Millisecond},
+	} {
+		proxy := testserver.NewProxy(t, server.Addr)
+		st := store(t, single(t, proxy.Addr), redisstore.Config{})
+		_, next := begin(t, st)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if !test.waiting {
+			proxy.Hang()
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, _, err := st.Changes(ctx, next, time.Hour)
+			done <- err
+		}()
+		if test.waiting {
+			blocked(t, c, 1)
+			proxy.Hang()
+		}
+		started := time.Now()
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled, name)
+		require.Less(t, time.Since(started), test.limit, name)
+		proxy.Resume()
+	}
+}
+
+// TestChanges_HangingServerIsAnError, soon, also to who does not give up; and
+// the position still stands.
+func TestChanges_HangingServerIsAnError(t *testing.T) {
+	t.Parallel()
+	proxy := testserver.NewProxy(t, testserver.Redis(t).Addr)
+	st := store(t, single(t, proxy.Addr), redisstore.Config{})
+	_, next := begin(t, st)
+	proxy.Hang()
+	started := time.Now()
+	_, _, err := st.Changes(t.Context(), next, time.Hour)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, auth.ErrFeedReset)
+	require.Less(t, time.Since(started), 2*time.Second)
+	proxy.Resume()
+	require.NoError(t, st.Revoke(t.Context(), ending("ada", "one")))
+	rs, _, err := st.Changes(t.Context(), next, 0)
+	require.NoError(t, err)
+	require.Equal(t, []string{"ada"}, subjects(rs))
+}
+
 // TestChanges_WaitsLongerThanOneRead, and longer than the client's ReadTimeout.
 func TestChanges_WaitsLongerThanOneRead(t *testing.T) {
 	t.Parallel()
@@ -150,6 +206,27 @@ func TestChanges_HistoryThatWasLostIsReset(t *testing.T) {
 		_, _, err = st.Changes(ctx, next, 0)
 		require.NoError(t, err, name)
 	}
+}
+
+// TestChanges_AnotherEntryOfTheSameIDIsAnotherHistory: the clock of the server
+// may have gone back.
+func TestChanges_AnotherEntryOfTheSameIDIsAnotherHistory(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	add := func(until string) {
+		require.NoError(t, c.XAdd(ctx, &redis.XAddArgs{Stream: feedKey, ID: "5-0", Values: []any{"u", until, "r", `{"s":"bob","u":` + until + `}`}}).Err())
+	}
+	add("9999999999998")
+	_, next := begin(t, st)
+	require.NoError(t, c.FlushAll(ctx).Err())
+	add("9999999999998")
+	_, _, err := st.Changes(ctx, next, 0)
+	require.NoError(t, err)
+	require.NoError(t, c.FlushAll(ctx).Err())
+	add("9999999999999")
+	_, _, err = st.Changes(ctx, next, 0)
+	require.ErrorIs(t, err, auth.ErrFeedReset)
 }
 
 // TestChanges_LossIsSeenByWhoWaits: entries that came after the loss do not
@@ -331,6 +408,77 @@ func TestFailover_OfASentinel(t *testing.T) {
 	}, patience, 50*time.Millisecond)
 	_, _, err := st.Changes(within(t, patience), next, 0)
 	require.ErrorIs(t, err, auth.ErrFeedReset)
+}
+
+// TestFailover_OnACluster: the client goes on to the new master, though it would
+// look at the Cluster once a minute only.
+func TestFailover_OnACluster(t *testing.T) {
+	t.Parallel()
+	nodes := testserver.RedisCluster(t)
+	var addrs []string
+	for _, node := range nodes {
+		addrs = append(addrs, node.Addr)
+	}
+	c, ctx := clusterClient(t, addrs), t.Context()
+	s := session("ada", "one")
+	require.Equal(t, time.Minute, c.Options().ClusterStateReloadInterval)
+	owner, err := c.MasterForKey(ctx, "auth:{ada}")
+	require.NoError(t, err)
+	i := slices.Index(addrs, owner.Options().Addr)
+	replica := clusterReplica(t, nodes, i)
+
+	for _, replicas := range []int{1, 0} { // both ways in which a write finds its master
+		require.NoError(t, store(t, c, redisstore.Config{Replicas: replicas, ReplicaTimeout: 2 * time.Second}).Create(ctx, s))
+		s.ID = "two"
+	}
+	plain, waits := store(t, clusterClient(t, addrs), redisstore.Config{}), store(t, clusterClient(t, addrs), redisstore.Config{Replicas: 1, ReplicaTimeout: time.Millisecond})
+	_, err = plain.Get(ctx, "ada", "one") // both know the Cluster as it was
+	require.NoError(t, err)
+	_, _, err = waits.Rotate(ctx, "ada", "absent", 1, use(s))
+	require.Error(t, err)
+	nodes[i].Kill()
+	require.NoError(t, single(t, replica.Addr).Do(ctx, "CLUSTER", "FAILOVER", "TAKEOVER").Err())
+	for _, works := range []func(ctx context.Context) bool{
+		func(ctx context.Context) bool {
+			_, moved, err := plain.Rotate(ctx, "ada", "one", 1, use(s))
+			return err == nil && moved
+		},
+		func(ctx context.Context) bool {
+			_, _, err := waits.Rotate(ctx, "ada", "two", 1, use(s))
+			return err != nil && strings.Contains(err.Error(), "0 of 1 replicas")
+		},
+	} {
+		require.Eventually(t, func() bool {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			return works(ctx)
+		}, 10*time.Second, 50*time.Millisecond)
+	}
+}
+
+// clusterReplica adds a replica of nodes[of], that is up to date and known to
+// all.
+func clusterReplica(t testing.TB, nodes []*testserver.Process, of int) *testserver.Process {
+	t.Helper()
+	bus := testserver.FreePort(t)
+	replica := testserver.Redis(t, "--cluster-enabled", "yes", "--cluster-port", bus, "--repl-diskless-sync-delay", "0")
+	host, port, err := net.SplitHostPort(replica.Addr)
+	require.NoError(t, err)
+	c, ctx := single(t, replica.Addr), t.Context()
+	master := single(t, nodes[of].Addr)
+	require.NoError(t, master.Do(ctx, "CLUSTER", "MEET", host, port, bus).Err())
+	id, err := master.Do(ctx, "CLUSTER", "MYID").Text()
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return c.Do(ctx, "CLUSTER", "REPLICATE", id).Err() == nil }, patience, 20*time.Millisecond)
+	inSync(t, replica)
+	for _, node := range nodes {
+		other := single(t, node.Addr)
+		require.Eventually(t, func() bool {
+			known, err := other.ClusterNodes(ctx).Result()
+			return err == nil && strings.Contains(known, "slave "+id)
+		}, patience, 20*time.Millisecond)
+	}
+	return replica
 }
 
 func TestReplicas_WriteWaitsForThem(t *testing.T) {

@@ -161,7 +161,7 @@ func (s *Store) Create(ctx context.Context, session auth.Session) error {
 	}
 	made, err := s.write(ctx, s.create, s.key(session.Subject), session.ID, record, collectAt(session.ExpiresAt)).Int()
 	if err != nil {
-		return failed(ctx, "creating a session", err)
+		return s.failed(ctx, "creating a session", err)
 	}
 	if made == 0 {
 		return auth.ErrSessionExists
@@ -182,7 +182,7 @@ func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, erro
 		return auth.Session{}, auth.ErrSessionNotFound
 	}
 	if err != nil {
-		return auth.Session{}, failed(ctx, "reading a session", err)
+		return auth.Session{}, s.failed(ctx, "reading a session", err)
 	}
 	session, err := decode(subject, id, record)
 	if err != nil {
@@ -211,7 +211,7 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 		return auth.Session{}, false, auth.ErrSessionNotFound
 	}
 	if err != nil {
-		return auth.Session{}, false, failed(ctx, "rotating a session", err)
+		return auth.Session{}, false, s.failed(ctx, "rotating a session", err)
 	}
 	moved, record, ok := rotated(answer)
 	if !ok {
@@ -224,11 +224,22 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 	return session, moved, nil
 }
 
-// failed says what did not work. A read that the deadline of ctx ended is a
-// timeout to the driver; it is told as what it is.
-func failed(ctx context.Context, doing string, err error) error {
-	if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) && !errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+// failed says what did not work. A read that ctx ended is a timeout to the
+// driver; it is told as what it is. Where no server answered, a replica may have
+// taken over, and the driver would ask the old master until it looks at the
+// Cluster again, once a minute. It is told to look now, which it does beside the
+// calls and a few times a second at most.
+func (s *Store) failed(ctx context.Context, doing string, err error) error {
+	var answer redis.Error
+	if cluster, ok := s.client.(*redis.ClusterClient); ok && !errors.As(err, &answer) {
+		cluster.ReloadState(ctx)
+	}
+	ended := ctx.Err()
+	if d, ok := ctx.Deadline(); ok && ended == nil && !time.Now().Before(d) {
+		ended = context.DeadlineExceeded
+	}
+	if ended != nil && !errors.Is(err, ended) {
+		err = fmt.Errorf("%w: %w", ended, err)
 	}
 	return fmt.Errorf("redisstore: %s: %w", doing, err)
 }
@@ -252,7 +263,7 @@ func (s *Store) List(ctx context.Context, subject string) ([]auth.Session, error
 	}
 	records, err := s.client.HGetAll(ctx, s.key(subject)).Result()
 	if err != nil {
-		return nil, failed(ctx, "listing sessions", err)
+		return nil, s.failed(ctx, "listing sessions", err)
 	}
 	list := make([]auth.Session, 0, len(records))
 	for id, record := range records {
@@ -271,6 +282,11 @@ func (s *Store) List(ctx context.Context, subject string) ([]auth.Session, error
 // Revoke implements [auth.Store]: one step on the subject's key, then one on
 // the feed's. Once begun it is carried to its end: it does not stop when ctx is
 // cancelled, and each step may go on for half a second after the deadline.
+//
+// With All, a record that cannot be read, one of a newer version for example,
+// stays: when it was created is not known. Revoke then returns an error, after
+// it has deleted the others and announced. A session that is named is deleted
+// whatever its record is.
 func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -279,21 +295,26 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 	if err != nil {
 		return err
 	}
+	left := 0
 	if r.All || len(r.Sessions) > 0 {
-		if err := s.remove(ctx, r); err != nil {
-			return failed(ctx, "revoking", err)
+		if left, err = s.remove(ctx, r); err != nil {
+			return s.failed(ctx, "revoking", err)
 		}
 	}
 	firm, cancel := carryOn(ctx)
 	defer cancel()
 	if err := s.write(firm, s.announce, s.feed(), r.Until.UnixMilli(), collectAt(r.Until), entry).Err(); err != nil {
-		return failed(ctx, "announcing a revocation", err)
+		return s.failed(ctx, "announcing a revocation", err)
+	}
+	if left > 0 {
+		return fmt.Errorf("redisstore: revoking: %d of the session records cannot be read, and stay", left)
 	}
 	return ctx.Err()
 }
 
-// remove deletes the sessions that r names.
-func (s *Store) remove(ctx context.Context, r auth.Revocation) error {
+// remove deletes the sessions that r names, and returns how many it had to
+// leave since their records cannot be read.
+func (s *Store) remove(ctx context.Context, r auth.Revocation) (left int, err error) {
 	args := make([]any, 2, 2+len(r.Sessions)+len(r.Except))
 	args[0], args[1] = "", len(r.Sessions)
 	for _, id := range r.Sessions {
@@ -307,7 +328,7 @@ func (s *Store) remove(ctx context.Context, r auth.Revocation) error {
 	}
 	ctx, cancel := carryOn(ctx)
 	defer cancel()
-	return s.write(ctx, s.revoke, s.key(r.Subject), args...).Err()
+	return s.write(ctx, s.revoke, s.key(r.Subject), args...).Int()
 }
 
 // carryOn returns a context that is not cancelled with ctx, and ends a little

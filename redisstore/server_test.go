@@ -19,7 +19,7 @@ import (
 )
 
 // calls returns how often the server ran each command, those of scripts
-// included.
+// included, but for the question itself.
 func calls(t testing.TB, c *redis.Client) map[string]int {
 	info, err := c.Info(t.Context(), "commandstats").Result()
 	require.NoError(t, err)
@@ -28,6 +28,7 @@ func calls(t testing.TB, c *redis.Client) map[string]int {
 		n[m[1]], err = strconv.Atoi(m[2])
 		require.NoError(t, err)
 	}
+	delete(n, "info")
 	return n
 }
 
@@ -40,31 +41,41 @@ func TestStore_EachCallIsOneCommand(t *testing.T) {
 	require.NoError(t, err)
 
 	const n = 20
-	count := func(command string, call func(i int) error) {
+	// count compares all that n calls let the server run: of each command n.
+	count := func(call func(i int) error, commands ...string) {
 		t.Helper()
 		before := calls(t, c)
 		for i := range n {
 			require.NoError(t, call(i))
 		}
-		after := calls(t, c)
-		sent := 0
-		for _, name := range []string{"evalsha", "eval", "hget", "hgetall", "script|load", "multi", "watch"} {
-			if command == "evalsha" && name == "hget" {
-				continue // the script's own
+		ran, want := map[string]int{}, map[string]int{}
+		for name, times := range calls(t, c) {
+			if times -= before[name]; times != 0 {
+				ran[name] = times
 			}
-			sent += after[name] - before[name]
 		}
-		require.Equal(t, n, after[command]-before[command])
-		require.Equal(t, n, sent)
+		for _, name := range commands {
+			want[name] = n
+		}
+		require.Equal(t, want, ran)
 	}
-	count("evalsha", func(i int) error {
-		_, moved, err := st.Rotate(ctx, "ada", "one", int64(i+2), use(s))
-		require.True(t, moved)
-		return err
-	})
-	count("evalsha", func(i int) error { return st.Create(ctx, session("ada", fmt.Sprint("new-", i))) })
-	count("hget", func(int) error { _, err := st.Get(ctx, "ada", "one"); return err })
-	count("hgetall", func(int) error { _, err := st.List(ctx, "ada"); return err })
+	rotate := func(first int64) func(i int) error {
+		return func(i int) error {
+			_, moved, err := st.Rotate(ctx, "ada", "one", first+int64(i), use(s))
+			require.True(t, moved)
+			return err
+		}
+	}
+	// All but the first of each are the script's own.
+	count(rotate(2), "evalsha", "hget", "hset", "hlen", "pexpireat", "pttl")
+	count(func(i int) error {
+		other := s
+		other.ID = fmt.Sprint("new-", i)
+		return st.Create(ctx, other)
+	}, "evalsha", "time", "hrandfield", "hsetnx", "pexpireat", "pttl")
+	count(rotate(2+n), "evalsha", "hget", "hset", "hlen", "time", "hrandfield", "pexpireat", "pttl")
+	count(func(int) error { _, err := st.Get(ctx, "ada", "one"); return err }, "hget")
+	count(func(int) error { _, err := st.List(ctx, "ada"); return err }, "hgetall")
 }
 
 // every calls each method that runs a script.
@@ -173,6 +184,39 @@ func TestStore_DeadSessionsLeave(t *testing.T) {
 	require.Less(t, n, int64(40))
 	_, err = st.Get(ctx, "ada", "kept")
 	require.NoError(t, err)
+}
+
+// TestRotate_DeadSessionsLeave: nobody signs in any more.
+func TestRotate_DeadSessionsLeave(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	const key = "auth:{ada}"
+	dead, live := session("bob", "one"), session("ada", "live")
+	dead.ExpiresAt = now().Add(-time.Minute - time.Second)
+	require.NoError(t, st.Create(ctx, live))
+	require.NoError(t, st.Create(ctx, session("ada", "idle")))
+	waiting := session("ada", "waiting") // ended, but not a minute ago
+	waiting.ExpiresAt = now()
+	require.NoError(t, st.Create(ctx, waiting))
+	other := dead
+	other.Subject = "cyd"
+	require.NoError(t, st.Create(ctx, session("cyd", "keeps the key")))
+	require.NoError(t, st.Create(ctx, other))
+	record, err := c.HGet(ctx, "auth:{cyd}", "one").Result()
+	require.NoError(t, err)
+	for i := range 100 {
+		require.NoError(t, c.HSet(ctx, key, fmt.Sprint("dead-", i), record).Err())
+	}
+	for i := range 600 {
+		_, moved, err := st.Rotate(ctx, "ada", "live", int64(i+1), use(live))
+		require.NoError(t, err)
+		require.True(t, moved)
+	}
+	require.Less(t, c.HLen(ctx, key).Val(), int64(6))
+	for _, id := range []string{"live", "idle", "waiting"} {
+		require.True(t, c.HExists(ctx, key, id).Val(), id)
+	}
 }
 
 func TestStore_LeavesNothingBehind(t *testing.T) {
@@ -330,7 +374,6 @@ func TestStore_RefusesRecordsOfAnotherVersion(t *testing.T) {
 	require.NoError(t, c.HSet(ctx, "auth:{ada}", "one", "\x02"+strings.Repeat("x", 60)).Err())
 	_, _, err := st.Rotate(ctx, "ada", "one", 1, use(session("ada", "one")))
 	require.ErrorContains(t, err, "unknown version")
-	require.ErrorContains(t, st.Revoke(ctx, auth.Revocation{Subject: "ada", All: true, Cut: now(), Until: now()}), "unknown version")
 	// Others are not in its way, nor is it taken for a dead one.
 	require.NoError(t, c.HSet(ctx, "auth:{ada}", "one", "\x02"+strings.Repeat("\x00", 60)).Err())
 	require.NoError(t, st.Create(ctx, session("ada", "two")))
@@ -338,6 +381,44 @@ func TestStore_RefusesRecordsOfAnotherVersion(t *testing.T) {
 	require.NoError(t, st.Revoke(ctx, ending("ada", "one")))
 	_, err = st.List(ctx, "ada")
 	require.NoError(t, err)
+}
+
+// unreadable are records that no script can take apart.
+var unreadable = map[string]string{
+	"newer":        "\x02" + strings.Repeat("\x00", 60),
+	"nothing":      "",
+	"short":        "\x01",
+	"no address":   "\x01" + strings.Repeat("\x00", 31),
+	"short of all": "\x01" + strings.Repeat("\x00", 30) + "\x09" + "data",
+}
+
+// TestRevoke_UnreadableRecordIsNotInItsWay: the rest is deleted and announced,
+// and only then there is an error.
+func TestRevoke_UnreadableRecordIsNotInItsWay(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	for name, record := range unreadable {
+		ids := func() []string { list, _ := c.HKeys(ctx, "auth:{"+name+"}").Result(); return list }
+		require.NoError(t, st.Create(ctx, session(name, "one")))
+		require.NoError(t, c.HSet(ctx, "auth:{"+name+"}", "bad", record, "named", record).Err())
+		require.NoError(t, st.Create(ctx, session(name, "two")), name)
+		all := auth.Revocation{Subject: name, Sessions: []string{"named"}, All: true, Cut: now().Add(time.Minute), Until: now().Add(time.Minute)}
+		require.EqualError(t, st.Revoke(ctx, all), "redisstore: revoking: 1 of the session records cannot be read, and stay", name)
+		require.Equal(t, []string{"bad"}, ids(), name)
+		rs, _ := begin(t, st)
+		require.Contains(t, subjects(rs), name)
+
+		_, _, err := st.Rotate(ctx, name, "bad", 0, use(session(name, "bad")))
+		require.ErrorContains(t, err, "unknown version, or is broken")
+		require.NoError(t, c.Persist(ctx, "auth:{"+name+"}").Err())
+		require.NoError(t, st.Create(ctx, session(name, "three")), name)
+		all.Sessions, all.Except = nil, []string{"bad"}
+		require.NoError(t, st.Revoke(ctx, all), name)
+		require.Equal(t, []string{"bad"}, ids(), name)
+		require.NoError(t, st.Revoke(ctx, ending(name, "bad")))
+		require.Empty(t, ids(), name)
+	}
 }
 
 func TestStore_RefusesWhatItCannotKeep(t *testing.T) {

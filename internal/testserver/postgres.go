@@ -1,12 +1,14 @@
 package testserver
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -48,31 +50,38 @@ func Postgres(tb testing.TB, args ...string) *Process {
 			"-D", data, "-p", port,
 			"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200",
 		}, args...)...)
-	}, pgReady(addr))
-}
-
-// pgReady returns a check that PostgreSQL at addr accepts sessions: it answers
-// a startup packet with anything but an error.
-func pgReady(addr string) func() error {
-	return func() error {
-		c, err := net.Dial("tcp", addr)
+	}, func(pid int) error {
+		lock, err := os.ReadFile(filepath.Join(data, "postmaster.pid")) // its first line is its process
+		if lines := strings.Split(string(lock), "\n"); err == nil && lines[0] != strconv.Itoa(pid) {
+			err = errors.New("it has not begun")
+		}
 		if err != nil {
 			return err
 		}
-		defer c.Close()
-		body := "\x00\x03\x00\x00user\x00postgres\x00database\x00postgres\x00\x00"
-		if _, err := c.Write(append([]byte{0, 0, 0, byte(len(body) + 4)}, body...)); err != nil {
-			return err
-		}
-		kind := make([]byte, 1)
-		if _, err := c.Read(kind); err != nil {
-			return err
-		}
-		if kind[0] != 'R' {
-			return fmt.Errorf("it answers %q", kind)
-		}
-		return nil
+		return pgReady(addr)
+	})
+}
+
+// pgReady checks that PostgreSQL at addr accepts sessions: it answers a startup
+// packet with anything but an error.
+func pgReady(addr string) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
 	}
+	defer c.Close()
+	body := "\x00\x03\x00\x00user\x00postgres\x00database\x00postgres\x00\x00"
+	if _, err := c.Write(append([]byte{0, 0, 0, byte(len(body) + 4)}, body...)); err != nil {
+		return err
+	}
+	kind := make([]byte, 1)
+	if _, err := c.Read(kind); err != nil {
+		return err
+	}
+	if kind[0] != 'R' {
+		return fmt.Errorf("it answers %q", kind)
+	}
+	return nil
 }
 
 // postgresPrograms finds the newest installed; Debian keeps them off the path.
@@ -128,7 +137,7 @@ func PgBouncer(tb testing.TB, addr string, settings ...string) *Process {
 		cmd := exec.Command(path, config)
 		cmd.SysProcAttr, cmd.Dir = as, dir
 		return cmd
-	}, pgReady(own))
+	}, func(int) error { return pgReady(own) })
 }
 
 // privateFolder makes a folder for a server that refuses to run as root, and

@@ -2,6 +2,7 @@ package testserver
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -40,13 +41,25 @@ func Server(tb testing.TB, name string, args ...string) *Process {
 			"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--daemonize", "no",
 			"--appendonly", "yes", "--appendfsync", "everysec",
 		}, args...)...)
-	}, func() error {
+	}, redisReady(addr))
+}
+
+// redisReady returns a check that the process pid is what serves addr.
+func redisReady(addr string) func(pid int) error {
+	return func(pid int) error {
 		answer, err := redisCommand(addr, "PING")
-		if err == nil && answer != "+PONG" {
-			err = fmt.Errorf("PING: %s", answer)
+		if err != nil {
+			return err
+		}
+		if answer != "+PONG" {
+			return fmt.Errorf("PING: %s", answer)
+		}
+		info, err := redisCommand(addr, "INFO", "server")
+		if err == nil && !strings.Contains(info, fmt.Sprintf("\nprocess_id:%d\r", pid)) {
+			err = errors.New("another server has its port")
 		}
 		return err
-	})
+	}
 }
 
 // Sentinel starts a Sentinel that watches the master at addr under the name
@@ -69,13 +82,7 @@ func Sentinel(tb testing.TB, addr string) *Process {
 		tb.Fatal(err)
 	}
 	at := net.JoinHostPort("127.0.0.1", own)
-	return newProcess(tb, at, func() *exec.Cmd { return exec.Command(path, config, "--sentinel") }, func() error {
-		answer, err := redisCommand(at, "PING")
-		if err == nil && answer != "+PONG" {
-			err = fmt.Errorf("PING: %s", answer)
-		}
-		return err
-	})
+	return newProcess(tb, at, func() *exec.Cmd { return exec.Command(path, config, "--sentinel") }, redisReady(at))
 }
 
 // RedisCluster starts a cluster of three masters.

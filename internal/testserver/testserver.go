@@ -18,8 +18,14 @@ import (
 	"time"
 )
 
-// patience is how long a server may take to come up.
-const patience = 30 * time.Second
+const (
+	// patience is how long a server may take to come up.
+	patience = 30 * time.Second
+
+	// settled is how long it must then live to count as started: what answered
+	// may be another server, that took the port first.
+	settled = 50 * time.Millisecond
+)
 
 // Need skips the test, or fails it with AUTH_REQUIRE_SERVICES=1: install says
 // what is missing.
@@ -58,7 +64,7 @@ type Process struct {
 
 	tb    testing.TB
 	make  func() *exec.Cmd
-	ready func() error
+	ready func(pid int) error
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -85,7 +91,7 @@ func (o *output) String() string {
 }
 
 // newProcess starts a server, and ends it with the test.
-func newProcess(tb testing.TB, addr string, cmd func() *exec.Cmd, ready func() error) *Process {
+func newProcess(tb testing.TB, addr string, cmd func() *exec.Cmd, ready func(pid int) error) *Process {
 	tb.Helper()
 	p := &Process{Addr: addr, tb: tb, make: cmd, ready: ready}
 	tb.Cleanup(func() {
@@ -128,14 +134,18 @@ func (p *Process) start() error {
 	p.cmd, p.exited = cmd, exited
 	end := time.Now().Add(patience)
 	for {
-		err := p.ready()
+		err := p.ready(cmd.Process.Pid)
+		pause := 20 * time.Millisecond
 		if err == nil {
-			return nil
+			pause = settled
 		}
 		select {
 		case <-exited:
-			return fmt.Errorf("it ended by itself (%s)", cmd.ProcessState)
-		case <-time.After(20 * time.Millisecond):
+			return fmt.Errorf("it ended by itself (%s); another server may have its port", cmd.ProcessState)
+		case <-time.After(pause):
+		}
+		if err == nil {
+			return nil
 		}
 		if time.Now().After(end) {
 			return fmt.Errorf("it did not answer within %s: %w", patience, err)

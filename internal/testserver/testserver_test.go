@@ -3,6 +3,7 @@ package testserver
 import (
 	"io"
 	"net"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -30,9 +31,26 @@ func TestRedisCluster_Forms(t *testing.T) {
 func TestPostgres_ComesBackAfterKill(t *testing.T) {
 	s := Postgres(t)
 	s.Kill()
-	require.Error(t, pgReady(s.Addr)())
+	require.Error(t, pgReady(s.Addr))
 	s.Start()
-	require.NoError(t, pgReady(s.Addr)())
+	require.NoError(t, pgReady(s.Addr))
+}
+
+// TestProcess_AnotherServerIsNotTakenForIt that has its port already.
+func TestProcess_AnotherServerIsNotTakenForIt(t *testing.T) {
+	for name, other := range map[string]*Process{"Redis": Redis(t), "Postgres": Postgres(t)} {
+		require.NoError(t, other.ready(other.PID()), name)
+		require.Error(t, other.ready(other.PID()+1), name)
+	}
+	other := Redis(t)
+	_, port, err := net.SplitHostPort(other.Addr)
+	require.NoError(t, err)
+	for name, ready := range map[string]func(int) error{"told apart": other.ready, "alike": func(int) error { return nil }} {
+		p := &Process{Addr: other.Addr, tb: t, ready: ready, make: func() *exec.Cmd {
+			return exec.Command(program("redis-server", "valkey-server"), "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir())
+		}}
+		require.ErrorContains(t, p.start(), "it ended by itself", name)
+	}
 }
 
 // echo is a server that sends back what it reads.
