@@ -10,11 +10,12 @@
 // The sessions of a subject are the fields of one hash, <prefix>:{<subject>}: a
 // session costs its ID, user agent and data, and about 100 bytes. The hash
 // expires a minute after the last of them; each Create also looks at four
-// others, and deletes those that ended more than a minute ago by the server's
-// clock. Revocations are the entries of one stream, <prefix>:feed, until the
-// access tokens that they concern have expired. An announcement removes those
-// among the first eight whose time has passed, so a few that live for longer
-// than others can hold up the rest, until the stream expires as a whole.
+// others, and each Rotate of one that has others at two, and deletes those that
+// ended more than a minute ago by the server's clock. Revocations are the
+// entries of one stream, <prefix>:feed, until the access tokens that they concern
+// have expired. An announcement removes those among the first eight whose time
+// has passed, so a few that live for longer than others can hold up the rest,
+// until the stream expires as a whole.
 //
 // Nothing in it is a secret: whoever reads all of it can mint no token. Whoever
 // can write to it can bring a session back to life for the holder of its token.
@@ -25,7 +26,9 @@
 // HGETALL; Revoke is a script on the subject's key, then one on the feed's. No
 // command goes beyond one subject's sessions, so all of it is right on a
 // Cluster. A script that the server has lost is sent again. Changes waits with
-// XREAD, at most a second at a time, and keeps one connection meanwhile.
+// XREAD, at most a second at a time, and keeps one connection meanwhile. Where a
+// server of a Cluster does not answer, the client is told to look who has taken
+// over.
 //
 // # What a failover loses
 //
@@ -53,5 +56,9 @@
 // A position of the feed names the run of the server (run_id of INFO, where that
 // is permitted) and the last entry seen. A restart, a failover, FLUSHALL, and a
 // stream that was deleted or replaced by an older copy give auth.ErrFeedReset.
-// An entry that left in its time does not, nor does a stream that expired.
+// An entry that left in its time does not, nor does a stream that expired. A
+// server that lost its place and got it back without a restart, between two
+// questions of the same reader, is seen only if the last entry seen is gone: its
+// run is the same, and nothing else that INFO tells stays the same in a server
+// that goes on.
 package redisstore

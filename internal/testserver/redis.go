@@ -39,7 +39,7 @@ func Server(tb testing.TB, name string, args ...string) *Process {
 	return newProcess(tb, addr, func() *exec.Cmd {
 		return exec.Command(path, append([]string{
 			"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--daemonize", "no",
-			"--appendonly", "yes", "--appendfsync", "everysec",
+			"--appendonly", "yes", "--appendfsync", "no", // everysec puts writes off while it syncs
 		}, args...)...)
 	}, redisReady(addr))
 }
