@@ -10,9 +10,10 @@
 //
 // Every call is one statement, in a transaction of its own, and one round trip
 // once the driver has prepared it. A refresh that moves nothing (a repeat, a
-// session that rests) is two, which write nothing and lock nothing. Nothing runs in the
-// background: Create deletes sessions that have expired, Revoke deletes
-// revocations that are over, a few each.
+// session that rests) is two, which write nothing and lock nothing; only one
+// that has lost a race takes a transaction number and locks the row for a
+// moment. Nothing runs in the background: Create deletes sessions that have
+// expired, Revoke deletes revocations that are over, a few each.
 //
 // # Isolation
 //

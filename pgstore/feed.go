@@ -177,7 +177,7 @@ func (s *Store) explain(ctx context.Context, err error) error {
 
 // position is a place in the feed.
 type position struct {
-	history  string // changes with every start of the server, a crash included
+	history  string // changes with every start of the server, a crash included, and every restore
 	snapshot string // pg_snapshot: xmin:xmax:xip,…
 }
 

@@ -2,6 +2,7 @@ package pgstore_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,10 +33,8 @@ func TestChanges(t *testing.T) {
 
 	// By hand, since Revoke is one statement: who writes first commits last.
 	announce := func(t *testing.T, p *pgxpool.Pool, schema, subject string) pgx.Tx {
-		tx, err := p.Begin(context.Background())
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
-		_, err = tx.Exec(context.Background(), `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids)
+		tx := begin(t, p)
+		_, err := tx.Exec(context.Background(), `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids)
 			VALUES (now() + interval '10 minutes', false, $1, '{}', '{}')`, subject)
 		require.NoError(t, err)
 		return tx
@@ -155,9 +154,10 @@ func TestChanges(t *testing.T) {
 		}
 		for _, conn := range p.AcquireAllIdle(t.Context()) {
 			var n int
-			require.NoError(t, conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_listening_channels()`).Scan(&n))
-			require.Zero(t, n)
+			err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_listening_channels()`).Scan(&n)
 			conn.Release()
+			require.NoError(t, err)
+			require.Zero(t, n)
 		}
 		require.Zero(t, p.Stat().AcquiredConns())
 	})
@@ -209,6 +209,50 @@ func TestChanges(t *testing.T) {
 		}
 		_, _, err := st.Changes(t.Context(), next, 0)
 		require.NoError(t, err)
+	})
+}
+
+// TestChanges_RestoredCopyIsReset: it brings the history's id with it, into a
+// server that has not started anew.
+func TestChanges_RestoredCopyIsReset(t *testing.T) {
+	t.Parallel()
+	server := testserver.Postgres(t, "-c", "fsync=off")
+
+	t.Run("Dump", func(t *testing.T) { // as pg_restore --clean does
+		for _, restored := range []string{`INSERT INTO %s.history (id) VALUES ('%s')`, ""} {
+			p, schema := pool(t, server.Addr), place()
+			st := open(t, p, pgstore.Config{Schema: schema})
+			id := scan[string](t, p, `SELECT id::text FROM `+schema+`.history`)
+			if restored == "" { // a crash has emptied it, and nobody has revoked since
+				exec(t, p, `DELETE FROM `+schema+`.history`)
+			}
+			_, next := changes(t, st, "", 0)
+			exec(t, p, `ALTER TABLE `+schema+`.history RENAME TO old`)
+			exec(t, p, `CREATE UNLOGGED TABLE `+schema+`.history (LIKE `+schema+`.old INCLUDING ALL)`)
+			exec(t, p, `DROP TABLE `+schema+`.old`)
+			if restored != "" {
+				exec(t, p, fmt.Sprintf(restored, schema, id))
+			}
+			_, _, err := st.Changes(t.Context(), next, 0)
+			require.ErrorIs(t, err, auth.ErrFeedReset)
+			_, next = changes(t, st, "", 0)
+			changes(t, st, next, 0)
+		}
+	})
+	t.Run("CopyOfTheDatabase", func(t *testing.T) {
+		in := func(database string) func(*pgxpool.Config) {
+			return func(c *pgxpool.Config) { c.ConnConfig.Database = database }
+		}
+		admin := pool(t, server.Addr)
+		exec(t, admin, `CREATE DATABASE one`)
+		p := pool(t, server.Addr, in("one"))
+		_, next := changes(t, open(t, p, pgstore.Config{}), "", 0)
+		p.Close()
+		exec(t, admin, `CREATE DATABASE two TEMPLATE one`)
+		st, err := pgstore.New(pool(t, server.Addr, in("two")), pgstore.Config{})
+		require.NoError(t, err)
+		_, _, err = st.Changes(t.Context(), next, 0)
+		require.ErrorIs(t, err, auth.ErrFeedReset)
 	})
 }
 

@@ -90,6 +90,23 @@ func subjects(rs []auth.Revocation) []string {
 	return list
 }
 
+// begin begins a transaction, which ends before the pool is closed.
+func begin(t testing.TB, p *pgxpool.Pool) pgx.Tx {
+	t.Helper()
+	tx, err := p.Begin(context.Background())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	return tx
+}
+
+// waiting returns when somebody waits for a lock.
+func waiting(t testing.TB, p *pgxpool.Pool) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return scan[int](t, p, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'`) > 0
+	}, 10*time.Second, time.Millisecond)
+}
+
 // scan reads one row.
 func scan[T any](t testing.TB, p *pgxpool.Pool, sql string, args ...any) T {
 	t.Helper()

@@ -36,8 +36,8 @@ func fill(t testing.TB, p *pgxpool.Pool, schema string, n int) {
 	exec(t, p, `VACUUM ANALYZE `+schema+`.revocations`)
 }
 
-// TestStore_OnServer does what needs a server without autovacuum and with figures of
-// its own.
+// TestStore_OnServer does what needs a server without autovacuum and with
+// figures of its own.
 func TestStore_OnServer(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off", "-c", "autovacuum=off", "-c", "shared_preload_libraries=pg_stat_statements")
@@ -101,34 +101,49 @@ func TestStore_OnServer(t *testing.T) {
 		}
 	})
 
-	t.Run("RefreshIsOneStatement", func(t *testing.T) {
+	t.Run("RefreshThatMovesIsOneStatement", func(t *testing.T) {
 		schema := place()
 		p := pool(t, server.Addr)
 		st := open(t, p, pgstore.Config{Schema: schema})
-		calls := func(what string, n int, call func()) {
+		calls := func(what string, each int, call func()) {
 			t.Helper()
 			call() // prepared
 			exec(t, p, `SELECT pg_stat_statements_reset()`)
-			for range n {
+			for range 10 {
 				call()
 			}
 			got := scan[int](t, p, `SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'`)
-			require.Equal(t, n, got, what)
+			require.Equal(t, 10*each, got, what)
 		}
 		n := 0
-		calls("Create", 10, func() {
+		calls("Create", 1, func() {
 			n++
 			require.NoError(t, st.Create(t.Context(), session("ada", fmt.Sprint(n))))
 		})
 		generation := int64(0)
-		calls("Rotate", 10, func() {
+		calls("Rotate", 1, func() {
 			generation++
 			_, moved, err := st.Rotate(t.Context(), "ada", "1", generation, move())
 			require.NoError(t, err)
 			require.True(t, moved)
 		})
-		calls("Revoke", 10, func() { require.NoError(t, st.Revoke(t.Context(), cut("ada"))) })
-		calls("Changes", 10, func() { changes(t, st, "", 0) })
+		calls("Rotate that rests", 2, func() {
+			rests := move()
+			rests.Rested = now().Add(-time.Hour)
+			_, moved, err := st.Rotate(t.Context(), "ada", "1", generation+1, rests)
+			require.NoError(t, err)
+			require.False(t, moved)
+		})
+		calls("Get", 1, func() {
+			_, err := st.Get(t.Context(), "ada", "1")
+			require.NoError(t, err)
+		})
+		calls("List", 1, func() {
+			_, err := st.List(t.Context(), "ada")
+			require.NoError(t, err)
+		})
+		calls("Revoke", 1, func() { require.NoError(t, st.Revoke(t.Context(), cut("ada"))) })
+		calls("Changes", 1, func() { changes(t, st, "", 0) })
 
 		// Polling never listens.
 		polls := open(t, p, pgstore.Config{Schema: schema, Poll: 10 * time.Millisecond})
@@ -221,22 +236,22 @@ func TestStore_OnServer(t *testing.T) {
 	t.Run("ExpiredGoNoSoonerThanAMinuteAfter", func(t *testing.T) {
 		p, schema := pool(t, server.Addr), place()
 		st := open(t, p, pgstore.Config{Schema: schema})
-		for id, age := range map[string]time.Duration{"50s": 50 * time.Second, "70s": 70 * time.Second} {
-			s := session("ada", id)
+		// In this order: each collects those before it.
+		for _, age := range []time.Duration{50 * time.Second, 70 * time.Second} {
+			s := session("ada", age.String())
 			s.ExpiresAt = now().Add(-age)
 			require.NoError(t, st.Create(t.Context(), s))
 		}
 		// One that is being moved is left for the next time, and nobody waits.
-		tx, err := p.Begin(t.Context())
-		require.NoError(t, err)
-		_, err = tx.Exec(t.Context(), `SELECT FROM `+schema+`.sessions WHERE id = '70s' FOR UPDATE`)
+		tx := begin(t, p)
+		_, err := tx.Exec(t.Context(), `SELECT FROM `+schema+`.sessions WHERE id = '1m10s' FOR UPDATE`)
 		require.NoError(t, err)
 		require.NoError(t, st.Create(t.Context(), session("ada", "one")))
-		_, err = st.Get(t.Context(), "ada", "70s")
+		_, err = st.Get(t.Context(), "ada", "1m10s")
 		require.NoError(t, err)
 		require.NoError(t, tx.Rollback(t.Context()))
 		require.NoError(t, st.Create(t.Context(), session("ada", "two"))) // there is but one page
-		_, err = st.Get(t.Context(), "ada", "70s")
+		_, err = st.Get(t.Context(), "ada", "1m10s")
 		require.ErrorIs(t, err, auth.ErrSessionNotFound)
 		_, err = st.Get(t.Context(), "ada", "50s")
 		require.NoError(t, err)
@@ -344,8 +359,8 @@ func TestStore_OnServer(t *testing.T) {
 	})
 }
 
-// TestWrite_EndedContextWaitsForTheOutcome: the context ends while the statement
-// waits in the server, behind another transaction.
+// TestWrite_EndedContextWaitsForTheOutcome: the context ends while the
+// statement waits in the server, behind another transaction.
 func TestWrite_EndedContextWaitsForTheOutcome(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
@@ -353,16 +368,10 @@ func TestWrite_EndedContextWaitsForTheOutcome(t *testing.T) {
 	st := open(t, p, pgstore.Config{Schema: "held"})
 	require.NoError(t, st.Create(t.Context(), session("ada", "one")))
 	hold := func() pgx.Tx {
-		tx, err := p.Begin(t.Context())
-		require.NoError(t, err)
-		_, err = tx.Exec(t.Context(), `SELECT FROM held.sessions WHERE id = 'one' FOR UPDATE`)
+		tx := begin(t, p)
+		_, err := tx.Exec(t.Context(), `SELECT FROM held.sessions WHERE id = 'one' FOR UPDATE`)
 		require.NoError(t, err)
 		return tx
-	}
-	waiting := func() {
-		require.Eventually(t, func() bool {
-			return scan[int](t, p, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'`) > 0
-		}, 10*time.Second, time.Millisecond)
 	}
 	type outcome struct {
 		moved bool
@@ -381,7 +390,7 @@ func TestWrite_EndedContextWaitsForTheOutcome(t *testing.T) {
 	tx := hold()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := rotate(ctx)
-	waiting()
+	waiting(t, p)
 	cancel()
 	require.NoError(t, tx.Rollback(t.Context()))
 	got := <-done
@@ -392,8 +401,134 @@ func TestWrite_EndedContextWaitsForTheOutcome(t *testing.T) {
 	tx = hold()
 	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	use := move()
-	_, _, err := st.Rotate(ctx, "ada", "one", 2, use)
+	_, _, err := st.Rotate(ctx, "ada", "one", 2, move())
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NoError(t, tx.Rollback(t.Context()))
+}
+
+// TestRotate_AnswersWhatSomeOrderExplains: others create and delete the session
+// between the statement that moves it and the one that reads it.
+func TestRotate_AnswersWhatSomeOrderExplains(t *testing.T) {
+	t.Parallel()
+	server := testserver.Postgres(t, "-c", "fsync=off")
+	other := open(t, pool(t, server.Addr), pgstore.Config{})
+	var statement func(n int) // before the n-th statement
+	n := 0
+	p := pool(t, server.Addr, func(c *pgxpool.Config) {
+		c.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) {
+			n++
+			statement(n)
+			return true, nil
+		}
+	})
+	st, err := pgstore.New(p, pgstore.Config{})
+	require.NoError(t, err)
+	created := func(id string) auth.Session {
+		s := session("ada", id)
+		require.NoError(t, other.Create(context.Background(), s))
+		return s
+	}
+
+	statement = func(n int) {
+		if n == 2 {
+			created("one")
+		}
+	}
+	s, moved, err := st.Rotate(t.Context(), "ada", "one", 1, move())
+	require.NoError(t, err)
+	require.True(t, moved)
+	require.Equal(t, int64(2), s.Generation)
+
+	// One that is behind is moved as well.
+	n = 0
+	statement = func(n int) {
+		if n == 2 {
+			created("two")
+		}
+	}
+	s, moved, err = st.Rotate(t.Context(), "ada", "two", 5, move())
+	require.NoError(t, err)
+	require.True(t, moved)
+	require.Equal(t, int64(5), s.Generation)
+
+	// One that rests stays: nothing is repeated.
+	n = 0
+	statement = func(n int) {
+		if n == 2 {
+			created("three")
+		}
+	}
+	rests := move()
+	rests.Rested = now().Add(-time.Hour)
+	s, moved, err = st.Rotate(t.Context(), "ada", "three", 1, rests)
+	require.NoError(t, err)
+	require.False(t, moved)
+	require.Equal(t, int64(1), s.Generation)
+	require.Equal(t, 2, n)
+
+	// It does not go on for ever, and then nobody knows.
+	n = 0
+	statement = func(n int) {
+		if n%2 == 0 {
+			created("four")
+			return
+		}
+		require.NoError(t, other.Revoke(context.Background(), auth.Revocation{Subject: "ada", Sessions: []string{"four"}, Until: now()}))
+	}
+	_, _, err = st.Rotate(t.Context(), "ada", "four", 1, move())
+	require.EqualError(t, err, "pgstore: moving a session: others deleted and created it again and again")
+	require.Equal(t, 10, n)
+}
+
+// TestRevoke_DeadlockIsTriedAgain: the server ends the wait of two for each
+// other by undoing one.
+func TestRevoke_DeadlockIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	server := testserver.Postgres(t, "-c", "fsync=off")
+	p := pool(t, server.Addr)
+	st := open(t, p, pgstore.Config{Schema: "tied"})
+	for _, id := range []string{"a", "b"} {
+		require.NoError(t, st.Create(t.Context(), session("ada", id)))
+	}
+	tx := begin(t, p)
+	lock := func(id string) {
+		_, err := tx.Exec(t.Context(), `SELECT FROM tied.sessions WHERE id = '`+id+`' FOR UPDATE`)
+		require.NoError(t, err)
+	}
+	_, err := tx.Exec(t.Context(), `SET LOCAL deadlock_timeout = '10s'`) // the other one notices, and is undone
+	require.NoError(t, err)
+	lock("b")
+	done := make(chan error, 1)
+	go func() {
+		done <- st.Revoke(context.Background(), auth.Revocation{Subject: "ada", Sessions: []string{"a", "b"}, Until: now()})
+	}()
+	waiting(t, p)
+	lock("a")
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.NoError(t, <-done)
+	list, err := st.List(t.Context(), "ada")
+	require.NoError(t, err)
+	require.Empty(t, list)
+	require.Equal(t, 1, scan[int](t, p, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`))
+}
+
+// TestCreate_LostAnswerIsUnknown: repeating it would find the record that it
+// made itself.
+func TestCreate_LostAnswerIsUnknown(t *testing.T) {
+	t.Parallel()
+	server := testserver.Postgres(t, "-c", "fsync=off")
+	direct := open(t, pool(t, server.Addr), pgstore.Config{})
+	proxy := testserver.NewProxy(t, server.Addr)
+	p := pool(t, proxy.Addr, conns(1), func(c *pgxpool.Config) {
+		c.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false } // so that Create's answer is next
+	})
+	st, err := pgstore.New(p, pgstore.Config{Poll: time.Second})
+	require.NoError(t, err)
+	require.NoError(t, st.Create(t.Context(), session("ada", "one"))) // prepared
+	proxy.CutAnswers(0)
+	err = st.Create(t.Context(), session("ada", "two"))
+	require.Error(t, err)
+	require.NotErrorIs(t, err, auth.ErrSessionExists)
+	_, err = direct.Get(t.Context(), "ada", "two")
+	require.NoError(t, err)
 }

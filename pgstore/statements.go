@@ -67,8 +67,9 @@ ON CONFLICT (subject, id) DO NOTHING`
 // decides by what that one left behind. That this statement's own snapshot does
 // not show, so if nothing moved, another statement reads how the record stands:
 // one such as WITH … UPDATE … UNION ALL SELECT would show a loser the record as
-// it was before the winner. Nothing is locked or written then, and nothing is
-// missed between the two, since what was not movable never is again.
+// it was before the winner. Where nothing moves, nothing is written or locked,
+// but for the loser of a race: it takes a transaction number and locks the
+// record until the statement ends.
 const rotateSQL = `
 UPDATE {schema}.sessions SET
 	generation = CASE WHEN generation < $3::bigint THEN $3::bigint ELSE $3::bigint + 1 END,
@@ -102,11 +103,18 @@ WITH named AS (
 SELECT pg_notify('{channel}', '')`
 
 // feedSQL reads the feed, and in every row, also when there is no revocation,
-// the position that is reached.
+// the position that is reached. A history has a name of four parts. A start of
+// the server changes the first; a copy of the database made by CREATE DATABASE
+// the second; a restored dump, in which the table history is made anew but its
+// row is the old one, the third; a crash and a failover the last, as they empty
+// that table.
 const feedSQL = `
 SELECT m.*, r.subject, r.sessions, r.everything, r.except_ids, r.cut, r.until
 FROM (
-	SELECT concat_ws('-', (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, (SELECT id FROM {schema}.history)),
+	SELECT concat_ws('-', (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
+			(SELECT oid FROM pg_database WHERE datname = current_database()),
+			'{schema}.history'::regclass::oid,
+			(SELECT id FROM {schema}.history)),
 		pg_current_snapshot()::text
 ) AS m LEFT JOIN {schema}.revocations AS r ON `
 

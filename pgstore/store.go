@@ -41,8 +41,9 @@ type Config struct {
 	Poll time.Duration
 }
 
-// Store is an [auth.Store] in PostgreSQL. When the context of a write ends while
-// the database is at it, the call waits for the outcome, at most half a second.
+// Store is an [auth.Store] in PostgreSQL. When the context of a write ends
+// while the database is at it, the call waits for the outcome, at most half a
+// second.
 //
 // It is safe for concurrent use, and for use by many processes on one database.
 // It keeps nothing in this process: there is nothing to close but the pool.
@@ -118,23 +119,37 @@ func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, erro
 	return rec, nil
 }
 
+// rotateTries bounds how often Rotate begins again.
+const rotateTries = 5
+
 // Rotate implements [auth.Store]. It is one statement if the session moves, and
-// another that reads it if it does not.
+// another that reads it if it does not. If the answer of the first is lost, it
+// is repeated, and says "not moved, one generation on", which the core takes
+// for a repeat.
 func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use auth.Use) (auth.Session, bool, error) {
-	var rec auth.Session
-	err := s.write(ctx, "moving a session", true, func(ctx context.Context, conn *pgxpool.Conn) (err error) {
-		rec, err = scan(conn.QueryRow(ctx, s.sql.rotate, subject, id, from,
-			use.Rested.UTC(), use.At.UTC(), use.ExpiresAt.UTC(), use.Device.UserAgent, address(use.Device)))
-		return err
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
+	for range rotateTries {
+		var rec auth.Session
+		err := s.write(ctx, "moving a session", true, func(ctx context.Context, conn *pgxpool.Conn) (err error) {
+			rec, err = scan(conn.QueryRow(ctx, s.sql.rotate, subject, id, from,
+				use.Rested.UTC(), use.At.UTC(), use.ExpiresAt.UTC(), use.Device.UserAgent, address(use.Device)))
+			return err
+		})
+		if err == nil {
+			return rec, true, nil
+		}
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return auth.Session{}, false, err
+		}
 		rec, err = s.Get(ctx, subject, id)
-		return rec, false, err
+		if err != nil {
+			return auth.Session{}, false, err
+		}
+		if rec.Generation > from || rec.Generation == from && rec.RotatedAt.After(use.Rested) {
+			return rec, false, nil
+		}
+		// It came in between, by a Create: no order explains that it stayed.
 	}
-	if err != nil {
-		return auth.Session{}, false, err
-	}
-	return rec, true, nil
+	return auth.Session{}, false, errors.New("pgstore: moving a session: others deleted and created it again and again")
 }
 
 // List implements [auth.Store].
@@ -240,7 +255,7 @@ func (s *Store) do(ctx context.Context, what string, repeatable bool, statement 
 func died(err error, repeatable bool) bool {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		return pg.Code == "57P01" || pg.Code == "57P02" // admin_shutdown, crash_shutdown
+		return pg.Code == "57P01" // admin_shutdown
 	}
 	var refused *pgconn.ConnectError // there is no server
 	if errors.As(err, &refused) {
