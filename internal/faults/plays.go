@@ -174,12 +174,10 @@ func killed(t *testing.T, b Backend) {
 	w.rest()
 	stop := w.load(32)
 	down, up := scaled(30*time.Second, 2*time.Second), scaled(5*time.Second, time.Second)
-	for range scaled(1, 2) {
-		time.Sleep(up)
-		w.server.Kill()
-		time.Sleep(down)
-		w.server.Start()
-	}
+	time.Sleep(up)
+	w.server.Kill()
+	time.Sleep(down)
+	w.server.Start()
 	time.Sleep(up)
 	w.judge(stop())
 	w.mustHaveSeen("refresh", http.StatusServiceUnavailable)
@@ -259,7 +257,7 @@ func stoppedNode(t *testing.T, b Backend) {
 	w.quiet = true                   // answers of a stopped node take as long as it is
 	w.http.Timeout = 2 * time.Second // and clients do not wait for it
 	stop := w.load(32)
-	for range scaled(1, 3) {
+	for range scaled(1, 2) {
 		time.Sleep(time.Second)
 		last := w.nodes[len(w.nodes)-1]
 		_ = last.cmd.Process.Signal(syscall.SIGSTOP)

@@ -45,11 +45,15 @@ func Postgres(tb testing.TB, args ...string) *Process {
 	}
 	port := FreePort(tb)
 	addr := net.JoinHostPort("127.0.0.1", port)
+	settings := []string{
+		"-D", data, "-p", port,
+		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200",
+	}
+	if knows, err := command(postgres, "--describe-config").Output(); err == nil && strings.Contains(string(knows), "recovery_init_sync_method") {
+		settings = append(settings, "-c", "recovery_init_sync_method=syncfs") // not every file by itself, which takes seconds
+	}
 	return newProcess(tb, addr, func() *exec.Cmd {
-		return command(postgres, append([]string{
-			"-D", data, "-p", port,
-			"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200",
-		}, args...)...)
+		return command(postgres, append(slices.Clone(settings), args...)...)
 	}, func(pid int) error {
 		lock, err := os.ReadFile(filepath.Join(data, "postmaster.pid")) // its first line is its process
 		if lines := strings.Split(string(lock), "\n"); err == nil && lines[0] != strconv.Itoa(pid) {
