@@ -9,10 +9,10 @@
 // # What it keeps
 //
 // A row for each session, and one for each revocation until its time has
-// passed; about 200 bytes a session, or more with long names and data. Rows of sessions that
-// have ended are removed on the way, a few at every login, and the space is used
-// again. Nothing in the file is a secret that opens a session, but it tells who
-// signed in from where.
+// passed; about 200 bytes a session, or more with long names and data. Rows of
+// sessions that have ended are removed on the way, a few at every login, and the
+// space is used again. Nothing in the file is a secret that opens a session, but
+// it tells who signed in from where.
 //
 // # What is certain
 //
@@ -20,14 +20,18 @@
 // (WAL, synchronous=FULL), so it outlives a kill of the process and, as far as
 // the disk keeps its word, a power cut. Calls that come together share one
 // transaction. Several processes of one machine may use the file at once; one
-// writes at a time, and who waits for it waits no longer than his context.
+// writes at a time, and who waits for it waits no longer than his context. They
+// do not queue: who waits looks about every millisecond, and who writes without
+// pause leaves the file alone for two of them after every 10 ms. So a write waits
+// for a few transactions of the others as a rule, but for how many nobody
+// promises.
 //
 // # When there is a fault
 //
 // A disk that is full, a file that is damaged, read-only or gone, and a lock
 // that is not let go are errors, which the server answers with 503, never with
-// 401. When the fault has gone the Store goes on by itself. Whether the
-// file at the path is still the one that was opened is looked at in every call.
+// 401. When the fault has gone the Store goes on by itself. Whether the file at
+// the path is still the one that was opened is looked at in every call.
 //
 // # Limits
 //

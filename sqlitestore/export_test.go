@@ -3,6 +3,7 @@ package sqlitestore
 import (
 	"context"
 	"database/sql"
+	"time"
 )
 
 // Exec runs SQL on the connection that writes, as part of no transaction.
@@ -24,3 +25,16 @@ func (s *Store) Queued() int {
 	defer s.mu.Unlock()
 	return len(s.queue)
 }
+
+// PollEvery sets how often Changes looks for what others have announced.
+func (s *Store) PollEvery(d time.Duration) { s.poll = d }
+
+// Fault lets the file be opened anew.
+func (s *Store) Fault() {
+	if f := s.file.Load(); f != nil {
+		f.faulty.Store(true)
+	}
+}
+
+// Link makes the file as Open does when it saw none.
+func Link(path string) error { return link(path) }

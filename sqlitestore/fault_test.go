@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,14 +45,20 @@ func count(t testing.TB, path, table string) (n int) {
 	return n
 }
 
-// lock takes the lock to write, until the function is called.
+// lock takes the lock to write, as soon as it is free, until the function is
+// called.
 func lock(t testing.TB, path string) (unlock func()) {
 	t.Helper()
 	db := raw(t, path)
 	conn, err := db.Conn(context.Background())
 	require.NoError(t, err)
-	_, err = conn.ExecContext(context.Background(), "BEGIN IMMEDIATE")
-	require.NoError(t, err)
+	for {
+		_, err := conn.ExecContext(context.Background(), "BEGIN IMMEDIATE")
+		if err == nil {
+			break
+		}
+		require.ErrorContains(t, err, "locked")
+	}
 	return func() {
 		require.NoError(t, conn.Close())
 		require.NoError(t, db.Close())
@@ -120,7 +128,7 @@ func TestWrite_FailsForNobodyElse(t *testing.T) {
 	together(len(errs), func(i int) {
 		if i%5 == 4 { // writes, and then fails
 			errs[i] = s.Write(t.Context(), func(c *sql.Conn) error {
-				_, err := c.ExecContext(t.Context(), "INSERT INTO hand VALUES ('half', 'half')")
+				_, err := c.ExecContext(t.Context(), "INSERT INTO hand VALUES ('half', 'half', 0)")
 				return errors.Join(err, errors.New("fails"))
 			})
 			return
@@ -137,6 +145,96 @@ func TestWrite_FailsForNobodyElse(t *testing.T) {
 	}
 	require.Equal(t, 16, count(t, path, "sessions"))
 	require.Equal(t, 1, count(t, path, "hand"))
+}
+
+func TestWrite_HonoursContextAfterItWasPutBack(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := open(t, path)
+	unlock := lock(t, path)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	patient, failed, waited := make(chan error, 2), make(chan error, 1), make(chan error, 1)
+	create := func(ctx context.Context, id string) error { return s.Create(ctx, session("ada", id)) }
+	for i, write := range []func(){ // the first leads, and the third after it
+		func() { patient <- create(t.Context(), "one") },
+		func() {
+			failed <- s.Write(t.Context(), func(c *sql.Conn) error {
+				close(begun)
+				<-goOn
+				_, err := c.ExecContext(t.Context(), "ROLLBACK")
+				unlock = lock(t, path) // another process is next
+				return errors.Join(err, errors.New("fails"))
+			})
+		},
+		func() { patient <- create(t.Context(), "two") },
+		func() { waited <- create(ctx, "three") },
+	} {
+		go write()
+		require.Eventually(t, func() bool { return s.Queued() == i+1 }, 10*time.Second, time.Millisecond)
+	}
+	unlock()
+	<-begun
+	cancel()
+	time.Sleep(20 * time.Millisecond) // for who waits to see that; with less the test proves less
+	close(goOn)
+	require.ErrorContains(t, <-failed, "fails")
+	select {
+	case err := <-waited:
+		require.ErrorIs(t, err, context.Canceled)
+	case <-time.After(10 * time.Second):
+		t.Error("a write that was put back has forgotten its context")
+	}
+	unlock()
+	for range cap(patient) {
+		require.NoError(t, <-patient)
+	}
+}
+
+func TestRead_GoesOnWhileTheFileIsOpenedAnew(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	require.NoError(t, s.Create(t.Context(), session("ada", "one")))
+	for range 100 {
+		together(5, func(i int) {
+			if i == 0 {
+				s.Fault()
+			}
+			for range 10 {
+				if _, err := s.Get(t.Context(), "ada", "one"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func TestWrite_IsNotStarvedByAnother(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s, other := open(t, path), open(t, path) // as two processes, they know nothing of each other
+	ctx, cancel := context.WithCancel(t.Context())
+	var busy sync.WaitGroup
+	var turns atomic.Int64
+	busy.Go(func() {
+		for ctx.Err() == nil {
+			_ = other.Write(t.Context(), func(*sql.Conn) error {
+				turns.Add(1)
+				time.Sleep(10 * time.Millisecond) // as a slow disk does
+				return nil
+			})
+		}
+	})
+	require.Eventually(t, func() bool { return turns.Load() > 0 }, 10*time.Second, time.Millisecond)
+	for i := range 20 {
+		require.NoError(t, s.Create(t.Context(), session("ada", fmt.Sprint(i))))
+	}
+	had := turns.Load()
+	t.Log(had, "transactions of the other, 20 of its own")
+	cancel()
+	busy.Wait()
+	require.Less(t, had, int64(20*4))
 }
 
 func TestFullDisk_IsAnErrorUntilThereIsRoom(t *testing.T) {

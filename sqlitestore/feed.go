@@ -68,7 +68,7 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 			return rs, next.String(), nil
 		}
 		from = next
-		timer := time.NewTimer(min(left, pollInterval))
+		timer := time.NewTimer(min(left, s.poll))
 		select {
 		case <-changed:
 		case <-timer.C:

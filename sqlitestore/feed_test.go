@@ -1,6 +1,7 @@
 package sqlitestore_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,6 +38,77 @@ func TestRevoke_TrimsTheFeed(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, rs, 20)
 	require.Equal(t, "bob-0", rs[0].Subject)
+}
+
+func TestRevoke_TrimsBehindWhatStays(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := open(t, path)
+	const stay, old = 25, 100
+	for i := range stay + old {
+		r := revocation(fmt.Sprintf("ada-%d", i), "one")
+		if r.Until = now().Add(time.Hour); i >= stay {
+			r.Until = now().Add(-61 * time.Second)
+		}
+		require.NoError(t, s.Revoke(t.Context(), r))
+	}
+	// The first row, which is before the first that stays, and a few that no
+	// look has come by yet.
+	require.LessOrEqual(t, count(t, path, "revocations"), 1+stay+15)
+	rs, _, err := s.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	for i := range stay {
+		require.Equal(t, fmt.Sprintf("ada-%d", i), rs[i].Subject)
+	}
+	execute(t, path, "UPDATE revocations SET until = 0") // and later those too
+	for i := range stay {
+		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("bob-%d", i), "one")))
+	}
+	require.LessOrEqual(t, count(t, path, "revocations"), 1+stay)
+}
+
+func TestRevoke_RefusesIDsThatItCannotKeep(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	require.NoError(t, s.Create(t.Context(), session("ada", "a\xff")))
+	for _, r := range []auth.Revocation{
+		revocation("ada", "one", "a\xff"),
+		{Subject: "ada", All: true, Except: []string{"a\xff"}, Cut: now().Add(time.Hour), Until: now().Add(time.Hour)},
+	} {
+		require.EqualError(t, s.Revoke(t.Context(), r), `sqlitestore: the session ID "a\xff" is not valid UTF-8`)
+	}
+	_, err := s.Get(t.Context(), "ada", "a\xff")
+	require.NoError(t, err)
+	rs, _, err := s.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	require.Empty(t, rs)
+}
+
+func TestChanges_HearsOfItsOwnAtOnce(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	s.PollEvery(time.Hour)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, next, err := s.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	heard := make(chan error)
+	const n = 20 // most of them while Changes waits
+	go func() {
+		defer close(heard)
+		for range n {
+			var rs []auth.Revocation
+			rs, next, err = s.Changes(ctx, next, time.Hour)
+			if err == nil && len(rs) != 1 {
+				err = fmt.Errorf("%d revocations", len(rs))
+			}
+			heard <- err
+		}
+	}()
+	for i := range n {
+		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("ada-%d", i), "one")))
+		require.NoError(t, <-heard)
+	}
 }
 
 func TestChanges_RefusesAnotherHistory(t *testing.T) {

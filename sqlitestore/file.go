@@ -27,7 +27,7 @@ const (
 const readers = 4
 
 // The expiry of sessions has no index: it would be written at every refresh.
-// The hand is the place in the table that collect has reached.
+// The hand has the places that collect and collectRevocations have reached.
 const schema = `
 CREATE TABLE sessions (
 	subject    TEXT NOT NULL,
@@ -41,8 +41,8 @@ CREATE TABLE sessions (
 	data       BLOB NOT NULL,
 	PRIMARY KEY (subject, id)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE hand (subject TEXT NOT NULL, id TEXT NOT NULL) STRICT;
-INSERT INTO hand VALUES ('', '');
+CREATE TABLE hand (subject TEXT NOT NULL, id TEXT NOT NULL, revocation INTEGER NOT NULL) STRICT;
+INSERT INTO hand VALUES ('', '', 0);
 CREATE TABLE revocations (
 	id           INTEGER PRIMARY KEY,
 	nonce        INTEGER NOT NULL,
@@ -68,9 +68,9 @@ type file struct {
 	db     *sql.DB
 	writer *sql.Conn // used by who holds Store.slot
 
-	get, list, feed                                                      *sql.Stmt   // of any connection
-	insert, rotate, look, end, endAll, announce, trim, reach, next, drop *sql.Stmt   // of writer
-	statements                                                           []*sql.Stmt // all of them
+	get, list, feed                                                            *sql.Stmt   // of any connection
+	insert, rotate, look, end, endAll, announce, trim, pass, reach, next, drop *sql.Stmt   // of writer
+	statements                                                                 []*sql.Stmt // all of them
 }
 
 // create makes an empty file, unless there is one. It never holds the file
@@ -80,18 +80,35 @@ func create(path string) error {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	return link(path)
+}
+
+// link makes the file, unless another is quicker.
+func link(path string) error {
 	empty, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // mode 0600
 	if err != nil {
-		return err
+		return unmade(path, err)
 	}
 	defer func() { _ = os.Remove(empty.Name()) }()
 	if err := empty.Close(); err != nil {
-		return err
+		return unmade(path, err)
 	}
 	if err := os.Link(empty.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+		return unmade(path, err)
 	}
 	return nil
+}
+
+// unmade says that the file could not be made, and why, without the name that
+// it had for the time being.
+func unmade(path string, err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		err = p.Err
+	}
+	if l, ok := errors.AsType[*os.LinkError](err); ok {
+		err = l.Err
+	}
+	return fmt.Errorf("%s cannot be made: %w", path, err)
 }
 
 // open opens the file at path, and makes the tables if it is empty. A
@@ -209,8 +226,11 @@ func (f *file) prepare(ctx context.Context) error {
 		// too: who follows the feed has the row as his position until then.
 		{f.writer, &f.trim, `DELETE FROM revocations WHERE id IN (SELECT id FROM
 			(SELECT id, until, lead(until) OVER (ORDER BY id) AS following FROM
-				(SELECT id, until FROM revocations ORDER BY id LIMIT 9))
+				(SELECT id, until FROM revocations WHERE id >= (SELECT revocation FROM hand) ORDER BY id LIMIT 9))
 			WHERE max(until, following) < ?)`},
+		// On to the ninth, or beyond if some have gone, or to the beginning.
+		{f.writer, &f.pass, `UPDATE hand SET revocation = coalesce(
+			(SELECT id FROM revocations WHERE id > hand.revocation ORDER BY id LIMIT 1 OFFSET 7), 0)`},
 		{f.writer, &f.reach, "UPDATE hand SET subject = ?, id = ?"},
 		{f.writer, &f.next, `SELECT subject, id, expires_at FROM sessions WHERE (subject, id) > (SELECT subject, id FROM hand)
 			ORDER BY subject, id LIMIT ?`},
@@ -324,5 +344,15 @@ func (f *file) collect(now time.Time) error {
 		}
 	}
 	_, err = f.reach.Exec(subject, id) // from the beginning, if there was no more
+	return err
+}
+
+// collectRevocations looks at a few revocations, and removes those whose time
+// has passed.
+func (f *file) collectRevocations(now time.Time) error {
+	if _, err := f.trim.Exec(collectBefore(now)); err != nil {
+		return err
+	}
+	_, err := f.pass.Exec()
 	return err
 }

@@ -171,7 +171,7 @@ func TestKilled_KeepsWhatWasAcknowledged(t *testing.T) {
 	t.Parallel()
 	rounds := 30
 	if os.Getenv("AUTH_LONG") == "1" {
-		rounds = 500
+		rounds = 200
 	}
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	exe := executable(t)

@@ -16,6 +16,7 @@ import (
 // what is in the queue, for the others too.
 type write struct {
 	run  func(*file) error // may run several times; an error undoes it
+	back chan struct{}     // has an element once it was put back in the queue
 	done chan struct{}
 	err  error
 }
@@ -30,7 +31,7 @@ const maxBatch = 128
 
 // write has run carried out in a transaction.
 func (s *Store) write(ctx context.Context, run func(*file) error) error {
-	w := &write{run: run, done: make(chan struct{})}
+	w := &write{run: run, back: make(chan struct{}, 1), done: make(chan struct{})}
 	s.mu.Lock()
 	s.queue = append(s.queue, w)
 	s.mu.Unlock()
@@ -47,6 +48,8 @@ func (s *Store) write(ctx context.Context, run func(*file) error) error {
 				return ctx.Err()
 			}
 			ended = nil // it is under way
+		case <-w.back:
+			ended = ctx.Done()
 		}
 	}
 }
@@ -72,6 +75,7 @@ func (s *Store) lead(ctx context.Context, w *write) {
 	default:
 	}
 	f, err := s.begin(ctx)
+	began := time.Now()
 	if err != nil {
 		if s.leave(w) { // the others have contexts of their own
 			w.finish(err)
@@ -89,7 +93,14 @@ func (s *Store) lead(ctx context.Context, w *write) {
 			w.finish(fault(err))
 			// The others begin again without it.
 			s.mu.Lock()
-			s.queue = slices.Concat(batch[:i], batch[i+1:], s.queue)
+			others := slices.Concat(batch[:i], batch[i+1:])
+			s.queue = append(others, s.queue...)
+			for _, w := range others {
+				select {
+				case w.back <- struct{}{}:
+				default:
+				}
+			}
 			s.mu.Unlock()
 			return
 		}
@@ -99,13 +110,29 @@ func (s *Store) lead(ctx context.Context, w *write) {
 	} else {
 		err = f.inPlace()
 	}
+	s.released = time.Now()
+	s.held += s.released.Sub(began)
 	for _, w := range batch {
 		w.finish(fault(err))
 	}
 }
 
+// Who has held SQLite's lock for turn lets go of it for rest: others that wait
+// for it look only from time to time, and would hardly ever find it free between
+// two transactions of one who has more to write.
+const (
+	turn = 10 * time.Millisecond
+	rest = 2 * time.Millisecond
+)
+
 // begin begins a transaction, as soon as other processes let it.
 func (s *Store) begin(ctx context.Context) (*file, error) {
+	if s.held >= turn {
+		if err := s.sleep(ctx, rest-time.Since(s.released)); err != nil {
+			return nil, err
+		}
+		s.held = 0
+	}
 	for try := 0; ; try++ {
 		f, err := s.reopen(ctx)
 		if err != nil {
@@ -135,8 +162,10 @@ func (f *file) rollback(err error) {
 	}
 }
 
-// read calls f, again if another process was in the way.
+// read calls f, again if another process was in the way, and once more if the
+// file was closed meanwhile because others met a fault.
 func (s *Store) read(ctx context.Context, f func(*file) error) error {
+	replaced := false
 	for try := 0; ; try++ {
 		file, err := s.current(ctx)
 		if err != nil {
@@ -148,6 +177,9 @@ func (s *Store) read(ctx context.Context, f func(*file) error) error {
 			return err
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case !busy(err) && !replaced && s.file.Load() != file:
+			replaced = true
+			continue
 		case !busy(err):
 			file.judge(err)
 			return fault(err)
@@ -206,9 +238,13 @@ func (s *Store) reopen(ctx context.Context) (*file, error) {
 	}
 }
 
-// pause waits for a moment, longer from time to time, up to 5 ms.
+// pause waits for a moment, longer from time to time, up to 1 ms.
 func (s *Store) pause(ctx context.Context, try int) error {
-	timer := time.NewTimer(50*time.Microsecond + rand.N(min(5*time.Millisecond, 100*time.Microsecond<<min(try, 10))))
+	return s.sleep(ctx, 50*time.Microsecond+rand.N(min(time.Millisecond, 100*time.Microsecond<<min(try, 10))))
+}
+
+func (s *Store) sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

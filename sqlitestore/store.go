@@ -5,12 +5,15 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ratchet-go/auth"
 )
@@ -23,7 +26,12 @@ type Store struct {
 	slot    chan struct{}        // full while somebody writes, or opens the file
 	file    atomic.Pointer[file] // nil if it could not be opened again
 	calls   sync.RWMutex         // read-locked during every call
+	poll    time.Duration        // how often Changes looks for what others have announced
 	closing chan struct{}
+
+	// Of who has the slot.
+	held     time.Duration // how long SQLite's lock was, since it was last left to others
+	released time.Time     // when it last was
 
 	mu      sync.Mutex
 	queue   []*write      // that nobody has begun to carry out
@@ -52,7 +60,7 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, fault(err)
 	}
-	s := &Store{path: path, slot: make(chan struct{}, 1), closing: make(chan struct{}), changed: make(chan struct{})}
+	s := &Store{path: path, poll: pollInterval, slot: make(chan struct{}, 1), closing: make(chan struct{}), changed: make(chan struct{})}
 	if err := create(path); err != nil {
 		return nil, fault(err)
 	}
@@ -234,7 +242,7 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 				return err
 			}
 		}
-		if _, err := f.trim.Exec(collectBefore(time.Now())); err != nil {
+		if err := f.collectRevocations(time.Now()); err != nil {
 			return err
 		}
 		cut := sql.NullInt64{Int64: r.Cut.UnixMilli(), Valid: !r.Cut.IsZero()}
@@ -281,7 +289,14 @@ func addrText(a netip.Addr) string {
 	return a.String()
 }
 
+// idsText returns both as JSON, which can tell valid UTF-8 alone: of another ID
+// it would make one that names no session, or someone else's.
 func idsText(sessions, except []string) (string, string, error) {
+	for _, id := range slices.Concat(sessions, except) {
+		if !utf8.ValidString(id) {
+			return "", "", fmt.Errorf("sqlitestore: the session ID %q is not valid UTF-8", id)
+		}
+	}
 	a, err := json.Marshal(append([]string{}, sessions...))
 	if err != nil {
 		return "", "", fault(err)

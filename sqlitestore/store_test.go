@@ -69,7 +69,7 @@ func TestStore_KeepsTheContract(t *testing.T) {
 }
 
 func TestStore_KeepsTheContractWhenShared(t *testing.T) {
-	t.Parallel()
+	t.Setenv("AUTH_LONG", "") // the long rounds are of the other; not parallel, so for this test alone
 	storetest.Run(t, func(t *testing.T) func() auth.Store {
 		s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
 		return func() auth.Store { return s }
@@ -166,11 +166,26 @@ func TestOpen_RefusesWhatIsNotItsOwn(t *testing.T) {
 		})
 	}
 	for path, want := range map[string]string{
-		"": "the path is empty", t.TempDir(): "not a regular file", filepath.Join(t.TempDir(), "absent", "sessions.db"): "no such file",
+		"": "the path is empty", t.TempDir(): "not a regular file", filepath.Join(t.TempDir(), "absent", "sessions.db"): "absent/sessions.db cannot be made: no such file",
 	} {
 		_, err := sqlitestore.Open(path)
 		require.ErrorContains(t, err, want)
+		require.NotContains(t, err.Error(), ".new-")
 	}
+}
+
+func TestOpen_LeavesTheFileOfOneWhoWasQuickerAlone(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := open(t, path)
+	require.NoError(t, s.Create(t.Context(), session("ada", "one")))
+	require.NoError(t, s.Close())
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, sqlitestore.Link(path))
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, before, after)
 }
 
 func TestOpen_TakesAnEmptyFile(t *testing.T) {
