@@ -138,7 +138,6 @@ var contenders = []struct {
 }{
 	{"memory", "ratchet", func(testing.TB) *refresher { return refreshRatchet(nil) }},
 	{"memory", "gin-jwt", func(tb testing.TB) *refresher { return refreshGinJWT(tb, "") }},
-	{"memory", "fosite", func(testing.TB) *refresher { return refreshFosite() }},
 	{"memory", "go-oauth2", func(tb testing.TB) *refresher { return refreshGoOAuth2(tb.TempDir() + "/tokens") }},
 	{"redis", "ratchet", func(tb testing.TB) *refresher { return refreshRatchet(redisStore(tb, startRedis(tb))) }},
 	{"redis", "gin-jwt", func(tb testing.TB) *refresher { return refreshGinJWT(tb, startRedis(tb)) }},

@@ -160,7 +160,9 @@ func BenchmarkRefreshMany(b *testing.B) {
 	for _, s := range stores {
 		b.Run("store="+s.name, func(b *testing.B) {
 			for _, x := range s.open(b, s.start(b)) {
-				if x.name == "ratchet-resting" {
+				// The memory store of fosite reads a map that another request
+				// writes, which ends the process sooner or later.
+				if x.name == "ratchet-resting" || x.name == "fosite" {
 					continue
 				}
 				everybody := sync.OnceValue(func() chan []*session { return signIn(b, x) })
