@@ -70,7 +70,7 @@ func TestPage_TellsOfSessionsOnlyIfTheyWereMeasured(t *testing.T) {
 	for _, row := range []string{
 		"| **Ratchet, in memory** | 2.00 µs, 40 | 0.25 × |  |  |  |  |",
 		"| **Ratchet, on Redis** | 130 µs, 60 |  | 1.30 × | 50.0 µs | 1 | 1 |",
-		"| bare one-script handler, on Redis | 100 µs, 30 |  |  |  |  |  |",
+		"| one bare script, on Redis | 100 µs, 30 |  |  |  |  |  |",
 		"| **Ratchet, in memory** | 1.00 | 1 | 32.0 | 1 |",
 		"| gin-jwt, on Redis | 29.5 | 32 | 29.5 | 1 |",
 		"| **Ratchet** | 1,000,000 | 400 | 289 | 160 ms | 400 µs | 600 µs | 5.00 µs | 5.00 µs |",

@@ -41,9 +41,9 @@ func refreshLabel(s refreshStore, peer string) string {
 	case peer == "floor" && s.id == "memory":
 		return "decode and encode, no store"
 	case peer == "floor" && s.id == "redis":
-		return "bare one-script handler, " + s.text
+		return "one bare script, " + s.text
 	case peer == "floor":
-		return "bare one-statement handler, " + s.text
+		return "one bare statement, " + s.text
 	case peer == "ratchet-resting":
 		return "Ratchet, resting, " + s.text
 	}
