@@ -653,31 +653,6 @@ func TestLogin_WeakHashIsUpgradedAfterTheLogin(t *testing.T) {
 	require.True(t, strings.HasPrefix(b.users.byID["u1"].PasswordHash, "$argon2id$"))
 }
 
-func TestLogin_BusyHasherIsToldApart(t *testing.T) {
-	t.Parallel()
-	h := &password.Hasher{Memory: 32 << 10, Time: 4, Budget: 32 << 20, Queue: -1}
-	b := newBench(t, func(c *auth.Config) { c.Hasher = h })
-	stop, busy := make(chan struct{}), make(chan struct{})
-	go func() { // somebody hashes all the time
-		defer close(busy)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				_, _ = h.Hash(context.Background(), "work")
-			}
-		}
-	}()
-	require.Eventually(t, func() bool {
-		_, known := b.Login(context.Background(), "ada", "wrong", auth.SignIn{})
-		_, unknown := b.Login(context.Background(), "nobody", "wrong", auth.SignIn{})
-		return errors.Is(known, password.ErrBusy) && errors.Is(unknown, password.ErrBusy)
-	}, time.Minute, time.Millisecond)
-	close(stop)
-	<-busy
-}
-
 func TestLogin_StoreFaultsLeaveNoSessionBehind(t *testing.T) {
 	t.Parallel()
 	for _, method := range []string{"Create", "List", "users2"} {
