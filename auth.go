@@ -633,8 +633,8 @@ func (a *Authenticator) settle(ctx context.Context, s Session, in SignIn, rechec
 	// The session that the client still holds goes last, when nothing can
 	// keep the new one from him any more.
 	if in.Replaces != "" {
-		old, err := a.openRefresh(ctx, in.Replaces)
-		if err == nil && old.subject == s.Subject && old.sid != s.ID {
+		old, _ := a.openRefresh(ctx, in.Replaces)
+		if old.sid != "" && old.subject == s.Subject && old.sid != s.ID {
 			return a.end(ctx, Session{ID: old.sid, Subject: old.subject}, "replaced")
 		}
 	}
@@ -928,7 +928,7 @@ func (a *Authenticator) Logout(ctx context.Context, tokens ...string) error {
 
 // whose returns which session a token of either kind names.
 func (a *Authenticator) whose(ctx context.Context, token string) (subjectTimes, error) {
-	if c, err := a.openRefresh(ctx, token); err == nil {
+	if c, _ := a.openRefresh(ctx, token); c.sid != "" {
 		return c.times(), nil
 	}
 	c, err := a.Verifier.open(ctx, token)
@@ -940,7 +940,9 @@ func (a *Authenticator) whose(ctx context.Context, token string) (subjectTimes, 
 	return t, nil
 }
 
-// openRefresh checks a refresh token but for time and revocation.
+// openRefresh checks everything about a refresh token except time and
+// revocation. Claims with a sid, also beside an error, mean that the token is
+// signed and for this service, and names its session; see readRefresh.
 func (a *Authenticator) openRefresh(ctx context.Context, token string) (refreshClaims, error) {
 	signed, err := openToken(ctx, token, typRefresh, &a.refreshKeys)
 	if err != nil {
@@ -963,7 +965,9 @@ func (c *refreshClaims) times() subjectTimes {
 // which the same token may be presented again.
 func (a *Authenticator) Refresh(ctx context.Context, token string, device Device) (Tokens, error) {
 	c, err := a.openRefresh(ctx, token)
-	if err != nil {
+	var newer newerToken
+	isNewer := errors.As(err, &newer)
+	if err != nil && !isNewer {
 		return Tokens{}, grantError{err}
 	}
 	s := Session{ID: c.sid, Subject: c.subject, Generation: c.generation, CreatedAt: c.authTime, RotatedAt: c.issuedAt, ExpiresAt: c.expiresAt}
@@ -977,6 +981,12 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, device Device
 			return Tokens{}, err
 		}
 		return Tokens{}, grantError{err}
+	}
+	if isNewer {
+		// The session may go on, and the client keeps its token: a process of
+		// the newer version refreshes it.
+		a.emitRarely(ctx, &a.saidNewer, Event{Type: EventFault, Session: s, Device: cleanDevice(device), Generation: c.generation, Err: newer})
+		return Tokens{}, newer
 	}
 
 	u, err := a.findByID(ctx, c.subject)

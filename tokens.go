@@ -638,10 +638,28 @@ func shares(a, b []string) bool {
 	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }
 
+// newerToken is the error of a refresh token that has a claim of this name,
+// which this version does not know. Only a newer version can have issued it, so
+// it is not refused: a rolling deployment signs nobody out.
+type newerToken string
+
+func (n newerToken) Error() string {
+	return fmt.Sprintf("%v: the refresh token has the claim %q, which this version does not know", ErrUnavailable, string(n))
+}
+func (n newerToken) Unwrap() error { return ErrUnavailable }
+
+// maxClaimName bounds the name of a claim in an error.
+const maxClaimName = 32
+
 // readRefresh reads the claims of a refresh token whose signature was checked.
+//
+// It returns claims with a sid, also beside an error, if iss and aud are right
+// and no claim is of a wrong type: the token names its session then, even if
+// this version cannot refresh it ([newerToken], or a claim is missing).
 func readRefresh(payload, issuer string, audience []string) (refreshClaims, error) {
 	var c refreshClaims
 	var iss string
+	var unknown error
 	var aud []string
 	err := readObject(payload, maxClaims, func(name, value string) error {
 		var ok bool
@@ -665,8 +683,12 @@ func readRefresh(payload, issuer string, audience []string) (refreshClaims, erro
 		case "exp":
 			c.expiresAt, ok = jsonTime(value)
 		default:
-			// A later version may bind the token to more than this one checks.
-			return errors.New("a claim that refresh tokens do not have")
+			// A newer version may bind the token to more than this one checks,
+			// so it is not spent here either.
+			if unknown == nil {
+				unknown = newerToken(cutText(name, maxClaimName))
+			}
+			return exactName(name)
 		}
 		if !ok {
 			return errors.New(name + " is not of its type")
@@ -679,15 +701,17 @@ func readRefresh(payload, issuer string, audience []string) (refreshClaims, erro
 		err = errors.New("iss is another")
 	case !shares(aud, audience):
 		err = errors.New("aud is another")
-	case c.subject == "", c.sid == "", c.generation < 1:
-		err = errors.New("sub, sid or gen is missing")
-	case c.authTime.IsZero(), c.issuedAt.IsZero(), c.expiresAt.IsZero():
-		err = errors.New("auth_time, iat or exp is missing")
+	case c.subject == "", c.sid == "":
+		err = errors.New("sub or sid is missing")
 	}
 	if err != nil {
 		return refreshClaims{}, fmt.Errorf("%w: claims: %w", ErrInvalidToken, err)
 	}
-	return c, nil
+	switch {
+	case c.generation < 1, c.authTime.IsZero(), c.issuedAt.IsZero(), c.expiresAt.IsZero():
+		return c, malformed("claims: gen, auth_time, iat or exp is missing")
+	}
+	return c, unknown
 }
 
 // randomID returns 128 random bits in 22 characters of base64url.

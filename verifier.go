@@ -90,6 +90,7 @@ type Verifier struct {
 	running      atomic.Bool
 	heard        atomic.Int64 // when the feed was last read, Unix milliseconds
 	staleSaid    atomic.Bool
+	saidNewer    atomic.Int64 // of an Authenticator; see emitRarely
 	ready        chan struct{}
 	readyOnce    sync.Once
 
@@ -318,6 +319,22 @@ func (v *Verifier) emit(ctx context.Context, e Event) {
 		v.onEvent(context.WithoutCancel(ctx), e)
 		return nil
 	})
+}
+
+// rarely is how often emitRarely emits.
+const rarely = time.Minute
+
+// emitRarely emits an event that any client can cause as often as it likes, at
+// most once a minute: last is when it was emitted, in Unix milliseconds.
+func (v *Verifier) emitRarely(ctx context.Context, last *atomic.Int64, e Event) {
+	now, before := v.now().UnixMilli(), last.Load()
+	ago := now - before
+	if before != 0 && 0 <= ago && ago < rarely.Milliseconds() { // less than 0: the clock was set back
+		return
+	}
+	if last.CompareAndSwap(before, now) {
+		v.emit(ctx, e)
+	}
 }
 
 // guardHook calls the application's code and turns its panic into an error.

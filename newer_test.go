@@ -1,0 +1,202 @@
+package auth_test
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+)
+
+// withClaims returns a refresh token as a newer version would issue it: claims
+// is put at its end, and it is signed again by the same key.
+func withClaims(t testing.TB, refresh, claims string) string {
+	t.Helper()
+	parts := strings.Split(refresh, ".")
+	require.Len(t, parts, 3)
+	payload := plain(t, parts[1])
+	return handSigned(refreshSecret, plain(t, parts[0]), payload[:len(payload)-1]+claims+"}")
+}
+
+func plain(t testing.TB, part string) string {
+	t.Helper()
+	b, err := base64.RawURLEncoding.DecodeString(part)
+	require.NoError(t, err)
+	return string(b)
+}
+
+// newerClaims are claims that this version does not know in a refresh token,
+// and how an event names them.
+var newerClaims = map[string]string{
+	`,"cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}`: `"cnf"`,
+	`,"jti":"private"`:                       `"jti"`,
+	`,"nbf":0`:                               `"nbf"`,
+	`,"eff_iat":1795176000`:                  `"eff_iat"`,
+	`,"roles":["private"]`:                   `"roles"`,
+	`,"session_exp":null`:                    `"session_exp"`,
+	`,"x":"private"`:                         `"x"`,
+	`,"":"private"`:                          `""`,
+	`,"sub ":[{"a":"private"}]`:              `"sub "`,
+	`,"\u0000\u001b[31m":true`:               `"\x00\x1b[31m"`,
+	`,"` + strings.Repeat("x", 3000) + `":1`: `"` + strings.Repeat("x", 32) + `"`,
+	`,"first":"private","second":"private"`:  `"first"`,
+	`,"amr2":["private"],"aud2":{"b":[1,2]}`: `"amr2"`,
+}
+
+func TestRefresh_TokenOfANewerVersionIsUnavailableAndStaysGood(t *testing.T) {
+	t.Parallel()
+	for claims, name := range newerClaims {
+		b := newBench(t, knownKeys)
+		first := b.login(t)
+		b.events.take("")
+		newer := withClaims(t, first.Refresh, claims)
+		looked := 0
+		b.users.onFind = func() { looked++ }
+		for range 3 {
+			tokens, err := b.Refresh(context.Background(), newer, auth.Device{})
+			require.ErrorIs(t, err, auth.ErrUnavailable, claims)
+			require.NotErrorIs(t, err, auth.ErrInvalidToken, claims)
+			require.Zero(t, tokens, claims)
+			require.NotContains(t, err.Error(), "private")
+
+			r := httptest.NewRequest(http.MethodPost, "/refresh", nil)
+			r.Header.Set("Refresh-Token", newer)
+			w := httptest.NewRecorder()
+			b.RefreshHandler().ServeHTTP(w, r)
+			require.Equal(t, http.StatusServiceUnavailable, w.Code, claims)
+			require.NotEmpty(t, w.Header().Get("Retry-After"), claims)
+			require.NotContains(t, w.Body.String(), "action", claims)
+			require.Empty(t, w.Header()["Set-Cookie"], claims)
+		}
+		require.Zero(t, looked, claims)
+		require.Zero(t, b.store.count("Rotate"), claims)
+
+		faults := b.events.take(auth.EventFault)
+		require.Len(t, faults, 1, "%s: one event a minute", claims)
+		require.Contains(t, faults[0].Err.Error(), "the claim "+name+",", claims)
+		require.NotContains(t, faults[0].Err.Error(), "private", claims)
+		require.Equal(t, first.SessionID, faults[0].Session.ID)
+		b.clock.advance(time.Minute)
+		_, err := b.Refresh(context.Background(), newer, auth.Device{})
+		require.ErrorIs(t, err, auth.ErrUnavailable)
+		require.Len(t, b.events.take(auth.EventFault), 1, claims)
+
+		_, err = b.Refresh(context.Background(), first.Refresh, auth.Device{})
+		require.NoError(t, err, "%s: the session goes on", claims)
+	}
+}
+
+// A rolling deployment: a newer and an older process share keys and a store,
+// and one client is served by both in turn.
+func TestRefresh_OldAndNewVersionSideBySideSignNobodyOut(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	two := nodes(t, 2, func(_ int, c *auth.Config) { knownKeys(c) })
+	older, newer := two[0], two[1]
+	const claim = `,"cnf":{"jkt":"x"}`
+	tokens := newer.login(t)
+	for range 5 {
+		held := withClaims(t, tokens.Refresh, claim) // what the newer process gave
+		_, err := older.Verify(ctx, tokens.Access)
+		require.NoError(t, err)
+		older.clock.advance(14 * time.Minute)
+		_, err = older.Refresh(ctx, held, auth.Device{})
+		require.Equal(t, http.StatusServiceUnavailable, auth.AnswerTo(err).Status)
+		tokens, err = newer.Refresh(ctx, tokens.Refresh, auth.Device{}) // it knows the claim
+		require.NoError(t, err)
+	}
+	// A token of the older process is good at the newer one.
+	tokens, err := older.Refresh(ctx, older.login(t).Refresh, auth.Device{})
+	require.NoError(t, err)
+	newer.clock.advance(time.Minute)
+	_, err = newer.Refresh(ctx, tokens.Refresh, auth.Device{})
+	require.NoError(t, err)
+}
+
+func TestRefresh_TokenOfANewerVersionThatIsOverIsRefused(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	b := newBench(t, knownKeys)
+	first := b.login(t)
+	newer := withClaims(t, first.Refresh, `,"x":1`)
+	require.NoError(t, b.Revoke(ctx, "u1", first.SessionID))
+	_, err := b.Refresh(ctx, newer, auth.Device{})
+	require.ErrorIs(t, err, auth.ErrSessionRevoked)
+	require.Equal(t, "login", auth.AnswerTo(err).Action)
+
+	newer = withClaims(t, b.login(t).Refresh, `,"x":1`)
+	b.clock.advance(7 * 24 * time.Hour)
+	_, err = b.Refresh(ctx, newer, auth.Device{})
+	require.ErrorIs(t, err, auth.ErrTokenExpired)
+	require.Equal(t, "login", auth.AnswerTo(err).Action)
+}
+
+func TestLogout_TokenOfANewerVersionEndsItsSession(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for claims := range newerClaims {
+		b := newBench(t, knownKeys)
+		first := b.login(t)
+		require.NoError(t, b.Logout(ctx, withClaims(t, first.Refresh, claims)), claims)
+		_, err := b.Verify(ctx, first.Access)
+		require.ErrorIs(t, err, auth.ErrSessionRevoked, claims)
+
+		second := b.login(t)
+		_, err = b.Login(ctx, "ada", pass, auth.SignIn{Replaces: withClaims(t, second.Refresh, claims)})
+		require.NoError(t, err, claims)
+		_, err = b.Verify(ctx, second.Access)
+		require.ErrorIs(t, err, auth.ErrSessionRevoked, claims)
+	}
+}
+
+// A claim more excuses nothing else: what is wrong besides is refused.
+func TestRefresh_AnUnknownClaimExcusesNothing(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	b := newBench(t, knownKeys)
+	f := newForger("refresh", b.clock.Now())
+	good := f.claims.with("x", "1")
+	for name, token := range map[string]string{
+		"another issuer":         f.signClaims(good.with("iss", `"https://other.example.com"`)),
+		"another audience":       f.signClaims(good.with("aud", `"https://other.example.com"`)),
+		"no subject":             f.signClaims(good.without("sub")),
+		"no session":             f.signClaims(good.without("sid")),
+		"no generation":          f.signClaims(good.without("gen")),
+		"no expiry":              f.signClaims(good.without("exp")),
+		"a generation as text":   f.signClaims(good.with("gen", `"1"`)),
+		"an expiry as text":      f.signClaims(good.with("exp", quote(f.at(time.Hour)))),
+		"a name that imitates":   f.signClaims(good.and("SUB", `"u2"`)),
+		"an imitation of jti":    f.signClaims(good.and("JTI", `"x"`)),
+		"the unknown twice":      f.signClaims(good.and("x", "1")),
+		"a duplicate inside":     f.signClaims(good.with("x", `{"a":1,"a":1}`)),
+		"under the access key":   handSigned(accessSecret, f.header().String(), good.String()),
+		"as an access token":     f.sign(f.header().with("typ", `"at+jwt"`), good),
+		"under a key of nobody":  handSigned([]byte("the secret of nobody in these tests"), f.header().String(), good.String()),
+		"something after it all": f.signPayload(good.String() + "x"),
+	} {
+		_, err := b.Refresh(ctx, token, auth.Device{})
+		require.ErrorIs(t, err, auth.ErrInvalidToken, name)
+		require.Empty(t, b.events.take(auth.EventFault), name)
+	}
+	// What names its session is good for a logout; what is of a wrong type is
+	// not a token of any version.
+	for _, c := range []struct {
+		token string
+		ends  int
+	}{
+		{f.signClaims(good.without("gen").without("exp").without("iat").without("auth_time")), 1},
+		{f.signClaims(good.with("gen", `"1"`)), 0},
+		{f.signClaims(good.without("sid")), 0},
+		{f.signClaims(good.with("aud", `"https://other.example.com"`)), 0},
+	} {
+		b := newBench(t, knownKeys)
+		require.NoError(t, b.Logout(ctx, c.token))
+		require.Len(t, b.events.take(auth.EventLogout), c.ends)
+	}
+}
