@@ -375,9 +375,26 @@ type SignIn struct {
 	AMR    []string // how the user proved himself (RFC 8176): at most 8 of at most 32 bytes; Login sets "pwd" if empty
 	Data   []byte   // the application's own for the session, at most 900 bytes; Session.AppData gives it back
 
-	// Replaces is the refresh token that the client held until now. Its
-	// session is ended if it is the same user's.
-	Replaces string `json:"-"`
+	// Replaces are tokens of either kind that the client held until now, such
+	// as those of [Authenticator.CookieTokens]. The login ends the session of
+	// every one that was validly signed here, expired or not, whoever's it is.
+	Replaces []string `json:"-"`
+
+	// InBody says that the tokens do not travel in cookies, so that the size
+	// of a cookie does not limit them.
+	InBody bool
+}
+
+// RefreshOptions is what a refresh needs besides its token. The zero
+// RefreshOptions is allowed.
+type RefreshOptions struct {
+	_ [0]func() // keyed literals only
+
+	Device Device
+
+	// InBody says that the tokens do not travel in cookies, so that the size
+	// of a cookie does not limit them.
+	InBody bool
 }
 
 // Format prints the sign-in without the token that it replaces.
@@ -592,6 +609,9 @@ func (a *Authenticator) open(ctx context.Context, rd reading, u User, in SignIn,
 		ExpiresAt: a.sessionEnd(created, created), Device: in.Device, Data: joinData(in.Name, in.Data),
 	}
 	t, err := a.mintAccess(u, s.ID, in.AMR, created, rd.now, created, s.ExpiresAt)
+	if err == nil {
+		err = a.fitsCookie(t.Access, in.InBody)
+	}
 	if err != nil {
 		return Tokens{}, a.internal(ctx, s, err)
 	}
@@ -630,12 +650,28 @@ func (a *Authenticator) settle(ctx context.Context, s Session, in SignIn, rechec
 	if err := a.evict(ctx, s); err != nil {
 		return err
 	}
-	// The session that the client still holds goes last, when nothing can
-	// keep the new one from him any more.
-	if in.Replaces != "" {
-		old, _ := a.openRefresh(ctx, in.Replaces)
-		if old.sid != "" && old.subject == s.Subject && old.sid != s.ID {
-			return a.end(ctx, Session{ID: old.sid, Subject: old.subject}, "replaced")
+	// The sessions that the client still holds go last, when nothing else can
+	// keep the new one from it.
+	return a.endReplaced(ctx, s, in.Replaces)
+}
+
+// endReplaced ends the sessions that the tokens name, so that none of them
+// counts beside the session that was just created. It stops at the first one
+// that the store does not confirm, since the login has then failed.
+func (a *Authenticator) endReplaced(ctx context.Context, created Session, tokens []string) error {
+	ended := map[sessionKey]bool{{created.Subject, created.ID}: true}
+	for _, token := range tokens {
+		old, err := a.whose(ctx, token)
+		key := sessionKey{old.subject, old.sid}
+		switch {
+		case errors.Is(err, ErrUnavailable):
+			return err
+		case err != nil || ended[key]: // a token that does not verify names no session
+			continue
+		}
+		ended[key] = true
+		if err := a.end(ctx, Session{ID: old.sid, Subject: old.subject}, "replaced"); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -697,11 +733,6 @@ func (a *Authenticator) mintAccess(u User, sid string, amr []string, issued, now
 	access, err := a.accessKeys.ring.Load().signToken(now, payload)
 	if err != nil {
 		return Tokens{}, err
-	}
-	if a.cookies != nil {
-		if err := a.cookies.fits(&a.cookies.access, access); err != nil {
-			return Tokens{}, err
-		}
 	}
 	return Tokens{Access: access, AccessExpiresAt: g.expiresAt, Subject: u.ID, SessionID: sid}, nil
 }
@@ -963,7 +994,7 @@ func (c *refreshClaims) times() subjectTimes {
 // The error is [ErrInvalidToken], [ErrTokenExpired], [ErrSessionRevoked] or
 // [ErrTokenReused], after which only a login helps; or [ErrUnavailable], after
 // which the same token may be presented again.
-func (a *Authenticator) Refresh(ctx context.Context, token string, device Device) (Tokens, error) {
+func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOptions) (Tokens, error) {
 	c, err := a.openRefresh(ctx, token)
 	var newer newerToken
 	isNewer := errors.As(err, &newer)
@@ -985,7 +1016,7 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, device Device
 	if isNewer {
 		// The session may go on, and the client keeps its token: a process of
 		// the newer version refreshes it.
-		a.emitRarely(ctx, &a.saidNewer, Event{Type: EventFault, Session: s, Device: cleanDevice(device), Generation: c.generation, Err: newer})
+		a.emitRarely(ctx, &a.saidNewer, Event{Type: EventFault, Session: s, Device: cleanDevice(o.Device), Generation: c.generation, Err: newer})
 		return Tokens{}, newer
 	}
 
@@ -1003,11 +1034,14 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, device Device
 	// All that can fail is done before the token is spent.
 	issued := later(a.revoked.from(c.subject, rd), c.authTime)
 	t, err := a.mintAccess(u, c.sid, c.amr, issued, rd.now, c.authTime, a.certainEnd(&c, rd.now))
+	if err == nil {
+		err = a.fitsCookie(t.Access, o.InBody)
+	}
 	if err != nil {
 		return Tokens{}, a.internal(ctx, s, err)
 	}
 
-	device = cleanDevice(device)
+	device := cleanDevice(o.Device)
 	now := a.now()
 	at := later(now, c.authTime)
 	use := Use{At: at, Rested: now.Add(-a.rest), ExpiresAt: earlier(at.Add(a.idleTTL), absolute), Device: device}

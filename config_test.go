@@ -310,7 +310,7 @@ func TestNew_CopiesItsConfiguration(t *testing.T) {
 	require.NoError(t, err)
 	_, err = a.Verify(context.Background(), handSigned(access2Secret, f.header().with("kid", quote(f.second.ID())).String(), f.claims.String()))
 	require.ErrorIs(t, err, auth.ErrInvalidToken)
-	_, err = a.Refresh(context.Background(), tokens.Refresh, auth.Device{})
+	_, err = a.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	w := httptest.NewRecorder()
 	a.SetCookies(w, tokens)
@@ -354,7 +354,7 @@ func TestNew_DefaultsAreThose(t *testing.T) {
 	for range 6 {
 		b.clock.advance(5*24*time.Hour - time.Second)
 		var err error
-		tokens, err = b.Refresh(context.Background(), tokens.Refresh, auth.Device{})
+		tokens, err = b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err)
 	}
 	require.Equal(t, now.Add(30*24*time.Hour), tokens.RefreshExpiresAt)

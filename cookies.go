@@ -166,9 +166,18 @@ func checkOriginSpelling(origin string) error {
 // fits refuses tokens that a browser would drop.
 func (jar *cookieJar) fits(c *http.Cookie, token string) error {
 	if n := len(c.Name) + len(token); n > maxCookie {
-		return fmt.Errorf("auth: cookie %s would be %d bytes, browsers drop it over %d; put less into User.Extra, Roles or Scopes", c.Name, n, maxCookie)
+		return &cookieSizeError{c.Name, n}
 	}
 	return nil
+}
+
+// fitsCookie refuses an access token that is too large for its cookie, unless
+// it travels in a body. It is asked before a refresh token is spent.
+func (a *Authenticator) fitsCookie(access string, inBody bool) error {
+	if a.cookies == nil || inBody {
+		return nil
+	}
+	return a.cookies.fits(&a.cookies.access, access)
 }
 
 // SetCookies sets the cookies of t, and no status or body, so that a redirect

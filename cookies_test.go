@@ -159,11 +159,23 @@ func TestCookies_ThatBrowsersDropAreAnErrorAtIssue(t *testing.T) {
 	held := r.cookies[refreshCookie].Value
 
 	extra(high)
+	told := func() {
+		t.Helper()
+		faults := b.events.take(auth.EventFault)
+		require.Len(t, faults, 1)
+		for _, part := range []string{"cookie " + accessCookie, "would be 409", "4096", "put less into User.Extra, Roles or Scopes"} {
+			require.ErrorContains(t, faults[0].Err, part)
+		}
+		require.Equal(t, "u1", faults[0].Session.Subject)
+	}
+	b.events.take("")
 	before := b.store.count("Create")
-	login().refused(t, 500, "server_error", "")
+	login().refused(t, 500, "token_too_large", "")
 	require.Equal(t, before, b.store.count("Create"))
+	told()
 	rotated := b.store.count("Rotate")
-	ask(t, b.RefreshHandler(), "POST", "/refresh", webCookie(refreshCookie, held)).refused(t, 500, "server_error", "")
+	ask(t, b.RefreshHandler(), "POST", "/refresh", webCookie(refreshCookie, held)).refused(t, 500, "token_too_large", "")
+	told()
 	require.Equal(t, rotated, b.store.count("Rotate"), "the token is not spent")
 	extra(0)
 	require.Equal(t, 200, ask(t, b.RefreshHandler(), "POST", "/refresh", webCookie(refreshCookie, held)).status)
@@ -172,6 +184,35 @@ func TestCookies_ThatBrowsersDropAreAnErrorAtIssue(t *testing.T) {
 	b = newBench(t)
 	extra(5000)
 	require.Equal(t, 200, login().status)
+}
+
+func TestCookies_TheirSizeLimitsOnlyTokensThatTravelInThem(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, withCookies(allowBody))
+	ctx := context.Background()
+	small := b.login(t)
+	b.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"x": strings.Repeat("x", 5000)} })
+	tokens := ask(t, b.LoginHandler(), "POST", "/login", webJSON(`{"login":"ada","password":"`+pass+`","delivery":"body"}`))
+	require.Equal(t, 200, tokens.status, tokens.body)
+	token := tokens.fields(t)["refresh_token"].(string)
+	for _, carry := range []webOption{webHeader("Refresh-Token", token), webJSON(`{"refresh_token":"` + token + `"}`), webForm("refreshToken=" + token)} {
+		r := ask(t, b.RefreshHandler(), "POST", "/refresh", carry)
+		require.Equal(t, 200, r.status, r.body)
+		require.Greater(t, len(r.fields(t)["access_token"].(string)), 5000)
+	}
+	for _, body := range []string{goodLogin, `{"login":"ada","password":"` + pass + `","delivery":"cookie"}`} {
+		ask(t, b.LoginHandler(), "POST", "/login", webJSON(body)).refused(t, 500, "token_too_large", "")
+	}
+	// The zero options check, and spend nothing.
+	_, err := b.Start(ctx, "u1", auth.SignIn{})
+	require.Equal(t, "token_too_large", auth.AnswerTo(err).Code)
+	_, err = b.Refresh(ctx, small.Refresh, auth.RefreshOptions{})
+	require.Equal(t, "token_too_large", auth.AnswerTo(err).Code)
+	require.EqualValues(t, 1, b.generation(t, "u1", small.SessionID))
+	_, err = b.Start(ctx, "u1", auth.SignIn{InBody: true})
+	require.NoError(t, err)
+	_, err = b.Refresh(ctx, small.Refresh, auth.RefreshOptions{InBody: true})
+	require.NoError(t, err)
 }
 
 func TestCookies_AreCheckedByNew(t *testing.T) {

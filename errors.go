@@ -3,6 +3,7 @@ package auth
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -54,6 +55,10 @@ var (
 	errEndpoint    = errors.New("auth: no such endpoint")
 )
 
+// errCookieTooLarge is for the operator: neither a repetition nor a new login
+// makes the token smaller.
+var errCookieTooLarge = errors.New("auth: token too large for a cookie")
+
 // answerRow is one row of the table from errors to HTTP.
 type answerRow struct {
 	err       error
@@ -71,6 +76,7 @@ const codeMissing = "missing_token"
 var answers = [...]answerRow{
 	{password.ErrBusy, 503, "temporarily_unavailable", "", "", "too many logins at once; try again"},
 	{ErrUnavailable, 503, "temporarily_unavailable", "", "", "try again"},
+	{errCookieTooLarge, 500, "token_too_large", "", "", "the token is too large for a cookie; the request cannot succeed until the server is changed"},
 	{ErrCrossOrigin, 403, "cross_origin", "", "", "the request comes from an origin that is not trusted"},
 	{errTooLarge, 413, "invalid_request", "", "", "the request body is too large"},
 	{errContentType, 415, "invalid_request", "", "", "the body must be application/json or application/x-www-form-urlencoded"},
@@ -165,6 +171,17 @@ type requestError string
 
 func (e requestError) Error() string { return "auth: invalid request: " + string(e) }
 func (e requestError) Unwrap() error { return ErrInvalidRequest }
+
+// cookieSizeError tells the operator which cookie is too large, and what to do.
+type cookieSizeError struct {
+	name string
+	size int
+}
+
+func (e *cookieSizeError) Error() string {
+	return fmt.Sprintf("auth: cookie %s would be %d bytes, and browsers drop a cookie over %d; put less into User.Extra, Roles or Scopes", e.name, e.size, maxCookie)
+}
+func (e *cookieSizeError) Unwrap() error { return errCookieTooLarge }
 
 // retryAfter is how long, in seconds, a client is asked to stay away when
 // something did not answer.

@@ -23,12 +23,12 @@ func ExampleAuthenticator_Refresh() {
 	}
 	ctx := context.Background()
 	first := exampleTokens(a)
-	second, _ := a.Refresh(ctx, first.Refresh, auth.Device{})
-	again, _ := a.Refresh(ctx, first.Refresh, auth.Device{})
+	second, _ := a.Refresh(ctx, first.Refresh, auth.RefreshOptions{})
+	again, _ := a.Refresh(ctx, first.Refresh, auth.RefreshOptions{})
 	fmt.Println("the same answer:", second.Refresh == again.Refresh)
 
 	clock.advance(time.Minute)
-	_, err = a.Refresh(ctx, first.Refresh, auth.Device{})
+	_, err = a.Refresh(ctx, first.Refresh, auth.RefreshOptions{})
 	fmt.Println("reused:", errors.Is(err, auth.ErrTokenReused))
 	_, err = a.Verify(ctx, second.Access)
 	fmt.Println("over:", errors.Is(err, auth.ErrSessionRevoked))

@@ -218,7 +218,7 @@ func (b *bench) chain(t testing.TB, n int) (tokens []auth.Tokens) {
 	for range n - 1 {
 		b.clock.advance(time.Minute)
 		var err error
-		k, err = b.Refresh(context.Background(), k.Refresh, auth.Device{})
+		k, err = b.Refresh(context.Background(), k.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err)
 		tokens = append(tokens, k)
 	}

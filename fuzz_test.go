@@ -146,7 +146,7 @@ func FuzzVerifyAccessToken(f *testing.F) {
 		require.True(t, c.ExpiresAt.After(fuzzNow))
 		require.False(t, c.IssuedAt.After(fuzzNow.Add(21*time.Second)))
 		meansTheSame(t, []byte(payload), c.Subject, c.SessionID, c.ExpiresAt)
-		_, err = a.Refresh(context.Background(), signed, Device{})
+		_, err = a.Refresh(context.Background(), signed, RefreshOptions{})
 		require.ErrorIs(t, err, ErrInvalidToken)
 	})
 }
@@ -168,7 +168,7 @@ func FuzzVerifyRefreshToken(f *testing.F) {
 			require.NoError(t, err)
 		} else {
 			require.ErrorIs(t, err, ErrInvalidToken)
-			_, err = a.Refresh(context.Background(), token, Device{})
+			_, err = a.Refresh(context.Background(), token, RefreshOptions{})
 			require.ErrorIs(t, err, ErrInvalidToken)
 		}
 		signed := fuzzSign(fuzzRefresh, header, payload)

@@ -82,13 +82,13 @@ func (a *Authenticator) LoginHandler() http.Handler {
 			a.WriteError(w, r, err)
 			return
 		}
-		in := SignIn{Device: a.Device(r), Name: f["device"]}
+		in := SignIn{Device: a.Device(r), Name: f["device"], InBody: !byCookie}
 		if byCookie {
 			if err := a.CheckOrigin(r); err != nil {
 				a.WriteError(w, r, err)
 				return
 			}
-			in.Replaces, _, _ = a.RefreshToken(r) // none, or none that counts
+			in.Replaces = a.CookieTokens(r)
 		}
 		t, err := a.Login(r.Context(), login, pass, in)
 		if err != nil {
@@ -123,7 +123,7 @@ func (a *Authenticator) RefreshHandler() http.Handler {
 			a.WriteError(w, r, err)
 			return
 		}
-		t, err := a.Refresh(r.Context(), token, a.Device(r))
+		t, err := a.Refresh(r.Context(), token, RefreshOptions{Device: a.Device(r), InBody: !byCookie})
 		if err != nil {
 			a.WriteError(w, r, err)
 			return
@@ -354,6 +354,21 @@ func (a *Authenticator) refreshCookie(r *http.Request) (string, error) {
 func bodyTokens(r *http.Request) ([]string, error) {
 	f, err := ReadFields(r, "refresh_token", "refreshToken")
 	return []string{f["refresh_token"], f["refreshToken"]}, err
+}
+
+// CookieTokens returns every token in the access and refresh cookies,
+// unverified, for SignIn.Replaces of a login whose tokens go into cookies.
+func (a *Authenticator) CookieTokens(r *http.Request) []string {
+	var tokens []string
+	if a.cookies != nil {
+		for _, name := range []string{a.cookies.access.Name, a.cookies.refresh.Name} {
+			same := r.CookiesNamed(name)
+			for _, c := range same[:min(len(same), maxSameCookies)] {
+				tokens = append(tokens, c.Value)
+			}
+		}
+	}
+	return tokens
 }
 
 // RequestTokens returns every token in the request, of either kind and

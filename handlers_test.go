@@ -192,7 +192,7 @@ func TestLoginHandler_AnswersWithTokensInTheBody(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "u1", c.Subject)
 		require.Equal(t, c.SessionID, m["session_id"])
-		_, err = b.Refresh(context.Background(), m["refresh_token"].(string), auth.Device{})
+		_, err = b.Refresh(context.Background(), m["refresh_token"].(string), auth.RefreshOptions{})
 		require.NoError(t, err)
 		require.Equal(t, "application/json; charset=utf-8", r.header.Get("Content-Type"))
 		require.Equal(t, "no-store", r.header.Get("Cache-Control"))
@@ -405,13 +405,21 @@ func TestLoginHandler_EndsTheSessionWhoseCookieItReplaces(t *testing.T) {
 	require.Equal(t, http.StatusOK, second.status)
 	_, err = b.store.Store.Get(context.Background(), "u1", first.fields(t)["session_id"].(string))
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)
-	// A cookie that is of no use, or somebody else's, is no obstacle.
-	for _, c := range []string{"garbage", second.cookies[refreshCookie].Value} {
-		r := ask(t, b.LoginHandler(), http.MethodPost, "/login", webCookie(refreshCookie, c), webJSON(`{"login":"bob","password":"`+pass+`"}`))
-		require.Equal(t, http.StatusOK, r.status)
-	}
+	// A cookie that is of no use is no obstacle. Somebody else's, of either
+	// kind, is not left behind.
+	bob := webJSON(`{"login":"bob","password":"` + pass + `"}`)
+	r := ask(t, b.LoginHandler(), http.MethodPost, "/login", webCookie(refreshCookie, "garbage"), bob)
+	require.Equal(t, http.StatusOK, r.status)
 	_, err = b.store.Store.Get(context.Background(), "u1", second.fields(t)["session_id"].(string))
 	require.NoError(t, err)
+	third := ask(t, b.LoginHandler(), http.MethodPost, "/login", webJSON(goodLogin))
+	r = ask(t, b.LoginHandler(), http.MethodPost, "/login", webCookie(refreshCookie, second.cookies[refreshCookie].Value),
+		webCookie(accessCookie, third.cookies[accessCookie].Value), bob)
+	require.Equal(t, http.StatusOK, r.status)
+	for _, gone := range []webReply{second, third} {
+		_, err = b.store.Store.Get(context.Background(), "u1", gone.fields(t)["session_id"].(string))
+		require.ErrorIs(t, err, auth.ErrSessionNotFound)
+	}
 }
 
 func TestLoginHandler_OutageIs503AndSetsNoCookie(t *testing.T) {
@@ -601,7 +609,7 @@ func TestRefreshHandler_RefusesWithoutAChallengeAndLeavesCookiesAlone(t *testing
 	bad(webCookie(refreshCookie, one.Access))
 	require.NoError(t, b.Revoke(context.Background(), "u1", two.SessionID))
 	bad(webCookie(refreshCookie, two.Refresh))
-	_, err := b.Refresh(context.Background(), one.Refresh, auth.Device{})
+	_, err := b.Refresh(context.Background(), one.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	b.clock.advance(11 * time.Second)
 	bad(webCookie(refreshCookie, one.Refresh)) // spent
@@ -671,7 +679,7 @@ func TestLogoutHandler_EndsTheSessionByAnyToken(t *testing.T) {
 			}
 			_, err := b.store.Store.Get(context.Background(), "u1", k.SessionID)
 			require.ErrorIs(t, err, auth.ErrSessionNotFound, name)
-			_, err = b.Refresh(context.Background(), k.Refresh, auth.Device{})
+			_, err = b.Refresh(context.Background(), k.Refresh, auth.RefreshOptions{})
 			require.ErrorIs(t, err, auth.ErrSessionRevoked)
 			ask(t, b.LogoutHandler(), http.MethodPost, "/logout", tt.options(k)...).nothing(t)
 		}
@@ -826,7 +834,7 @@ func TestSessionsHandler_ListsLiveSessions(t *testing.T) {
 	require.Equal(t, http.StatusOK, head.status)
 
 	b.clock.advance(7*24*time.Hour - time.Minute) // the older one has expired, and so has the access token
-	again, err := b.Refresh(ctx, now["refresh_token"].(string), auth.Device{})
+	again, err := b.Refresh(ctx, now["refresh_token"].(string), auth.RefreshOptions{})
 	require.NoError(t, err)
 	r = ask(t, b.SessionsHandler(), http.MethodGet, "/sessions", webBearer(again.Access))
 	require.Len(t, r.fields(t)["sessions"], 1)

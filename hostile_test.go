@@ -771,7 +771,7 @@ func TestRefresh_RefusesHostileTokens(t *testing.T) {
 			continue
 		}
 		refused++
-		tokens, err := b.Refresh(context.Background(), o.token, auth.Device{})
+		tokens, err := b.Refresh(context.Background(), o.token, auth.RefreshOptions{})
 		require.ErrorIs(t, err, o.want, o.name)
 		require.Zero(t, tokens, o.name)
 		require.NotErrorIs(t, err, auth.ErrUnavailable, o.name)
@@ -806,7 +806,7 @@ func TestRefresh_AcceptsWhatWasSigned(t *testing.T) {
 		s := auth.Session{ID: "forged-session", Subject: "u1", Generation: 1, CreatedAt: now, RotatedAt: now, ExpiresAt: now.Add(time.Hour)}
 		require.NoError(t, b.store.Store.Revoke(context.Background(), auth.Revocation{Subject: "u1", Sessions: []string{s.ID}}))
 		require.NoError(t, b.store.Store.Create(context.Background(), s))
-		_, err := b.Refresh(context.Background(), o.token, auth.Device{})
+		_, err := b.Refresh(context.Background(), o.token, auth.RefreshOptions{})
 		require.NoError(t, err, o.name)
 	}
 }
@@ -820,7 +820,7 @@ func TestTokens_KindsNeverStandInForEachOther(t *testing.T) {
 			tokens := b.login(t)
 			_, err := b.Verify(context.Background(), tokens.Refresh)
 			require.ErrorIs(t, err, auth.ErrInvalidToken)
-			_, err = b.Refresh(context.Background(), tokens.Access, auth.Device{})
+			_, err = b.Refresh(context.Background(), tokens.Access, auth.RefreshOptions{})
 			require.ErrorIs(t, err, auth.ErrInvalidToken)
 			_, err = b.Verify(context.Background(), tokens.Access)
 			require.NoError(t, err, "and nothing was spent")

@@ -283,13 +283,13 @@ func TestSigner_ThatFailsIs503AndSpendsNothing(t *testing.T) {
 	b := newBench(t, withAccessKeys(auth.ES256(signer)))
 	tokens := b.login(t)
 	signer.fail = errors.New("the HSM is away")
-	_, err := b.Refresh(context.Background(), tokens.Refresh, laptop)
+	_, err := b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	require.Zero(t, b.store.count("Rotate"))
 	_, err = b.Login(context.Background(), "ada", pass, auth.SignIn{})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	signer.fail = nil
-	_, err = b.Refresh(context.Background(), tokens.Refresh, laptop)
+	_, err = b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 }
 
@@ -392,7 +392,7 @@ func TestSetKeys_SecretSignsAtOnceAndRemovedKeysAreRefusedAtOnce(t *testing.T) {
 	require.Empty(t, kids, "secrets are never published")
 
 	require.NoError(t, b.SetKeys(nil, auth.Keys{auth.HS256([]byte("a third secret, for refresh tokens!!"))}))
-	_, err = b.Refresh(ctx, before.Refresh, laptop)
+	_, err = b.Refresh(ctx, before.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrInvalidToken)
 }
 

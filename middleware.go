@@ -275,7 +275,7 @@ func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err 
 	}
 	var t Tokens
 	if err == nil {
-		t, err = a.Refresh(r.Context(), token, a.Device(r))
+		t, err = a.Refresh(r.Context(), token, RefreshOptions{Device: a.Device(r)})
 	}
 	switch {
 	case err == nil:

@@ -184,7 +184,7 @@ func TestFresh_CountsFromTheLoginAndNotFromTheRefresh(t *testing.T) {
 	b := newBench(t)
 	k := b.login(t)
 	b.clock.advance(10 * time.Minute)
-	k, err := b.Refresh(context.Background(), k.Refresh, auth.Device{})
+	k, err := b.Refresh(context.Background(), k.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	ask(t, b.Require(auth.Fresh(5*time.Minute))(hello), http.MethodGet, "/", webBearer(k.Access)).
 		refused(t, 401, "insufficient_user_authentication", "login")
@@ -528,7 +528,7 @@ func TestAutoRefresh_AbsentAccessCookieAndHEAD(t *testing.T) {
 func TestAutoRefresh_RestingSessionGetsOnlyTheAccessCookie(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, autoRefresh)
-	k, err := b.Refresh(context.Background(), b.login(t).Refresh, auth.Device{})
+	k, err := b.Refresh(context.Background(), b.login(t).Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	r := ask(t, b.Require()(page), "GET", "/me", webCookie(refreshCookie, k.Refresh))
 	require.Equal(t, http.StatusTemporaryRedirect, r.status)
@@ -570,7 +570,7 @@ func TestAutoRefresh_RefusedRefreshIsTheOrdinary401(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, autoRefresh)
 	k := b.login(t)
-	_, err := b.Refresh(context.Background(), k.Refresh, auth.Device{})
+	_, err := b.Refresh(context.Background(), k.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	b.clock.advance(time.Minute)
 	r := ask(t, b.Require()(page), "GET", "/me", webCookie(refreshCookie, k.Refresh)) // spent
@@ -605,7 +605,7 @@ func TestAutoRefresh_OutageIs503(t *testing.T) {
 	}
 	b.store.failBefore("Rotate", nil)
 	b.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"x": strings.Repeat("x", 4000)} })
-	ask(t, b.Require()(page), "GET", "/me", webCookie(refreshCookie, k.Refresh)).refused(t, 500, "server_error", "")
+	ask(t, b.Require()(page), "GET", "/me", webCookie(refreshCookie, k.Refresh)).refused(t, 500, "token_too_large", "")
 	require.EqualValues(t, 1, b.generation(t, "u1", k.SessionID))
 }
 
@@ -711,7 +711,7 @@ func TestSessionContext_IsNotEndedByOthersOrByARefresh(t *testing.T) {
 	c, err := b.Verify(ctx, k.Access)
 	require.NoError(t, err)
 	live, cancel := b.SessionContext(ctx, c)
-	_, err = b.Refresh(ctx, k.Refresh, auth.Device{})
+	_, err = b.Refresh(ctx, k.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	require.NoError(t, b.Revoke(ctx, "u1", other.SessionID))
 	require.NoError(t, b.Revoke(ctx, "u2", bob.SessionID, k.SessionID))

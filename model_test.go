@@ -273,7 +273,7 @@ func (w *world) step() {
 		want, wantErr := s.refresh(g, now, disabled, fault)
 		w.note("%s refresh %s gen %d of %d: %v", now.Format("15:04:05.000"), s.id[:4], g, before, wantErr)
 		writes := w.b.store.count("Rotate")
-		t, err := w.b.Refresh(ctx, s.tokens[g], auth.Device{})
+		t, err := w.b.Refresh(ctx, s.tokens[g], auth.RefreshOptions{})
 		if wasDead && fault.method != "" && errors.Is(err, auth.ErrUnavailable) {
 			err = wantErr // long dead: the store is asked, or the user looked up, and that failed
 		}

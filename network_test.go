@@ -205,7 +205,7 @@ func TestModel_TwoTabsOneJarAreNeverSignedOut(t *testing.T) {
 				}
 				// When all is quiet, the jar holds what is needed to go on.
 				b.clock.advance(time.Hour)
-				_, err = b.nodes[1].Refresh(context.Background(), b.jar, auth.Device{})
+				_, err = b.nodes[1].Refresh(context.Background(), b.jar, auth.RefreshOptions{})
 				if err != nil {
 					t.Fatalf("after the storm: %v\n%s", err, strings.Join(b.log, "\n"))
 				}

@@ -59,7 +59,7 @@ func TestRefresh_TokenOfANewerVersionIsUnavailableAndStaysGood(t *testing.T) {
 		looked := 0
 		b.users.onFind = func() { looked++ }
 		for range 3 {
-			tokens, err := b.Refresh(context.Background(), newer, auth.Device{})
+			tokens, err := b.Refresh(context.Background(), newer, auth.RefreshOptions{})
 			require.ErrorIs(t, err, auth.ErrUnavailable, claims)
 			require.NotErrorIs(t, err, auth.ErrInvalidToken, claims)
 			require.Zero(t, tokens, claims)
@@ -83,11 +83,11 @@ func TestRefresh_TokenOfANewerVersionIsUnavailableAndStaysGood(t *testing.T) {
 		require.NotContains(t, faults[0].Err.Error(), "private", claims)
 		require.Equal(t, first.SessionID, faults[0].Session.ID)
 		b.clock.advance(time.Minute)
-		_, err := b.Refresh(context.Background(), newer, auth.Device{})
+		_, err := b.Refresh(context.Background(), newer, auth.RefreshOptions{})
 		require.ErrorIs(t, err, auth.ErrUnavailable)
 		require.Len(t, b.events.take(auth.EventFault), 1, claims)
 
-		_, err = b.Refresh(context.Background(), first.Refresh, auth.Device{})
+		_, err = b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err, "%s: the session goes on", claims)
 	}
 }
@@ -106,16 +106,16 @@ func TestRefresh_OldAndNewVersionSideBySideSignNobodyOut(t *testing.T) {
 		_, err := older.Verify(ctx, tokens.Access)
 		require.NoError(t, err)
 		older.clock.advance(14 * time.Minute)
-		_, err = older.Refresh(ctx, held, auth.Device{})
+		_, err = older.Refresh(ctx, held, auth.RefreshOptions{})
 		require.Equal(t, http.StatusServiceUnavailable, auth.AnswerTo(err).Status)
-		tokens, err = newer.Refresh(ctx, tokens.Refresh, auth.Device{}) // it knows the claim
+		tokens, err = newer.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{}) // it knows the claim
 		require.NoError(t, err)
 	}
 	// A token of the older process is good at the newer one.
-	tokens, err := older.Refresh(ctx, older.login(t).Refresh, auth.Device{})
+	tokens, err := older.Refresh(ctx, older.login(t).Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	newer.clock.advance(time.Minute)
-	_, err = newer.Refresh(ctx, tokens.Refresh, auth.Device{})
+	_, err = newer.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 }
 
@@ -126,13 +126,13 @@ func TestRefresh_TokenOfANewerVersionThatIsOverIsRefused(t *testing.T) {
 	first := b.login(t)
 	newer := withClaims(t, first.Refresh, `,"x":1`)
 	require.NoError(t, b.Revoke(ctx, "u1", first.SessionID))
-	_, err := b.Refresh(ctx, newer, auth.Device{})
+	_, err := b.Refresh(ctx, newer, auth.RefreshOptions{})
 	require.ErrorIs(t, err, auth.ErrSessionRevoked)
 	require.Equal(t, "login", auth.AnswerTo(err).Action)
 
 	newer = withClaims(t, b.login(t).Refresh, `,"x":1`)
 	b.clock.advance(7 * 24 * time.Hour)
-	_, err = b.Refresh(ctx, newer, auth.Device{})
+	_, err = b.Refresh(ctx, newer, auth.RefreshOptions{})
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
 	require.Equal(t, "login", auth.AnswerTo(err).Action)
 }
@@ -148,7 +148,7 @@ func TestLogout_TokenOfANewerVersionEndsItsSession(t *testing.T) {
 		require.ErrorIs(t, err, auth.ErrSessionRevoked, claims)
 
 		second := b.login(t)
-		_, err = b.Login(ctx, "ada", pass, auth.SignIn{Replaces: withClaims(t, second.Refresh, claims)})
+		_, err = b.Login(ctx, "ada", pass, auth.SignIn{Replaces: []string{withClaims(t, second.Refresh, claims)}})
 		require.NoError(t, err, claims)
 		_, err = b.Verify(ctx, second.Access)
 		require.ErrorIs(t, err, auth.ErrSessionRevoked, claims)
@@ -180,7 +180,7 @@ func TestRefresh_AnUnknownClaimExcusesNothing(t *testing.T) {
 		"under a key of nobody":  handSigned([]byte("the secret of nobody in these tests"), f.header().String(), good.String()),
 		"something after it all": f.signPayload(good.String() + "x"),
 	} {
-		_, err := b.Refresh(ctx, token, auth.Device{})
+		_, err := b.Refresh(ctx, token, auth.RefreshOptions{})
 		require.ErrorIs(t, err, auth.ErrInvalidToken, name)
 		require.Empty(t, b.events.take(auth.EventFault), name)
 	}

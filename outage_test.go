@@ -133,7 +133,7 @@ func TestRevokedSession_AStoreThatDoesNotAnswerIsUnavailable(t *testing.T) {
 	for name, set := range getFaults {
 		for what, present := range map[string]func(b *bench, token string) error{
 			"refresh": func(b *bench, token string) error {
-				_, err := b.Refresh(context.Background(), token, laptop)
+				_, err := b.Refresh(context.Background(), token, auth.RefreshOptions{Device: laptop})
 				return err
 			},
 			"logout": func(b *bench, token string) error { return b.Logout(context.Background(), token) },
@@ -347,7 +347,7 @@ func TestExpireAccess_AgainOnAClockThatDoesNotMoveIsUnavailable(t *testing.T) {
 			ctx := context.Background()
 			tokens := start(t, a)
 			require.NoError(t, a.ExpireAccess(ctx, "u1"))
-			between, err := a.Refresh(ctx, tokens.Refresh, laptop)
+			between, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
 			require.NoError(t, err)
 			_, err = a.Verify(ctx, between.Access)
 			require.NoError(t, err)

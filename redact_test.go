@@ -102,7 +102,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 	tokens, err := b.Login(context.Background(), "ada", typedPassword, auth.SignIn{Name: "phone", Data: []byte("x")})
 	require.NoError(t, err)
 	b.clock.advance(time.Minute)
-	next, err := b.Refresh(context.Background(), tokens.Refresh, auth.Device{})
+	next, err := b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	claims, err := b.Verify(context.Background(), next.Access)
 	require.NoError(t, err)
@@ -123,7 +123,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 	var store any = auth.NewMemoryStore()
 	values := map[string][]any{
 		"Key": typed(config.AccessKeys[0]), "Keys": typed(config.AccessKeys), "zero Key": typed(auth.Key{}), "Tokens": typed(next), "User": typed(user), "Config": typed(config), "VerifierConfig": typed(verifierConfig),
-		"Session": typed(sessions[0]), "Claims": typed(*claims), "*Claims": typed(claims), "SignIn": typed(auth.SignIn{Name: "phone", Replaces: tokens.Refresh}), "*Authenticator": typed(b.Authenticator), "*Verifier": typed(verifier),
+		"Session": typed(sessions[0]), "Claims": typed(*claims), "*Claims": typed(claims), "SignIn": typed(auth.SignIn{Name: "phone", Replaces: []string{tokens.Refresh}}), "*Authenticator": typed(b.Authenticator), "*Verifier": typed(verifier),
 		"Cookies": typed(auth.Cookies{}), "Extractor": typed(auth.FromBearer()), "MemoryStore": typed(store), "Health": typed(b.Health()), "Device": typed(auth.Device{}), "Revocation": typed(auth.Revocation{Subject: "u1"}),
 	}
 	for _, e := range b.events.all {
@@ -187,7 +187,7 @@ func TestErrorsAndEventsHoldNoSecret(t *testing.T) {
 		require.Error(t, err)
 		errs = append(errs, err)
 	}
-	_, err := b.Login(ctx, "ada", wrong, auth.SignIn{Replaces: tokens.Refresh})
+	_, err := b.Login(ctx, "ada", wrong, auth.SignIn{Replaces: []string{tokens.Refresh}})
 	fails(err)
 	_, err = b.Login(ctx, badLogin, wrong, auth.SignIn{})
 	fails(err)
@@ -207,8 +207,8 @@ func TestErrorsAndEventsHoldNoSecret(t *testing.T) {
 	b.users.change("u1", func(u *auth.User) { u.Extra = nil })
 	for _, method := range []string{"Create", "Rotate", "List", "Revoke", "Get"} {
 		b.store.failBefore(method, errStore)
-		_, err = b.Login(ctx, "ada", pass, auth.SignIn{Replaces: tokens.Refresh})
-		_, err2 := b.Refresh(ctx, tokens.Refresh, auth.Device{})
+		_, err = b.Login(ctx, "ada", pass, auth.SignIn{Replaces: []string{tokens.Refresh}})
+		_, err2 := b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
 		err3 := b.Logout(ctx, "x", tokens.Access)
 		if err := errors.Join(err, err2, err3); err != nil {
 			errs = append(errs, err)
@@ -217,15 +217,15 @@ func TestErrorsAndEventsHoldNoSecret(t *testing.T) {
 	}
 	_, err = b.Verify(ctx, tokens.Access)
 	fails(err)
-	_, err = b.Refresh(ctx, tokens.Refresh, auth.Device{})
+	_, err = b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
 	fails(err)
 	b.clock.advance(time.Hour)
 	spent := b.login(t)
 	b.clock.advance(time.Minute)
-	moved, err := b.Refresh(ctx, spent.Refresh, auth.Device{})
+	moved, err := b.Refresh(ctx, spent.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	b.clock.advance(time.Minute)
-	_, err = b.Refresh(ctx, spent.Refresh, auth.Device{})
+	_, err = b.Refresh(ctx, spent.Refresh, auth.RefreshOptions{})
 	require.ErrorIs(t, err, auth.ErrTokenReused)
 	fails(err)
 	b.clock.advance(time.Hour)
@@ -309,7 +309,7 @@ func TestPanicsOfHooksAreFaultsAndHoldNoSecret(t *testing.T) {
 		errs = append(errs, err)
 		_, err = b.Start(ctx, "u1", auth.SignIn{})
 		errs = append(errs, err)
-		_, err = b.Refresh(ctx, tokens.Refresh, auth.Device{})
+		_, err = b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
 		errs = append(errs, err)
 		for _, err := range errs {
 			require.ErrorIs(t, err, auth.ErrUnavailable, name)

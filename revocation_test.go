@@ -117,7 +117,7 @@ func TestRun_UntilTheFeedIsReadVerifyIsUnavailableAndLoginsGoOn(t *testing.T) {
 		a, _ := node(t, store)
 		ctx := context.Background()
 		tokens := start(t, a)
-		_, err := a.Refresh(ctx, tokens.Refresh, laptop)
+		_, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		_, err = a.Verify(ctx, tokens.Access)
 		require.ErrorIs(t, err, auth.ErrUnavailable, "nobody called Run")
@@ -209,7 +209,7 @@ func TestRevocation_ReachesEveryNodeAndVerifier(t *testing.T) {
 
 		require.NoError(t, b.ExpireAccess(ctx, "u1"))
 		everywhere(three.Access, auth.ErrTokenExpired)
-		again, err := a.Refresh(ctx, three.Refresh, laptop)
+		again, err := a.Refresh(ctx, three.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		everywhere(again.Access, nil)
 	})
@@ -453,7 +453,7 @@ func TestSessionContext_EndsWithItsSessionAndNotWithARefresh(t *testing.T) {
 		}
 		one, two, three := start(t, a), start(t, a), start(t, a)
 		ends, stays, cut := open(one), open(two), open(three)
-		_, err := a.Refresh(ctx, one.Refresh, laptop)
+		_, err := a.Refresh(ctx, one.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		time.Sleep(16 * time.Minute)
 		require.NoError(t, ends.Err(), "neither a refresh nor the access token's end is its end")
@@ -467,7 +467,7 @@ func TestSessionContext_EndsWithItsSessionAndNotWithARefresh(t *testing.T) {
 		require.ErrorIs(t, context.Cause(cut), auth.ErrTokenExpired)
 		<-stays.Done()
 
-		again, err := a.Refresh(ctx, two.Refresh, laptop)
+		again, err := a.Refresh(ctx, two.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		last := open(again)
 		time.Sleep(43 * time.Minute)
@@ -528,7 +528,7 @@ func TestRevoke_ByManyAtOnce(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				_, _ = b.Refresh(ctx, tokens.Refresh, laptop)
+				_, _ = b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
 				_ = b.RevokeAll(ctx, "u2")
 				if err := b.Revoke(ctx, "u1", tokens.SessionID); err != nil {
 					t.Error(err)
@@ -536,7 +536,7 @@ func TestRevoke_ByManyAtOnce(t *testing.T) {
 				if _, err := b.Verify(ctx, tokens.Access); !errors.Is(err, auth.ErrSessionRevoked) {
 					t.Errorf("after Revoke returned: %v", err)
 				}
-				if _, err := b.Refresh(ctx, tokens.Refresh, laptop); !errors.Is(err, auth.ErrSessionRevoked) {
+				if _, err := b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop}); !errors.Is(err, auth.ErrSessionRevoked) {
 					t.Errorf("after Revoke returned: %v", err)
 				}
 			}

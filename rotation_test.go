@@ -31,7 +31,7 @@ var (
 func (b *bench) refreshed(t testing.TB) (first, second auth.Tokens) {
 	t.Helper()
 	first = b.login(t)
-	second, err := b.Refresh(context.Background(), first.Refresh, laptop)
+	second, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	return first, second
 }
@@ -50,7 +50,7 @@ func TestRefresh_SixtyFourAtOnceAreOneGenerationAndEqualAnswers(t *testing.T) {
 			node := []*bench{b, other}[i%2]
 			wg.Go(func() {
 				<-start
-				got, err := node.Refresh(context.Background(), tokens.Refresh, laptop)
+				got, err := node.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{Device: laptop})
 				if err == nil {
 					answers[i] = got.Refresh
 				}
@@ -127,7 +127,7 @@ func TestRefresh_RestingSessionAnswersWithTheSameTokenAndWritesNothing(t *testin
 	require.NoError(t, err)
 	for range 29 {
 		b.clock.advance(time.Second)
-		again, err := b.Refresh(context.Background(), second.Refresh, laptop)
+		again, err := b.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		require.Equal(t, second.Refresh, again.Refresh)
 		require.NotEqual(t, second.Access, again.Access)
@@ -137,7 +137,7 @@ func TestRefresh_RestingSessionAnswersWithTheSameTokenAndWritesNothing(t *testin
 	require.Equal(t, before, after)
 	require.Empty(t, b.events.take(auth.EventRepeat))
 
-	_, err = b.Refresh(context.Background(), second.Refresh, thief)
+	_, err = b.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: thief})
 	require.NoError(t, err)
 	repeats := b.events.take(auth.EventRepeat)
 	require.Len(t, repeats, 1, "another device while it rests is an event")
@@ -145,7 +145,7 @@ func TestRefresh_RestingSessionAnswersWithTheSameTokenAndWritesNothing(t *testin
 	require.Equal(t, laptop, repeats[0].Session.Device)
 
 	b.clock.advance(time.Second)
-	third, err := b.Refresh(context.Background(), second.Refresh, laptop)
+	third, err := b.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	require.NotEqual(t, second.Refresh, third.Refresh, "it has rested")
 }
@@ -156,14 +156,14 @@ func TestRefresh_RepeatNeverExtendsTheWindow(t *testing.T) {
 	first, second := b.refreshed(t)
 	for range 10 { // one second apart, up to the last instant of the window
 		b.clock.advance(time.Second)
-		again, err := b.Refresh(context.Background(), first.Refresh, laptop)
+		again, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		require.Equal(t, second.Refresh, again.Refresh)
 		require.Equal(t, second.RefreshExpiresAt, again.RefreshExpiresAt)
 	}
 	require.Len(t, b.events.take(auth.EventRepeat), 10)
 	b.clock.advance(time.Millisecond)
-	_, err := b.Refresh(context.Background(), first.Refresh, laptop)
+	_, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrTokenReused)
 }
 
@@ -173,7 +173,7 @@ func TestRefresh_SpentTokenAfterWindowEndsSessionAndTellsOfBothParties(t *testin
 	first, second := b.refreshed(t)
 	moved := b.clock.Now()
 	b.clock.advance(time.Hour)
-	_, err := b.Refresh(context.Background(), first.Refresh, thief)
+	_, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: thief})
 	require.ErrorIs(t, err, auth.ErrTokenReused)
 
 	reuse := b.events.take(auth.EventReuse)
@@ -186,7 +186,7 @@ func TestRefresh_SpentTokenAfterWindowEndsSessionAndTellsOfBothParties(t *testin
 	require.EqualValues(t, 1, e.Generation)
 	require.EqualValues(t, 2, e.Session.Generation)
 
-	_, err = b.Refresh(context.Background(), second.Refresh, laptop)
+	_, err = b.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrSessionRevoked, "the victim's token is dead too")
 	_, err = b.store.Store.Get(context.Background(), "u1", first.SessionID)
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)
@@ -197,9 +197,9 @@ func TestRefresh_TokenOlderThanTheLastSpentEndsSessionWithinTheWindow(t *testing
 	b := newBench(t)
 	first, second := b.refreshed(t)
 	b.clock.advance(31 * time.Second)
-	_, err := b.Refresh(context.Background(), second.Refresh, laptop)
+	_, err := b.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
-	_, err = b.Refresh(context.Background(), first.Refresh, laptop)
+	_, err = b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrTokenReused)
 }
 
@@ -207,13 +207,13 @@ func TestRefresh_WithoutAWindowNothingIsRepeated(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(c *auth.Config) { c.RetryWindow = -1 })
 	first := b.login(t)
-	second, err := b.Refresh(context.Background(), first.Refresh, laptop)
+	second, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
-	third, err := b.Refresh(context.Background(), second.Refresh, laptop)
+	third, err := b.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	require.NotEqual(t, second.Refresh, third.Refresh, "nor does it rest")
 	b.clock.advance(-time.Second) // nor does a node whose clock is behind
-	_, err = b.Refresh(context.Background(), second.Refresh, laptop)
+	_, err = b.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrTokenReused)
 }
 
@@ -223,19 +223,19 @@ func TestRefresh_ReuseIsAnswered503UntilTheStoreHasTheEnd(t *testing.T) {
 	first, second := b.refreshed(t)
 	b.clock.advance(time.Minute)
 	b.store.failBefore("Revoke", errStore)
-	_, err := b.Refresh(context.Background(), first.Refresh, thief)
+	_, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: thief})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	_, err = b.Verify(context.Background(), second.Access)
 	require.ErrorIs(t, err, auth.ErrSessionRevoked, "this process knows at once")
-	_, err = b.Refresh(context.Background(), first.Refresh, thief)
+	_, err = b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: thief})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 
 	// However long the store is away, the session does not come back.
 	b.clock.advance(time.Hour)
-	_, err = b.Refresh(context.Background(), second.Refresh, laptop)
+	_, err = b.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	b.store.failBefore("Revoke", nil)
-	_, err = b.Refresh(context.Background(), first.Refresh, thief)
+	_, err = b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: thief})
 	require.ErrorIs(t, err, auth.ErrSessionRevoked)
 	_, err = b.store.Store.Get(context.Background(), "u1", first.SessionID)
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)
@@ -251,14 +251,14 @@ func TestRefresh_StoreFaultIsUnavailableAndTheTokenStaysGood(t *testing.T) {
 			set = b.store.failAfter
 		}
 		set("Rotate", errStore)
-		_, err := b.Refresh(context.Background(), first.Refresh, laptop)
+		_, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 		require.ErrorIs(t, err, auth.ErrUnavailable, when)
 		require.Len(t, b.events.take(auth.EventFault), 1)
 		_, err = b.Verify(context.Background(), first.Access)
 		require.NoError(t, err, "access tokens go on through an outage")
 		set("Rotate", nil)
 		b.clock.advance(10 * time.Second)
-		_, err = b.Refresh(context.Background(), first.Refresh, laptop)
+		_, err = b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err, when)
 	}
 }
@@ -268,15 +268,15 @@ func TestRefresh_UserLookupFaultChangesNothing(t *testing.T) {
 	b := newBench(t)
 	first := b.login(t)
 	b.users.fail = errors.New("database of a test")
-	_, err := b.Refresh(context.Background(), first.Refresh, laptop)
+	_, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	require.Zero(t, b.store.count("Rotate"))
 	b.users.fail = nil
 	b.users.onFind = func() { panic("a lookup of the application") }
-	_, err = b.Refresh(context.Background(), first.Refresh, laptop)
+	_, err = b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	b.users.onFind = nil
-	_, err = b.Refresh(context.Background(), first.Refresh, laptop)
+	_, err = b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 }
 
@@ -285,7 +285,7 @@ func TestRefresh_AnotherUserThanAskedForIsAFault(t *testing.T) {
 	b := newBench(t)
 	first := b.login(t)
 	b.users.change("u1", func(u *auth.User) { u.ID = "u2" })
-	_, err := b.Refresh(context.Background(), first.Refresh, laptop)
+	_, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 }
 
@@ -294,7 +294,7 @@ func TestRefresh_ClaimsThatCannotBeMintedDoNotSpendTheToken(t *testing.T) {
 	b := newBench(t)
 	first := b.login(t)
 	b.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"Sub": "u2"} })
-	_, err := b.Refresh(context.Background(), first.Refresh, laptop)
+	_, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorContains(t, err, "reserved")
 	require.Zero(t, b.store.count("Rotate"))
 }
@@ -308,7 +308,7 @@ func TestRefresh_GoneOrDisabledUserLosesTheSession(t *testing.T) {
 		b := newBench(t)
 		first := b.login(t)
 		change(b.users)
-		_, err := b.Refresh(context.Background(), first.Refresh, laptop)
+		_, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 		require.ErrorIs(t, err, auth.ErrSessionRevoked)
 		_, err = b.Verify(context.Background(), first.Access)
 		require.ErrorIs(t, err, auth.ErrSessionRevoked)
@@ -322,7 +322,7 @@ func TestRefresh_TakesRolesAsTheyAreNow(t *testing.T) {
 	b := newBench(t)
 	first := b.login(t)
 	b.users.change("u1", func(u *auth.User) { u.Roles = []string{"user"} })
-	second, err := b.Refresh(context.Background(), first.Refresh, laptop)
+	second, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	c, err := b.Verify(context.Background(), second.Access)
 	require.NoError(t, err)
@@ -359,7 +359,7 @@ func TestRefresh_GenerationAheadOfTheStoreHealsAndLeavesTheCookieAlone(t *testin
 	s.Generation = 1
 	require.NoError(t, memory.Create(context.Background(), s))
 
-	again, err := b.Refresh(context.Background(), second.Refresh, laptop)
+	again, err := b.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	require.Equal(t, second.Refresh, again.Refresh)
 	w := httptest.NewRecorder()
@@ -384,12 +384,12 @@ func TestRefresh_StoreThatAnswersNonsenseRevokesNobody(t *testing.T) {
 		b := newBench(t, func(c *auth.Config) { c.Store = script })
 		first := b.login(t)
 		script.rotate = rotate
-		_, err := b.Refresh(context.Background(), first.Refresh, laptop)
+		_, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 		require.ErrorIs(t, err, auth.ErrUnavailable, name)
 		require.Len(t, b.events.take(auth.EventFault), 1, name)
 		require.Zero(t, b.store.count("Revoke"), name)
 		script.rotate = nil
-		_, err = b.Refresh(context.Background(), first.Refresh, laptop)
+		_, err = b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err, name)
 	}
 }
@@ -404,7 +404,7 @@ func TestRefresh_StoreCannotMakeASessionLiveLonger(t *testing.T) {
 		s.Generation, s.CreatedAt, s.ExpiresAt = 2, s.CreatedAt.AddDate(5, 0, 0), s.ExpiresAt.AddDate(5, 0, 0)
 		return s, true
 	}
-	second, err := b.Refresh(context.Background(), first.Refresh, laptop)
+	second, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	require.False(t, second.RefreshExpiresAt.After(login.Add(30*24*time.Hour)))
 }
@@ -415,11 +415,11 @@ func TestRefresh_LongerIdleLifetimeCountsOnceTheSessionHasMoved(t *testing.T) {
 	b := newBench(t, func(c *auth.Config) { c.Store, c.AccessTTL, c.IdleTTL = memory, 20*time.Minute, 30*time.Minute })
 	after := newBench(t, func(c *auth.Config) { c.Store, c.Now, c.AccessTTL = memory, b.clock.Now, time.Hour })
 	_, second := b.refreshed(t)
-	resting, err := after.Refresh(context.Background(), second.Refresh, laptop)
+	resting, err := after.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	require.False(t, resting.AccessExpiresAt.After(second.RefreshExpiresAt), "it rests, and ends when it was going to")
 	b.clock.advance(time.Minute)
-	moved, err := after.Refresh(context.Background(), second.Refresh, laptop)
+	moved, err := after.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	require.True(t, moved.AccessExpiresAt.After(second.RefreshExpiresAt))
 }
@@ -429,14 +429,14 @@ func TestRefresh_SessionMovedAheadOfThisClockIsAnEvent(t *testing.T) {
 	b := newBench(t)
 	first := b.login(t)
 	b.clock.advance(time.Minute)
-	second, err := b.Refresh(context.Background(), first.Refresh, laptop)
+	second, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	b.clock.advance(-10 * time.Second)
-	_, err = b.Refresh(context.Background(), second.Refresh, laptop)
+	_, err = b.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	require.Empty(t, b.events.take(auth.EventFault))
 	b.clock.advance(-time.Second)
-	_, err = b.Refresh(context.Background(), second.Refresh, laptop)
+	_, err = b.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err, "a negative age is zero")
 	require.Len(t, b.events.take(auth.EventFault), 1)
 }
@@ -453,7 +453,7 @@ func TestRefresh_ClientThatHungUpStillEndsAReusedSession(t *testing.T) {
 		hangUp()
 		return s, false
 	}
-	_, err := b.Refresh(ctx, first.Refresh, thief)
+	_, err := b.Refresh(ctx, first.Refresh, auth.RefreshOptions{Device: thief})
 	require.ErrorIs(t, err, auth.ErrTokenReused)
 	_, err = memory.Get(context.Background(), "u1", first.SessionID)
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)
@@ -468,7 +468,7 @@ func TestRefresh_RevocationThatArrivesDuringRotateWins(t *testing.T) {
 		require.NoError(t, b.Revoke(context.Background(), "u1", s.ID))
 		return s, false
 	}
-	_, err := b.Refresh(context.Background(), second.Refresh, laptop)
+	_, err := b.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrSessionRevoked)
 }
 
@@ -483,7 +483,7 @@ func TestRefresh_RevokedSessionThatTheStoreStillHasIsRevokedAgainOnceAMinute(t *
 	for minute := range 3 {
 		require.NoError(t, memory.Create(context.Background(), s)) // a failover lost its end
 		for range 5 {
-			_, err = b.Refresh(context.Background(), first.Refresh, laptop)
+			_, err = b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 			require.ErrorIs(t, err, auth.ErrSessionRevoked)
 		}
 		require.Equal(t, 1+minute, b.store.count("Get"))
@@ -502,22 +502,22 @@ func TestRefresh_EndsAtTheIdleAndAtTheAbsoluteLifetime(t *testing.T) {
 	for b.clock.Now().Before(start.Add(3*time.Hour - 50*time.Minute)) {
 		b.clock.advance(50 * time.Minute)
 		var err error
-		tokens, err = b.Refresh(context.Background(), tokens.Refresh, laptop)
+		tokens, err = b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		require.False(t, tokens.RefreshExpiresAt.After(start.Add(3*time.Hour)))
 		require.False(t, tokens.AccessExpiresAt.After(tokens.RefreshExpiresAt))
 	}
 	b.clock.advance(start.Add(3 * time.Hour).Sub(b.clock.Now()))
-	_, err := b.Refresh(context.Background(), tokens.Refresh, laptop)
+	_, err := b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
 
 	idle := b.login(t)
 	b.clock.advance(time.Hour - time.Millisecond)
-	_, err = b.Refresh(context.Background(), idle.Refresh, laptop)
+	_, err = b.Refresh(context.Background(), idle.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	idle = b.login(t)
 	b.clock.advance(time.Hour)
-	_, err = b.Refresh(context.Background(), idle.Refresh, laptop)
+	_, err = b.Refresh(context.Background(), idle.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
 }
 
@@ -530,7 +530,7 @@ func TestRefresh_ShorterAbsoluteLifetimeCountsForOldTokens(t *testing.T) {
 		c.Store, c.Now, c.IdleTTL, c.SessionTTL = memory, b.clock.Now, time.Hour, time.Hour
 	})
 	b.clock.advance(time.Hour)
-	_, err := after.Refresh(context.Background(), first.Refresh, laptop)
+	_, err := after.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
 }
 
@@ -671,21 +671,52 @@ func TestLogin_StoreFaultsLeaveNoSessionBehind(t *testing.T) {
 	}
 }
 
-func TestLogin_ReplacesTheSessionOfTheSameSubjectOnly(t *testing.T) {
+func TestLogin_EndsEverySessionThatItReplaces(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, func(c *auth.Config) { c.Cookies = &auth.Cookies{} })
+	ctx := context.Background()
+	foreign := newBench(t, func(c *auth.Config) { c.Secrets = [][]byte{[]byte("another secret of 32 bytes or more")} }).login(t)
+	bob, err := b.Login(ctx, "bob", pass, auth.SignIn{})
+	require.NoError(t, err)
+	late := b.login(t)
+	b.clock.advance(16 * time.Minute) // its access token has expired
+	byAccess, byRefresh, other := b.login(t), b.login(t), b.login(t)
+	b.events.take("")
+	replaced := []string{"", "rubbish", foreign.Access, foreign.Refresh, late.Access, byAccess.Access, byRefresh.Refresh, byRefresh.Access, bob.Refresh}
+	fresh, err := b.Login(ctx, "ada", pass, auth.SignIn{Replaces: replaced})
+	require.NoError(t, err)
+	ended := b.events.take(auth.EventRevoked)
+	require.Len(t, ended, 4, "each session is ended once")
+	for i, k := range []auth.Tokens{late, byAccess, byRefresh, bob} {
+		require.Equal(t, [3]string{k.Subject, k.SessionID, "replaced"}, [3]string{ended[i].Session.Subject, ended[i].Session.ID, ended[i].Reason})
+		_, err = b.Refresh(ctx, k.Refresh, auth.RefreshOptions{})
+		require.ErrorIs(t, err, auth.ErrSessionRevoked)
+	}
+	for _, k := range []auth.Tokens{fresh, other} {
+		_, err = b.Verify(ctx, k.Access)
+		require.NoError(t, err)
+	}
+}
+
+func TestLogin_WhoseReplacedSessionTheStoreDoesNotEndIsUnavailable(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	ctx := context.Background()
-	old := b.login(t)
-	fresh, err := b.Login(ctx, "ada", pass, auth.SignIn{Replaces: old.Refresh})
+	one, two := b.login(t), b.login(t)
+	b.store.failBefore("Revoke", errStore)
+	for _, token := range []string{one.Refresh, one.Access} {
+		_, err := b.Login(ctx, "bob", pass, auth.SignIn{Replaces: []string{token, two.Access}})
+		require.ErrorIs(t, err, auth.ErrUnavailable)
+	}
+	_, err := b.Verify(ctx, two.Access)
+	require.NoError(t, err, "the login has failed, so nothing more is ended")
+	b.store.failBefore("Revoke", nil)
+	_, err = b.Login(ctx, "bob", pass, auth.SignIn{Replaces: []string{one.Access, two.Access}})
 	require.NoError(t, err)
-	_, err = b.Verify(ctx, old.Access)
-	require.ErrorIs(t, err, auth.ErrSessionRevoked)
-	_, err = b.Login(ctx, "bob", pass, auth.SignIn{Replaces: fresh.Refresh})
-	require.NoError(t, err)
-	_, err = b.Verify(ctx, fresh.Access)
-	require.NoError(t, err, "another's session is not ended")
-	_, err = b.Login(ctx, "ada", pass, auth.SignIn{Replaces: "rubbish"})
-	require.NoError(t, err)
+	for _, k := range []auth.Tokens{one, two} {
+		_, err = b.store.Store.Get(ctx, "u1", k.SessionID)
+		require.ErrorIs(t, err, auth.ErrSessionNotFound)
+	}
 }
 
 func TestLogin_ThatFailsLeavesTheSessionThatTheClientHolds(t *testing.T) {
@@ -693,7 +724,7 @@ func TestLogin_ThatFailsLeavesTheSessionThatTheClientHolds(t *testing.T) {
 	b := newBench(t)
 	old := b.login(t)
 	b.store.failBefore("List", errStore)
-	_, err := b.Login(context.Background(), "ada", pass, auth.SignIn{Replaces: old.Refresh})
+	_, err := b.Login(context.Background(), "ada", pass, auth.SignIn{Replaces: []string{old.Refresh}})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	_, err = b.Verify(context.Background(), old.Access)
 	require.NoError(t, err)
@@ -707,7 +738,7 @@ func TestLogin_BeyondMaxSessionsTheLeastRecentlyUsedGoes(t *testing.T) {
 	b.clock.advance(time.Minute)
 	two := b.login(t)
 	b.clock.advance(time.Minute)
-	one, err := b.Refresh(ctx, one.Refresh, laptop)
+	one, err := b.Refresh(ctx, one.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	b.clock.advance(time.Minute)
 	three := b.login(t)
@@ -805,7 +836,7 @@ func TestRevokeAll_SparesTheExceptedAndLaterLogins(t *testing.T) {
 	for _, tokens := range []auth.Tokens{two, other, later} {
 		_, err = b.Verify(ctx, tokens.Access)
 		require.NoError(t, err)
-		_, err = b.Refresh(ctx, tokens.Refresh, laptop)
+		_, err = b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 	}
 	require.NoError(t, b.RevokeAll(ctx, "u1"))
@@ -824,7 +855,7 @@ func TestExpireAccess_TwiceInOneSecondCutsWhatCameBetween(t *testing.T) {
 		for range 20 {
 			begun := time.Now()
 			require.NoError(t, a.ExpireAccess(ctx, "u1"))
-			between, err := a.Refresh(ctx, tokens.Refresh, laptop)
+			between, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
 			require.NoError(t, err)
 			_, err = a.Verify(ctx, between.Access)
 			require.NoError(t, err)
@@ -853,7 +884,7 @@ func TestRevokeAll_ManyTimesInOneSecondEndsWhatCameBetween(t *testing.T) {
 		require.NoError(t, b.RevokeAll(ctx, "u1", spared.SessionID))
 		_, err = b.Verify(ctx, between.Access)
 		require.ErrorIs(t, err, auth.ErrSessionRevoked)
-		_, err = b.Refresh(ctx, between.Refresh, laptop)
+		_, err = b.Refresh(ctx, between.Refresh, auth.RefreshOptions{Device: laptop})
 		require.ErrorIs(t, err, auth.ErrSessionRevoked)
 	}
 	_, err := b.Verify(ctx, spared.Access)
@@ -882,7 +913,7 @@ func TestExpireAccess_OftenStaysWithinTheLeewayOfOtherNodes(t *testing.T) {
 			require.NoError(t, a.ExpireAccess(context.Background(), "u1"))
 			synctest.Wait()
 			for _, x := range []*auth.Authenticator{a, behind} {
-				next, err := x.Refresh(context.Background(), tokens.Refresh, laptop)
+				next, err := x.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{Device: laptop})
 				require.NoError(t, err)
 				tokens = next
 				synctest.Wait()
@@ -904,7 +935,7 @@ func TestExpireAccess_EndsAccessTokensAndNoSession(t *testing.T) {
 	require.NoError(t, b.ExpireAccess(ctx, "u1"))
 	_, err := b.Verify(ctx, tokens.Access)
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
-	again, err := b.Refresh(ctx, tokens.Refresh, laptop)
+	again, err := b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	c, err := b.Verify(ctx, again.Access)
 	require.NoError(t, err, "a token made after the cut works at once")
@@ -922,7 +953,7 @@ func TestExpireAccess_RolesLookedUpBeforeItNeverOutliveIt(t *testing.T) {
 		// The refresh has read the clock; now the roles change.
 		require.NoError(t, b.ExpireAccess(ctx, "u1"))
 	}
-	again, err := b.Refresh(ctx, tokens.Refresh, laptop)
+	again, err := b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	_, err = b.Verify(ctx, again.Access)
 	require.ErrorIs(t, err, auth.ErrTokenExpired)

@@ -86,7 +86,7 @@ func TestRefresh_MintsExactlyThis(t *testing.T) {
 	b.clock.advance(time.Hour)
 	now := b.clock.Now()
 	b.users.change("u2", func(u *auth.User) { u.Username, u.Roles, u.Scopes = "", nil, nil })
-	second, err := b.Refresh(context.Background(), first.Refresh, auth.Device{})
+	second, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	_, payload := takeApart(t, second.Access)
 	jti := payload["jti"]
@@ -145,7 +145,7 @@ func TestTokens_GolangJWTVerifiesThem(t *testing.T) {
 			c, err := b.Verify(context.Background(), tokens.Access)
 			require.NoError(t, err)
 			require.Equal(t, tokens.SessionID, c.SessionID)
-			_, err = b.Refresh(context.Background(), tokens.Refresh, auth.Device{})
+			_, err = b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 			require.NoError(t, err)
 		})
 	}
@@ -226,15 +226,15 @@ func TestSecrets_AreRotated(t *testing.T) {
 			require.NoError(t, err, "all verify")
 			_, err = after.Verify(context.Background(), old.Access)
 			require.ErrorIs(t, err, auth.ErrInvalidToken, "a secret that was dropped")
-			_, err = after.Refresh(context.Background(), old.Refresh, auth.Device{})
+			_, err = after.Refresh(context.Background(), old.Refresh, auth.RefreshOptions{})
 			require.ErrorIs(t, err, auth.ErrInvalidToken)
 			require.NoError(t, after.Logout(context.Background(), old.Refresh, old.Access), "a token that cannot be read ends nothing")
 
-			moved, err := during.Refresh(context.Background(), old.Refresh, auth.Device{})
+			moved, err := during.Refresh(context.Background(), old.Refresh, auth.RefreshOptions{})
 			require.NoError(t, err)
 			_, err = after.Verify(context.Background(), moved.Access)
 			require.NoError(t, err, "the first signs")
-			_, err = after.Refresh(context.Background(), moved.Refresh, auth.Device{})
+			_, err = after.Refresh(context.Background(), moved.Refresh, auth.RefreshOptions{})
 			require.NoError(t, err)
 			_, err = before.Verify(context.Background(), moved.Access)
 			require.ErrorIs(t, err, auth.ErrInvalidToken)
@@ -247,10 +247,10 @@ func TestRefresh_NodesOfOneSecretGiveTheSameToken(t *testing.T) {
 	list := nodes(t, 2, func(int, *auth.Config) {})
 	first := list[0].login(t)
 	list[0].clock.advance(1234 * time.Millisecond)
-	one, err := list[0].Refresh(context.Background(), first.Refresh, auth.Device{})
+	one, err := list[0].Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	list[0].clock.advance(4321 * time.Millisecond)
-	two, err := list[1].Refresh(context.Background(), first.Refresh, auth.Device{})
+	two, err := list[1].Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	require.Equal(t, one.Refresh, two.Refresh)
 	require.Equal(t, one.RefreshExpiresAt, two.RefreshExpiresAt)
@@ -279,7 +279,7 @@ func refusesExtra(t *testing.T, b *bench, extra map[string]any, text string) {
 	require.Zero(t, none)
 	_, err = b.Start(context.Background(), "u1", auth.SignIn{})
 	require.ErrorContains(t, err, text)
-	_, err = b.Refresh(context.Background(), tokens.Refresh, auth.Device{})
+	_, err = b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 	require.ErrorContains(t, err, text)
 	for _, other := range []error{auth.ErrInvalidCredentials, auth.ErrInvalidToken, auth.ErrUnavailable} {
 		require.NotErrorIs(t, err, other)
@@ -442,7 +442,7 @@ func TestLogin_TakesEveryLegalUser(t *testing.T) {
 			require.NoError(t, err, "%q", u.ID)
 			require.Equal(t, []any{u.ID, u.Username, u.Roles, u.Scopes, []string{"!#[]~<&>"}}, []any{c.Subject, c.Username, c.Roles, c.Scopes, c.AMR})
 			b.clock.advance(time.Minute)
-			tokens, err = b.Refresh(context.Background(), tokens.Refresh, auth.Device{})
+			tokens, err = b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 			require.NoError(t, err, "%q", u.ID)
 		}
 	}
@@ -486,7 +486,7 @@ func TestSignIn_IsHeldToItsBounds(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, in.AMR, c.AMR)
 	b.clock.advance(time.Minute)
-	moved, err := b.Refresh(context.Background(), tokens.Refresh, auth.Device{UserAgent: "\x00x", IP: netip.MustParseAddr("fe80::1%eth0")})
+	moved, err := b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{Device: auth.Device{UserAgent: "\x00x", IP: netip.MustParseAddr("fe80::1%eth0")}})
 	require.NoError(t, err)
 	c, err = b.Verify(context.Background(), moved.Access)
 	require.NoError(t, err)
@@ -542,7 +542,7 @@ func TestTokens_NeverOutliveTheirSession(t *testing.T) {
 				require.Equal(t, login.Truncate(time.Second), c.AuthTime, "auth_time is the login's for ever")
 				end = s.ExpiresAt
 				b.clock.advance(7 * time.Second)
-				next, err := b.Refresh(context.Background(), tokens.Refresh, auth.Device{})
+				next, err := b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 				if err != nil {
 					require.ErrorIs(t, err, auth.ErrTokenExpired)
 					break
@@ -567,10 +567,10 @@ func TestVerify_ExpiryIsExact(t *testing.T) {
 	_, err = b.Verify(context.Background(), tokens.Access)
 	require.ErrorIs(t, err, auth.ErrTokenExpired, "leeway does not extend a lifetime")
 	b.clock.advance(7*24*time.Hour - 15*time.Minute - time.Millisecond)
-	_, err = b.Refresh(context.Background(), tokens.Refresh, auth.Device{})
+	_, err = b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	b.clock.advance(time.Millisecond)
-	_, err = b.Refresh(context.Background(), tokens.Refresh, auth.Device{})
+	_, err = b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
 }
 
@@ -660,7 +660,7 @@ func TestExpireAccess_ClocksUpToLeewayApart(t *testing.T) {
 			}
 			for _, b := range list {
 				for _, refresh := range []string{old.Refresh, old2.Refresh} {
-					moved, err := b.Refresh(context.Background(), refresh, auth.Device{})
+					moved, err := b.Refresh(context.Background(), refresh, auth.RefreshOptions{})
 					require.NoError(t, err, name)
 					for _, v := range list {
 						_, err := v.Verify(context.Background(), moved.Access)
@@ -685,7 +685,7 @@ func TestFindByID_AnotherUserIsAFault(t *testing.T) {
 	b.users.change("u1", func(u *auth.User) { u.ID = "u2" })
 	_, err := b.Start(context.Background(), "u1", auth.SignIn{})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
-	_, err = b.Refresh(context.Background(), tokens.Refresh, auth.Device{})
+	_, err = b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 	require.ErrorIs(t, err, auth.ErrUnavailable, "nobody gets another's token")
 	require.Zero(t, b.store.count("Rotate"))
 }

@@ -50,7 +50,7 @@ func Example() {
 			fmt.Println("signed in", err)
 			refreshToken = tokens.Refresh
 		} else {
-			_, err := a.Refresh(ctx, refreshToken, auth.Device{})
+			_, err := a.Refresh(ctx, refreshToken, auth.RefreshOptions{})
 			fmt.Println("refreshed", err)
 		}
 		stop()

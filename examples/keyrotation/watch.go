@@ -50,7 +50,7 @@ func newWatch(ctx context.Context, a *auth.Authenticator, us users, keys ...auth
 
 // signs reports whether new tokens are of the algorithm.
 func (w *watch) signs(alg string) bool {
-	t, err := w.a.Refresh(w.ctx, w.own.Refresh, auth.Device{})
+	t, err := w.a.Refresh(w.ctx, w.own.Refresh, auth.RefreshOptions{})
 	w.check(err)
 	if err == nil {
 		w.own = t

@@ -95,9 +95,9 @@ func firstLogin(a *auth.Authenticator) http.Handler {
 			writeJSON(w, http.StatusBadRequest, firstAnswer{Message: "login_id and password are required."})
 			return
 		}
-		in := auth.SignIn{Device: a.Device(r)}
-		if delivery != "body" {
-			in.Replaces, _, _ = a.RefreshToken(r) // its cookie is about to be overwritten
+		in := auth.SignIn{Device: a.Device(r), InBody: delivery == "body"}
+		if !in.InBody {
+			in.Replaces = a.CookieTokens(r) // the cookies are about to be overwritten
 		}
 		t, err := a.Login(r.Context(), login, pass, in)
 		if err != nil {
@@ -113,7 +113,7 @@ func firstRefresh(a *auth.Authenticator) http.Handler {
 		token, byCookie, err := a.RefreshToken(r)
 		var t auth.Tokens
 		if err == nil {
-			t, err = a.Refresh(r.Context(), token, a.Device(r))
+			t, err = a.Refresh(r.Context(), token, auth.RefreshOptions{Device: a.Device(r), InBody: !byCookie})
 		}
 		switch {
 		case err == nil:

@@ -102,7 +102,7 @@ func secondToken(a *auth.Authenticator) http.Handler {
 		token, _, err := a.RefreshToken(r)
 		var t auth.Tokens
 		if err == nil {
-			t, err = a.Refresh(r.Context(), token, a.Device(r))
+			t, err = a.Refresh(r.Context(), token, auth.RefreshOptions{Device: a.Device(r)})
 		}
 		switch {
 		case err == nil:
