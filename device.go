@@ -108,5 +108,5 @@ func isPrintable(s string) bool {
 
 // isPlainText reports whether s is UTF-8 without control characters.
 func isPlainText(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+	return isPrintable(s) || utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }

@@ -170,7 +170,7 @@ var allowedVars = map[string][]string{
 	".": {
 		"errJSON", "errJSONDepth", "errJSONTwice", "errTooLarge", "errContentType", "errMethod", "errEndpoint", "errCookieTooLarge", "errCut", // errors
 		"ErrNoToken", "ErrInvalidToken", "ErrTokenExpired", "ErrSessionRevoked", "ErrTokenReused", "ErrInvalidCredentials", "ErrForbidden", "ErrReauthenticate", "ErrInvalidRequest", "ErrCrossOrigin", "ErrUnavailable",
-		"ErrUserNotFound", "ErrSessionNotFound", "ErrSessionExists", "ErrFeedReset",
+		"ErrUserNotFound", "ErrSessionNotFound", "ErrSessionExists", "ErrFeedReset", "ErrNotStorable",
 		"answers", "internalAnswer", "published", "reserved", "refusedHeaders", // tables
 		"base64Value", // an encoding
 	},

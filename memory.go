@@ -1,11 +1,13 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"hash/maphash"
 	"math/bits"
 	"net/netip"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,7 +122,7 @@ func (m *MemoryStore) Create(ctx context.Context, s Session) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := checkSession(s); err != nil {
+	if err := s.Check(); err != nil {
 		return err
 	}
 	k, sh := m.find(s.Subject, s.ID)
@@ -164,7 +166,7 @@ func (m *MemoryStore) Get(ctx context.Context, subject, id string) (Session, err
 
 // Rotate implements [Store].
 func (m *MemoryStore) Rotate(ctx context.Context, subject, id string, from int64, use Use) (Session, bool, error) {
-	if err := ctx.Err(); err != nil {
+	if err := cmp.Or(ctx.Err(), use.Check()); err != nil {
 		return Session{}, false, err
 	}
 	k, sh := m.find(subject, id)
@@ -214,7 +216,7 @@ func (m *MemoryStore) List(ctx context.Context, subject string) ([]Session, erro
 
 // Revoke implements [Store].
 func (m *MemoryStore) Revoke(ctx context.Context, r Revocation) error {
-	if err := ctx.Err(); err != nil {
+	if err := cmp.Or(ctx.Err(), r.Check()); err != nil {
 		return err
 	}
 	subject, sh := m.find(r.Subject, "")
@@ -241,7 +243,7 @@ func (m *MemoryStore) Revoke(ctx context.Context, r Revocation) error {
 }
 
 // Changes implements [Store].
-func (m *MemoryStore) Changes(ctx context.Context, after string, wait time.Duration) ([]Revocation, string, error) {
+func (m *MemoryStore) Changes(ctx context.Context, after string, wait time.Duration) ([]Revocation, string, bool, error) {
 	return m.feed.changes(ctx, after, wait)
 }
 
@@ -302,15 +304,21 @@ func (sh *memoryShard) remove(m *MemoryStore, r *memoryRecord) {
 }
 
 // memoryFeed numbers revocations; a position is the name of the feed and the
-// number that comes next.
+// number of the last one that was seen.
 type memoryFeed struct {
 	name string
 
 	mu      sync.Mutex
-	first   int // number of entries[0]
-	entries []Revocation
+	entries []memoryEntry // by their numbers
+	last    int           // the number that was given last
+	sweepAt int           // how many entries there are when they are next looked through
 	clock   int64
 	changed chan struct{} // closed, and replaced, at every announcement
+}
+
+type memoryEntry struct {
+	Revocation
+	number int
 }
 
 func (f *memoryFeed) announce(r Revocation, clock int64) {
@@ -318,49 +326,59 @@ func (f *memoryFeed) announce(r Revocation, clock int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.clock = max(f.clock, clock)
-	for range memoryLook {
-		if len(f.entries) > 0 && f.entries[0].Until.UnixMilli() < f.clock {
-			f.entries[0] = Revocation{}
-			f.entries = f.entries[1:]
-			f.first++
-		}
+	// Entries whose time has passed leave wherever they are. Looking through
+	// all of them when they have doubled costs each announcement the same.
+	if len(f.entries) >= f.sweepAt {
+		f.entries = slices.DeleteFunc(f.entries, func(e memoryEntry) bool { return e.Until.UnixMilli() < f.clock })
+		f.sweepAt = max(memoryPage, 2*len(f.entries))
+		f.entries = slices.Grow(slices.Clip(f.entries), f.sweepAt-len(f.entries))
 	}
-	f.entries = append(f.entries, r)
+	f.last++
+	f.entries = append(f.entries, memoryEntry{r, f.last})
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
 
-func (f *memoryFeed) changes(ctx context.Context, after string, wait time.Duration) ([]Revocation, string, error) {
+// memoryPage is how many entries one call of Changes returns at most.
+const memoryPage = 1000
+
+func (f *memoryFeed) changes(ctx context.Context, after string, wait time.Duration) ([]Revocation, string, bool, error) {
 	from := 0
 	if after != "" {
 		name, number, _ := strings.Cut(after, ".")
 		n, err := strconv.Atoi(number)
 		if name != f.name || err != nil {
-			return nil, "", ErrFeedReset
+			return nil, "", false, ErrFeedReset
 		}
 		from = n
 	}
 	var timeout <-chan time.Time
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, "", err
+			return nil, "", false, err
 		}
 		f.mu.Lock()
-		next := f.first + len(f.entries)
+		next := f.last
 		if from > next {
 			f.mu.Unlock()
-			return nil, "", ErrFeedReset
+			return nil, "", false, ErrFeedReset
 		}
 		var rs []Revocation
-		for _, r := range f.entries[max(0, from-f.first):] {
-			r.Sessions, r.Except = slices.Clone(r.Sessions), slices.Clone(r.Except)
-			rs = append(rs, r)
+		page := f.entries[sort.Search(len(f.entries), func(i int) bool { return f.entries[i].number > from }):]
+		more := len(page) > memoryPage
+		if more {
+			page = page[:memoryPage]
+			next = page[memoryPage-1].number
+		}
+		for _, e := range page {
+			e.Sessions, e.Except = slices.Clone(e.Sessions), slices.Clone(e.Except)
+			rs = append(rs, e.Revocation)
 		}
 		changed := f.changed
 		f.mu.Unlock()
 		position := f.name + "." + strconv.Itoa(next)
 		if len(rs) > 0 || wait <= 0 {
-			return rs, position, nil
+			return rs, position, more, nil
 		}
 		if timeout == nil {
 			timer := time.NewTimer(wait)
@@ -370,7 +388,7 @@ func (f *memoryFeed) changes(ctx context.Context, after string, wait time.Durati
 		select {
 		case <-changed:
 		case <-timeout:
-			return nil, position, nil
+			return nil, position, false, nil
 		case <-ctx.Done():
 		}
 	}

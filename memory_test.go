@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -136,7 +139,7 @@ func TestMemoryStore_FeedForgetsWhatHasPassed(t *testing.T) {
 		require.NoError(t, m.Create(t.Context(), s)) // brings the time
 		require.NoError(t, m.Revoke(t.Context(), auth.Revocation{Subject: s.Subject, Sessions: []string{s.ID}, Until: at.Add(6 * time.Minute)}))
 	}
-	rs, _, err := m.Changes(t.Context(), "", 0)
+	rs, _, _, err := m.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(rs), 360)
 	require.LessOrEqual(t, len(rs), 720)
@@ -145,25 +148,105 @@ func TestMemoryStore_FeedForgetsWhatHasPassed(t *testing.T) {
 func TestMemoryStore_FeedOfAnotherStoreIsReset(t *testing.T) {
 	t.Parallel()
 	a, b := auth.NewMemoryStore(), auth.NewMemoryStore()
-	_, position, err := a.Changes(t.Context(), "", 0)
+	_, position, _, err := a.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
-	_, _, err = b.Changes(t.Context(), position, 0)
+	_, _, _, err = b.Changes(t.Context(), position, 0)
 	require.ErrorIs(t, err, auth.ErrFeedReset)
 }
 
-func TestMemoryStore_RefusesWhatItCouldNotGiveBack(t *testing.T) {
+func TestMemoryStore_RefusesWhatNoStoreCanRepresent(t *testing.T) {
 	t.Parallel()
 	m := auth.NewMemoryStore()
 	s := memorySession(1, time.Now())
-	s.Data = make([]byte, 1025)
-	require.ErrorContains(t, m.Create(t.Context(), s), "1025 bytes")
-	s.Data, s.ID = nil, ""
-	require.Error(t, m.Create(t.Context(), s))
-	s.ID = strings.Repeat("x", 256)
-	require.ErrorContains(t, m.Create(t.Context(), s), "longer than 255 bytes")
+	for _, name := range []string{"", strings.Repeat("x", 256), strings.Repeat("中", 86), "\xff", "a\x00", "\n", "a\x7f", "\u0085"} {
+		bad := s
+		bad.ID = name
+		require.ErrorIs(t, m.Create(t.Context(), bad), auth.ErrNotStorable, "%q", name)
+		bad = s
+		bad.Subject = name
+		require.ErrorIs(t, m.Create(t.Context(), bad), auth.ErrNotStorable, "%q", name)
+		r := auth.Revocation{Subject: s.Subject, Sessions: []string{"one", name}, Until: time.Now()}
+		require.ErrorIs(t, m.Revoke(t.Context(), r), auth.ErrNotStorable, "%q", name)
+		r.Sessions, r.All, r.Except = nil, true, []string{name}
+		require.ErrorIs(t, m.Revoke(t.Context(), r), auth.ErrNotStorable, "%q", name)
+		r.Except, r.Subject = nil, name
+		require.ErrorIs(t, m.Revoke(t.Context(), r), auth.ErrNotStorable, "%q", name)
+		_, err := m.Get(t.Context(), s.Subject, name)
+		require.ErrorIs(t, err, auth.ErrSessionNotFound, "%q", name)
+		_, _, err = m.Rotate(t.Context(), name, s.ID, 1, auth.Use{At: time.Now(), ExpiresAt: time.Now()})
+		require.ErrorIs(t, err, auth.ErrSessionNotFound, "%q", name)
+	}
+	for what, change := range map[string]func(*auth.Session){
+		"Data":             func(s *auth.Session) { s.Data = make([]byte, 1025) },
+		"Generation":       func(s *auth.Session) { s.Generation = 1<<53 + 1 },
+		"CreatedAt":        func(s *auth.Session) { s.CreatedAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
+		"Device.UserAgent": func(s *auth.Session) { s.Device.UserAgent = "a\x00" },
+		"Device.IP":        func(s *auth.Session) { s.Device.IP = netip.MustParseAddr("fe80::1%eth0") },
+	} {
+		bad := s
+		change(&bad)
+		require.ErrorContains(t, m.Create(t.Context(), bad), "auth: not storable: "+what)
+	}
+	notice := auth.Revocation{AccessTTL: time.Hour, Until: time.Now()}
+	require.NoError(t, m.Revoke(t.Context(), notice))
+	for _, ttl := range []time.Duration{-1, 24*time.Hour + 1} {
+		notice.AccessTTL = ttl
+		require.ErrorIs(t, m.Revoke(t.Context(), notice), auth.ErrNotStorable, ttl)
+	}
+	notice.AccessTTL, notice.Subject = time.Hour, "u1"
+	require.ErrorContains(t, m.Revoke(t.Context(), notice), "must not end anything")
 	list, err := m.List(t.Context(), s.Subject)
 	require.NoError(t, err)
 	require.Empty(t, list)
+	rs, _, _, err := m.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	require.Len(t, rs, 1)
+}
+
+func TestMemoryStore_ReturnsAFeedInPages(t *testing.T) {
+	t.Parallel()
+	m := auth.NewMemoryStore()
+	for i := range 2500 {
+		require.NoError(t, m.Revoke(t.Context(), auth.Revocation{Subject: strconv.Itoa(i), Until: time.Now()}))
+	}
+	var got []int
+	position := ""
+	for more := true; more; {
+		rs, next, others, err := m.Changes(t.Context(), position, time.Hour)
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(rs), 1000)
+		for _, r := range rs {
+			n, err := strconv.Atoi(r.Subject)
+			require.NoError(t, err)
+			got = append(got, n)
+		}
+		position, more = next, others
+	}
+	require.Len(t, got, 2500)
+	require.True(t, slices.IsSorted(got))
+}
+
+// An entry whose time has passed leaves, even if another that lives for longer
+// was announced before it.
+func TestMemoryStore_FeedLetsEntriesGoBehindOthersThatStay(t *testing.T) {
+	t.Parallel()
+	m := auth.NewMemoryStore()
+	at := time.Now()
+	require.NoError(t, m.Revoke(t.Context(), auth.Revocation{Subject: "stays", Until: at.Add(24 * time.Hour)}))
+	for i := range 20_000 {
+		at = at.Add(time.Second)
+		s := memorySession(i, at)
+		s.Subject = "user" // so that one clock moves
+		require.NoError(t, m.Create(t.Context(), s))
+		require.NoError(t, m.Revoke(t.Context(), auth.Revocation{Subject: "user", Sessions: []string{s.ID}, Until: at.Add(time.Minute)}))
+	}
+	count := 0
+	for position, more := "", true; more; {
+		rs, next, others, err := m.Changes(t.Context(), position, 0)
+		require.NoError(t, err)
+		count, position, more = count+len(rs), next, others
+	}
+	require.Less(t, count, 2000)
 }
 
 func TestMemoryStore_StartsNoGoroutine(t *testing.T) {
@@ -173,7 +256,7 @@ func TestMemoryStore_StartsNoGoroutine(t *testing.T) {
 		require.NoError(t, m.Create(t.Context(), memorySession(i, time.Now())))
 	}
 	require.NoError(t, m.Revoke(t.Context(), auth.Revocation{Subject: "user", Until: time.Now()}))
-	_, _, err := m.Changes(t.Context(), "", 0)
+	_, _, _, err := m.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	stacks := make([]byte, 1<<20)
 	for n := runtime.Stack(stacks, true); ; n = runtime.Stack(stacks, true) {

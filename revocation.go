@@ -457,14 +457,17 @@ func (v *Verifier) follow(ctx context.Context, position string) (next string, er
 		wait = 0 // the whole horizon, which makes ready
 	}
 	asked := v.now()
-	err = v.changes(ctx, position, wait, func(rs []Revocation, to string) error {
-		if to == "" {
-			return errors.New("the feed returned an empty position")
-		}
-		next = to
-		v.revoked.hear(rs, position == "", v.now())
-		return nil
-	})
+	next = position
+	for more := true; more && err == nil; wait = 0 {
+		err = v.changes(ctx, next, wait, func(rs []Revocation, to string, others bool) error {
+			if to == "" {
+				return errors.New("the feed returned an empty position")
+			}
+			v.revoked.hear(rs, next == "", v.now())
+			next, more = to, others
+			return nil
+		})
+	}
 	if err != nil {
 		return "", err
 	}
@@ -480,13 +483,13 @@ func (v *Verifier) follow(ctx context.Context, position string) (next string, er
 
 // changes calls the feed. It may take as long whether or not it waits, since
 // there may be much to read. take, if it is not nil, gets the answer.
-func (v *Verifier) changes(ctx context.Context, position string, wait time.Duration, take func(rs []Revocation, next string) error) error {
+func (v *Verifier) changes(ctx context.Context, position string, wait time.Duration, take func(rs []Revocation, next string, more bool) error) error {
 	ctx, cancel := context.WithTimeout(ctx, min(feedWait, v.maxStale/2)+v.storeTimeout)
 	defer cancel()
 	return guardHook("Feed.Changes", func() error {
-		rs, next, err := v.feed.Changes(ctx, position, wait)
+		rs, next, more, err := v.feed.Changes(ctx, position, wait)
 		if err == nil && take != nil {
-			err = take(rs, next)
+			err = take(rs, next, more)
 		}
 		return err
 	})

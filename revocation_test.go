@@ -31,14 +31,14 @@ func (f *feedStore) set(err error) {
 	f.fail = err
 }
 
-func (f *feedStore) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, error) {
+func (f *feedStore) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
 	f.mu.Lock()
 	err := f.fail
 	f.reads = append(f.reads, after)
 	m := f.MemoryStore
 	f.mu.Unlock()
 	if err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	return m.Changes(ctx, after, wait)
 }
@@ -594,12 +594,12 @@ func TestStart_WaitsForAStoreThatHangsNotMuchLongerThanOneCallMay(t *testing.T) 
 // longFeed takes a while to tell the whole horizon.
 type longFeed struct{ *auth.MemoryStore }
 
-func (f longFeed) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, error) {
+func (f longFeed) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
 	if after == "" {
 		select {
 		case <-time.After(4 * time.Second):
 		case <-ctx.Done():
-			return nil, "", ctx.Err()
+			return nil, "", false, ctx.Err()
 		}
 	}
 	return f.MemoryStore.Changes(ctx, after, wait)

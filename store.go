@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/netip"
 	"time"
 )
@@ -79,19 +78,28 @@ type Use struct {
 
 // Revocation is the early end of sessions, of access tokens, or of both. It
 // names the sessions listed in Sessions, and with All those of Subject that
-// were created before Cut, Except apart, so that repeating it never touches a
-// later login. If neither names a session it ends access tokens alone: those
-// of Subject issued before Cut.
+// were created before Cut, except those in Except, so that repeating it never
+// touches a later login. If it neither lists a session nor sets All, it ends
+// only access tokens: those of Subject that were issued before Cut.
 type Revocation struct {
 	Subject  string
 	Sessions []string
 	All      bool
-	Except   []string  // of All; it does not spare what Sessions lists
+	Except   []string  // of All; it does not spare a session that Sessions lists
 	Cut      time.Time // whole seconds; the zero Time if only Sessions is set
 	Until    time.Time // when the last access token that it concerns has expired
+
+	// ID names the announcement: the random ID of the process that made it, a
+	// dot, and a number. At most 64 bytes.
+	ID string
+
+	// AccessTTL, if it is not zero, makes this a notice instead of a
+	// revocation: until Until, access tokens with this lifetime may be alive.
+	// A notice has no Subject and ends nothing.
+	AccessTTL time.Duration
 }
 
-// Feed tells every process of revocations. A [Verifier] needs only this.
+// Feed delivers revocations to every process. A [Verifier] needs only this.
 // It is safe for concurrent use.
 type Feed interface {
 	// Changes returns the revocations announced after the position after,
@@ -99,16 +107,23 @@ type Feed interface {
 	// whose Until has not passed. With none it waits for one, at most wait,
 	// then returns none and no error. It may repeat and reorder; it must not
 	// omit: a revocation that commits late, behind one that was returned
-	// already, is still returned. The empty position is answered whole, in one
-	// call. A wait of zero or less does not wait, and next is never empty. When
-	// ctx ends it returns in time, with an error.
+	// already, is still returned. A wait of zero or less does not wait, and
+	// next is never empty. When ctx ends it returns in time, with an error.
 	//
-	// After an error the caller begins again with the empty position.
-	// [ErrFeedReset]: the position is not of this server's history (a
-	// failover, a restored copy); the core begins again, and announces again
-	// what it knows and the feed does not. A position may be asked for again
-	// after errors: the core does so to learn whether an outage was one.
-	Changes(ctx context.Context, after string, wait time.Duration) (rs []Revocation, next string, err error)
+	// A store returns many revocations in pages, of some thousands at most:
+	// more reports that there are others to be had from next at once. The
+	// caller knows the whole feed after the first answer without more.
+	//
+	// An entry that this version of the store cannot read does not stop the
+	// feed. It is returned as a Revocation with only Subject set, or nothing
+	// where not even that can be read, and with an ID of the store's choice
+	// that is the same at every read.
+	//
+	// After an error the caller goes on from the last position that it
+	// reached. [ErrFeedReset]: the position is not of this server's history (a
+	// failover, a restored copy). The caller begins again with the empty
+	// position, and announces again what it knows and the feed does not.
+	Changes(ctx context.Context, after string, wait time.Duration) (rs []Revocation, next string, more bool, err error)
 }
 
 // Store keeps one record per session. It is safe for concurrent use, by many
@@ -122,8 +137,14 @@ type Feed interface {
 // collected: the core leaves out what has expired. What a call returns is the
 // caller's to keep and to change. What a call is given stays the caller's too.
 //
-// IDs and subjects are UTF-8 without control characters, 1 to 255 bytes; a
-// Generation is at most 1<<53; nil and empty Data are the same.
+// What [Session.Check], [Use.Check] and [Revocation.Check] refuse, a store
+// refuses with that error, before it writes anything. So it need not store any
+// other value. Get and Rotate return [ErrSessionNotFound] for a subject or an
+// ID that they refuse, and List an empty list. nil and empty Data are the same.
+//
+// A record and an entry may have been written by a newer version of the store.
+// What this version knows in it counts; what it does not know is ignored, and
+// kept by Rotate.
 //
 // An error other than those named means "unknown": the caller answers 503 and
 // may repeat the call; every method may be repeated. A call whose context has
@@ -154,12 +175,14 @@ type Store interface {
 	Rotate(ctx context.Context, subject, id string, from int64, use Use) (s Session, moved bool, err error)
 
 	// List returns the subject's records, last used (RotatedAt) first. A
-	// subject without any has an empty list, not an error.
+	// subject without any has an empty list, not an error. It leaves out a
+	// record that cannot be read.
 	List(ctx context.Context, subject string) ([]Session, error)
 
 	// Revoke deletes the sessions that r names, then announces r to the feed,
 	// also when nothing was there to delete. nil means that both are as
-	// durable as the store's acknowledged writes.
+	// durable as the store's acknowledged writes. With All it also deletes
+	// records of the subject that cannot be read, except those in Except.
 	Revoke(ctx context.Context, r Revocation) error
 }
 
@@ -169,6 +192,10 @@ var (
 	ErrSessionNotFound = errors.New("auth: session not found")
 	ErrSessionExists   = errors.New("auth: session exists already")
 	ErrFeedReset       = errors.New("auth: feed position is not of this history")
+
+	// ErrNotStorable means that no store can represent a value. The call
+	// changed nothing, and repeating it does not help.
+	ErrNotStorable = errors.New("auth: not storable")
 )
 
 // cutMillis brings t to the resolution in which everything is stored.
@@ -176,15 +203,104 @@ func cutMillis(t time.Time) time.Time {
 	return time.UnixMilli(t.UnixMilli()).UTC()
 }
 
-// checkSession refuses what a store could not give back as it was given.
-func checkSession(s Session) error {
+// Bounds of what a store keeps.
+const (
+	maxID         = 255 // bytes of an ID or a subject
+	maxStoredAgent = 1024
+	maxGeneration = 1 << 53
+	maxYear = 9999
+)
+
+// notStorable is an [ErrNotStorable] that says which value it is about.
+type notStorable string
+
+func (e notStorable) Error() string { return ErrNotStorable.Error() + ": " + string(e) }
+func (e notStorable) Unwrap() error { return ErrNotStorable }
+
+// checkName returns an error unless a subject or an ID is 1 to 255 bytes of
+// UTF-8 without control characters.
+func checkName(what, name string) error {
+	if name == "" || len(name) > maxID || !isPlainText(name) {
+		return notStorable(what + " must be 1 to 255 bytes of UTF-8 without control characters")
+	}
+	return nil
+}
+
+func checkDevice(d Device) error {
 	switch {
-	case s.ID == "" || s.Subject == "":
-		return errors.New("auth: a session needs an ID and a subject")
-	case len(s.ID) > maxSubject || len(s.Subject) > maxSubject:
-		return fmt.Errorf("auth: a session's ID or subject is longer than %d bytes", maxSubject)
+	case len(d.UserAgent) > maxStoredAgent || !isPlainText(d.UserAgent):
+		return notStorable("Device.UserAgent must be at most 1024 bytes of UTF-8 without control characters")
+	case d.IP.Zone() != "":
+		return notStorable("Device.IP must not have a zone")
+	}
+	return nil
+}
+
+func checkTime(what string, t time.Time) error {
+	if year := t.UTC().Year(); year < 1 || year > maxYear {
+		return notStorable(what + " must lie in the years 1 to 9999")
+	}
+	return nil
+}
+
+// Check returns an [ErrNotStorable] that names the first field that a [Store]
+// must refuse. An ID and a subject are 1 to 255 bytes of UTF-8 without control
+// characters; a Generation is at most 1<<53; Data is at most 1 KiB; times lie in
+// the years 1 to 9999; a user agent is at most 1 KiB of UTF-8 without control
+// characters, and an IP address has no zone.
+func (s Session) Check() error {
+	switch {
+	case s.Generation < 0 || s.Generation > maxGeneration:
+		return notStorable("Generation must be 0 to 1<<53")
 	case len(s.Data) > maxSessionData:
-		return fmt.Errorf("auth: session data is %d bytes, at most %d are kept", len(s.Data), maxSessionData)
+		return notStorable("Data must be at most 1024 bytes")
+	}
+	return firstError(
+		checkName("a session's ID", s.ID), checkName("a subject", s.Subject), checkDevice(s.Device),
+		checkTime("CreatedAt", s.CreatedAt), checkTime("RotatedAt", s.RotatedAt), checkTime("ExpiresAt", s.ExpiresAt),
+	)
+}
+
+// Check returns an [ErrNotStorable] that names the first field that a [Store]
+// must refuse. The rules are those of [Session.Check].
+func (u Use) Check() error {
+	return firstError(checkTime("At", u.At), checkTime("ExpiresAt", u.ExpiresAt), checkDevice(u.Device))
+}
+
+// Check returns an [ErrNotStorable] that names the first field that a [Store]
+// must refuse. The rules are those of [Session.Check]; a notice has no subject.
+func (r Revocation) Check() error {
+	var errs []error
+	switch {
+	case r.AccessTTL < 0 || r.AccessTTL > maxAccessTTL:
+		errs = append(errs, notStorable("AccessTTL must be 0 to 24h"))
+	case r.AccessTTL > 0 && (r.Subject != "" || len(r.Sessions) > 0 || r.All || len(r.Except) > 0 || !r.Cut.IsZero()):
+		errs = append(errs, notStorable("a notice of an AccessTTL must not end anything"))
+	case r.AccessTTL == 0:
+		errs = append(errs, checkName("a subject", r.Subject))
+	}
+	for _, id := range r.Sessions {
+		errs = append(errs, checkName("a session's ID", id))
+	}
+	for _, id := range r.Except {
+		errs = append(errs, checkName("a session's ID", id))
+	}
+	if !r.Cut.IsZero() {
+		errs = append(errs, checkTime("Cut", r.Cut))
+	}
+	if len(r.ID) > 64 || !isPrintable(r.ID) {
+		errs = append(errs, notStorable("a revocation's ID must be at most 64 printable ASCII characters"))
+	}
+	errs = append(errs, checkTime("Until", r.Until))
+	return firstError(errs...)
+}
+
+// firstError returns the first of errs that is not nil.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

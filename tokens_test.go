@@ -718,7 +718,7 @@ type panickingFeed struct {
 	panics *int
 }
 
-func (p panickingFeed) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, error) {
+func (p panickingFeed) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
 	if *p.panics > 0 {
 		*p.panics--
 		panic("panic of a test")

@@ -25,10 +25,10 @@ const look = time.Second
 //
 // While it waits it occupies a connection of the pool, on which it listens;
 // with Config.Poll it occupies none. An error ends that connection.
-func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (rs []auth.Revocation, next string, err error) {
+func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (rs []auth.Revocation, next string, more bool, err error) {
 	from, err := parsePosition(after)
 	if err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	end := time.Now().Add(wait)
 	err = s.do(ctx, "reading the feed", false, func(ctx context.Context) error {
@@ -44,9 +44,9 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 		}))
 	})
 	if err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
-	return rs, next, nil
+	return rs, next, false, nil
 }
 
 // querier is a pool or a connection.

@@ -22,7 +22,7 @@ import (
 // changes reads the feed, and never from a position that was refused.
 func changes(t testing.TB, st *pgstore.Store, after string, wait time.Duration) (list []string, next string) {
 	t.Helper()
-	rs, next, err := st.Changes(context.Background(), after, wait)
+	rs, next, _, err := st.Changes(context.Background(), after, wait)
 	require.NoError(t, err)
 	return subjects(rs), next
 }
@@ -114,7 +114,7 @@ func TestChanges(t *testing.T) {
 		require.NoError(t, two.Revoke(t.Context(), cut("ada")))
 		list, _ := changes(t, one, next, 0)
 		require.Empty(t, list)
-		_, _, err := two.Changes(t.Context(), next, 0)
+		_, _, _, err := two.Changes(t.Context(), next, 0)
 		require.ErrorIs(t, err, auth.ErrFeedReset)
 	})
 	t.Run("LooksEverySecondWhereNotificationsAreLost", func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestChanges(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			time.AfterFunc(time.Duration(i)*2*time.Millisecond, cancel)
 			started := time.Now()
-			_, _, err := st.Changes(ctx, next, time.Minute)
+			_, _, _, err := st.Changes(ctx, next, time.Minute)
 			require.ErrorIs(t, err, context.Canceled)
 			require.Less(t, time.Since(started), 2*time.Second)
 		}
@@ -204,10 +204,10 @@ func TestChanges(t *testing.T) {
 			history + "/4:9:3", history + "/4:9:9", history + "/4:9:6,5", history + "/4:9:6,", history + "/-1:9:", history + "/1:99999999999999999999:",
 			history + "/1:1000000000:", // ahead of the server
 		} {
-			_, _, err := st.Changes(t.Context(), after, 0)
+			_, _, _, err := st.Changes(t.Context(), after, 0)
 			require.ErrorIs(t, err, auth.ErrFeedReset, after)
 		}
-		_, _, err := st.Changes(t.Context(), next, 0)
+		_, _, _, err := st.Changes(t.Context(), next, 0)
 		require.NoError(t, err)
 	})
 }
@@ -233,7 +233,7 @@ func TestChanges_RestoredCopyIsReset(t *testing.T) {
 			if restored != "" {
 				exec(t, p, fmt.Sprintf(restored, schema, id))
 			}
-			_, _, err := st.Changes(t.Context(), next, 0)
+			_, _, _, err := st.Changes(t.Context(), next, 0)
 			require.ErrorIs(t, err, auth.ErrFeedReset)
 			_, next = changes(t, st, "", 0)
 			changes(t, st, next, 0)
@@ -251,7 +251,7 @@ func TestChanges_RestoredCopyIsReset(t *testing.T) {
 		exec(t, admin, `CREATE DATABASE two TEMPLATE one`)
 		st, err := pgstore.New(pool(t, server.Addr, in("two")), pgstore.Config{})
 		require.NoError(t, err)
-		_, _, err = st.Changes(t.Context(), next, 0)
+		_, _, _, err = st.Changes(t.Context(), next, 0)
 		require.ErrorIs(t, err, auth.ErrFeedReset)
 	})
 }
@@ -269,7 +269,7 @@ func TestChanges_OtherHistoryIsReset(t *testing.T) {
 
 	again := func(st *pgstore.Store) { // whole, from the empty position
 		t.Helper()
-		_, _, err := st.Changes(t.Context(), next, 0)
+		_, _, _, err := st.Changes(t.Context(), next, 0)
 		require.ErrorIs(t, err, auth.ErrFeedReset)
 		var list []string
 		list, next = changes(t, st, "", 0)
@@ -331,7 +331,7 @@ func TestChanges_OtherHistoryIsReset(t *testing.T) {
 	server.Start()
 	st = ready()
 	for _, wait := range []time.Duration{0, time.Minute} {
-		_, _, err := st.Changes(t.Context(), next, wait)
+		_, _, _, err := st.Changes(t.Context(), next, wait)
 		require.ErrorContains(t, err, "standby")
 		require.NotErrorIs(t, err, auth.ErrFeedReset)
 	}

@@ -21,7 +21,7 @@ func TestMigrate(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, moved)
 		require.NoError(t, st.Revoke(t.Context(), cut("ada")))
-		rs, _, err := st.Changes(t.Context(), "", 0)
+		rs, _, _, err := st.Changes(t.Context(), "", 0)
 		require.NoError(t, err)
 		require.Equal(t, []string{"ada"}, subjects(rs))
 	}
@@ -88,7 +88,7 @@ func TestMigrate(t *testing.T) {
 		exec(t, p, `GRANT SELECT ON `+schema+`.revocations, `+schema+`.history TO verifier`)
 		reads, err := pgstore.New(pool(t, server.Addr, func(c *pgxpool.Config) { c.ConnConfig.User = "verifier" }), pgstore.Config{Schema: schema})
 		require.NoError(t, err)
-		rs, _, err := reads.Changes(t.Context(), "", 0)
+		rs, _, _, err := reads.Changes(t.Context(), "", 0)
 		require.NoError(t, err)
 		require.Len(t, rs, 1)
 	})

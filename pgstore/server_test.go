@@ -331,7 +331,7 @@ func TestStore_OnServer(t *testing.T) {
 		}
 		wg.Go(func() {
 			for next := ""; ctx.Err() == nil; {
-				_, to, err := st.Changes(ctx, next, time.Second)
+				_, to, _, err := st.Changes(ctx, next, time.Second)
 				judge(err)
 				next = to
 			}

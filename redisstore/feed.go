@@ -100,19 +100,19 @@ func parsePosition(text string) (position, error) {
 // position within the client's ReadTimeout (3 seconds by default), since all of
 // the feed may take as long to read. A server that takes half a second longer
 // than it was asked to wait is an error.
-func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, error) {
+func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	p, err := parsePosition(after)
 	if err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	end := time.Now().Add(wait)
 	for {
 		rs, next, err := s.read(ctx, p)
 		if err != nil {
-			return nil, "", err
+			return nil, "", false, err
 		}
 		if after == "" {
 			s.warn(ctx)
@@ -126,10 +126,10 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 			err = ctx.Err()
 		}
 		if err != nil {
-			return nil, "", err
+			return nil, "", false, err
 		}
 		if !more {
-			return rs, p.String(), nil
+			return rs, p.String(), false, nil
 		}
 	}
 }

@@ -23,7 +23,7 @@ const feedKey = "auth:feed"
 // begin reads the feed from its beginning.
 func begin(t testing.TB, st auth.Feed) (rs []auth.Revocation, next string) {
 	t.Helper()
-	rs, next, err := st.Changes(t.Context(), "", 0)
+	rs, next, _, err := st.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	return rs, next
 }
@@ -40,7 +40,7 @@ func TestChanges_TellsAtOnce(t *testing.T) {
 		var heard time.Time
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			rs, to, err := reader.Changes(t.Context(), next, patience)
+			rs, to, _, err := reader.Changes(t.Context(), next, patience)
 			heard, next = time.Now(), to
 			if err != nil || len(rs) != 1 {
 				t.Errorf("Changes: %v, %v", rs, err)
@@ -74,7 +74,7 @@ func TestChanges_EndsSoonAfterItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, _, err := st.Changes(ctx, next, time.Hour)
+		_, _, _, err := st.Changes(ctx, next, time.Hour)
 		done <- err
 	}()
 	blocked(t, c, 1)
@@ -85,7 +85,7 @@ func TestChanges_EndsSoonAfterItsContext(t *testing.T) {
 
 	// A deadline ends the blocked read itself.
 	started = time.Now()
-	_, _, err := st.Changes(within(t, 100*time.Millisecond), next, time.Hour)
+	_, _, _, err := st.Changes(within(t, 100*time.Millisecond), next, time.Hour)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Less(t, time.Since(started), 600*time.Millisecond)
 }
@@ -111,7 +111,7 @@ func TestChanges_EndsThoughTheServerHangs(t *testing.T) {
 		}
 		done := make(chan error, 1)
 		go func() {
-			_, _, err := st.Changes(ctx, next, time.Hour)
+			_, _, _, err := st.Changes(ctx, next, time.Hour)
 			done <- err
 		}()
 		if test.waiting {
@@ -135,13 +135,13 @@ func TestChanges_HangingServerIsAnError(t *testing.T) {
 	_, next := begin(t, st)
 	proxy.Hang()
 	started := time.Now()
-	_, _, err := st.Changes(t.Context(), next, time.Hour)
+	_, _, _, err := st.Changes(t.Context(), next, time.Hour)
 	require.Error(t, err)
 	require.NotErrorIs(t, err, auth.ErrFeedReset)
 	require.Less(t, time.Since(started), 2*time.Second)
 	proxy.Resume()
 	require.NoError(t, st.Revoke(t.Context(), ending("ada", "one")))
-	rs, _, err := st.Changes(t.Context(), next, 0)
+	rs, _, _, err := st.Changes(t.Context(), next, 0)
 	require.NoError(t, err)
 	require.Equal(t, []string{"ada"}, subjects(rs))
 }
@@ -155,7 +155,7 @@ func TestChanges_WaitsLongerThanOneRead(t *testing.T) {
 	st := store(t, c, redisstore.Config{})
 	_, next := begin(t, st)
 	started := time.Now()
-	rs, to, err := st.Changes(within(t, patience), next, 1300*time.Millisecond)
+	rs, to, _, err := st.Changes(within(t, patience), next, 1300*time.Millisecond)
 	require.NoError(t, err)
 	require.Empty(t, rs)
 	require.Equal(t, next, to)
@@ -182,7 +182,7 @@ func TestChanges_HistoryThatWasLostIsReset(t *testing.T) {
 			require.NoError(t, st.Revoke(ctx, ending("cyd", "one")))
 			_, next := begin(t, st)
 			require.NoError(t, c.RestoreReplace(ctx, feedKey, 0, dump).Err())
-			_, _, err = st.Changes(ctx, next, 0)
+			_, _, _, err = st.Changes(ctx, next, 0)
 			require.ErrorIs(t, err, auth.ErrFeedReset)
 			require.NoError(t, c.FlushAll(ctx).Err())
 		},
@@ -197,13 +197,13 @@ func TestChanges_HistoryThatWasLostIsReset(t *testing.T) {
 	} {
 		require.NoError(t, st.Revoke(ctx, ending("ada", "one")))
 		_, next := begin(t, st)
-		_, _, err := st.Changes(ctx, next, 0)
+		_, _, _, err := st.Changes(ctx, next, 0)
 		require.NoError(t, err)
 		lose()
-		_, _, err = st.Changes(within(t, patience), next, 0)
+		_, _, _, err = st.Changes(within(t, patience), next, 0)
 		require.ErrorIs(t, err, auth.ErrFeedReset, name)
 		_, next = begin(t, st)
-		_, _, err = st.Changes(ctx, next, 0)
+		_, _, _, err = st.Changes(ctx, next, 0)
 		require.NoError(t, err, name)
 	}
 }
@@ -221,11 +221,11 @@ func TestChanges_AnotherEntryOfTheSameIDIsAnotherHistory(t *testing.T) {
 	_, next := begin(t, st)
 	require.NoError(t, c.FlushAll(ctx).Err())
 	add("9999999999998")
-	_, _, err := st.Changes(ctx, next, 0)
+	_, _, _, err := st.Changes(ctx, next, 0)
 	require.NoError(t, err)
 	require.NoError(t, c.FlushAll(ctx).Err())
 	add("9999999999999")
-	_, _, err = st.Changes(ctx, next, 0)
+	_, _, _, err = st.Changes(ctx, next, 0)
 	require.ErrorIs(t, err, auth.ErrFeedReset)
 }
 
@@ -239,7 +239,7 @@ func TestChanges_LossIsSeenByWhoWaits(t *testing.T) {
 	_, next := begin(t, st)
 	done := make(chan error, 1)
 	go func() {
-		_, _, err := st.Changes(ctx, next, time.Hour)
+		_, _, _, err := st.Changes(ctx, next, time.Hour)
 		done <- err
 	}()
 	blocked(t, c, 1)
@@ -263,14 +263,14 @@ func TestChanges_IdlenessIsNoReset(t *testing.T) {
 	require.Len(t, rs, 1)
 	require.Eventually(t, func() bool { return c.Exists(ctx, feedKey).Val() == 0 }, patience, 10*time.Millisecond)
 	for _, after := range []string{next, empty} {
-		rs, idle, err := st.Changes(ctx, after, 0)
+		rs, idle, _, err := st.Changes(ctx, after, 0)
 		require.NoError(t, err)
 		require.Empty(t, rs)
 		// And the clock of the server has gone back since: the IDs of a new
 		// stream begin anew.
 		require.NoError(t, c.XAdd(ctx, &redis.XAddArgs{Stream: feedKey, ID: "5-0", Values: []any{"u", "9999999999999", "r", `{"s":"bob","u":9999999999999}`}}).Err())
 		for _, after := range []string{after, idle} {
-			rs, _, err = st.Changes(ctx, after, time.Second)
+			rs, _, _, err = st.Changes(ctx, after, time.Second)
 			require.NoError(t, err)
 			require.Equal(t, []string{"bob"}, subjects(rs))
 		}
@@ -280,7 +280,7 @@ func TestChanges_IdlenessIsNoReset(t *testing.T) {
 	// Who waits for a stream that has expired is woken by the new one too.
 	woken := make(chan []string, 1)
 	go func() {
-		rs, _, _ := st.Changes(ctx, next, 3*time.Second)
+		rs, _, _, _ := st.Changes(ctx, next, 3*time.Second)
 		woken <- subjects(rs)
 	}()
 	blocked(t, c, 1)
@@ -293,7 +293,7 @@ func TestChanges_IdlenessIsNoReset(t *testing.T) {
 	require.NoError(t, st.Revoke(ctx, r))
 	_, next = begin(t, st)
 	require.NoError(t, st.Revoke(ctx, ending("dan", "one")))
-	rs, _, err := st.Changes(ctx, next, 0)
+	rs, _, _, err := st.Changes(ctx, next, 0)
 	require.NoError(t, err)
 	require.Contains(t, subjects(rs), "dan")
 }
@@ -332,7 +332,7 @@ func TestChanges_EntryOfAnotherHandIsAnError(t *testing.T) {
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
 	for _, values := range [][]any{{"a", "b"}, {"u", "1", "r", "{"}} {
 		require.NoError(t, c.XAdd(ctx, &redis.XAddArgs{Stream: feedKey, Values: values}).Err())
-		_, _, err := st.Changes(ctx, "", 0)
+		_, _, _, err := st.Changes(ctx, "", 0)
 		require.Error(t, err)
 		require.NotErrorIs(t, err, auth.ErrFeedReset)
 		require.NoError(t, c.Del(ctx, feedKey).Err())
@@ -359,14 +359,14 @@ func TestFailover_HealsByTheProtocol(t *testing.T) {
 	require.True(t, moved)
 	lost := ending("bob", "one")
 	require.NoError(t, st.Revoke(ctx, lost))
-	rs, next, err := st.Changes(ctx, next, 0)
+	rs, next, _, err := st.Changes(ctx, next, 0)
 	require.NoError(t, err)
 	require.Equal(t, []string{"bob"}, subjects(rs))
 	master.Kill()
 	require.NoError(t, taken.ReplicaOf(ctx, "NO", "ONE").Err())
 
 	st = store(t, taken, redisstore.Config{})
-	_, _, err = st.Changes(ctx, next, 0)
+	_, _, _, err = st.Changes(ctx, next, 0)
 	require.ErrorIs(t, err, auth.ErrFeedReset)
 	healed, moved, err := st.Rotate(ctx, "ada", "one", got.Generation, use(s))
 	require.NoError(t, err)
@@ -406,7 +406,7 @@ func TestFailover_OfASentinel(t *testing.T) {
 		_, _, err := st.Rotate(ctx, "ada", "one", 1, use(s))
 		return err == nil
 	}, patience, 50*time.Millisecond)
-	_, _, err := st.Changes(within(t, patience), next, 0)
+	_, _, _, err := st.Changes(within(t, patience), next, 0)
 	require.ErrorIs(t, err, auth.ErrFeedReset)
 }
 
@@ -563,7 +563,7 @@ func TestOnEvent_SaysThatTheServerMayEvict(t *testing.T) {
 	st := store(t, c, config)
 	for range 2 {
 		_, next := begin(t, st)
-		_, _, err := st.Changes(t.Context(), next, 0)
+		_, _, _, err := st.Changes(t.Context(), next, 0)
 		require.NoError(t, err)
 	}
 	require.Len(t, events, 1)
@@ -577,7 +577,7 @@ func TestOnEvent_SaysThatTheServerMayEvict(t *testing.T) {
 	_, next := begin(t, st)
 	require.Empty(t, events)
 	require.NoError(t, c.ConfigSet(t.Context(), "maxmemory-policy", "volatile-ttl").Err())
-	_, _, err := st.Changes(t.Context(), next, 0)
+	_, _, _, err := st.Changes(t.Context(), next, 0)
 	require.NoError(t, err)
 	require.Empty(t, events, "only asked at the beginning")
 	begin(t, st)

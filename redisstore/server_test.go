@@ -87,7 +87,7 @@ func every(t testing.TB, st *redisstore.Store, subject string) {
 	require.NoError(t, err)
 	require.True(t, moved)
 	require.NoError(t, st.Revoke(ctx, ending(subject, "one")))
-	rs, _, err := st.Changes(ctx, "", 0)
+	rs, _, _, err := st.Changes(ctx, "", 0)
 	require.NoError(t, err)
 	require.Contains(t, subjects(rs), subject)
 }
@@ -281,7 +281,7 @@ func TestStore_HangingServerIsLeftAtTheDeadline(t *testing.T) {
 		if warm {
 			require.NoError(t, st.Create(t.Context(), s))
 			var err error
-			_, next, err = st.Changes(t.Context(), "", 0)
+			_, next, _, err = st.Changes(t.Context(), "", 0)
 			require.NoError(t, err)
 		}
 		proxy.Hang()
@@ -291,7 +291,7 @@ func TestStore_HangingServerIsLeftAtTheDeadline(t *testing.T) {
 			"Rotate":  func(ctx context.Context) error { _, _, err := st.Rotate(ctx, s.Subject, "one", 1, use(s)); return err },
 			"List":    func(ctx context.Context) error { _, err := st.List(ctx, s.Subject); return err },
 			"Revoke":  func(ctx context.Context) error { return st.Revoke(ctx, ending(s.Subject, "one")) },
-			"Changes": func(ctx context.Context) error { _, _, err := st.Changes(ctx, next, time.Minute); return err },
+			"Changes": func(ctx context.Context) error { _, _, _, err := st.Changes(ctx, next, time.Minute); return err },
 		} {
 			const deadline = 200 * time.Millisecond
 			started := time.Now()
@@ -332,7 +332,7 @@ func TestStore_HangingClusterIsLeftAtTheDeadline(t *testing.T) {
 		require.ErrorIs(t, st.Create(within(t, deadline), session("ada", "one")), context.DeadlineExceeded)
 		require.Less(t, time.Since(started), deadline+400*time.Millisecond)
 		started = time.Now()
-		_, _, err := st.Changes(within(t, deadline), next, time.Minute)
+		_, _, _, err := st.Changes(within(t, deadline), next, time.Minute)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Less(t, time.Since(started), deadline+400*time.Millisecond)
 	}
@@ -352,7 +352,7 @@ func TestRevoke_GoesOnAfterItsDeadline(t *testing.T) {
 	proxy.Delay(0)
 	_, err := st.Get(t.Context(), "ada", "one")
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)
-	rs, _, err := st.Changes(t.Context(), "", 0)
+	rs, _, _, err := st.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	require.Contains(t, subjects(rs), "ada")
 }
@@ -472,7 +472,7 @@ func TestStore_StoresOfOtherPrefixesAreApart(t *testing.T) {
 	require.NoError(t, a.Create(t.Context(), session("ada", "one")))
 	_, err := b.Get(t.Context(), "ada", "one")
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)
-	rs, _, err := b.Changes(t.Context(), "", 0)
+	rs, _, _, err := b.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	require.Empty(t, rs)
 }
@@ -496,7 +496,7 @@ func TestStore_NeedsNoMorePermissions(t *testing.T) {
 	st := store(t, c, redisstore.Config{OnEvent: func(_ context.Context, e auth.Event) { t.Error(e) }})
 	every(t, st, "ada")
 	_, next := begin(t, st)
-	_, _, err = st.Changes(t.Context(), next, time.Millisecond)
+	_, _, _, err = st.Changes(t.Context(), next, time.Millisecond)
 	require.NoError(t, err)
 	require.NoError(t, st.Create(t.Context(), session("ada", "two")))
 	require.NoError(t, admin.Persist(t.Context(), "auth:{ada}").Err())

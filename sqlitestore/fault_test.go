@@ -306,7 +306,7 @@ func TestRemoved_IsAnErrorUntilItIsBack(t *testing.T) {
 	path := filepath.Join(dir, "sessions.db")
 	s := open(t, path)
 	require.NoError(t, s.Create(t.Context(), session("ada", "one")))
-	_, next, err := s.Changes(t.Context(), "", 0)
+	_, next, _, err := s.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 
 	require.NoError(t, os.Rename(dir, dir+".away"))
@@ -347,7 +347,7 @@ func TestRemoved_IsAnErrorUntilItIsBack(t *testing.T) {
 	for name, call := range calls(s) {
 		require.NoError(t, call(t.Context()), name)
 	}
-	_, _, err = s.Changes(t.Context(), next, 0)
+	_, _, _, err = s.Changes(t.Context(), next, 0)
 	require.ErrorIs(t, err, auth.ErrFeedReset)
 }
 

@@ -42,16 +42,16 @@ func nonce() int64 {
 
 // Changes implements [auth.Feed]. What this Store announces it returns at once,
 // what others do within 20 ms.
-func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, error) {
+func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
 	if err := s.enter(ctx); err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	defer s.calls.RUnlock()
 	var from place
 	if after != "" {
 		var ok bool
 		if from, ok = parsePlace(after); !ok {
-			return nil, "", auth.ErrFeedReset
+			return nil, "", false, auth.ErrFeedReset
 		}
 	}
 	end := time.Now().Add(wait)
@@ -61,11 +61,11 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 		s.mu.Unlock()
 		rs, next, err := s.announced(ctx, from)
 		if err != nil {
-			return nil, "", err
+			return nil, "", false, err
 		}
 		left := time.Until(end)
 		if len(rs) > 0 || left <= 0 {
-			return rs, next.String(), nil
+			return rs, next.String(), false, nil
 		}
 		from = next
 		timer := time.NewTimer(min(left, s.poll))
@@ -79,7 +79,7 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 		}
 		timer.Stop()
 		if err != nil {
-			return nil, "", err
+			return nil, "", false, err
 		}
 	}
 }

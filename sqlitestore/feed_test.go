@@ -29,12 +29,12 @@ func TestRevoke_TrimsTheFeed(t *testing.T) {
 
 	// The newest stays, so that whoever has it as his position goes on from it,
 	// also when the next one comes.
-	_, next, err := s.Changes(t.Context(), "", 0)
+	_, next, _, err := s.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	for i := range 20 {
 		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("bob-%d", i), "one")))
 	}
-	rs, _, err := s.Changes(t.Context(), next, 0)
+	rs, _, _, err := s.Changes(t.Context(), next, 0)
 	require.NoError(t, err)
 	require.Len(t, rs, 20)
 	require.Equal(t, "bob-0", rs[0].Subject)
@@ -55,7 +55,7 @@ func TestRevoke_TrimsBehindWhatStays(t *testing.T) {
 	// The first row, which is before the first that stays, and a few that no
 	// look has come by yet.
 	require.LessOrEqual(t, count(t, path, "revocations"), 1+stay+15)
-	rs, _, err := s.Changes(t.Context(), "", 0)
+	rs, _, _, err := s.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	for i := range stay {
 		require.Equal(t, fmt.Sprintf("ada-%d", i), rs[i].Subject)
@@ -79,7 +79,7 @@ func TestRevoke_RefusesIDsThatItCannotKeep(t *testing.T) {
 	}
 	_, err := s.Get(t.Context(), "ada", "a\xff")
 	require.NoError(t, err)
-	rs, _, err := s.Changes(t.Context(), "", 0)
+	rs, _, _, err := s.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	require.Empty(t, rs)
 }
@@ -90,7 +90,7 @@ func TestChanges_HearsOfItsOwnAtOnce(t *testing.T) {
 	s.PollEvery(time.Hour)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	_, next, err := s.Changes(t.Context(), "", 0)
+	_, next, _, err := s.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	heard := make(chan error)
 	const n = 20 // most of them while Changes waits
@@ -98,7 +98,7 @@ func TestChanges_HearsOfItsOwnAtOnce(t *testing.T) {
 		defer close(heard)
 		for range n {
 			var rs []auth.Revocation
-			rs, next, err = s.Changes(ctx, next, time.Hour)
+			rs, next, _, err = s.Changes(ctx, next, time.Hour)
 			if err == nil && len(rs) != 1 {
 				err = fmt.Errorf("%d revocations", len(rs))
 			}
@@ -116,15 +116,15 @@ func TestChanges_RefusesAnotherHistory(t *testing.T) {
 	dir := t.TempDir()
 	path, backup := filepath.Join(dir, "sessions.db"), filepath.Join(dir, "backup.db")
 	s := open(t, path)
-	_, empty, err := s.Changes(t.Context(), "", 0)
+	_, empty, _, err := s.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
-	_, _, err = s.Changes(t.Context(), empty, 0)
+	_, _, _, err = s.Changes(t.Context(), empty, 0)
 	require.NoError(t, err)
-	_, _, err = open(t, filepath.Join(dir, "other.db")).Changes(t.Context(), empty, 0)
+	_, _, _, err = open(t, filepath.Join(dir, "other.db")).Changes(t.Context(), empty, 0)
 	require.ErrorIs(t, err, auth.ErrFeedReset)
 
 	require.NoError(t, s.Revoke(t.Context(), revocation("ada", "one")))
-	_, before, err := s.Changes(t.Context(), "", 0)
+	_, before, _, err := s.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
 	content, err := os.ReadFile(path)
@@ -135,26 +135,26 @@ func TestChanges_RefusesAnotherHistory(t *testing.T) {
 	for i := range 3 {
 		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("lost-%d", i), "one")))
 	}
-	_, after, err := s.Changes(t.Context(), before, 0)
+	_, after, _, err := s.Changes(t.Context(), before, 0)
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
 	require.NoError(t, os.Rename(backup, path))
 
 	s = open(t, path)
-	_, _, err = s.Changes(t.Context(), after, 0)
+	_, _, _, err = s.Changes(t.Context(), after, 0)
 	require.ErrorIs(t, err, auth.ErrFeedReset)
 	// Also once there are rows of the same numbers again.
 	for i := range 5 {
 		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("new-%d", i), "one")))
 	}
-	_, _, err = s.Changes(t.Context(), after, 0)
+	_, _, _, err = s.Changes(t.Context(), after, 0)
 	require.ErrorIs(t, err, auth.ErrFeedReset)
-	rs, _, err := s.Changes(t.Context(), before, 0)
+	rs, _, _, err := s.Changes(t.Context(), before, 0)
 	require.NoError(t, err)
 	require.Len(t, rs, 5)
 
 	for _, position := range []string{"-", "1", "0-0", "1-0000000000000000", "+" + before, before + " ", "0" + before, "1-+000000000000001"} {
-		_, _, err = s.Changes(t.Context(), position, 0)
+		_, _, _, err = s.Changes(t.Context(), position, 0)
 		require.ErrorIs(t, err, auth.ErrFeedReset, position)
 	}
 }
@@ -163,13 +163,13 @@ func TestChanges_HearsOfOthersSoon(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	a, b := open(t, path), open(t, path)
-	_, next, err := a.Changes(t.Context(), "", 0)
+	_, next, _, err := a.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	for i := range 5 {
 		heard := make(chan time.Time, 1)
 		go func() {
 			var rs []auth.Revocation
-			rs, next, err = a.Changes(t.Context(), next, time.Minute)
+			rs, next, _, err = a.Changes(t.Context(), next, time.Minute)
 			if err == nil && len(rs) != 1 {
 				err = fmt.Errorf("%d revocations", len(rs))
 			}

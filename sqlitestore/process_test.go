@@ -202,7 +202,7 @@ func TestKilled_KeepsWhatWasAcknowledged(t *testing.T) {
 
 		s, err := sqlitestore.Open(path)
 		require.NoError(t, err)
-		rs, _, err := s.Changes(t.Context(), "", 0)
+		rs, _, _, err := s.Changes(t.Context(), "", 0)
 		require.NoError(t, err)
 		announced := map[key]bool{}
 		for _, r := range rs {

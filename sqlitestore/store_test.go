@@ -201,12 +201,12 @@ func TestClose_EndsWhatWaitsAndLeavesNothing(t *testing.T) { // not parallel: it
 	s, err := sqlitestore.Open(path)
 	require.NoError(t, err)
 	require.NoError(t, s.Create(t.Context(), session("ada", "one")))
-	_, next, err := s.Changes(t.Context(), "", 0)
+	_, next, _, err := s.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	unlock := lock(t, path)
 
 	ended := make(chan error, 3)
-	go func() { _, _, err := s.Changes(t.Context(), next, time.Hour); ended <- err }()
+	go func() { _, _, _, err := s.Changes(t.Context(), next, time.Hour); ended <- err }()
 	go func() { ended <- s.Create(t.Context(), session("ada", "two")) }()
 	go func() { ended <- s.Revoke(t.Context(), revocation("ada", "one")) }()
 	require.Eventually(t, func() bool { return s.Queued() == 2 }, 10*time.Second, time.Millisecond)
@@ -261,7 +261,7 @@ func calls(s *sqlitestore.Store) map[string]func(context.Context) error {
 		"Rotate": func(ctx context.Context) error { _, _, err := s.Rotate(ctx, "ada", "one", 1<<40, use(1)); return err },
 		"Revoke": func(ctx context.Context) error { return s.Revoke(ctx, revocation("ada", "none")) },
 		"Changes": func(ctx context.Context) error {
-			_, _, err := s.Changes(ctx, "", 0)
+			_, _, _, err := s.Changes(ctx, "", 0)
 			return err
 		},
 	}

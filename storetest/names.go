@@ -11,22 +11,19 @@ import (
 // names are pairwise different, and what some databases take for the same, for
 // a pattern, for a number or for syntax of their own.
 func names() []string {
-	var ascii, control strings.Builder
+	var ascii strings.Builder
 	for c := byte(' '); c < 0x7f; c++ {
 		ascii.WriteByte(c)
 	}
-	for c := byte(1); c < ' '; c++ {
-		control.WriteByte(c)
-	}
 	return []string{
-		"ada", "Ada", "ADA", "ada ", " ada", "ada\t", "ada\n", "ada\u00a0", "ada\u200b", "ada\u00ad", "ad", "adaa", "a",
+		"ada", "Ada", "ADA", "ada ", " ada", "ada\u00a0", "ada\u200b", "ada\u00ad", "ad", "adaa", "a",
 		"ada*", "*", "ada?", "?", "[ada]", "ad[a]", "^ada", "%", "ada%", "_", "ad_", "___", ".", "ad.", ".*",
 		"ada:one", "{ada}", "{ada", "ada}", "{}", "ada/one", "ada|one", "ada,bob", "ada.one", "ada#1", "$1", ":ada", "@ada", "~",
 		"'", "''", `"`, `""`, "`", `\`, `\\`, `ad\a`, `ada\`, "ada'; --", "ada\"", "<ada>", "&amp;", "&",
 		"0", "00", "1", "01", "1.0", "1e0", "+1", "-1", "0x1", "null", "NULL", "nil", "true", "undefined",
 		"\u00e9", "e\u0301", "\u00c9", "e", "\u00df", "ss", "SS", "i", "I", "\u0131", "\u0130", "\u03c3", "\u03c2", "\u03a3", "\u212b", "\u00c5", "A\u030a",
 		"\uff41", "\u0430", "\ufb01", "fi", "\u4e2d", "🦊", "\ufeffada", "\u202eada", "\ufffd",
-		ascii.String(), control.String(), "\x7f", strings.ToLower(ascii.String()),
+		ascii.String(), strings.ToLower(ascii.String()),
 		strings.Repeat("x", 255), strings.Repeat("x", 254), strings.Repeat("x", 254) + "y", strings.Repeat("中", 85), strings.Repeat("中", 84) + "文",
 	}
 }
@@ -79,7 +76,7 @@ var nameCases = []testcase{{
 	run: func(e *env) error {
 		st := e.open()
 		var sessions []auth.Session
-		for _, sep := range []string{"", ":", "::", "/", "|", ".", "-", "_", ",", ";", "#", "+", "=", "&", " ", "\t", "\n", "\x1f", "{", "}", "}{", "%", "\\", "'", "\""} {
+		for _, sep := range []string{"", ":", "::", "/", "|", ".", "-", "_", ",", ";", "#", "+", "=", "&", " ", "{", "}", "}{", "%", "\\", "'", "\""} {
 			a, b := session("a", "b"+sep+"c"), session("a"+sep+"b", "c")
 			if err := e.create(st, a, b); err != nil {
 				return err

@@ -96,7 +96,7 @@ var revokeCases = []testcase{{
 	},
 }, {
 	name: "Revoke_AllSparesExcept",
-	rule: "with All those of Subject that were created before Cut, Except apart",
+	rule: "with All those of Subject that were created before Cut, except those in Except",
 	run: func(e *env) error {
 		st := e.open()
 		cut := time.Now().UTC().Truncate(time.Second)
@@ -165,7 +165,7 @@ var revokeCases = []testcase{{
 	},
 }, {
 	name: "Revoke_CutAloneDeletesNothing",
-	rule: "If neither names a session it ends access tokens alone: those of Subject issued before Cut.",
+	rule: "If it neither lists a session nor sets All, it ends only access tokens: those of Subject that were issued before Cut.",
 	run: func(e *env) error {
 		st := e.open()
 		cut, before, after := around("ada")

@@ -359,7 +359,7 @@ func (b *book) announce(r auth.Revocation) {
 	b.changed = make(chan struct{})
 }
 
-func (b *book) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, error) {
+func (b *book) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
 	from, err := strconv.Atoi(strings.TrimPrefix(after, "book "))
 	switch {
 	case after == "" || b.has("takes any position") && err != nil:
@@ -368,9 +368,9 @@ func (b *book) Changes(ctx context.Context, after string, wait time.Duration) ([
 		if b.has("begins at the end after a bad position") {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			return nil, b.position(b.last()), nil
+			return nil, b.position(b.last()), false, nil
 		}
-		return nil, "", auth.ErrFeedReset
+		return nil, "", false, auth.ErrFeedReset
 	}
 	var timeout <-chan time.Time
 	if wait > 0 || !b.has("waits for ever with wait 0") {
@@ -378,12 +378,12 @@ func (b *book) Changes(ctx context.Context, after string, wait time.Duration) ([
 	}
 	for {
 		if err := b.ended(ctx); err != nil {
-			return nil, "", err
+			return nil, "", false, err
 		}
 		b.mu.Lock()
 		if from > b.last() && !b.has("does not notice a lost history") {
 			b.mu.Unlock()
-			return nil, "", auth.ErrFeedReset
+			return nil, "", false, auth.ErrFeedReset
 		}
 		var rs []auth.Revocation
 		to := from
@@ -421,7 +421,7 @@ func (b *book) Changes(ctx context.Context, after string, wait time.Duration) ([
 		b.mu.Unlock()
 		next := b.position(to)
 		if len(rs) > 0 || b.has("does not wait") {
-			return rs, next, nil
+			return rs, next, false, nil
 		}
 		if b.has("does not wake") {
 			changed = nil
@@ -434,9 +434,9 @@ func (b *book) Changes(ctx context.Context, after string, wait time.Duration) ([
 		case <-changed:
 		case <-timeout:
 			if b.has("takes a wait for an error") {
-				return nil, "", context.DeadlineExceeded
+				return nil, "", false, context.DeadlineExceeded
 			}
-			return nil, next, nil
+			return nil, next, false, nil
 		case <-done:
 		}
 	}
