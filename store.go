@@ -205,10 +205,10 @@ func cutMillis(t time.Time) time.Time {
 
 // Bounds of what a store keeps.
 const (
-	maxID         = 255 // bytes of an ID or a subject
+	maxID          = 255 // bytes of an ID or a subject
 	maxStoredAgent = 1024
-	maxGeneration = 1 << 53
-	maxYear = 9999
+	maxGeneration  = 1 << 53
+	maxYear        = 9999
 )
 
 // notStorable is an [ErrNotStorable] that says which value it is about.
