@@ -485,7 +485,7 @@ func (f *positionlessFeed) asked() int {
 	return f.calls
 }
 
-func (f *positionlessFeed) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, error) {
+func (f *positionlessFeed) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
 	f.mu.Lock()
 	f.calls++
 	answers, calls := f.answers, f.calls
@@ -493,9 +493,9 @@ func (f *positionlessFeed) Changes(ctx context.Context, after string, wait time.
 	switch {
 	case answers && calls > 1000: // it is asked without a pause
 		<-ctx.Done()
-		return nil, "", ctx.Err()
+		return nil, "", false, ctx.Err()
 	case answers:
-		return []auth.Revocation{{Subject: "u1", Sessions: []string{"one"}, Until: time.Now().Add(time.Hour)}}, "", nil
+		return []auth.Revocation{{Subject: "u1", Sessions: []string{"one"}, Until: time.Now().Add(time.Hour)}}, "", false, nil
 	}
 	return f.feedStore.Changes(ctx, after, wait)
 }
