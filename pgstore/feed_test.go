@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -310,7 +309,9 @@ func TestChanges_OtherHistoryIsReset(t *testing.T) {
 	before := scan[time.Time](t, p, started)
 	other := pool(t, server.Addr)
 	require.NoError(t, other.Ping(t.Context()))
-	require.NoError(t, syscall.Kill(scan[int](t, p, `SELECT pg_backend_pid()`), syscall.SIGKILL))
+	backend, err := os.FindProcess(scan[int](t, p, `SELECT pg_backend_pid()`))
+	require.NoError(t, err)
+	require.NoError(t, backend.Kill())
 	// It has noticed when it has ended the others.
 	require.Eventually(t, func() bool { return other.Ping(context.Background()) != nil }, 20*time.Second, time.Millisecond)
 	st = ready()

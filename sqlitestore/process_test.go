@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/sqlitestore"
 )
 
@@ -250,7 +251,7 @@ func TestOpen_ReadOnlyFileIsAnError(t *testing.T) {
 	cmd := exec.Command(exe)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "SQLITESTORE_ROLE=open", "SQLITESTORE_PATH="+path)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	cmd.SysProcAttr = testserver.AsNobody()
 	out, err := cmd.CombinedOutput()
 	require.Error(t, err)
 	require.Contains(t, string(out), "error: sqlitestore: ")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -49,7 +50,11 @@ func TestFleet_IsOneApplication(t *testing.T) {
 			for _, pid := range regexp.MustCompile(`\(pid (\d+)\)`).FindAllStringSubmatch(said, -1) {
 				n, err := strconv.Atoi(pid[1])
 				require.NoError(t, err)
-				require.ErrorIs(t, syscall.Kill(n, 0), syscall.ESRCH, "process %d is left", n)
+				node, err := os.FindProcess(n)
+				if err == nil {
+					err = node.Signal(syscall.Signal(0))
+				}
+				require.ErrorIs(t, err, os.ErrProcessDone, "process %d is left", n)
 			}
 		})
 	}

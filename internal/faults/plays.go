@@ -10,11 +10,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/testserver"
 )
 
 // Run plays every fault against a store's server, each on a server of its own.
@@ -260,9 +260,9 @@ func stoppedNode(t *testing.T, b Backend) {
 	for range scaled(1, 2) {
 		time.Sleep(time.Second)
 		last := w.nodes[len(w.nodes)-1]
-		_ = last.cmd.Process.Signal(syscall.SIGSTOP)
+		_ = testserver.Pause(last.cmd.Process)
 		time.Sleep(scaled(time.Minute, time.Second) - time.Duration(rand.IntN(500))*time.Millisecond)
-		_ = last.cmd.Process.Signal(syscall.SIGCONT)
+		_ = testserver.Resume(last.cmd.Process)
 	}
 	time.Sleep(time.Second)
 	clients := stop()

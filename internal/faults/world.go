@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -135,7 +134,7 @@ func (w *world) startNode(c nodeConfig) {
 		close(ended)
 	}()
 	w.t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGCONT)
+		_ = testserver.Resume(cmd.Process)
 		_ = stdin.Close()
 		select {
 		case <-ended:

@@ -17,10 +17,6 @@ import (
 // InstallPostgres says what Postgres needs.
 const InstallPostgres = "postgres and initdb, 13 or newer (Debian's package postgresql)"
 
-// nobody is the user as whom PostgreSQL and PgBouncer run where the test is
-// root, which they refuse.
-const nobody = 65534
-
 // Postgres starts a PostgreSQL server, with the database "postgres" and the
 // superuser "postgres", who needs no password. What was committed survives
 // Kill, which ends the postmaster alone: its other processes see that and end
@@ -154,7 +150,7 @@ func privateFolder(tb testing.TB, pattern string) (dir string, as *syscall.SysPr
 	}
 	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
 	if os.Getuid() == 0 {
-		as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		as = AsNobody()
 		if err := os.Chown(dir, nobody, nobody); err != nil {
 			tb.Fatal(err)
 		}

@@ -154,16 +154,16 @@ func (p *Process) start() error {
 }
 
 // Kill ends the server at once, as a fault would (SIGKILL).
-func (p *Process) Kill() { p.signal(syscall.SIGKILL, true) }
+func (p *Process) Kill() { p.end(os.Kill) }
 
 // Stop ends the server in an orderly way (SIGTERM).
-func (p *Process) Stop() { p.signal(syscall.SIGTERM, true) }
+func (p *Process) Stop() { p.end(syscall.SIGTERM) }
 
 // Pause stops the server from running, without closing anything (SIGSTOP).
-func (p *Process) Pause() { p.signal(syscall.SIGSTOP, false) }
+func (p *Process) Pause() { p.do(Pause) }
 
 // Resume lets it run again.
-func (p *Process) Resume() { p.signal(syscall.SIGCONT, false) }
+func (p *Process) Resume() { p.do(Resume) }
 
 // PID returns the process id.
 func (p *Process) PID() int {
@@ -172,18 +172,25 @@ func (p *Process) PID() int {
 	return p.cmd.Process.Pid
 }
 
-func (p *Process) signal(s syscall.Signal, wait bool) {
+func (p *Process) do(f func(*os.Process) error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd != nil {
+		_ = f(p.cmd.Process)
+	}
+}
+
+func (p *Process) end(s os.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd == nil {
 		return
 	}
-	_ = p.cmd.Process.Signal(s)
-	if !wait {
-		return
+	if p.cmd.Process.Signal(s) != nil {
+		_ = p.cmd.Process.Kill() // this system knows no other way; or it has ended
 	}
-	if s != syscall.SIGKILL {
-		_ = p.cmd.Process.Signal(syscall.SIGCONT)
+	if s != os.Kill {
+		_ = Resume(p.cmd.Process)
 	}
 	<-p.exited
 }
