@@ -14,7 +14,7 @@ func ExampleNewVerifier() {
 	a, err := auth.New(auth.Config{
 		Issuer: "https://example.com", Audience: []string{"https://api.example.com"},
 		AccessKeys:  auth.Keys{accessKey},
-		RefreshKeys: auth.Keys{auth.HS256([]byte("a refresh secret that stays with one"))},
+		RefreshKeys: auth.Keys{auth.HS256([]byte("a refresh secret, which stays with 1"))},
 		Users:       newUsers(),
 	})
 	if err != nil {

@@ -36,7 +36,7 @@ func (fuzzUsers) FindByID(_ context.Context, id string) (User, error) { return U
 
 var fuzzNow = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
-const fuzzAccess, fuzzRefresh = "the access secret of the fuzz tests", "the refresh secret of the fuzz tests"
+const fuzzAccess, fuzzRefresh = "the access secret of the fuzz tests, 1", "the refresh secret of the fuzz tests, 2"
 
 func fuzzAuthenticator(t testing.TB) *Authenticator {
 	t.Helper()

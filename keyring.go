@@ -196,8 +196,11 @@ func checkKeys(prefix, empty string, access, refresh Keys) error {
 			errs = append(errs, fmt.Errorf("auth: %sRefreshKeys[%d] (%s): refresh tokens stay with this service, and are signed by HMAC alone", prefix, j, r.alg))
 		}
 		for i, k := range access {
-			if k.sameSecret(r) {
+			switch {
+			case k.sameSecret(r):
 				errs = append(errs, fmt.Errorf("auth: %sAccessKeys[%d] and %sRefreshKeys[%d] are of the same secret", prefix, i, prefix, j))
+			case r.isPublished(k):
+				errs = append(errs, fmt.Errorf("auth: %sRefreshKeys[%d]: the secret is the public key of %sAccessKeys[%d]%s", prefix, j, prefix, i, howToMake))
 			}
 		}
 	}

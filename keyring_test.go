@@ -380,7 +380,7 @@ func TestSetKeys_SecretSignsAtOnceAndRemovedKeysAreRefusedAtOnce(t *testing.T) {
 	b := newBench(t, withAccessKeys(auth.HS256(secret)))
 	ctx := context.Background()
 	before := b.login(t)
-	next := auth.HS512([]byte(strings.Repeat("sixty-four bytes of a secret ", 3)))
+	next := auth.HS512([]byte("sixty-four bytes of a secret, and a few more so that it is long enough"))
 	require.NoError(t, b.SetKeys(auth.Keys{next, auth.HS256(secret)}, nil))
 	require.Equal(t, "HS512", headerOf(t, b.login(t).Access)["alg"])
 	_, err := b.Verify(ctx, before.Access)

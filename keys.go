@@ -13,7 +13,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/subtle"
-	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
@@ -26,6 +26,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -65,8 +67,10 @@ type mac struct {
 }
 
 // HS256 is a key for HMAC with SHA-256 (RFC 7518 section 3.2). The secret is
-// copied. It has at least 32 random bytes, of which [New] can only check the
-// number: `openssl rand -base64 48` makes one.
+// copied. It has at least 32 random bytes: `openssl rand -base64 48` makes one.
+// [New] checks the number of bytes, and refuses keys and certificates in any of
+// their encodings, published examples, placeholders, words, and what repeats or
+// has fewer than 8 different bytes. Whether the bytes are random it cannot know.
 //
 // Whoever can verify with it can sign. Services that only verify take tokens
 // of [EdDSA] or [ES256] instead.
@@ -425,6 +429,10 @@ func (ks Keys) check(field string) error {
 			case other.sameSecret(k):
 				// A key is for one algorithm (RFC 8725 section 3.1).
 				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] are of the same secret", field, j, field, i))
+			case other.isPublished(k):
+				errs = append(errs, fmt.Errorf("auth: %s[%d]: the secret is the public key of %s[%d]%s", field, j, field, i, howToMake))
+			case k.isPublished(other):
+				errs = append(errs, fmt.Errorf("auth: %s[%d]: the secret is the public key of %s[%d]%s", field, i, field, j, howToMake))
 			case other.alg != k.alg && other.samePublic(k):
 				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] are one key for two algorithms", field, j, field, i))
 			}
@@ -450,43 +458,195 @@ func derivedKeys(secrets [][]byte) (access, refresh Keys, err error) {
 
 // published are secrets that stand in documents which people copy from.
 var published = [...]string{
+	"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow", // RFC 7515 appendix A.1
+	"hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg",                                            // RFC 7520 section 3.5
 	"a-string-secret-at-least-256-bits-long",
 	"a-valid-string-secret-that-is-at-least-384-bits-long",
 	"a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
 }
 
+// howToMake ends what is said of a secret that somebody else may know.
+const howToMake = "; make one with `openssl rand -base64 48`"
+
 // checkSecret returns why a secret cannot be an HMAC key, or nil. size is that
 // of the hash (RFC 7518 section 3.2).
+//
+// An HMAC key is random bytes that nobody else knows. So it is neither
+// something that is published or travels as a file of its own, in whatever
+// encoding, nor something that a person has typed instead of a secret. Raw
+// random bytes, and such bytes in hex, base64 or a UUID, always pass.
 func checkSecret(secret []byte, size int) error {
 	if len(secret) < size {
 		return fmt.Errorf("the secret is %d bytes, at least %d are needed", len(secret), size)
 	}
 	if bytes.Count(secret, secret[:1]) == len(secret) {
-		return errors.New("all bytes of the secret are equal")
+		return errors.New("all bytes of the secret are equal" + howToMake)
 	}
-	for _, p := range published {
-		if string(secret) == p {
-			return errors.New("the secret is a published example")
-		}
-	}
-	if isPublicMaterial(secret) {
+	if isKeyMaterial(secret) {
 		// An HMAC under a public key can be made by everybody (CVE-2015-9235).
-		return errors.New("the secret is a PEM block, a JWK or a DER key, not a random secret")
+		return errors.New("the secret is a PEM block, a JWK or a DER key, not a random secret" + howToMake)
+	}
+	if why := weakness(secret); why != "" {
+		return errors.New("the secret " + why + howToMake)
 	}
 	return nil
 }
 
-// isPublicMaterial reports whether b is a key or certificate in one of the
-// forms in which public keys travel, possibly as base64.
-func isPublicMaterial(b []byte) bool {
+// weakness returns why somebody may guess a secret, or an empty string. What
+// an editor or a shell adds around a secret, a byte order mark, quotes and line
+// ends, is not part of it.
+func weakness(secret []byte) string {
+	text := strings.TrimPrefix(string(secret), "\uFEFF")
+	text = strings.TrimRight(text, "\r\n")
+	if n := len(text); n >= 2 && (text[0] == '"' || text[0] == '\'') && text[n-1] == text[0] {
+		text = text[1 : n-1]
+	}
+	if isPublishedSecret(text) {
+		return "is a published example"
+	}
+	if isPlaceholder(strings.TrimSpace(text)) {
+		return "is a placeholder that nothing has replaced"
+	}
+	var seen [256]bool
+	different := 0
+	for _, c := range []byte(text) {
+		if !seen[c] {
+			seen[c] = true
+			different++
+		}
+	}
+	if different < 8 {
+		return fmt.Sprintf("has %d different bytes, at least 8 are needed", different)
+	}
+	if repeats(text) {
+		return "repeats a shorter string"
+	}
+	if isWords(text) {
+		return "consists of letters and blanks"
+	}
+	filled := 0
+	for filled < len(text) && text[len(text)-1-filled] == text[len(text)-1] {
+		filled++
+	}
+	if 3*filled >= len(text) {
+		return "is filled up with one byte"
+	}
+	return ""
+}
+
+func isPublishedSecret(text string) bool {
+	text = strings.TrimSpace(text)
+	for _, p := range published {
+		if strings.EqualFold(text, p) {
+			return true
+		}
+		if raw, err := base64.RawURLEncoding.DecodeString(p); err == nil && len(raw) >= sha256.Size && text == string(raw) {
+			return true
+		}
+	}
+	return false
+}
+
+// isPlaceholder reports whether text is one that a shell or a template should
+// have replaced. Raw random bytes may begin like one; they are not text.
+func isPlaceholder(text string) bool {
+	if !isText(text) {
+		return false
+	}
+	for _, start := range [...]string{"$(", "${", "<"} {
+		if strings.HasPrefix(text, start) {
+			return true
+		}
+	}
+	if strings.HasPrefix(text, "{{") && strings.HasSuffix(text, "}}") {
+		return true
+	}
+	if strings.HasPrefix(text, "`") && strings.HasSuffix(text, "`") && strings.Contains(text, " ") {
+		return true
+	}
+	if strings.HasPrefix(text, "%") && strings.HasSuffix(text, "%") {
+		return strings.Trim(text, "%ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == ""
+	}
+	return false
+}
+
+// isText reports whether s is UTF-8 without control characters except white
+// space, which 32 random bytes are once in 10^14 cases.
+func isText(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) && !unicode.IsSpace(r) })
+}
+
+// repeats reports whether s begins again before its end, and a third of it or
+// more is that repetition: "changemechangemechangemechangem" does. The last
+// third of 32 random hex digits is the first one once in 10^12 cases.
+func repeats(s string) bool {
+	// border[i] is how many bytes at the end of s[:i+1] are also its beginning.
+	border := make([]int, len(s))
+	for i, k := 1, 0; i < len(s); i++ {
+		for k > 0 && s[i] != s[k] {
+			k = border[k-1]
+		}
+		if s[i] == s[k] {
+			k++
+		}
+		border[i] = k
+	}
+	return len(s) > 0 && 3*border[len(s)-1] >= len(s)
+}
+
+// isWords reports whether s is letters with at least one blank, which may be
+// any white space, or a NUL as at the end of a buffer.
+func isWords(s string) bool {
+	blanks := 0
+	for _, r := range s {
+		switch {
+		case unicode.IsSpace(r) || r == 0:
+			blanks++
+		case !unicode.IsLetter(r):
+			return false
+		}
+	}
+	return blanks > 0
+}
+
+// edges are what editors, shells and buffers add before or behind a key.
+const edges = "\x00\t\n\v\f\r "
+
+// trimEdges cuts them off.
+func trimEdges(b []byte) []byte {
+	return bytes.Trim(bytes.TrimPrefix(bytes.TrimLeft(b, edges), []byte("\uFEFF")), edges)
+}
+
+// decodings returns what b says in hex and base64, where it can be read so. Line breaks are skipped, also such as are written as two characters;
+// so are blanks, quotes, padding and the commas and colons between bytes.
+func decodings(b []byte) [][]byte {
+	text := strings.TrimPrefix(strings.NewReplacer(`\r`, "", `\n`, "").Replace(string(trimEdges(b))), "0x")
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) || strings.ContainsRune("\"'`,:=\x00\uFEFF", r) {
+			return -1
+		}
+		return r
+	}, text)
+	var all [][]byte
+	for _, decode := range [...]func(string) ([]byte, error){
+		base64.RawStdEncoding.DecodeString, base64.RawURLEncoding.DecodeString, hex.DecodeString,
+	} {
+		if inner, err := decode(text); err == nil && len(inner) > 0 {
+			all = append(all, inner)
+		}
+	}
+	return all
+}
+
+// isKeyMaterial reports whether b is a key or a certificate in one of the forms
+// in which keys travel, as it is or in hex or base64, which may itself be what
+// was encoded.
+func isKeyMaterial(b []byte) bool {
 	if isKeyFile(b) {
 		return true
 	}
-	compact := strings.Join(strings.Fields(string(b)), "")
-	for _, decode := range [...]func(string) ([]byte, error){
-		base64.StdEncoding.DecodeString, base64.RawStdEncoding.DecodeString, base64.URLEncoding.DecodeString, base64.RawURLEncoding.DecodeString, hex.DecodeString,
-	} {
-		if inner, err := decode(compact); err == nil && isKeyFile(inner) {
+	for _, inner := range decodings(b) {
+		if isKeyFile(inner) || slices.ContainsFunc(decodings(inner), isKeyFile) {
 			return true
 		}
 	}
@@ -494,37 +654,174 @@ func isPublicMaterial(b []byte) bool {
 }
 
 func isKeyFile(b []byte) bool {
-	text := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(string(b)), "\uFEFF"))
-	if strings.Contains(text, "-----BEGIN ") || strings.HasPrefix(text, "ssh-") || strings.HasPrefix(text, "ecdsa-sha2-") {
-		return true
+	text := string(trimEdges(b))
+	for _, mark := range [...]string{"---BEGIN ", "--- BEGIN ", "-----END ", `"kty`, `'kty`} {
+		if strings.Contains(text, mark) {
+			return true
+		}
 	}
+	for _, start := range [...]string{"ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-", "PuTTY-User-Key-File-", "openssh-key-v1"} {
+		if strings.HasPrefix(text, start) {
+			return true
+		}
+	}
+	// A line of authorized_keys or known_hosts has more than the key.
+	for field := range strings.FieldsSeq(text) {
+		if strings.HasPrefix(field, "AAAA") && slices.ContainsFunc(decodings([]byte(field)), isSSH) {
+			return true
+		}
+	}
+	return isJWK([]byte(text)) || isSSH(b) || isDERKey(b)
+}
+
+// isJWK reports whether b is a JSON Web Key, a list of them, or a key set.
+func isJWK(b []byte) bool {
 	type jwk struct {
 		Type string            `json:"kty"`
 		Keys []json.RawMessage `json:"keys"`
 	}
 	var one jwk
-	if json.Unmarshal([]byte(text), &one) == nil && (one.Type != "" || one.Keys != nil) {
+	if json.Unmarshal(b, &one) == nil && (one.Type != "" || one.Keys != nil) {
 		return true
 	}
 	var list []jwk
-	if json.Unmarshal([]byte(text), &list) == nil && len(list) > 0 && list[0].Type != "" {
-		return true
-	}
-	return isDERKey(b) || isDERKey(bytes.TrimRight(b, "\r\n"))
+	return json.Unmarshal(b, &list) == nil && len(list) > 0 && list[0].Type != ""
 }
 
+// isSSH reports whether b is a public key of OpenSSH: a length and as many
+// bytes of its algorithm's name (RFC 4253 section 6.6).
+func isSSH(b []byte) bool {
+	if len(b) < 12 || b[0] != 0 || b[1] != 0 || b[2] != 0 {
+		return false
+	}
+	for _, start := range [...]string{"ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"} {
+		if bytes.HasPrefix(b[4:], []byte(start)) {
+			return true
+		}
+	}
+	return false
+}
+
+// isDERKey reports whether b begins with a key or certificate in DER, of
+// whatever algorithm. DER says how long it is, so that it does not matter
+// whether something follows, nor whether some of its end was cut off: a program
+// that trims white space takes the last byte of one key in forty.
 func isDERKey(b []byte) bool {
-	if _, err := x509.ParsePKIXPublicKey(b); err == nil {
+	b = bytes.TrimPrefix(bytes.TrimLeft(b, edges), []byte("\uFEFF"))
+	if len(b) < 2 || b[0] != 0x30 { // SEQUENCE
+		return false
+	}
+	size := 2 + int(b[1])
+	if n := int(b[1]) - 0x80; n > 0 { // the length is in the next n bytes
+		if n > 3 || len(b) < 2+n {
+			return false
+		}
+		size = 0
+		for _, c := range b[2 : 2+n] {
+			size = size<<8 | int(c)
+		}
+		size += 2 + n
+	}
+	if size > 1<<16 {
+		return false
+	}
+	if missing := size - len(b); missing > 0 {
+		b = append(bytes.Clone(b), bytes.Repeat([]byte{2}, missing)...) // also an INTEGER, where one is missing
+	}
+	b = b[:size]
+	// encoding/asn1 ignores what follows these members in a SEQUENCE.
+	var public struct { // SubjectPublicKeyInfo (RFC 5280 section 4.1)
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	var encrypted struct { // EncryptedPrivateKeyInfo (RFC 5958 section 3)
+		Algorithm pkix.AlgorithmIdentifier
+		Key       []byte
+	}
+	var private struct { // OneAsymmetricKey (RFC 5958 section 2)
+		Version   int
+		Algorithm pkix.AlgorithmIdentifier
+		Key       []byte
+	}
+	var certificate struct { // and others that are signed (RFC 5280 section 4.1)
+		Signed    asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}
+	for _, shape := range [...]struct {
+		into      any
+		algorithm *asn1.ObjectIdentifier
+	}{
+		{&public, &public.Algorithm.Algorithm}, {&encrypted, &encrypted.Algorithm.Algorithm},
+		{&private, &private.Algorithm.Algorithm}, {&certificate, &certificate.Algorithm.Algorithm},
+	} {
+		if _, err := asn1.Unmarshal(b, shape.into); err == nil {
+			// All algorithms are below iso.member-body, iso.identified-organization
+			// or joint-iso-itu-t.country; random bytes seldom are.
+			id := *shape.algorithm
+			return id[0] == 1 && (id[1] == 2 || id[1] == 3) || id[0] == 2 && id[1] == 16
+		}
+	}
+	var ec struct { // ECPrivateKey (RFC 5915 section 3)
+		Version int
+		Key     []byte
+	}
+	if _, err := asn1.Unmarshal(b, &ec); err == nil && ec.Version == 1 {
 		return true
 	}
-	if _, err := x509.ParsePKCS1PublicKey(b); err == nil {
-		return true
+	// RSAPublicKey, and RSAPrivateKey with a version before the modulus (RFC 8017
+	// appendix A.1). Behind a public modulus there is a small exponent, and no more.
+	var pair struct{ First, Second *big.Int }
+	if _, err := asn1.Unmarshal(b, &pair); err != nil {
+		return false
 	}
-	if _, err := x509.ParseCertificate(b); err == nil {
-		return true
+	const least = 1000 // bits
+	behind := len(b) - len(pair.First.Bytes())
+	return pair.First.BitLen() >= least && behind <= 20 || pair.First.Sign() == 0 && pair.Second.BitLen() >= least
+}
+
+// isPublished reports whether the secret of k is what other publishes: its
+// public key in any form, or its ID. Everybody could sign with it.
+func (k Key) isPublished(other Key) bool {
+	if !k.usable() || !other.usable() || k.secret == nil || other.public == nil {
+		return false
 	}
-	_, err := x509.ParsePKCS8PrivateKey(b)
-	return err == nil
+	secret := k.secret()
+	forms := append(decodings(secret), secret)
+	for _, known := range append(publicForms(other.public), []byte(other.ID()), []byte(thumbprint(other.public))) {
+		// HMAC fills a key up with zero bytes, and what trims white space may
+		// have cut off the end of a key.
+		known = trimEdges(known)
+		if slices.ContainsFunc(forms, func(form []byte) bool { return bytes.Equal(trimEdges(form), known) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// publicForms returns a public key in each form in which it is bare bytes.
+func publicForms(public crypto.PublicKey) [][]byte {
+	switch p := public.(type) {
+	case ed25519.PublicKey:
+		backwards := bytes.Clone(p) // as big.Int and some libraries have it
+		slices.Reverse(backwards)
+		return [][]byte{p, backwards}
+	case *ecdsa.PublicKey:
+		point, err := p.Bytes()
+		if err != nil { // checked when the key was made
+			return nil
+		}
+		half := (len(point) - 1) / 2
+		x, y := point[1:1+half], point[1+half:]
+		return [][]byte{
+			point, point[1:], x, y, bytes.TrimLeft(x, "\x00"), bytes.TrimLeft(y, "\x00"),
+			append([]byte{2}, x...), append([]byte{3}, x...),
+		}
+	case *rsa.PublicKey:
+		n := p.N.Bytes()
+		return [][]byte{n, append([]byte{0}, n...)}
+	}
+	return nil
 }
 
 // isEd25519Point reports whether b is a point of the curve (RFC 8032 section

@@ -1,7 +1,9 @@
 package auth_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -12,10 +14,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
+	mathrand "math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -54,89 +59,269 @@ func TestKey_SecretIsAsLongAsItsHash(t *testing.T) {
 		}
 		require.ErrorContains(t, keyErr(c.make(nil)), "the secret is 0 bytes")
 		for _, n := range []int{c.size, c.size + 1, 128, 129, 4096} {
-			require.NoError(t, keyErr(c.make(spread(n))), "%s of %d bytes", c.name, n)
+			random := make([]byte, n)
+			_, _ = rand.Read(random)
+			require.NoError(t, keyErr(c.make(random)), "%s of %d bytes", c.name, n)
 		}
 	}
 }
 
-func TestKey_RefusesSecretsThatAreNone(t *testing.T) {
-	t.Parallel()
-	ed, _, err := ed25519.GenerateKey(nil)
-	require.NoError(t, err)
-	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	rs, err := rsa.GenerateKey(rand.Reader, 2048)
-	require.NoError(t, err)
+// keyThatEndsIn returns an Ed25519 key whose last byte is the given one. The
+// search is the same in every run.
+func keyThatEndsIn(t *testing.T, last byte) ed25519.PublicKey {
+	t.Helper()
+	var seed [ed25519.SeedSize]byte
+	for i := range uint32(1 << 16) {
+		binary.BigEndian.PutUint32(seed[:], i)
+		if public := ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey); public[len(public)-1] == last {
+			return public
+		}
+	}
+	require.FailNow(t, "there is no such key")
+	return nil
+}
+
+// keyFiles are keys and certificates in DER, by what they are.
+func keyFiles(t *testing.T) map[string][]byte {
+	t.Helper()
+	ec, rs := privateKeys()["ES256"].(*ecdsa.PrivateKey), privateKeys()["PS256"].(*rsa.PrivateKey)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, NotAfter: time.Now().Add(time.Hour)}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &ec.PublicKey, ec)
-	require.NoError(t, err)
 	der := func(b []byte, err error) []byte {
+		t.Helper()
 		require.NoError(t, err)
 		return b
 	}
-	ders := map[string][]byte{
-		"Ed25519 PKIX": der(x509.MarshalPKIXPublicKey(ed)), "P-256 PKIX": der(x509.MarshalPKIXPublicKey(&ec.PublicKey)), "RSA PKIX": der(x509.MarshalPKIXPublicKey(&rs.PublicKey)),
-		"RSA PKCS1": x509.MarshalPKCS1PublicKey(&rs.PublicKey), "certificate": cert, "P-256 PKCS8": der(x509.MarshalPKCS8PrivateKey(ec)),
+	x25519, err := ecdh.X25519().GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	all := map[string][]byte{
+		"P-256 PKIX": der(x509.MarshalPKIXPublicKey(&ec.PublicKey)), "RSA PKIX": der(x509.MarshalPKIXPublicKey(&rs.PublicKey)),
+		"RSA PKCS1": x509.MarshalPKCS1PublicKey(&rs.PublicKey), "P-256 PKCS8": der(x509.MarshalPKCS8PrivateKey(ec)), "P-256 SEC1": der(x509.MarshalECPrivateKey(ec)),
+		"RSA PKCS1 private": x509.MarshalPKCS1PrivateKey(rs), "X25519 PKIX": der(x509.MarshalPKIXPublicKey(x25519.PublicKey())),
+		"certificate":         der(x509.CreateCertificate(rand.Reader, template, template, &ec.PublicKey, ec)),
+		"certificate request": der(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, ec)),
+		// RFC 7748 and SEC 2 have curves that crypto/x509 cannot read.
+		"secp256k1 PKIX": der(hex.DecodeString("3056301006072a8648ce3d020106052b8104000a03420004" + strings.Repeat("79be667ef9dcbbac55a06295ce870b07", 4))),
+		"Ed448 PKIX":     der(hex.DecodeString("3043300506032b6571033a00" + strings.Repeat("5fd7449b59b461fd2ce787ec616ad46a1da1342485a70e1f8a0ea75d80", 2)[:114])),
 	}
+	for _, last := range []byte("\t\n\v\f\r \x00x") {
+		all[fmt.Sprintf("Ed25519 PKIX that ends in %q", last)] = der(x509.MarshalPKIXPublicKey(keyThatEndsIn(t, last)))
+	}
+	return all
+}
+
+const notASecret = "the secret is a PEM block, a JWK or a DER key, not a random secret"
+
+func TestKey_RefusesSecretsThatAreNone(t *testing.T) {
+	t.Parallel()
+	ders := keyFiles(t)
 	bad := map[string][]byte{}
 	for name, b := range ders {
-		bad[name+" DER"] = b
 		block := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: b})
-		bad[name+" PEM"] = block
-		bad[name+" PEM after a space"] = append([]byte(" "), block...)
-		bad[name+" PEM after a BOM"] = append([]byte("\uFEFF"), block...)
+		for form, text := range map[string][]byte{"DER": b, "PEM": block} {
+			for _, end := range []string{"", "\n", "\r\n", "\r", "\x00", "\n\n", " \n", "\x00\x00\x00"} {
+				bad[fmt.Sprintf("%s %s and %q", name, form, end)] = append(slices.Clone(text), end...)
+			}
+			bad[name+" "+form+" trimmed"] = bytes.TrimSpace(text)
+			bad[name+" "+form+" trimmed, and a line end"] = append(bytes.TrimSpace(text), '\n')
+			bad[name+" "+form+" after a BOM"] = append([]byte("\uFEFF"), text...)
+			bad[name+" "+form+" after a space"] = append([]byte(" "), text...)
+			bad[name+" "+form+" cut"] = text[:len(text)-3]
+		}
+		if name != "certificate" && name != "certificate request" {
+			bad[name+" first 32 bytes"] = b[:32]
+		}
 		bad[name+" PEM after text"] = append([]byte("my key:\r\n"), block...)
 		bad[name+" PEM cut"] = block[:len(block)-30]
+		bad[name+" PEM without its first line"] = block[bytes.IndexByte(block, '\n')+1:]
 		bad[name+" PEM with \\n"] = []byte(strings.ReplaceAll(string(block), "\n", `\n`))
+		body := bytes.Join(bytes.Split(block, []byte("\n"))[1:len(bytes.Split(block, []byte("\n")))-2], []byte("\n"))
+		bad[name+" PEM without its lines"] = body
+		bad[name+" PEM without its lines, with \\n"] = []byte(strings.ReplaceAll(string(body), "\n", `\n`))
+		bad[name+" PEM in JSON"] = fmt.Appendf(nil, "%q", block)
+		bad[name+" hex"] = hex.AppendEncode(nil, b)
+		bad[name+" hex and a line end"] = fmt.Appendf(nil, "%x\n", b)
+		bad[name+" hex after 0x"] = fmt.Appendf(nil, "0x%X", b)
+		bad[name+" hex with colons"] = []byte(strings.ReplaceAll(fmt.Sprintf("% x", b), " ", ":"))
+		bad[name+" hex of PEM"] = hex.AppendEncode(nil, block)
 		for i, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
 			text := enc.EncodeToString(b)
 			bad[fmt.Sprintf("%s base64 %d", name, i)] = []byte(text)
 			bad[fmt.Sprintf("%s base64 %d, a line end", name, i)] = []byte(text + "\n")
+			bad[fmt.Sprintf("%s base64 %d, a NUL", name, i)] = []byte(text + "\x00")
+			bad[fmt.Sprintf("%s base64 %d, quoted", name, i)] = []byte(`"` + text + `"`)
+			bad[fmt.Sprintf("%s base64 %d, after a BOM", name, i)] = []byte("\uFEFF" + text)
 			bad[fmt.Sprintf("%s base64 %d, in lines", name, i)] = []byte(" " + text[:40] + "\r\n\t " + text[40:])
+			bad[fmt.Sprintf("%s base64 %d of DER and a line end", name, i)] = []byte(enc.EncodeToString(append(slices.Clone(b), '\n')))
+			bad[fmt.Sprintf("%s base64 %d of PEM", name, i)] = []byte(enc.EncodeToString(block))
 		}
 	}
 	jwk := `{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}`
-	bad["JWK"] = []byte(jwk)
-	bad["JWK, spaces around"] = []byte("\n " + jwk + "\n")
-	bad["JWK of a secret"] = []byte(`{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75"}`)
-	bad["JWK set"] = []byte(`{"keys":[` + jwk + `]}`)
-	bad["empty JWK set"] = []byte(`{"keys":[],"comment":"to be filled in later"}`)
-	bad["JWK after a BOM"] = []byte("\uFEFF" + jwk)
-	bad["JWK in an array"] = []byte("[" + jwk + "]")
-	bad["base64 of a JWK"] = []byte(base64.StdEncoding.EncodeToString([]byte(jwk)))
-	for name, b := range ders {
-		block := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: b})
-		bad[name+" base64 of PEM"] = []byte(base64.StdEncoding.EncodeToString(block))
-		bad[name+" hex"] = fmt.Appendf(nil, "%x\n", b)
-		bad[name+" DER and a line end"] = append(slices.Clone(b), '\n')
+	for name, text := range map[string]string{
+		"JWK": jwk, "JWK, spaces around": "\n " + jwk + "\n", "JWK set": `{"keys":[` + jwk + `]}`, "JWK after a BOM": "\uFEFF" + jwk, "JWK in an array": "[" + jwk + "]",
+		"JWK of a secret": `{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75"}`,
+		"empty JWK set":   `{"keys":[],"comment":"to be filled in later"}`,
+		"JWK cut":         jwk[:len(jwk)-20], "JWK inside": `{"public":` + jwk + `}`, "JWK with other quotes": strings.ReplaceAll(jwk, `"`, `'`), "JWK as a string": fmt.Sprintf("%q", jwk),
+	} {
+		bad[name] = []byte(text)
+		bad[name+" base64"] = []byte(base64.StdEncoding.EncodeToString([]byte(text)))
+		bad[name+" base64url"] = []byte(base64.RawURLEncoding.EncodeToString([]byte(text)) + "\n")
+		bad[name+" hex"] = hex.AppendEncode(nil, []byte(text))
 	}
-	bad["OpenSSH Ed25519"] = []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me@example.com")
-	bad["OpenSSH P-256"] = []byte("ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBA me@example.com")
+	ssh := "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+	raw, err := base64.StdEncoding.DecodeString(ssh)
+	require.NoError(t, err)
+	for name, text := range map[string]string{
+		"Ed25519": "ssh-ed25519 " + ssh + " me@example.com", "P-256": "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBA me@example.com",
+		"security key": "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29t", "without its name": ssh, "without its name, a comment": ssh + " me@example.com",
+		"options": `restrict,command="/bin/true" ssh-ed25519 ` + ssh, "known_hosts": "example.com ssh-ed25519 " + ssh, "bytes": string(raw), "RFC 4716": "---- BEGIN SSH2 PUBLIC KEY ----\n" + ssh,
+		"private, without its lines": base64.StdEncoding.EncodeToString([]byte("openssh-key-v1\x00\x00\x00\x00\x04none\x00\x00\x00\x04none")),
+	} {
+		bad["OpenSSH "+name] = []byte(text)
+		bad["OpenSSH "+name+" and a line end"] = []byte(text + "\r\n")
+		bad["OpenSSH "+name+" base64"] = []byte(base64.StdEncoding.EncodeToString([]byte(text)))
+	}
 	for name, b := range bad {
 		if len(b) < 32 {
 			continue
 		}
-		require.ErrorContains(t, keyErr(auth.HS256(b)), "auth: VerifierConfig.Keys[0] (HS256): the secret is a PEM block, a JWK or a DER key, not a random secret", name)
+		require.ErrorContains(t, keyErr(auth.HS256(b)), "auth: VerifierConfig.Keys[0] (HS256): "+notASecret, name)
 		_, err := auth.New(auth.Config{Issuer: issuer, Audience: []string{audience}, Users: newUsers(), Secrets: [][]byte{b}})
-		require.ErrorContains(t, err, "auth: Config.Secrets[0]: the secret is a PEM block, a JWK or a DER key, not a random secret", name)
+		require.ErrorContains(t, err, "auth: Config.Secrets[0]: "+notASecret, name)
 	}
-	for _, b := range [][]byte{make([]byte, 64), []byte(strings.Repeat("a", 64)), []byte(strings.Repeat("\xff", 200))} {
-		require.ErrorContains(t, keyErr(auth.HS256(b)), "all bytes of the secret are equal")
-		require.ErrorContains(t, keyErr(auth.HS512(b)), "all bytes of the secret are equal")
-	}
-	for _, example := range []string{
-		"a-string-secret-at-least-256-bits-long",
-		"a-valid-string-secret-that-is-at-least-384-bits-long",
-		"a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
+}
+
+func TestKey_RefusesSecretsThatSomebodyMayGuess(t *testing.T) {
+	t.Parallel()
+	const equal, words, repeats, few = "all bytes of the secret are equal", "consists of letters and blanks", "repeats a shorter string", "different bytes, at least 8 are needed"
+	const placeholder, example, filled = "is a placeholder that nothing has replaced", "is a published example", "is filled up with one byte"
+	for secret, want := range map[string]string{
+		string(make([]byte, 64)): equal, strings.Repeat("a", 64): equal, strings.Repeat("\xff", 200): equal,
+		strings.Repeat("changeme", 4): few, strings.Repeat("CHANGEME", 8) + "\n": few, "a" + strings.Repeat("b", 60): few, string(append(make([]byte, 31), 1)): few,
+		strings.Repeat("01", 30): few, strings.Repeat("abcdefg", 9): few,
+		strings.Repeat("change-me", 4):                                                           repeats,
+		strings.Repeat("0123456789", 4):                                                          repeats,
+		strings.Repeat("change-me-", 4)[:34]:                                                     repeats, // cut off within the string
+		"my-own-secret-20-xyz" + "my-own-secret-20-xyz"[:12]:                                     repeats,
+		strings.Repeat("correct horse ", 3):                                                      repeats,
+		strings.Repeat(string(spread(32)), 2):                                                    repeats,
+		`"` + strings.Repeat("change-me", 4) + `"`:                                               repeats,
+		strings.Repeat("change-me", 4) + "\r\n":                                                  repeats,
+		"\uFEFF" + strings.Repeat("change-me", 4):                                                repeats,
+		"correct horse battery staple again":                                                     words,
+		"CORRECT HORSE BATTERY STAPLE AGAIN\n":                                                   words,
+		"'correct horse battery staple again'":                                                   words,
+		"correct\thorse\nbattery\r\nstaple again":                                                words,
+		"pferdebatterie\u00a0klammer richtig großes Ungetüm":                                     words,
+		"password" + strings.Repeat(" ", 24):                                                     words,
+		"supercalifragilistic" + strings.Repeat(" ", 20):                                         words,
+		"supercalifragilistic" + strings.Repeat("\x00", 20):                                      words,
+		"Passw0rd-1234" + strings.Repeat("=", 40):                                                filled,
+		"Passw0rd-1234" + strings.Repeat("\x00", 40):                                             filled,
+		"$(openssl rand -base64 48)xxxxxxxx":                                                     placeholder,
+		`"$(openssl rand -base64 48)xxxxxx"`:                                                     placeholder,
+		"${AUTH_SECRET_OF_THIS_VERY_SERVICE}":                                                    placeholder,
+		" ${AUTH_SECRET_OF_THIS_VERY_SERVICE}\n":                                                 placeholder,
+		"<put at least 32 random bytes here!>":                                                   placeholder,
+		"%AUTH_SECRET_OF_THIS_VERY_SERVICE_1%":                                                   placeholder,
+		"{{ .Values.auth.secret | b64dec | quote }}":                                             placeholder,
+		"`openssl rand -base64 48 | tr -d =`":                                                    placeholder,
+		"a-string-secret-at-least-256-bits-long":                                                 example,
+		`"a-string-secret-at-least-256-bits-long"` + "\n":                                        example,
+		"A-STRING-SECRET-AT-LEAST-256-BITS-LONG":                                                 example,
+		"a-valid-string-secret-that-is-at-least-384-bits-long":                                   example,
+		"a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long":                example,
+		"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow": example,
 	} {
-		require.ErrorContains(t, keyErr(auth.HS256([]byte(example))), "the secret is a published example")
+		err := keyErr(auth.HS256([]byte(secret)))
+		require.ErrorContains(t, err, want, "%q", secret)
+		require.ErrorContains(t, err, "openssl rand -base64 48", "%q", secret)
+		_, err = auth.New(auth.Config{Issuer: issuer, Audience: []string{audience}, Users: newUsers(), Secrets: [][]byte{[]byte(secret)}})
+		require.ErrorContains(t, err, want, "%q", secret)
+		require.NotContains(t, err.Error(), secret)
 	}
 	for name, good := range map[string][]byte{
 		"random": spread(32), "base64 of random bytes": []byte(base64.StdEncoding.EncodeToString(spread(48))), "hex": fmt.Appendf(nil, "%x", spread(32)),
-		"JSON of something else": []byte(`{"this":"is an odd secret, but not a key"}`), "a sentence": []byte("the quick brown fox jumps over the lazy dog"), "one byte differs": append(make([]byte, 31), 1),
+		"JSON of something else": []byte(`{"this":"is an odd secret, but not a key"}`), "a sentence with more than letters": []byte("the quick brown fox jumps over 13 lazy dogs"),
+		"letters in a line": []byte("ThequickbrownfoxjumpsoverthelazydogXY\n"), "bytes that begin like a placeholder": append([]byte("<"), spread(32)...),
+		"bytes that begin like a command": append([]byte("$("), spread(40)...), "a dollar": []byte("$2y-is-how-this-secret-of-mine-begins"),
+		"hex that begins like DER": []byte("3050024135b8b09050b92bcf915bf247485a5ff02c4088ce53a545532f19cfb3f6c6edaf79fd9ca3a02d60c03fc6eaaa"),
 	} {
 		require.NoError(t, keyErr(auth.HS256(good)), name)
 	}
+}
+
+// TestKey_TakesRandomSecrets: who has made a secret at random is never told
+// that it is none, in whatever form.
+func TestKey_TakesRandomSecrets(t *testing.T) {
+	t.Parallel()
+	s := seed(t)
+	r := mathrand.NewChaCha8([32]byte(binary.BigEndian.AppendUint64(make([]byte, 24), s)))
+	forms := []func(b []byte) []byte{
+		func(b []byte) []byte { return b },
+		func(b []byte) []byte { return hex.AppendEncode(nil, b) },
+		func(b []byte) []byte { return append(base64.StdEncoding.AppendEncode(nil, b), '\n') },
+		func(b []byte) []byte { return base64.RawURLEncoding.AppendEncode(nil, b) },
+		func(b []byte) []byte {
+			b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+			return fmt.Appendf(nil, "%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])
+		},
+		func(b []byte) []byte { // in the lines of openssl rand -base64 64
+			text := base64.StdEncoding.AppendEncode(nil, append(b, b[:16]...))
+			return append(append(append(text[:64:64], '\n'), text[64:]...), '\n')
+		},
+	}
+	for range long(100_000, 1_000_000) / len(forms) {
+		for _, form := range forms {
+			b := make([]byte, 48)
+			_, _ = r.Read(b)
+			if secret := form(b); auth.CheckSecret(secret, 32) != nil {
+				require.NoError(t, auth.CheckSecret(secret, 32), "%q", secret)
+			}
+		}
+	}
+}
+
+// TestKeys_NoSecretIsWhatTheListPublishes: an HMAC key that is a public key of
+// the same list, or the kid of one, is known to everybody.
+func TestKeys_NoSecretIsWhatTheListPublishes(t *testing.T) {
+	t.Parallel()
+	for alg, private := range privateKeys() {
+		key := publicAlgs[alg](private)
+		var raw [][]byte
+		switch p := private.Public().(type) {
+		case ed25519.PublicKey:
+			raw = [][]byte{p}
+		case *ecdsa.PublicKey:
+			point, err := p.Bytes()
+			require.NoError(t, err)
+			half := len(point) / 2
+			raw = [][]byte{point, point[1:], point[1 : 1+half], point[1+half:], elliptic.MarshalCompressed(p.Curve, p.X, p.Y)} //nolint:staticcheck // crypto/ecdsa does not compress
+		case *rsa.PublicKey:
+			raw = [][]byte{p.N.Bytes(), append([]byte{0}, p.N.Bytes()...)}
+		}
+		var forms [][]byte
+		for _, b := range raw {
+			forms = append(forms, b, hex.AppendEncode(nil, b), []byte(strings.ReplaceAll(fmt.Sprintf("% X", b), " ", ":")))
+			for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+				forms = append(forms, []byte(enc.EncodeToString(b)))
+			}
+		}
+		forms = append(forms, []byte(key.ID()))
+		for i, form := range forms {
+			for _, end := range []string{"", "\n", "\r\n", "\x00", "\x00\x00"} {
+				secret := auth.HS256(append(slices.Clone(form), end...))
+				require.ErrorContains(t, keyErr(secret, key), "auth: VerifierConfig.Keys[0]: the secret is the public key of VerifierConfig.Keys[1]; make one", "%s %d %q", alg, i, end)
+				require.ErrorContains(t, keyErr(auth.HS256(accessSecret), key.WithID("main"), secret), "Keys[2]: the secret is the public key of VerifierConfig.Keys[1]", "%s %d %q", alg, i, end)
+				config := auth.Config{Issuer: issuer, Audience: []string{audience}, Users: newUsers(), AccessKeys: auth.Keys{key}, RefreshKeys: auth.Keys{secret}}
+				_, err := auth.New(config)
+				require.ErrorContains(t, err, "auth: Config.RefreshKeys[0]: the secret is the public key of Config.AccessKeys[0]", "%s %d %q", alg, i, end)
+			}
+		}
+	}
+	// Another public key is no secret either, but nobody can tell it from one.
+	other, _, err := ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	require.NoError(t, keyErr(auth.HS256(other), auth.EdDSA(privateKeys()["EdDSA"])))
 }
 
 func TestKey_IDNamesSecretAndAlgorithm(t *testing.T) {

@@ -128,7 +128,7 @@ func sizeFeed(b *testing.B, s auth.Store) {
 		<-done
 	}
 	v, err := auth.NewVerifier(auth.VerifierConfig{
-		Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys{auth.HS256([]byte(strings.Repeat("sizing-", 6)))}, Feed: s, Remember: -1,
+		Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys{auth.HS256([]byte("the secret of the sizing tests, which is 1"))}, Feed: s, Remember: -1,
 	})
 	must(err)
 	before := heapNow()

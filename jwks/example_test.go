@@ -55,7 +55,7 @@ func exampleIssuer() *auth.Authenticator {
 	a, err := auth.New(auth.Config{
 		Issuer: "https://issuer.example", Audience: []string{"https://api.example"},
 		AccessKeys:  auth.Keys{auth.EdDSA(private)},
-		RefreshKeys: auth.Keys{auth.HS256([]byte("a refresh secret that stays with one"))},
+		RefreshKeys: auth.Keys{auth.HS256([]byte("a refresh secret, which stays with 1"))},
 		Users:       users{},
 	})
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/ratchet-go/auth"
 	"github.com/ratchet-go/auth/sqlitestore"
@@ -29,7 +28,7 @@ func Example() {
 		}
 		a, err := auth.New(auth.Config{
 			Issuer: "https://example.com", Audience: []string{"https://example.com/api"},
-			Secrets: [][]byte{[]byte(strings.Repeat("a secret from elsewhere ", 2))},
+			Secrets: [][]byte{[]byte("a secret from elsewhere, the same after a restart")},
 			Users:   exampleUsers{},
 			Store:   store,
 		})

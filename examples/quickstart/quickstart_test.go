@@ -276,7 +276,7 @@ func TestShutdown_EndsStreams(t *testing.T) {
 func TestRestart_WithOtherSecretsOldTokensAreInvalid(t *testing.T) {
 	t.Parallel()
 	secrets := func(c string) []string {
-		return []string{"ACCESS_SECRET=" + strings.Repeat(c+"+", 16), "REFRESH_SECRET=" + strings.Repeat(c+"-", 16)}
+		return []string{"ACCESS_SECRET=the access secret of these tests, 1" + c, "REFRESH_SECRET=the refresh secret of these tests, 1" + c}
 	}
 	s := start(t, secrets("a"), "-addr", "127.0.0.1:0")
 	require.NotContains(t, s.greeting, "random")
@@ -303,7 +303,7 @@ func TestRestart_WithOtherSecretsOldTokensAreInvalid(t *testing.T) {
 
 func TestConfig_IsRefusedWithEveryMistake(t *testing.T) {
 	t.Parallel()
-	long := strings.Repeat("example-", 4)
+	long := "example-of-a-secret-that-is-long-enough"
 	for _, tc := range []struct {
 		name      string
 		env, args []string

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"net"
 	"os"
@@ -65,7 +66,7 @@ func TestREADME_TranscriptIsWhatHappens(t *testing.T) {
 	require.NoError(t, err, string(out))
 
 	server := exec.CommandContext(t.Context(), filepath.Join(dir, "readme"))
-	server.Env = append(os.Environ(), "AUTH_SECRET="+strings.Repeat("0123456789", 5))
+	server.Env = append(os.Environ(), "AUTH_SECRET="+rand.Text()+rand.Text())
 	require.NoError(t, server.Start())
 	defer func() {
 		_ = server.Process.Kill()
