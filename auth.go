@@ -608,7 +608,7 @@ func (a *Authenticator) open(ctx context.Context, rd reading, u User, in SignIn,
 		ID: randomID(), Subject: u.ID, Generation: 1, CreatedAt: created, RotatedAt: created,
 		ExpiresAt: a.sessionEnd(created, created), Device: in.Device, Data: joinData(in.Name, in.Data),
 	}
-	t, err := a.mintAccess(u, s.ID, in.AMR, created, rd.now, created, s.ExpiresAt)
+	t, err := a.mintAccess(u, s.ID, in.AMR, rd.now, created, created, s.ExpiresAt)
 	if err == nil {
 		err = a.fitsCookie(t.Access, in.InBody)
 	}
@@ -717,12 +717,12 @@ func later(a, b time.Time) time.Time {
 }
 
 // mintAccess makes the access token. It may fail, so it comes before anything
-// that counts. issued may have been raised by a cut; the lifetime counts from
-// the clock.
-func (a *Authenticator) mintAccess(u User, sid string, amr []string, issued, now, authTime, sessionEnd time.Time) (Tokens, error) {
+// that counts. The token is issued, and its lifetime counts, by the clock;
+// countsFrom is what a cut is compared with.
+func (a *Authenticator) mintAccess(u User, sid string, amr []string, now, countsFrom, authTime, sessionEnd time.Time) (Tokens, error) {
 	g := accessGrant{
 		issuer: a.issuer, audience: a.audience, user: u, sid: sid, amr: amr,
-		issuedAt: issued, authTime: authTime,
+		issuedAt: now, countsFrom: countsFrom, authTime: authTime,
 		expiresAt:  earlier(now.Add(a.accessTTL), sessionEnd).Truncate(time.Second),
 		sessionEnd: sessionEnd.Truncate(time.Second),
 	}
@@ -1032,8 +1032,7 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 	}
 
 	// All that can fail is done before the token is spent.
-	issued := later(a.revoked.from(c.subject, rd), c.authTime)
-	t, err := a.mintAccess(u, c.sid, c.amr, issued, rd.now, c.authTime, a.certainEnd(&c, rd.now))
+	t, err := a.mintAccess(u, c.sid, c.amr, rd.now, a.countsFrom(&c, rd), c.authTime, a.certainEnd(&c, rd.now))
 	if err == nil {
 		err = a.fitsCookie(t.Access, o.InBody)
 	}
@@ -1079,6 +1078,19 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 		a.emit(ctx, Event{Type: event, Session: s, Device: device, Generation: c.generation})
 	}
 	return t, nil
+}
+
+// countsFrom is the instant as of which an access token counts as issued when
+// it is compared with a cut: no earlier than the cuts that were known when the
+// clock was read, and than the login. A login may lie ahead of the clock because
+// of a cut that this process has not read yet. One that lies further ahead was
+// opened while a clock was wrong, and must not exempt its tokens from cuts.
+func (a *Authenticator) countsFrom(c *refreshClaims, rd reading) time.Time {
+	at := a.revoked.from(c.subject, rd)
+	if c.authTime.After(rd.now.Add(a.future())) {
+		return at
+	}
+	return later(at, c.authTime)
 }
 
 // certainEnd is when the session is sure to last until, before it is known

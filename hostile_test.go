@@ -470,6 +470,13 @@ func (f *forger) onlyAccess() {
 	for _, raw := range []string{quote(f.at(0)), "-1", "1e30", "1e400", "253402300800", "null", "false", "[]", f.at(11 * time.Second), f.at(time.Hour), "253402300799"} {
 		f.refuse("time/nbf "+raw, f.signClaims(f.claims.with("nbf", raw)))
 	}
+	for _, raw := range []string{quote(f.at(0)), "-1", "1e30", "253402300800", "null", "true", "[]", "{}"} {
+		f.refuse("time/eff_iat "+raw, f.signClaims(f.claims.with("eff_iat", raw)))
+	}
+	f.refuse("time/Eff_iat", f.signClaims(f.claims.with("Eff_iat", f.at(0))))
+	f.refuse("time/eff_iat twice", f.signClaims(f.claims.with("eff_iat", f.at(0)).and("eff_iat", f.at(0))))
+	f.accept("time/eff_iat", f.signClaims(f.claims.with("eff_iat", f.at(121*time.Second))))
+	f.accept("time/eff_iat long ago", f.signClaims(f.claims.with("eff_iat", "0")))
 	f.accept("time/nbf at the leeway", f.signClaims(f.claims.with("nbf", f.at(10*time.Second))))
 	f.accept("time/nbf long ago", f.signClaims(f.claims.with("nbf", "0")))
 	// The default leeway is 10 s, so the bound is 2·10 + 1.

@@ -49,7 +49,7 @@ type mSession struct {
 type mAccess struct {
 	token    string
 	s        *mSession
-	iat, exp time.Time
+	iat, exp time.Time // when it counts as issued, and its end
 }
 
 type mFault struct {
@@ -154,8 +154,14 @@ func (w *world) holder(s *mSession, t auth.Tokens) {
 	w.ok(!c.ExpiresAt.After(now.Add(mAcc)), "an access token lives too long")
 	w.ok(!t.RefreshExpiresAt.After(s.expires), "a refresh token outlives its session")
 	w.ok(c.AuthTime.Equal(s.created.Truncate(time.Second)), "auth_time is not the login")
-	w.ok(!c.IssuedAt.Before(w.cuts[s.user]), "a token is born dead")
-	w.access = append(w.access, mAccess{t.Access, s, c.IssuedAt, c.ExpiresAt})
+	w.ok(c.IssuedAt.Equal(now.Truncate(time.Second)), "iat is not the clock's")
+	counts := c.IssuedAt
+	for _, raised := range []time.Time{w.cuts[s.user], s.created} {
+		if raised.After(counts) {
+			counts = raised.Truncate(time.Second)
+		}
+	}
+	w.access = append(w.access, mAccess{t.Access, s, counts, c.ExpiresAt})
 }
 
 func (w *world) live(user string) []*mSession {

@@ -64,7 +64,7 @@ type subjectTimes struct {
 }
 
 func (c *Claims) times() subjectTimes {
-	return subjectTimes{c.Subject, c.SessionID, c.AuthTime, c.IssuedAt}
+	return subjectTimes{c.Subject, c.SessionID, c.AuthTime, later(c.IssuedAt, c.countsFrom)}
 }
 
 func (r *revocation) hits(t subjectTimes) error {

@@ -75,6 +75,7 @@ type Claims struct {
 	// not refreshed again. It is up to three retry windows less than it may.
 	SessionExpiresAt time.Time
 
+	countsFrom time.Time // eff_iat; the zero Time where the token has none
 	payload    string
 	verifiedAt time.Time
 }
@@ -127,7 +128,7 @@ var reserved = [...]string{
 	"sid", "auth_time", "acr", "amr", "azp", "nonce", // OpenID Connect
 	"client_id", "scope", "roles", "groups", "entitlements", "username", // RFC 9068 section 2.2, RFC 7662
 	"cnf", "act", "may_act", "events", // RFC 7800, 8693, 8417
-	"gen", "session_exp", "token_type", "typ",
+	"gen", "session_exp", "eff_iat", "token_type", "typ",
 }
 
 // imitates returns the reserved name that name is, or is but for letter case
@@ -171,7 +172,8 @@ type accessGrant struct {
 	user       User
 	sid        string
 	amr        []string
-	issuedAt   time.Time
+	issuedAt   time.Time // by the clock, so that no verifier takes it for the future
+	countsFrom time.Time // when it counts as issued beside a cut; written where it is later
 	expiresAt  time.Time
 	authTime   time.Time
 	sessionEnd time.Time
@@ -201,6 +203,10 @@ func (g *accessGrant) payload() ([]byte, error) {
 	b = strconv.AppendInt(b, g.authTime.Unix(), 10)
 	b = append(b, `,"session_exp":`...)
 	b = strconv.AppendInt(b, g.sessionEnd.Unix(), 10)
+	if g.countsFrom.Unix() > g.issuedAt.Unix() {
+		b = append(b, `,"eff_iat":`...)
+		b = strconv.AppendInt(b, g.countsFrom.Unix(), 10)
+	}
 	if u.Username != "" {
 		b = append(b, `,"username":`...)
 		b = appendJSONString(b, u.Username)
@@ -583,6 +589,8 @@ func readAccess(c *verified, payload, issuer string, audience []string) error {
 			c.AuthTime, ok = jsonTime(value)
 		case "session_exp":
 			c.SessionExpiresAt, ok = jsonTime(value)
+		case "eff_iat":
+			c.countsFrom, ok = jsonTime(value)
 		case "gen", "cnf":
 			// A generation is a refresh token's. A token bound to a key of its
 			// holder (RFC 7800) must not pass for one that is not.

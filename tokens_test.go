@@ -295,7 +295,7 @@ func TestExtra_NeverImitatesAReservedName(t *testing.T) {
 	b := newBench(t)
 	names := []string{
 		"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "auth_time", "acr", "amr", "azp", "nonce", "client_id", "scope", "roles", "groups", "entitlements",
-		"username", "cnf", "act", "may_act", "events", "gen", "session_exp", "token_type", "typ",
+		"username", "cnf", "act", "may_act", "events", "gen", "session_exp", "eff_iat", "token_type", "typ",
 	}
 	for _, name := range names {
 		twins := []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:], name[:len(name)-1] + strings.ToUpper(name[len(name)-1:]), strings.ReplaceAll(name, "s", "\u017f"), strings.ReplaceAll(name, "k", "\u212a")}
@@ -621,7 +621,9 @@ func TestExpireAccess_CutsWholeSeconds(t *testing.T) {
 	tokens := b.login(t)
 	c, err := b.Verify(context.Background(), tokens.Access)
 	require.NoError(t, err)
-	require.Equal(t, cut, c.IssuedAt, "raised to the cut")
+	require.Equal(t, b.clock.Now().Truncate(time.Second), c.IssuedAt, "by the clock")
+	_, payload := takeApart(t, tokens.Access)
+	require.Equal(t, seconds(cut), payload["eff_iat"], "raised to the cut")
 	require.Equal(t, b.clock.Now().Add(15*time.Minute).Truncate(time.Second), c.ExpiresAt, "from the clock")
 	// Others are not concerned.
 	other, err := b.Login(context.Background(), "bob", pass, auth.SignIn{})

@@ -59,6 +59,8 @@ func TestInterop_OthersVerify(t *testing.T) {
 		header, rest, _ := strings.Cut(token, ".")
 		payload, sig, _ := strings.Cut(rest, ".")
 		other := newToken(t, newIssuer(t, nil, k))
+		raised := newIssuer(t, nil, k)
+		require.NoError(t, raised.RevokeAll(t.Context(), "u1"))
 		stranger, err := auth.New(auth.Config{
 			Issuer: issuer, Audience: []string{"https://other.example"}, Users: users{},
 			AccessKeys: auth.Keys{k}, RefreshKeys: auth.Keys{auth.HS256([]byte("the refresh secret of these tests."))},
@@ -66,6 +68,7 @@ func TestInterop_OthersVerify(t *testing.T) {
 		require.NoError(t, err)
 		tokens = append(tokens,
 			example{alg, token, true, ""},
+			example{alg, newToken(t, raised), true, ""}, // its iat is not in the future
 			example{alg, header + "." + payload + other[strings.LastIndexByte(other, '.'):], false, "ERR_JWS_SIGNATURE_VERIFICATION_FAILED"},
 			example{alg, newToken(t, stranger), false, "ERR_JWT_CLAIM_VALIDATION_FAILED"},
 		)

@@ -1,0 +1,205 @@
+package auth_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+)
+
+// strict are verifiers of access tokens without tolerance for an iat in the
+// future: golang-jwt, and Verifiers with next to no Leeway that follow the
+// revocations of store.
+func strict(t testing.TB, store auth.Feed, now func() time.Time) map[string]func(token string) error {
+	t.Helper()
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{"HS256"}), jwt.WithIssuer(issuer), jwt.WithAudience(audience), jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithTimeFunc(now))
+	verifiers := map[string]func(string) error{
+		"golang-jwt": func(token string) error {
+			_, err := parser.Parse(token, func(*jwt.Token) (any, error) { return accessSecret, nil })
+			return err
+		},
+	}
+	for _, leeway := range []time.Duration{-1, time.Millisecond} {
+		v, err := auth.NewVerifier(auth.VerifierConfig{
+			Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys{auth.HS256(accessSecret)}, Leeway: leeway, Feed: store, Now: now,
+		})
+		require.NoError(t, err)
+		stop := run(v)
+		t.Cleanup(stop)
+		<-v.Ready()
+		verifiers[fmt.Sprintf("a Verifier with a Leeway of %s", leeway)] = func(token string) error {
+			_, err := v.Verify(context.Background(), token)
+			return err
+		}
+	}
+	return verifiers
+}
+
+func TestRevokeAll_WhatIsIssuedRightAfterIsNoTokenOfTheFuture(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for name, end := range map[string]func(*bench) error{
+		"RevokeAll":    func(b *bench) error { return b.RevokeAll(ctx, "u1") },
+		"ExpireAccess": func(b *bench) error { return b.ExpireAccess(ctx, "u1") },
+		"both": func(b *bench) error {
+			if err := b.ExpireAccess(ctx, "u1"); err != nil {
+				return err
+			}
+			return b.RevokeAll(ctx, "u1")
+		},
+		"neither": func(*bench) error { return nil },
+	} {
+		for _, leeway := range []time.Duration{-1, time.Millisecond, 10 * time.Second, time.Minute} {
+			for _, phase := range []time.Duration{0, time.Millisecond, 999 * time.Millisecond} {
+				title := fmt.Sprintf("%s, leeway %s, %s into the second", name, leeway, phase)
+				b := newBench(t, knownKeys, func(c *auth.Config) { c.Leeway = leeway })
+				b.clock.advance(phase)
+				verifiers := strict(t, b.store, b.clock.Now)
+				require.NoError(t, end(b), title)
+				known := b.clock.Now().Add(max(0, leeway)).Truncate(time.Second).Add(time.Second)
+
+				tokens := b.login(t)
+				login := tokens
+				for _, after := range []time.Duration{0, time.Second, 5 * time.Second, time.Minute, 2 * time.Minute} {
+					b.clock.advance(after)
+					_, payload := takeApart(t, tokens.Access)
+					if after > 0 {
+						var err error
+						tokens, err = b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
+						require.NoError(t, err, title)
+						_, payload = takeApart(t, tokens.Access)
+					}
+					now := b.clock.Now()
+					require.Equal(t, seconds(now), payload["iat"], title)
+					require.Equal(t, seconds(now.Add(15*time.Minute)), payload["exp"], title)
+					if name != "neither" && now.Unix() < known.Unix() {
+						require.Equal(t, seconds(known), payload["eff_iat"], title)
+					} else {
+						require.NotContains(t, payload, "eff_iat", title)
+					}
+					_, err := b.Verify(ctx, tokens.Access)
+					require.NoError(t, err, title)
+					for other, verify := range verifiers {
+						require.NoError(t, verify(tokens.Access), "%s, %s", title, other)
+					}
+				}
+				// auth_time is the login's, raised as it is in the store.
+				_, payload := takeApart(t, tokens.Access)
+				_, first := takeApart(t, login.Access)
+				require.Equal(t, first["auth_time"], payload["auth_time"])
+				_, refresh := takeApart(t, login.Refresh)
+				require.Equal(t, first["auth_time"], refresh["auth_time"])
+				if name != "neither" {
+					require.Equal(t, seconds(known), first["auth_time"], title)
+				}
+			}
+		}
+	}
+}
+
+// Two nodes whose clocks are Leeway apart, either way: what was issued before
+// ExpireAccess is refused everywhere, and what is issued after it is accepted at
+// once, also by strict verifiers that go by the clock of the node that issued.
+func TestExpireAccess_ClocksApartAndStrictVerifiers(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	const leeway = 10 * time.Second
+	for _, skew := range []time.Duration{-leeway, -time.Second, time.Millisecond, leeway} {
+		for _, phase := range []time.Duration{0, 500 * time.Millisecond, 999 * time.Millisecond} {
+			title := fmt.Sprintf("%s at %s", skew, phase)
+			base := newClock()
+			base.advance(phase)
+			clocks := []func() time.Time{base.Now, func() time.Time { return base.Now().Add(skew) }}
+			store := auth.NewMemoryStore()
+			list := nodes(t, 2, func(i int, c *auth.Config) {
+				knownKeys(c)
+				c.Now, c.Store = clocks[i], store
+			})
+			verifiers := []map[string]func(string) error{strict(t, store, clocks[0]), strict(t, store, clocks[1])}
+			var old []auth.Tokens
+			for _, b := range list {
+				old = append(old, b.login(t))
+			}
+			require.NoError(t, list[0].ExpireAccess(ctx, "u1"))
+			require.Eventually(t, func() bool { return list[1].Health().Revocations == 1 }, 5*time.Second, time.Millisecond)
+			for _, tokens := range old {
+				for _, b := range list {
+					_, err := b.Verify(ctx, tokens.Access)
+					require.ErrorIs(t, err, auth.ErrTokenExpired, title)
+				}
+			}
+			for i, b := range list {
+				fresh := b.login(t)
+				refreshed, err := b.Refresh(ctx, old[i].Refresh, auth.RefreshOptions{})
+				require.NoError(t, err, title)
+				for _, token := range []string{fresh.Access, refreshed.Access} {
+					for _, other := range list {
+						_, err := other.Verify(ctx, token)
+						require.NoError(t, err, title)
+					}
+					for other, verify := range verifiers[i] {
+						require.Eventually(t, func() bool { return verify(token) == nil }, 5*time.Second, time.Millisecond, "%s, %s", title, other)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A session that was opened while the clock was ahead does not exempt its
+// tokens from ExpireAccess.
+func TestExpireAccess_ConcernsSessionsOfAWrongClock(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for _, ahead := range []time.Duration{22 * time.Second, time.Hour, 4 * 365 * 24 * time.Hour} {
+		b := newBench(t, knownKeys)
+		b.clock.advance(ahead)
+		tokens := b.login(t)
+		b.clock.advance(-ahead)
+		tokens, err := b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
+		require.NoError(t, err)
+		_, payload := takeApart(t, tokens.Access)
+		require.NotContains(t, payload, "eff_iat", ahead)
+		_, err = b.Verify(ctx, tokens.Access)
+		require.NoError(t, err, ahead)
+		require.NoError(t, b.ExpireAccess(ctx, "u1"))
+		_, err = b.Verify(ctx, tokens.Access)
+		require.ErrorIs(t, err, auth.ErrTokenExpired, ahead)
+	}
+}
+
+// A token without eff_iat, as the version before issued it, is compared by its
+// iat, which was raised.
+func TestVerify_TokensWithoutEffIatAreComparedByIat(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	b := newBench(t, knownKeys)
+	f := newForger("access", b.clock.Now())
+	require.NoError(t, b.ExpireAccess(ctx, "u1")) // as of 11 s from now
+	for _, c := range []struct {
+		iat, eff time.Duration // of 0: without
+		good     bool
+	}{
+		{iat: 10 * time.Second}, {iat: 11 * time.Second, good: true}, {iat: 21 * time.Second, good: true},
+		{eff: 10 * time.Second}, {eff: 11 * time.Second, good: true}, {eff: -time.Second}, {eff: time.Hour, good: true},
+		{iat: 12 * time.Second, eff: 11 * time.Second, good: true}, {iat: 12 * time.Second, eff: -time.Hour, good: true},
+	} {
+		claims := f.claims.with("iat", f.at(c.iat))
+		if c.eff != 0 {
+			claims = claims.with("eff_iat", f.at(c.eff))
+		}
+		for range 2 { // the second time it is remembered
+			_, err := b.Verify(ctx, f.signClaims(claims))
+			if c.good {
+				require.NoError(t, err, "%+v", c)
+			} else {
+				require.ErrorIs(t, err, auth.ErrTokenExpired, "%+v", c)
+			}
+		}
+	}
+}
