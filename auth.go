@@ -982,6 +982,12 @@ func (a *Authenticator) openRefresh(ctx context.Context, token string) (refreshC
 	return readRefresh(signed.payload, a.issuer, a.audience)
 }
 
+// refreshEnd is when a refresh token expires. Its session ends at SessionTTL,
+// also if that was longer when the token was issued.
+func (a *Authenticator) refreshEnd(c *refreshClaims) time.Time {
+	return earlier(c.expiresAt, c.authTime.Add(a.sessionTTL))
+}
+
 func (c *refreshClaims) times() subjectTimes {
 	return subjectTimes{subject: c.subject, sid: c.sid, created: c.authTime}
 }
@@ -1004,7 +1010,7 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 	s := Session{ID: c.sid, Subject: c.subject, Generation: c.generation, CreatedAt: c.authTime, RotatedAt: c.issuedAt, ExpiresAt: c.expiresAt}
 	rd := a.read()
 	absolute := c.authTime.Add(a.sessionTTL)
-	if !rd.now.Before(earlier(c.expiresAt, absolute)) {
+	if !rd.now.Before(a.refreshEnd(&c)) {
 		return Tokens{}, grantError{ErrTokenExpired}
 	}
 	if known, err := a.revoked.check(c.times(), rd.now); err != nil {

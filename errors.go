@@ -36,8 +36,8 @@ var (
 	ErrForbidden = errors.New("auth: forbidden")
 	// ErrReauthenticate: the login is too long ago. See [Fresh].
 	ErrReauthenticate = errors.New("auth: a more recent login is required")
-	// ErrInvalidRequest: the request is malformed or carries two credentials
-	// that differ.
+	// ErrInvalidRequest: the request is malformed or carries credentials
+	// of two sessions.
 	ErrInvalidRequest = errors.New("auth: invalid request")
 	// ErrCrossOrigin: a credential came by cookie from an origin that is not
 	// trusted.
@@ -82,6 +82,7 @@ var answers = [...]answerRow{
 	{errContentType, 415, "invalid_request", "", "", "the body must be application/json or application/x-www-form-urlencoded"},
 	{errMethod, 405, "invalid_request", "", "", "the method is not allowed here"},
 	{errEndpoint, 404, "not_found", "", "", "there is no such endpoint"},
+	{errTwoSessions, 400, "invalid_request", "", "login", "the credentials are of two sessions"},
 	{ErrInvalidRequest, 400, "invalid_request", "", "", "the request is malformed"},
 	{ErrSessionNotFound, 404, "not_found", "", "", "no such session"},
 	{ErrInvalidCredentials, 401, "invalid_credentials", "", "login", "login or password is wrong"},
@@ -214,7 +215,7 @@ func AnswerTo(err error) Answer {
 	} else if f.grant && row.status == http.StatusUnauthorized {
 		a.Code, a.Action = "invalid_grant", "login"
 		if row.code == codeMissing {
-			a.Status, a.Code, a.Action = http.StatusBadRequest, "invalid_request", ""
+			a.Status, a.Code = http.StatusBadRequest, "invalid_request"
 		}
 		return a
 	}

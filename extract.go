@@ -1,18 +1,20 @@
 package auth
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/textproto"
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Extractor is a place where access tokens come from. All places are looked
-// at; a request in which two of them differ is refused.
+// at; if they hold different tokens, those that do not verify do not count, and
+// tokens of two sessions are refused.
 type Extractor struct {
 	place place
 	name  string
@@ -98,40 +100,109 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// find returns what stands in the place, or nothing.
-func (e Extractor) find(v *Verifier, r *http.Request) (string, error) {
+// find returns what stands in a place other than a cookie, or nothing.
+func (e Extractor) find(r *http.Request) (string, error) {
 	switch e.place {
 	case inBearer:
 		return bearer(r.Header["Authorization"])
 	case inHeader:
 		return onlyOne(r.Header[e.name])
-	case inCookie:
-		return v.accessCookie(r)
 	case inQuery:
-		if !strings.Contains(r.URL.RawQuery, e.name) { // most requests
-			if !strings.ContainsAny(r.URL.RawQuery, "%+") {
-				return "", nil
-			}
+		values, ok := queryValues(r, e.name)
+		if !ok {
+			return "", requestError("a token in the query cannot be read")
 		}
-		query, err := url.ParseQuery(r.URL.RawQuery)
-		if err != nil {
-			return "", requestError("the query cannot be read")
-		}
-		return onlyOne(query[e.name])
+		return onlyOne(values)
 	}
 	return "", nil
+}
+
+// findAll returns everything in a place other than a cookie that could be a
+// token, also where find refuses it. A logout looks so.
+func (e Extractor) findAll(r *http.Request) []string {
+	var values []string
+	switch e.place {
+	case inBearer:
+		for _, h := range r.Header["Authorization"] {
+			if rest, ok := cutBearer(h); ok {
+				values = append(values, splitTokens(rest)...)
+			}
+		}
+	case inHeader:
+		for _, h := range r.Header[e.name] {
+			values = append(values, splitTokens(h)...)
+		}
+	case inQuery:
+		values, _ = queryValues(r, e.name)
+	}
+	return values
+}
+
+// splitTokens takes apart what stands in one header, which is nearly always
+// one token.
+func splitTokens(s string) []string {
+	return strings.FieldsFunc(s, func(c rune) bool { return c == ' ' || c == ',' || c == '\t' })
+}
+
+// queryValues returns the values of a parameter of the URL that can be read,
+// and whether all of that name can. Other parameters do not matter.
+func queryValues(r *http.Request, name string) (values []string, ok bool) {
+	raw := r.URL.RawQuery
+	if !strings.Contains(raw, name) && !strings.ContainsAny(raw, "%+") { // most requests
+		return nil, true
+	}
+	ok = true
+	readPairs(raw, func(key, value string, readable bool) {
+		switch {
+		case key != name:
+		case readable:
+			values = append(values, value)
+		default:
+			ok = false
+		}
+	})
+	return values, ok
+}
+
+// readPairs calls pair for each field of a query or a form, as url.ParseQuery
+// takes it apart, and says of each whether it can be read. The key of one that
+// cannot is empty where it is the key that cannot be read.
+func readPairs(raw string, pair func(key, value string, readable bool)) {
+	for raw != "" {
+		var one string
+		if one, raw, _ = strings.Cut(raw, "&"); one == "" {
+			continue
+		}
+		key, value, _ := strings.Cut(one, "=")
+		key, err := url.QueryUnescape(key)
+		if err != nil {
+			pair("", "", false)
+			continue
+		}
+		value, err = url.QueryUnescape(value)
+		pair(key, value, err == nil && !strings.Contains(one, ";"))
+	}
+}
+
+// cutBearer returns what follows the scheme, and whether it is Bearer.
+func cutBearer(header string) (rest string, ok bool) {
+	const scheme = "Bearer"
+	if len(header) < len(scheme) || !strings.EqualFold(header[:len(scheme)], scheme) {
+		return "", false
+	}
+	rest = header[len(scheme):]
+	if rest != "" && rest[0] != ' ' && rest[0] != '\t' {
+		return "", false // a longer name
+	}
+	return rest, true
 }
 
 // bearer returns the one bearer token among Authorization headers.
 func bearer(headers []string) (token string, err error) {
 	for _, h := range headers {
-		const scheme = "Bearer"
-		if len(h) < len(scheme) || !strings.EqualFold(h[:len(scheme)], scheme) {
+		rest, ok := cutBearer(h)
+		if !ok {
 			continue
-		}
-		rest := h[len(scheme):]
-		if rest != "" && rest[0] != ' ' && rest[0] != '\t' {
-			continue // a longer name
 		}
 		rest = strings.Trim(rest, " ")
 		switch {
@@ -161,112 +232,212 @@ func onlyOne(values []string) (string, error) {
 	return values[0], nil
 }
 
-// AccessToken returns the access token that the request carries, unverified,
-// and whether it came by cookie; a cookie from an origin that is not trusted is
-// refused here.
+// What a request carries is judged by one rule, for both kinds of tokens: what
+// cannot be read, or does not verify, does not count. What counts decides who
+// it is, whether the origin is checked, and how the answer travels.
 //
-// The error is [ErrNoToken], [ErrInvalidRequest] for credentials that differ
-// or are malformed, or [ErrCrossOrigin].
-func (v *Verifier) AccessToken(r *http.Request) (token string, byCookie bool, err error) {
+// One token, wherever it stands, needs no judgment: whoever uses it verifies
+// it. Of several that differ, choose says which one counts.
+
+// carried is a token that a request carries.
+type carried struct {
+	token string
+	by    carrier // all that carry it
+
+	// What choose learns of it.
+	err   error      // why it does not count
+	whose sessionKey // its session, also of a token that is dead; empty if it was not signed here
+	rank  int64      // the highest of those of one session is used
+}
+
+// carrier is a set of ways in which a token comes along.
+type carrier uint8
+
+const (
+	byHeader carrier = 1 << iota // or the body: the client sent it on purpose
+	byQuery                      // whoever made the link chose it
+	byCookie                     // the browser added it
+)
+
+// maxVerified is how many tokens of one place are verified, where a check may
+// cost a signature.
+const maxVerified = 16
+
+// addCarried adds a token, unless there are as many as room allows already. A
+// token that is there is not added, but carried by one more.
+func addCarried(list []carried, token string, by carrier, room int) []carried {
+	for i := range list {
+		if list[i].token == token {
+			list[i].by |= by
+			return list
+		}
+	}
+	if token == "" || len(list) >= room {
+		return list
+	}
+	return append(list, carried{token: token, by: by})
+}
+
+// carriedAccess adds the access tokens that the request carries to list. The
+// error says why a place cannot be read.
+func (v *Verifier) carriedAccess(r *http.Request, list []carried) (_ []carried, unreadable error) {
+	cookies := false
 	for _, e := range v.extractors {
-		found, err := e.find(v, r)
-		switch {
-		case err != nil:
-			return "", false, err
-		case found == "":
-		case token == "":
-			token, byCookie = found, e.place == inCookie
-		case token != found:
-			return "", false, requestError("two credentials that differ")
-		default:
-			byCookie = byCookie && e.place == inCookie
+		if e.place == inCookie {
+			cookies = true
+			continue
 		}
+		token, err := e.find(r)
+		if err != nil && unreadable == nil {
+			unreadable = err
+		}
+		by := byHeader
+		if e.place == inQuery {
+			by = byQuery
+		}
+		list = addCarried(list, token, by, len(list)+1)
 	}
+	if !cookies || len(r.Header["Cookie"]) == 0 {
+		return list, unreadable
+	}
+	room := len(list) + maxVerified
+	for _, c := range r.CookiesNamed(v.cookies.access.Name) {
+		list = addCarried(list, c.Value, byCookie, room)
+	}
+	if unreadable != nil && (hasCookie(r, v.cookies.access.Name) || hasCookie(r, v.cookies.refresh.Name)) {
+		unreadable = nil // beside a cookie it counts as absent
+	}
+	return list, unreadable
+}
+
+func hasCookie(r *http.Request, name string) bool {
+	return slices.ContainsFunc(r.CookiesNamed(name), func(c *http.Cookie) bool { return c.Value != "" })
+}
+
+// AccessToken returns the access token that the request carries, and whether
+// it came by cookie only; a cookie from an origin that is not trusted is
+// refused here. One token is not verified. Of several that differ, those that
+// do not verify do not count, and of those of one session that in a header is
+// returned before that in a cookie. If none counts, it is one that has merely
+// expired, or else the header's, which [Verifier.Verify] then refuses.
+//
+// The error is [ErrNoToken], [ErrInvalidRequest] for credentials of two
+// sessions or a header that cannot be read and stands without a cookie,
+// [ErrCrossOrigin], or [ErrUnavailable] if it cannot be said which of several
+// counts.
+func (v *Verifier) AccessToken(r *http.Request) (token string, byCookieOnly bool, err error) {
+	var space [2]carried
+	list, err := v.carriedAccess(r, space[:0])
+	var chosen carried
 	switch {
-	case token == "":
+	case err != nil:
+		return "", false, err
+	case len(list) == 0:
 		return "", false, ErrNoToken
-	case byCookie:
+	case len(list) == 1:
+		chosen = list[0]
+	default:
+		if chosen, err = v.chooseAccess(r.Context(), list); err != nil {
+			return "", false, err
+		}
+	}
+	byCookieOnly = chosen.by == byCookie
+	if chosen.by&byCookie != 0 {
 		if err := v.CheckOrigin(r); err != nil {
-			return "", true, err
+			return "", byCookieOnly, err
 		}
 	}
-	return token, byCookie, nil
+	return chosen.token, byCookieOnly, nil
 }
 
-// maxSameCookies is how many cookies of one name are verified: a browser sends
-// several when they were set for other paths or domains.
-const maxSameCookies = 4
-
-// accessCookie returns the access cookie; of several of one session the
-// newest.
-func (v *Verifier) accessCookie(r *http.Request) (string, error) {
-	return pickCookie(r, v.cookies.access.Name, func(token string) (sessionKey, int64, error) {
-		c, err := v.open(r.Context(), token)
-		if err != nil {
-			return sessionKey{}, 0, err
+// chooseAccess verifies access tokens that differ, and chooses among them. Of
+// one session, a header's comes before one in the query, and then the newest
+// cookie.
+func (v *Verifier) chooseAccess(ctx context.Context, list []carried) (carried, error) {
+	for i := range list {
+		t, c := &list[i], new(verified)
+		t.err = v.verify(ctx, t.token, c)
+		if t.err == nil || errors.Is(t.err, ErrTokenExpired) || errors.Is(t.err, ErrSessionRevoked) {
+			t.whose = sessionKey{c.Subject, c.SessionID}
 		}
-		return sessionKey{c.Subject, c.SessionID}, c.ExpiresAt.Unix(), v.lives(c.times(), c.ExpiresAt)
-	})
+		switch {
+		case t.by&byHeader != 0:
+			t.rank = math.MaxInt64
+		case t.by&byQuery != 0:
+			t.rank = math.MaxInt64 - 1
+		default:
+			t.rank = c.ExpiresAt.Unix()
+		}
+	}
+	return choose(list)
 }
 
-// lives returns why a token does not count beside another: one that has
-// expired or was revoked must not stand in the way of one that is good.
-func (v *Verifier) lives(t subjectTimes, until time.Time) error {
-	now := v.now()
-	if !now.Before(until) {
-		return ErrTokenExpired
-	}
-	_, err := v.revoked.check(t, now)
-	return err
-}
+// errTwoSessions is for a request whose credentials name two sessions. A login
+// by cookie, or a logout, ends the sessions of the cookies.
+var errTwoSessions = fmt.Errorf("%w: credentials of two sessions", ErrInvalidRequest)
 
-// pickCookie returns the value of the cookie of that name. Where there are
-// several, open tells of each whose it is and how new; those that are not
-// valid do not count.
-func pickCookie(r *http.Request, name string, open func(string) (sessionKey, int64, error)) (string, error) {
-	if len(r.Header["Cookie"]) == 0 {
-		return "", nil
+// choose applies the rule to tokens that differ and were verified. The one that
+// it returns is carried by a cookie if any that counts is, so that its origin
+// is checked. If none counts, it returns the one whose error is the answer.
+func choose(list []carried) (carried, error) {
+	var best *carried
+	var by carrier
+	for i := range list {
+		t := &list[i]
+		switch {
+		case errors.Is(t.err, ErrUnavailable):
+			return carried{}, t.err // unknown is not worthless
+		case t.err != nil:
+			continue
+		case best != nil && t.whose != best.whose:
+			return carried{}, errTwoSessions
+		case best == nil || t.rank > best.rank:
+			best = t
+		}
+		by |= t.by
 	}
-	var values []string
-	for _, c := range r.CookiesNamed(name) {
-		if c.Value != "" && !slices.Contains(values, c.Value) {
-			if values = append(values, c.Value); len(values) == maxSameCookies {
-				break
+	if best == nil {
+		return mainRefusal(list), nil
+	}
+	if by == byQuery { // such a link must not sign anybody into another's account
+		for i := range list {
+			if t := &list[i]; t.by&byCookie != 0 && t.whose != (sessionKey{}) && t.whose != best.whose {
+				return carried{}, errTwoSessions
 			}
 		}
 	}
-	switch len(values) {
-	case 0:
-		return "", nil
-	case 1:
-		return values[0], nil
+	chosen := *best
+	chosen.by |= by & byCookie
+	return chosen, nil
+}
+
+// mainRefusal returns, of tokens of which none counts, the one whose refusal
+// the client is told: one that has merely expired, since a refresh may help,
+// else what came in a header.
+func mainRefusal(list []carried) carried {
+	weight := func(t *carried) (w int) {
+		if errors.Is(t.err, ErrTokenExpired) {
+			w += 4
+		}
+		if t.by&byHeader != 0 {
+			w += 2
+		}
+		if t.by&byQuery != 0 {
+			w++
+		}
+		return w
 	}
-	var best, expired string
-	var whose sessionKey
-	var newest int64
-	for _, value := range values {
-		key, age, err := open(value)
-		switch {
-		case errors.Is(err, ErrUnavailable):
-			return "", err
-		case errors.Is(err, ErrTokenExpired):
-			expired = value
-		case err != nil:
-		case best == "":
-			best, whose, newest = value, key, age
-		case key != whose:
-			return "", requestError("cookies of two sessions")
-		case age > newest:
-			best, newest = value, age
+	chosen, by := list[0], list[0].by
+	for i := range list[1:] {
+		t := &list[i+1]
+		if by |= t.by; weight(t) > weight(&chosen) {
+			chosen = *t
 		}
 	}
-	switch { // what is not good will be refused for what it is
-	case best != "":
-		return best, nil
-	case expired != "":
-		return expired, nil
+	if by &^= byCookie; by != 0 {
+		chosen.by = by // a bad token in a header is refused, whatever stands beside it
 	}
-	return values[0], nil
+	return chosen
 }
 
 // isUpgrade reports whether the request asks for another protocol, as a

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -87,23 +88,31 @@ func TestAccessToken_OtherPlaces(t *testing.T) {
 		token   string
 		err     error
 	}{
-		"header":                       {[]auth.Extractor{auth.FromHeader("x-access-token")}, []webOption{webHeader("X-Access-Token", "abc")}, "abc", nil},
-		"header twice":                 {[]auth.Extractor{auth.FromHeader("X-Access-Token")}, []webOption{webHeader("X-Access-Token", "abc", "abc")}, "", auth.ErrInvalidRequest},
-		"header, not asked for":        {nil, []webOption{webHeader("X-Access-Token", "abc")}, "", auth.ErrNoToken},
-		"header, empty":                {[]auth.Extractor{auth.FromHeader("X-Access-Token")}, []webOption{webHeader("X-Access-Token", "")}, "", auth.ErrNoToken},
-		"bearer, not asked for":        {[]auth.Extractor{auth.FromHeader("X-Access-Token")}, []webOption{webBearer("abc")}, "", auth.ErrNoToken},
-		"query":                        {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("a=b&access_token=abc")}, "abc", nil},
-		"query, name escaped":          {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access%5Ftoken=abc")}, "abc", nil},
-		"query, name with a space":     {[]auth.Extractor{auth.FromQuery("access token")}, []webOption{query("access+token=abc")}, "abc", nil},
-		"query, another name":          {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("Access_Token=abc&my_access_token=x")}, "", auth.ErrNoToken},
-		"query twice":                  {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access_token=abc&access_token=abc")}, "", auth.ErrInvalidRequest},
-		"query that cannot be read":    {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access_token=abc&x=%zz")}, "", auth.ErrInvalidRequest},
-		"query of others, malformed":   {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("x;y")}, "", auth.ErrNoToken},
-		"query, not asked for":         {nil, []webOption{query("access_token=abc&token=abc&jwt=abc")}, "", auth.ErrNoToken},
-		"two places, same":             {[]auth.Extractor{auth.FromBearer(), auth.FromHeader("X-T"), auth.FromQuery("t")}, []webOption{webBearer("abc"), webHeader("X-T", "abc"), query("t=abc")}, "abc", nil},
-		"two places, differ":           {[]auth.Extractor{auth.FromBearer(), auth.FromHeader("X-T")}, []webOption{webBearer("abc"), webHeader("X-T", "abd")}, "", auth.ErrInvalidRequest},
-		"two places, the last differs": {[]auth.Extractor{auth.FromBearer(), auth.FromHeader("X-T"), auth.FromQuery("t")}, []webOption{webBearer("abc"), webHeader("X-T", "abc"), query("t=x")}, "", auth.ErrInvalidRequest},
-		"only the last has one":        {[]auth.Extractor{auth.FromQuery("t"), auth.FromHeader("X-T"), auth.FromBearer()}, []webOption{webBearer("abc")}, "abc", nil},
+		"header":                      {[]auth.Extractor{auth.FromHeader("x-access-token")}, []webOption{webHeader("X-Access-Token", "abc")}, "abc", nil},
+		"header twice":                {[]auth.Extractor{auth.FromHeader("X-Access-Token")}, []webOption{webHeader("X-Access-Token", "abc", "abc")}, "", auth.ErrInvalidRequest},
+		"header, not asked for":       {nil, []webOption{webHeader("X-Access-Token", "abc")}, "", auth.ErrNoToken},
+		"header, empty":               {[]auth.Extractor{auth.FromHeader("X-Access-Token")}, []webOption{webHeader("X-Access-Token", "")}, "", auth.ErrNoToken},
+		"bearer, not asked for":       {[]auth.Extractor{auth.FromHeader("X-Access-Token")}, []webOption{webBearer("abc")}, "", auth.ErrNoToken},
+		"query":                       {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("a=b&access_token=abc")}, "abc", nil},
+		"query, name escaped":         {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access%5Ftoken=abc")}, "abc", nil},
+		"query, name with a space":    {[]auth.Extractor{auth.FromQuery("access token")}, []webOption{query("access+token=abc")}, "abc", nil},
+		"query, another name":         {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("Access_Token=abc&my_access_token=x")}, "", auth.ErrNoToken},
+		"query twice":                 {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access_token=abc&access_token=abc")}, "", auth.ErrInvalidRequest},
+		"query twice, differ":         {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access_token=abc&access%5Ftoken=abd")}, "", auth.ErrInvalidRequest},
+		"query twice, one unreadable": {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access_token=abc&access_token=%zz")}, "", auth.ErrInvalidRequest},
+		"query that cannot be read":   {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access_token=%zz")}, "", auth.ErrInvalidRequest},
+		"query with a semicolon":      {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access_token=abc;x=1")}, "", auth.ErrInvalidRequest},
+		"query behind a semicolon":    {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("x=1;access_token=abc")}, "", auth.ErrNoToken},
+		"query, others unreadable":    {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("q=a;b&%zz=1&access_token=abc&x=100%&x=%zz")}, "abc", nil},
+		"query of others, percent":    {[]auth.Extractor{auth.FromBearer(), auth.FromQuery("t")}, []webOption{query("q=100%&other=x%20y"), webBearer("abc")}, "abc", nil},
+		"query of that name, beside":  {[]auth.Extractor{auth.FromBearer(), auth.FromQuery("t")}, []webOption{query("t=a&t=a"), webBearer("abc")}, "", auth.ErrInvalidRequest},
+		"query of others, malformed":  {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("x;y")}, "", auth.ErrNoToken},
+		"query, not asked for":        {nil, []webOption{query("access_token=abc&token=abc&jwt=abc")}, "", auth.ErrNoToken},
+		"two places, same":            {[]auth.Extractor{auth.FromBearer(), auth.FromHeader("X-T"), auth.FromQuery("t")}, []webOption{webBearer("abc"), webHeader("X-T", "abc"), query("t=abc")}, "abc", nil},
+		"two places, neither counts":  {[]auth.Extractor{auth.FromBearer(), auth.FromHeader("X-T")}, []webOption{webBearer("abc"), webHeader("X-T", "abd")}, "abc", nil},
+		"the header's is told":        {[]auth.Extractor{auth.FromQuery("t"), auth.FromBearer()}, []webOption{webBearer("abc"), query("t=x")}, "abc", nil},
+		"two places, one unreadable":  {[]auth.Extractor{auth.FromBearer(), auth.FromHeader("X-T")}, []webOption{webBearer(""), webHeader("X-T", "abd")}, "", auth.ErrInvalidRequest},
+		"only the last has one":       {[]auth.Extractor{auth.FromQuery("t"), auth.FromHeader("X-T"), auth.FromBearer()}, []webOption{webBearer("abc")}, "abc", nil},
 	} {
 		b := newBench(t, withExtractors(tt.es...))
 		token, byCookie, err := b.AccessToken(requestOf(tt.options...))
@@ -135,8 +144,10 @@ func TestAccessToken_TellsWhetherItCameByCookie(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "abc", token)
 		require.False(t, byCookie)
-		_, _, err = b.AccessToken(requestOf(webBearer("abc"), webCookie(accessCookie, "abd")))
-		require.ErrorIs(t, err, auth.ErrInvalidRequest)
+		token, byCookie, err = b.AccessToken(requestOf(webBearer("abc"), webCookie(accessCookie, "abd")))
+		require.NoError(t, err)
+		require.Equal(t, "abc", token, "if none counts, the header's is told")
+		require.False(t, byCookie)
 	}
 	_, _, err := newBench(t).AccessToken(requestOf(webCookie(accessCookie, "abc")))
 	require.ErrorIs(t, err, auth.ErrNoToken, "without Config.Cookies there are none")
@@ -274,9 +285,9 @@ func TestDuplicateCookies_OfTwoSessionsAreRefused(t *testing.T) {
 				slices.Reverse(refresh)
 				slices.Reverse(access)
 			}
-			ask(t, b.RefreshHandler(), "POST", "/refresh", cookiesOf(refreshCookie, refresh...)).refused(t, 400, "invalid_request", "")
-			ask(t, b.Require()(hello), "GET", "/", cookiesOf(accessCookie, access...)).refused(t, 400, "invalid_request", "")
-			ask(t, b.Optional(hello), "GET", "/", cookiesOf(accessCookie, access...)).refused(t, 400, "invalid_request", "")
+			ask(t, b.RefreshHandler(), "POST", "/refresh", cookiesOf(refreshCookie, refresh...)).refused(t, 400, "invalid_request", "login")
+			ask(t, b.Require()(hello), "GET", "/", cookiesOf(accessCookie, access...)).refused(t, 400, "invalid_request", "login")
+			ask(t, b.Optional(hello), "GET", "/", cookiesOf(accessCookie, access...)).refused(t, 400, "invalid_request", "login")
 		}
 	}
 	require.Zero(t, b.store.count("Rotate"))
@@ -304,10 +315,23 @@ func TestDuplicateCookies_InvalidOnesDoNotCount(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, k.Refresh, token, "%q", values)
 	}
-	// At most four are verified.
-	token, _, err := b.RefreshToken(requestOf(cookiesOf(refreshCookie, "a", "b", "c", "d", k.Refresh)))
-	require.NoError(t, err)
-	require.Equal(t, "a", token)
+	// Of refresh cookies all are read, of access cookies sixteen that differ.
+	var junk []string
+	for i := range 15 {
+		junk = append(junk, "junk"+strconv.Itoa(i), "junk"+strconv.Itoa(i))
+	}
+	for _, values := range [][]string{append(slices.Clone(junk), k.Access), append([]string{k.Access}, junk...)} {
+		require.Equal(t, "hello ada", ask(t, b.Require()(hello), "GET", "/", cookiesOf(accessCookie, values...)).body)
+	}
+	ask(t, b.Require()(hello), "GET", "/", cookiesOf(accessCookie, append(junk, "one more", k.Access)...)).refused(t, 401, "invalid_token", "login")
+	for i := range 500 {
+		junk = append(junk, "x.y."+strconv.Itoa(i))
+	}
+	for _, values := range [][]string{append(slices.Clone(junk), k.Refresh), append([]string{k.Refresh}, junk...)} {
+		token, _, err := b.RefreshToken(requestOf(cookiesOf(refreshCookie, values...)))
+		require.NoError(t, err)
+		require.Equal(t, k.Refresh, token)
+	}
 	ask(t, b.RefreshHandler(), "POST", "/refresh", cookiesOf(refreshCookie, "a", "b")).refused(t, 401, "invalid_grant", "login")
 	ask(t, b.Require()(hello), "GET", "/", cookiesOf(accessCookie, "a", "b")).refused(t, 401, "invalid_token", "login")
 	// An expired one is worth more than garbage: the client shall refresh.
@@ -337,7 +361,7 @@ func (k *countingKeys) VerifyKeys(ctx context.Context, kid string) ([]auth.Key, 
 	return k.KeySource.VerifyKeys(ctx, kid)
 }
 
-func TestDuplicateCookies_AtMostFourAreVerified(t *testing.T) {
+func TestDuplicateCookies_AtMostSixteenAreVerified(t *testing.T) {
 	t.Parallel()
 	key := auth.HS256([]byte("a secret that has 32 bytes at least"))
 	keys := &countingKeys{KeySource: auth.Keys{key}}
@@ -354,7 +378,7 @@ func TestDuplicateCookies_AtMostFourAreVerified(t *testing.T) {
 	_, byCookie, err := v.AccessToken(requestOf(cookiesOf(accessCookie, values...)))
 	require.NoError(t, err)
 	require.True(t, byCookie)
-	require.Equal(t, 4, keys.n)
+	require.Equal(t, 16, keys.n)
 
 	// Keys that cannot be had are an outage, and not an invalid cookie.
 	keys.fault = errStore
@@ -518,9 +542,12 @@ func TestRequestTokens_FindsEveryPlace(t *testing.T) {
 		webHeader("Refresh-Token", "h1", "h2"), webJSON(`{"refresh_token":"snake","refreshToken":"camel"}`)))
 	require.NoError(t, err)
 	require.True(t, byCookie)
-	require.ElementsMatch(t, []string{"bearer", "header", "query", "a1", "a2", "a3", "a4", "r1", "r3", "r4", "h1", "h2", "snake", "camel"}, tokens, "of the cookies of one name, four")
-	_, _, err = b.RequestTokens(requestOf(webHeader("Authorization", "Bearer a", "Bearer b")))
-	require.ErrorIs(t, err, auth.ErrInvalidRequest)
+	require.ElementsMatch(t, []string{"bearer", "header", "query", "a1", "a2", "a3", "a4", "a5", "r1", "r3", "r4", "r5", "h1", "h2", "snake", "camel"}, tokens)
+	tokens, byCookie, err = b.RequestTokens(requestOf(webHeader("Authorization", "Bearer", "Bearer a, Bearer b", "Basic x", "bearer\tc"),
+		webHeader("X-T", "d, e", "d"), func(r *http.Request) { r.URL.RawQuery = "t=f&t=%zz&t=g;&t=h&x=i" }))
+	require.NoError(t, err)
+	require.False(t, byCookie)
+	require.ElementsMatch(t, []string{"a", "Bearer", "b", "c", "d", "e", "f", "h"}, tokens)
 }
 
 func FuzzAccessToken(f *testing.F) {
@@ -535,16 +562,13 @@ func FuzzAccessToken(f *testing.F) {
 		put := func(s string) string { return strings.ReplaceAll(s, "TOKEN", token) }
 		r := requestOf(webHeader("Authorization", put(one), put(two)), webHeader("Cookie", put(cookie)), webHeader("X-T", put(header)))
 		r.URL.RawQuery = put(query)
-		found, byCookie, err := b.AccessToken(r)
+		found, _, err := b.AccessToken(r)
 		if err != nil {
 			require.Empty(t, found)
 			require.True(t, slices.ContainsFunc([]error{auth.ErrNoToken, auth.ErrInvalidRequest}, func(e error) bool { return errors.Is(err, e) }), "%v", err)
 			return
 		}
 		require.NotEmpty(t, found)
-		if byCookie {
-			require.Empty(t, header)
-		}
 		if c, err := b.Authenticate(r); err == nil {
 			require.Equal(t, "u1", c.Subject)
 			require.Equal(t, token, found)

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"mime"
@@ -159,7 +160,7 @@ func (a *Authenticator) LogoutHandler() http.Handler {
 func (a *Authenticator) LogoutAllHandler() http.Handler {
 	return a.only(func(w http.ResponseWriter, r *http.Request) {
 		a.setVary(w.Header())
-		c, err := a.Authenticate(r)
+		c, byCookie, err := a.claimsOf(r)
 		if err != nil {
 			a.WriteError(w, r, err)
 			return
@@ -179,7 +180,7 @@ func (a *Authenticator) LogoutAllHandler() http.Handler {
 			a.WriteError(w, r, err)
 			return
 		}
-		if _, byCookie, _ := a.AccessToken(r); byCookie && except == nil {
+		if byCookie && except == nil {
 			a.ClearCookies(w)
 		}
 		writeNothing(w)
@@ -198,6 +199,16 @@ func (a *Authenticator) SessionsHandler() http.Handler {
 			end.ServeHTTP(w, r)
 		}
 	})
+}
+
+// claimsOf is Authenticate for what ends the session. Afterwards it could not
+// be told any more how the token came.
+func (a *Authenticator) claimsOf(r *http.Request) (c *Claims, byCookie bool, err error) {
+	token, byCookie, err := a.AccessToken(r)
+	if err == nil {
+		c, err = a.Verify(r.Context(), token)
+	}
+	return c, byCookie, err
 }
 
 type listedSession struct {
@@ -234,7 +245,7 @@ func (a *Authenticator) listSessions(w http.ResponseWriter, r *http.Request) {
 
 func (a *Authenticator) endSession(w http.ResponseWriter, r *http.Request) {
 	a.setVary(w.Header())
-	c, err := a.Authenticate(r)
+	c, byCookie, err := a.claimsOf(r)
 	if err != nil {
 		a.WriteError(w, r, err)
 		return
@@ -251,7 +262,7 @@ func (a *Authenticator) endSession(w http.ResponseWriter, r *http.Request) {
 		a.WriteError(w, r, err)
 		return
 	}
-	if _, byCookie, _ := a.AccessToken(r); byCookie && id == c.SessionID {
+	if byCookie && id == c.SessionID {
 		a.ClearCookies(w)
 	}
 	writeNothing(w)
@@ -294,60 +305,151 @@ func writeNothing(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// RefreshToken returns the refresh token that the request carries, unverified,
-// and whether it came by cookie: from the refresh cookie, the header
+// RefreshToken returns the refresh token that the request carries, and whether
+// the answer goes by cookie: from the refresh cookie, the header
 // Refresh-Token, or "refresh_token" or "refreshToken" in the body, which may be
-// read again afterwards. It is never taken from the URL. A cookie from an
-// origin that is not trusted is refused here.
+// read again afterwards. It is never taken from the URL.
 //
-// The error is [ErrNoToken], [ErrInvalidRequest] for tokens that differ or a
-// body that cannot be read, or [ErrCrossOrigin].
+// One token is not verified. Of several that differ, those that do not verify
+// do not count, and of those of one session the one of the highest generation
+// is returned. If a cookie that counts came along, its origin is checked here,
+// and the answer goes by cookie.
+//
+// The error is [ErrNoToken], [ErrInvalidRequest] for tokens of two sessions or
+// a body that cannot be read and stands alone, [ErrCrossOrigin], or
+// [ErrUnavailable] if it cannot be said which of several counts.
 func (a *Authenticator) RefreshToken(r *http.Request) (token string, byCookie bool, err error) {
-	fromCookie, err := a.refreshCookie(r)
-	if err != nil {
-		return "", false, err
-	}
-	fromHeader, err := onlyOne(r.Header["Refresh-Token"])
-	if err != nil {
-		return "", false, err
+	list := a.carriedRefreshCookies(r)
+	room := len(list) + maxVerified
+	for _, value := range r.Header["Refresh-Token"] {
+		list = addCarried(list, value, byHeader, room)
 	}
 	fromBody, err := bodyTokens(r)
-	if err != nil {
+	if errors.Is(err, errTooLarge) || err != nil && len(list) == 0 {
 		return "", false, err
 	}
-	for _, found := range append([]string{fromCookie, fromHeader}, fromBody...) {
-		switch {
-		case found == "":
-		case token == "":
-			token = found
-		case found != token:
-			return "", false, requestError("two refresh tokens that differ")
+	for _, value := range fromBody {
+		list = addCarried(list, value, byHeader, len(list)+1)
+	}
+	return a.refreshTokenOf(r, list)
+}
+
+// refreshTokenOf returns the token that counts.
+func (a *Authenticator) refreshTokenOf(r *http.Request, list []carried) (token string, cookie bool, err error) {
+	var chosen carried
+	switch len(list) {
+	case 0:
+		return "", false, grantError{ErrNoToken}
+	case 1:
+		chosen = list[0]
+	default:
+		if chosen, err = a.chooseRefresh(r.Context(), list); err != nil {
+			return "", false, err
 		}
 	}
-	if token == "" {
-		return "", false, grantError{ErrNoToken}
-	}
-	if fromCookie != "" {
+	if cookie = chosen.by&byCookie != 0; cookie {
 		if err := a.CheckOrigin(r); err != nil {
 			return "", true, err
 		}
 	}
-	return token, fromCookie != "", nil
+	return chosen.token, cookie, nil
 }
 
-// refreshCookie returns the refresh cookie; of several of one session the
-// newest.
-func (a *Authenticator) refreshCookie(r *http.Request) (string, error) {
-	if a.cookies == nil {
-		return "", nil
-	}
-	return pickCookie(r, a.cookies.refresh.Name, func(token string) (sessionKey, int64, error) {
-		c, err := a.openRefresh(r.Context(), token)
-		if err == nil {
-			err = a.lives(c.times(), c.expiresAt)
+// carriedRefreshCookies returns the tokens in the cookies of that name: all
+// that were signed here, since an HMAC is cheap to check, or else one that was
+// not.
+func (a *Authenticator) carriedRefreshCookies(r *http.Request) (list []carried) {
+	values := a.refreshCookies(r)
+	if len(values) < 2 {
+		for _, value := range values {
+			list = append(list, carried{token: value, by: byCookie})
 		}
-		return sessionKey{c.subject, c.sid}, c.generation, err
-	})
+		return list
+	}
+	for _, value := range values {
+		if a.isRefreshToken(r.Context(), value) {
+			list = addCarried(list, value, byCookie, len(list)+1)
+		}
+	}
+	if list == nil {
+		list = append(list, carried{token: values[0], by: byCookie})
+	}
+	return list
+}
+
+// isRefreshToken reports whether a token was signed here as a refresh token, or
+// that cannot be said.
+func (a *Authenticator) isRefreshToken(ctx context.Context, token string) bool {
+	c, err := a.openRefresh(ctx, token)
+	return c.sid != "" || errors.Is(err, ErrUnavailable)
+}
+
+// refreshCookies returns the values of the cookies of that name.
+func (a *Authenticator) refreshCookies(r *http.Request) (values []string) {
+	if a.cookies == nil || len(r.Header["Cookie"]) == 0 {
+		return nil
+	}
+	for _, c := range r.CookiesNamed(a.cookies.refresh.Name) {
+		if c.Value != "" {
+			values = append(values, c.Value)
+		}
+	}
+	return values
+}
+
+// chooseRefresh verifies refresh tokens that differ, and chooses among them.
+func (a *Authenticator) chooseRefresh(ctx context.Context, list []carried) (carried, error) {
+	now := a.now()
+	sessions := map[sessionKey]bool{}
+	for i := range list {
+		t := &list[i]
+		var c refreshClaims
+		c, t.err = a.openRefresh(ctx, t.token)
+		if c.sid == "" {
+			continue
+		}
+		t.whose, t.rank = sessionKey{c.subject, c.sid}, c.generation
+		if errors.As(t.err, new(newerToken)) {
+			t.err = nil // it verifies; another process will refresh it
+		}
+		if t.err == nil && !now.Before(a.refreshEnd(&c)) {
+			t.err = ErrTokenExpired
+		}
+		if t.err == nil {
+			_, t.err = a.revoked.check(c.times(), now)
+		}
+		if t.err == nil {
+			sessions[t.whose] = true
+		}
+	}
+	if len(sessions) > 1 {
+		if err := a.leaveOutEnded(ctx, list, sessions); err != nil {
+			return carried{}, err
+		}
+	}
+	return choose(list)
+}
+
+// leaveOutEnded asks the store which sessions are there: that a session was
+// revoked is known here only for as long as its access tokens might live, which
+// is less than its refresh tokens do.
+func (a *Authenticator) leaveOutEnded(ctx context.Context, list []carried, sessions map[sessionKey]bool) error {
+	if len(sessions) > maxVerified {
+		return errTwoSessions
+	}
+	for s := range sessions {
+		alive, err := a.sessionAlive(ctx, s.subject, s.id)
+		if err != nil {
+			return err
+		}
+		sessions[s] = alive
+	}
+	for i := range list {
+		if t := &list[i]; t.err == nil && !sessions[t.whose] {
+			t.err = ErrSessionRevoked
+		}
+	}
+	return nil
 }
 
 // bodyTokens returns the refresh tokens in the body.
@@ -356,58 +458,107 @@ func bodyTokens(r *http.Request) ([]string, error) {
 	return []string{f["refresh_token"], f["refreshToken"]}, err
 }
 
-// CookieTokens returns every token in the access and refresh cookies,
+// CookieTokens returns the tokens in the access and refresh cookies,
 // unverified, for SignIn.Replaces of a login whose tokens go into cookies.
 func (a *Authenticator) CookieTokens(r *http.Request) []string {
-	var tokens []string
-	if a.cookies != nil {
-		for _, name := range []string{a.cookies.access.Name, a.cookies.refresh.Name} {
-			same := r.CookiesNamed(name)
-			for _, c := range same[:min(len(same), maxSameCookies)] {
-				tokens = append(tokens, c.Value)
-			}
+	if a.cookies == nil || len(r.Header["Cookie"]) == 0 {
+		return nil
+	}
+	var access, other, refresh tokenList
+	for _, c := range r.CookiesNamed(a.cookies.access.Name) {
+		access.add(c.Value)
+	}
+	values := a.refreshCookies(r)
+	for _, value := range values {
+		// The good one must not be hidden behind others.
+		if len(values) > maxVerified && a.isRefreshToken(r.Context(), value) {
+			refresh = append(refresh, value)
+		} else {
+			other.add(value)
 		}
 	}
-	return tokens
+	return slices.Concat(access, other, refresh)
+}
+
+// tokenList holds tokens of one place whose check may be dear: a few that
+// differ.
+type tokenList []string
+
+func (l *tokenList) add(token string) {
+	if token != "" && len(*l) < maxVerified && !slices.Contains(*l, token) {
+		*l = append(*l, token)
+	}
 }
 
 // RequestTokens returns every token in the request, of either kind and
-// unverified, for [Authenticator.Logout], and whether one came by cookie. A
-// request from an origin that is not trusted is refused if it carries a cookie
-// or nothing at all.
+// unverified, for [Authenticator.Logout], and whether a cookie came along. What
+// cannot be read does not hide the others: a body that is not a form or a JSON
+// object is searched for what has the shape of a token.
+//
+// A request from an origin that is not trusted is refused if it carries a
+// cookie that was signed here, expired or not, or nothing else at all.
+// Otherwise its cookies do not count, and are not to be cleared.
 func (a *Authenticator) RequestTokens(r *http.Request) (tokens []string, byCookie bool, err error) {
-	tokens, err = bodyTokens(r)
-	if err != nil {
+	fromBody, err := bodyTokens(r)
+	if errors.Is(err, errTooLarge) {
 		return nil, false, err
 	}
-	headers := r.Header["Refresh-Token"]
-	tokens = append(tokens, headers[:min(len(headers), maxSameCookies)]...)
-	for _, e := range a.extractors {
-		if e.place == inCookie {
-			continue
-		}
-		found, err := e.find(a.Verifier, r)
-		if err != nil {
-			return nil, false, err
-		}
-		tokens = append(tokens, found)
+	var list tokenList
+	for _, value := range fromBody {
+		list.add(value)
 	}
-	if a.cookies != nil {
-		for _, name := range []string{a.cookies.access.Name, a.cookies.refresh.Name} {
-			same := r.CookiesNamed(name)
-			for _, c := range same[:min(len(same), maxSameCookies)] {
-				byCookie = true
-				tokens = append(tokens, c.Value)
+	if err != nil {
+		list = searchTokens(r)
+	}
+	tokens = list
+	places := slices.Clone(a.extractors)
+	places = append(places, Extractor{inHeader, "Refresh-Token"})
+	for _, e := range places {
+		list = nil
+		for _, value := range e.findAll(r) {
+			list.add(value)
+		}
+		tokens = append(tokens, list...)
+	}
+	if a.cookies == nil {
+		return tokens, false, nil
+	}
+	fromCookies := a.CookieTokens(r)
+	if refused := a.CheckOrigin(r); refused != nil {
+		for _, value := range fromCookies {
+			switch _, err := a.whose(r.Context(), value); {
+			case err == nil:
+				return nil, true, refused
+			case errors.Is(err, ErrUnavailable):
+				return nil, true, err
 			}
 		}
+		if len(tokens) == 0 {
+			return nil, false, refused
+		}
+		return tokens, false, nil
 	}
-	tokens = slices.DeleteFunc(tokens, func(t string) bool { return t == "" })
-	if byCookie || len(tokens) == 0 {
-		if err := a.CheckOrigin(r); err != nil {
-			return nil, byCookie, err
+	byCookie = len(r.CookiesNamed(a.cookies.access.Name)) > 0 || len(r.CookiesNamed(a.cookies.refresh.Name)) > 0
+	return append(tokens, fromCookies...), byCookie, nil
+}
+
+// searchTokens returns what has the shape of a token in a body that cannot be
+// read, or in the form that somebody outside made of it.
+func searchTokens(r *http.Request) (list tokenList) {
+	for _, name := range []string{"refresh_token", "refreshToken"} {
+		for _, value := range r.PostForm[name] {
+			list.add(value)
 		}
 	}
-	return tokens, byCookie, nil
+	body, _ := readBody(r)
+	for _, word := range strings.FieldsFunc(string(body), func(c rune) bool {
+		return c != '.' && c != '-' && c != '_' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')
+	}) {
+		if strings.Count(word, ".") == 2 {
+			list.add(word)
+		}
+	}
+	return list
 }
 
 // oneOf returns the field that is there under one of the names.
@@ -429,30 +580,30 @@ func oneOf(fields map[string]string, names ...string) (string, error) {
 }
 
 // ReadFields returns the named fields of a request's body, JSON or a form, as
-// far as they are there: at most 16 KiB of UTF-8, each field once, and those
-// that are named as text. Other fields are ignored. The body may be read
-// again. It is for login handlers of one's own; [AnswerTo] knows its errors.
+// far as they are there: at most 16 KiB, and each named field once, as text in
+// UTF-8. Other fields are ignored. The body may be read again. It is for login handlers of one's own; [AnswerTo] knows its errors.
 func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
 	kind := r.Header.Get("Content-Type")
 	known := true
 	if kind != typeJSON && kind != typeForm {
 		parsed, params, err := mime.ParseMediaType(kind)
-		charset := params["charset"]
-		kind, known = parsed, err == nil && (charset == "" || strings.EqualFold(charset, "utf-8"))
+		charset := strings.ToLower(params["charset"])
+		kind, known = parsed, err == nil && (charset == "" || charset == "utf-8" || charset == "utf8")
 	}
 	if len(r.PostForm) > 0 && known && kind == typeForm { // somebody outside has read the body
 		return formFields(r.PostForm, names)
 	}
 	body, err := readBody(r)
+	body = bytes.TrimPrefix(body, []byte("\ufeff")) // some clients begin with a byte order mark
 	switch {
 	case err != nil || len(body) == 0:
 		return nil, err
 	case known && kind == typeJSON:
 		return jsonFields(body, names)
 	case known && kind == typeForm:
-		form, err := url.ParseQuery(string(body))
+		form, err := parseForm(string(body), names)
 		if err != nil {
-			return nil, requestError("the body is not a form")
+			return nil, err
 		}
 		return formFields(form, names)
 	}
@@ -527,13 +678,37 @@ func jsonFields(body []byte, names []string) (map[string]string, error) {
 	return fields, nil
 }
 
+// parseForm takes a form apart. Only what cannot be read of the named fields is
+// an error, or if nothing can.
+func parseForm(body string, names []string) (url.Values, error) {
+	form := url.Values{}
+	readable := false
+	var err error
+	readPairs(body, func(key, value string, ok bool) {
+		readable = readable || ok
+		if !slices.Contains(names, key) {
+			return
+		}
+		if form.Add(key, value); !ok {
+			err = requestError("field " + key + " of the form cannot be read")
+		}
+	})
+	if !readable {
+		err = requestError("the body is not a form")
+	}
+	return form, err
+}
+
+// formFields returns the named fields. What the others hold does not matter.
 func formFields(form url.Values, names []string) (map[string]string, error) {
 	fields := map[string]string{}
-	for name, values := range form {
-		if len(values) > 1 || !utf8.ValidString(values[0]) {
-			return nil, requestError("a field of the form is there twice or is not UTF-8")
-		}
-		if slices.Contains(names, name) {
+	for _, name := range names {
+		values := form[name]
+		switch {
+		case len(values) == 0:
+		case len(values) > 1 || !utf8.ValidString(values[0]):
+			return nil, requestError("field " + name + " of the form is there twice or is not UTF-8")
+		default:
 			fields[name] = values[0]
 		}
 	}

@@ -179,6 +179,15 @@ func TestLoginHandler_AnswersWithTokensInTheBody(t *testing.T) {
 		webBody("Application/JSON;charset=\"utf-8\"", goodLogin),
 		webForm("login=ada&password=correct+horse%20battery+staple"),
 		webForm("email=ada%40example.com&password=correct+horse+battery+staple&unknown=1"),
+		webForm("login=ada&password=correct+horse+battery+staple&remember=0&remember=1"),
+		webForm("%ff=1&login=ada&password=correct+horse+battery+staple&note=%ff&\xff=\xff"),
+		webForm("note=100%&login=ada&&password=correct+horse+battery+staple&%zz&a;b=c&=x&LOGIN=bob"),
+		webForm("\ufefflogin=ada&password=correct+horse+battery+staple"),
+		webJSON("\ufeff" + goodLogin),
+		webBody("application/json; charset=utf8", goodLogin),
+		webBody("application/json; charset=\"UTF8\"", goodLogin),
+		webBody("application/json; odata=verbose; charset=Utf-8", goodLogin),
+		webBody("application/x-www-form-urlencoded;charset=utf8", "login=ada&password=correct+horse+battery+staple"),
 		webBody("application/x-www-form-urlencoded; charset=utf-8", "username=ada&password=correct+horse+battery+staple"),
 	} {
 		r := ask(t, b.LoginHandler(), http.MethodPost, "/login", body)
@@ -237,7 +246,9 @@ func TestLoginHandler_RefusesMalformedRequests(t *testing.T) {
 		"trailing object":                {webJSON(goodLogin + goodLogin), 400},
 		"trailing letter":                {webJSON(goodLogin + "x"), 400},
 		"trailing NUL":                   {webJSON(goodLogin + "\x00"), 400},
-		"byte order mark":                {webJSON("\ufeff" + goodLogin), 400},
+		"two byte order marks":           {webJSON("\ufeff\ufeff" + goodLogin), 400},
+		"byte order mark of UTF-16":      {webJSON("\xff\xfe" + goodLogin), 400},
+		"byte order mark and no more":    {webJSON("\ufeff"), 400},
 		"trailing comma":                 {webJSON(login(",")), 400},
 		"list":                           {webJSON(`[` + goodLogin + `]`), 400},
 		"string":                         {webJSON(`"ada"`), 400},
@@ -248,7 +259,12 @@ func TestLoginHandler_RefusesMalformedRequests(t *testing.T) {
 		"lone surrogate":                 {webJSON(`{"login":"\ud800","password":"x"}`), 400},
 		"nested too deeply":              {webJSON(login(`,"x":` + strings.Repeat("[", 40) + strings.Repeat("]", 40))), 400},
 		"form field twice":               {webForm("login=ada&login=ada&password=x"), 400},
-		"form field of no interest":      {webForm("login=ada&password=x&y=1&y=1"), 400},
+		"form field twice, once empty":   {webForm("login=ada&login=&password=x"), 400},
+		"form field twice, escaped":      {webForm("login=ada&l%6Fgin=ada&password=x"), 400},
+		"form device twice":              {webForm("login=ada&password=correct+horse+battery+staple&device=a&device=b"), 400},
+		"form device is not UTF-8":       {webForm("login=ada&password=correct+horse+battery+staple&device=%ff"), 400},
+		"form of nothing":                {webForm("%zz"), 400},
+		"form of semicolons":             {webForm(";;"), 400},
 		"form password twice":            {webForm("login=ada&password=x&password=" + url.QueryEscape(pass)), 400},
 		"form with two aliases":          {webForm("login=ada&username=ada&password=x"), 400},
 		"form that is not UTF-8":         {webForm("login=%ff&password=x"), 400},
@@ -262,6 +278,8 @@ func TestLoginHandler_RefusesMalformedRequests(t *testing.T) {
 		"malformed type":                 {webBody("application/json; charset", goodLogin), 415},
 		"type like JSON":                 {webBody("application/json-patch+json", goodLogin), 415},
 		"type that begins like JSON":     {webBody("application/jsonp", goodLogin), 415},
+		"charset twice":                  {webBody("application/json; charset=utf-8; charset=latin1", goodLogin), 415},
+		"charset like UTF-8":             {webBody("application/json; charset=utf-80", goodLogin), 415},
 		"other charset":                  {webBody("application/json; charset=iso-8859-1", goodLogin), 415},
 		"other charset of a form":        {webBody("application/x-www-form-urlencoded; charset=utf-16", "login=ada&password=x"), 415},
 	}
@@ -573,26 +591,33 @@ func TestRefreshHandler_RefusesWithoutAChallengeAndLeavesCookiesAlone(t *testing
 	b := newBench(t, withCookies(allowBody))
 	h := b.RefreshHandler()
 	one, two := b.login(t), b.login(t)
-	for name, options := range map[string][]webOption{
-		"none": nil,
-		"only in the query": {func(r *http.Request) {
-			r.URL.RawQuery = "refresh_token=" + one.Refresh + "&refreshToken=" + one.Refresh
-		}},
-		"as a bearer token":             {webBearer(one.Refresh)},
-		"in the access cookie":          {webCookie(accessCookie, one.Refresh)},
-		"empty everywhere":              {webCookie(refreshCookie, ""), webHeader("Refresh-Token", ""), webJSON(`{"refresh_token":"","refreshToken":null}`)},
-		"header and body differ":        {webHeader("Refresh-Token", one.Refresh), webJSON(`{"refresh_token":"` + two.Refresh + `"}`)},
-		"cookie and header differ":      {webCookie(refreshCookie, one.Refresh), webHeader("Refresh-Token", two.Refresh)},
-		"cookie and body differ":        {webCookie(refreshCookie, one.Refresh), webForm("refreshToken=" + two.Refresh)},
-		"snake and camel differ":        {webJSON(`{"refresh_token":"` + one.Refresh + `","refreshToken":"` + two.Refresh + `"}`)},
-		"two headers":                   {webHeader("Refresh-Token", one.Refresh, one.Refresh)},
-		"two headers, one of them none": {webHeader("Refresh-Token", one.Refresh, "")},
-		"wrong type":                    {webJSON(`{"refresh_token":["` + one.Refresh + `"]}`)},
-		"wrong type beside a good one":  {webJSON(`{"refresh_token":"` + one.Refresh + `","refreshToken":1}`)},
+	for action, rows := range map[string]map[string][]webOption{
+		"login": {
+			"none": nil,
+			"only in the query": {func(r *http.Request) {
+				r.URL.RawQuery = "refresh_token=" + one.Refresh + "&refreshToken=" + one.Refresh
+			}},
+			"as a bearer token":        {webBearer(one.Refresh)},
+			"in the access cookie":     {webCookie(accessCookie, one.Refresh)},
+			"empty everywhere":         {webCookie(refreshCookie, ""), webHeader("Refresh-Token", ""), webJSON(`{"refresh_token":"","refreshToken":null}`)},
+			"header and body differ":   {webHeader("Refresh-Token", one.Refresh), webJSON(`{"refresh_token":"` + two.Refresh + `"}`)},
+			"cookie and header differ": {webCookie(refreshCookie, one.Refresh), webHeader("Refresh-Token", two.Refresh)},
+			"cookie and body differ":   {webCookie(refreshCookie, one.Refresh), webForm("refreshToken=" + two.Refresh)},
+			"snake and camel differ":   {webJSON(`{"refresh_token":"` + one.Refresh + `","refreshToken":"` + two.Refresh + `"}`)},
+			"two headers differ":       {webHeader("Refresh-Token", one.Refresh, two.Refresh)},
+		},
+		"": {
+			"wrong type":                   {webJSON(`{"refresh_token":["` + one.Refresh + `"]}`)},
+			"wrong type beside a good one": {webJSON(`{"refresh_token":"` + one.Refresh + `","refreshToken":1}`)},
+			"null":                         {webJSON(`null`)},
+			"not a form":                   {webForm("%zz")},
+		},
 	} {
-		r := ask(t, h, http.MethodPost, "/refresh", options...)
-		r.refused(t, http.StatusBadRequest, "invalid_request", "")
-		require.NotContains(t, r.header, "Www-Authenticate", name)
+		for name, options := range rows {
+			r := ask(t, h, http.MethodPost, "/refresh", options...)
+			r.refused(t, http.StatusBadRequest, "invalid_request", action)
+			require.NotContains(t, r.header, "Www-Authenticate", name)
+		}
 	}
 	ask(t, h, http.MethodPost, "/refresh", webBody("text/plain", one.Refresh)).refused(t, 415, "invalid_request", "")
 	require.Zero(t, b.store.count("Rotate"))
@@ -719,7 +744,7 @@ func TestLogoutHandler_WithoutAValidTokenSucceedsToo(t *testing.T) {
 	}
 	require.Zero(t, b.store.count("Revoke"), "garbage costs the store nothing")
 	ask(t, newBench(t).LogoutHandler(), http.MethodPost, "/logout").nothing(t)
-	ask(t, b.LogoutHandler(), http.MethodPost, "/logout", webJSON(`{"refresh_token":1}`)).refused(t, 400, "invalid_request", "")
+	ask(t, b.LogoutHandler(), http.MethodPost, "/logout", webJSON(`{"refresh_token":1}`)).nothing(t)
 }
 
 func TestLogoutHandler_CrossOriginIsRefusedAndEndsNothing(t *testing.T) {
@@ -991,7 +1016,7 @@ func TestBrowser_LoginRefreshAndLogoutByCookies(t *testing.T) {
 		s.do("POST", "/auth/logout").nothing(t)
 		require.Empty(t, s.holds("/auth/refresh"))
 		s.do("GET", "/me").refused(t, 401, "missing_token", "login")
-		s.do("POST", "/auth/refresh").refused(t, 400, "invalid_request", "")
+		s.do("POST", "/auth/refresh").refused(t, 400, "invalid_request", "login")
 	}
 }
 

@@ -171,9 +171,9 @@ func (v *Verifier) pass(ctx context.Context, c *Claims, guards []Guard) error {
 // Optional wraps a handler that is for everybody and finds the claims, where
 // there are any, by [FromContext]. A request without a credential is
 // anonymous. So is one with a cookie that is no longer good, for whom
-// [ReasonFromContext] says why; a bad token in a header is refused, and so are
-// a cross-origin write and a request that cannot be decided because something
-// did not answer.
+// [ReasonFromContext] says why; a bad token in a header is refused, unless a
+// good one stands beside it, and so are a cross-origin write and a request that
+// cannot be decided because something did not answer.
 func (v *Verifier) Optional(next http.Handler) http.Handler {
 	return v.optional(next, func(http.ResponseWriter, *http.Request, error) (bool, error) { return false, nil })
 }
@@ -269,9 +269,9 @@ func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err 
 	if _, byCookie, err := a.AccessToken(r); !byCookie && !errors.Is(err, ErrNoToken) {
 		return false, nil // a token in a header: a program, that does this itself
 	}
-	token, err := a.refreshCookie(r)
-	if token == "" {
-		return false, err
+	token, _, err := a.refreshTokenOf(r, a.carriedRefreshCookies(r))
+	if errors.Is(err, ErrNoToken) {
+		return false, nil
 	}
 	var t Tokens
 	if err == nil {

@@ -206,7 +206,8 @@ func TestFirst_RefreshRefusals(t *testing.T) {
 	token := a.cookie("refreshToken").Value
 	p.expect(p.do(p.http, "POST", "/api/v1/auth/refresh?refreshToken="+token+"&refresh_token="+token, ""),
 		400, `{"message":"No refresh token provided."}`)
-	differ := p.do(p.http, "POST", "/api/v1/auth/refresh", "", "Cookie", "refreshToken="+token, "refresh-token", "another")
+	another := p.firstLogin(p.http).cookie("refreshToken").Value
+	differ := p.do(p.http, "POST", "/api/v1/auth/refresh", "", "Cookie", "refreshToken="+token, "refresh-token", another)
 	require.Equal(t, 400, differ.status)
 	p.clock.advance(7 * 24 * time.Hour)
 	p.expect(p.do(p.http, "POST", "/api/v1/auth/refresh", "", "refresh-token", token), 403, `{"message":"Invalid refresh token."}`)

@@ -66,6 +66,7 @@ func TestSecond_SecureTakesTheTokenFromThreePlaces(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	token, _ := p.secondLogin()
+	other, _ := p.secondLogin()
 	secure := func(query, body string, headers ...string) answer {
 		return p.do(p.http, "GET", "/api/secure"+query, body, headers...)
 	}
@@ -75,6 +76,7 @@ func TestSecond_SecureTakesTheTokenFromThreePlaces(t *testing.T) {
 		secure("", object("token", token)),
 		secure("", "token="+token),
 		secure("?token="+token, object("token", token), "x-access-token", token),
+		secure("?token=nonsense", "", "x-access-token", token), // it does not count
 	} {
 		p.expect(a, 200, securedAda)
 		require.Equal(t, "no-store", a.header.Get("Cache-Control"))
@@ -97,7 +99,7 @@ func TestSecond_SecureTakesTheTokenFromThreePlaces(t *testing.T) {
 		p.expect(a, 403, noToken)
 	}
 	for _, a := range []answer{
-		secure("?token=another", "", "x-access-token", token),
+		secure("?token="+other, "", "x-access-token", token),
 		secure("", object("token", "another"), "x-access-token", token),
 		secure("?token="+token, object("token", "another")),
 		secure("?token="+token+"&token=another", ""),
