@@ -202,9 +202,6 @@ func New(c Config) (*Authenticator, error) {
 	if c.AutoRefresh && len(c.Extractors) > 0 && !slices.Contains(c.Extractors, FromCookie()) {
 		bad("AutoRefresh needs FromCookie among Extractors: what it sets would never be read, and it would redirect for ever")
 	}
-	if c.AutoRefresh && c.Cookies != nil && c.Cookies.RefreshPath != "" && c.Cookies.RefreshPath != "/" {
-		bad("Cookies.RefreshPath keeps the refresh cookie from the pages that AutoRefresh is for")
-	}
 	if c.JWKSMaxAge == 0 {
 		c.JWKSMaxAge = defaultJWKSMaxAge
 	}

@@ -100,7 +100,7 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 		{"not UTF-8", func(c *auth.Config) { c.Audience = []string{"\xff"} }, "Issuer or Audience is not printable UTF-8"},
 		{"too long an issuer", func(c *auth.Config) { c.Issuer = strings.Repeat("x", 5000) }, "Issuer and Config.Audience are too long for refresh tokens: auth: a token of "},
 		{"too long an audience", func(c *auth.Config) { c.Audience = slices.Repeat([]string{audience}, 200) }, "Issuer and Config.Audience are too long for refresh tokens: auth: a token of "},
-		{"too long for a cookie", func(c *auth.Config) { c.Issuer, c.Cookies = strings.Repeat("x", 1500), &auth.Cookies{} }, "Issuer and Config.Audience are too long for refresh tokens: auth: cookie __Host-refresh would be "},
+		{"too long for a cookie", func(c *auth.Config) { c.Issuer, c.Cookies = strings.Repeat("x", 1500), &auth.Cookies{} }, "Issuer and Config.Audience are too long for refresh tokens: auth: cookie __Host-Http-refresh would be "},
 		{"no users", func(c *auth.Config) { c.Users = nil }, "Users is nil"},
 
 		{"a short secret", secrets(spread(31)), "Secrets[0]: the secret is 31 bytes, at least 32 are needed"},
@@ -155,24 +155,26 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 		{"a mapped prefix", func(c *auth.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")} }, "TrustedProxies[0] (::ffff:10.0.0.0/104) never matches; write it as IPv4"},
 
 		{"AutoRefresh without cookies", func(c *auth.Config) { c.AutoRefresh = true }, "AutoRefresh needs Cookies"},
-		{"AutoRefresh with a path", func(c *auth.Config) { c.AutoRefresh, c.Cookies = true, &auth.Cookies{RefreshPath: "/auth"} }, "Cookies.RefreshPath keeps the refresh cookie from the pages that AutoRefresh is for"},
 		{"SameSite None", cookies(func(c *auth.Cookies) { c.SameSite = http.SameSiteNoneMode }), "Cookies.SameSite is None, which sends the cookies with requests of every site; name yours in TrustedOrigins"},
 		{"SameSite None over http", cookies(func(c *auth.Cookies) {
 			c.SameSite, c.InsecureHTTP, c.TrustedOrigins = http.SameSiteNoneMode, true, []string{"https://app.example.com"}
 		}), "Cookies.SameSite is None, which browsers refuse with InsecureHTTP"},
 		{"SameSite default", cookies(func(c *auth.Cookies) { c.SameSite = http.SameSiteDefaultMode }), "Cookies.SameSite (1) is none of Lax, Strict and None"},
 		{"no such SameSite", cookies(func(c *auth.Cookies) { c.SameSite = 9 }), "Cookies.SameSite (9) is none of Lax, Strict and None"},
-		{"a relative path", cookies(func(c *auth.Cookies) { c.RefreshPath = "auth" }), `Cookies.RefreshPath "auth" is not an absolute path`},
-		{"a path with a semicolon", cookies(func(c *auth.Cookies) { c.RefreshPath = "/a; Domain=x" }), `Cookies.RefreshPath "/a; Domain=x" is not an absolute path`},
-		{"a path not ASCII", cookies(func(c *auth.Cookies) { c.RefreshPath = "/é" }), `Cookies.RefreshPath "/é" is not an absolute path`},
 		{"a name with a space", cookies(func(c *auth.Cookies) { c.AccessName = "my access" }), `Cookies.AccessName "my access" is not the name of a cookie`},
 		{"a name with =", cookies(func(c *auth.Cookies) { c.RefreshName = "a=b" }), `Cookies.RefreshName "a=b" is not the name of a cookie`},
+		{"a name without __Host-", cookies(func(c *auth.Cookies) { c.AccessName = "access" }), `Cookies.AccessName "access" does not begin with __Host-, so that other hosts of the site could set it; InsecureNames allows that`},
+		{"__Secure- does not suffice", cookies(func(c *auth.Cookies) { c.RefreshName = "__Secure-r" }), `Cookies.RefreshName "__Secure-r" does not begin with __Host-`},
+		{"__Http- does not suffice", cookies(func(c *auth.Cookies) { c.RefreshName = "__Http-r" }), `Cookies.RefreshName "__Http-r" does not begin with __Host-`},
+		{"a prefix in other letters", cookies(func(c *auth.Cookies) { c.AccessName = "__HOST-a" }), `Cookies.AccessName "__HOST-a" does not begin with __Host-`},
+		{"a prefix within", cookies(func(c *auth.Cookies) { c.RefreshName = "my__Host-r" }), `Cookies.RefreshName "my__Host-r" does not begin with __Host-`},
+		{"__Http- over http", cookies(func(c *auth.Cookies) { c.RefreshName, c.InsecureHTTP = "__Http-r", true }), `Cookies.RefreshName "__Http-r" needs Secure, which InsecureHTTP leaves out`},
+		{"prefixes over http, names that are insecure", cookies(func(c *auth.Cookies) { c.AccessName, c.InsecureHTTP, c.InsecureNames = "__Host-a", true, true }), `Cookies.AccessName "__Host-a" needs Secure`},
 		{"a long name", cookies(func(c *auth.Cookies) { c.AccessName = strings.Repeat("a", 129) }), ` is not the name of a cookie`},
-		{"equal names", cookies(func(c *auth.Cookies) { c.AccessName, c.RefreshName = "x", "x" }), `Cookies.AccessName and RefreshName are both "x"`},
-		{"the other's default name", cookies(func(c *auth.Cookies) { c.AccessName = "__Host-refresh" }), `Cookies.AccessName and RefreshName are both "__Host-refresh"`},
+		{"equal names", cookies(func(c *auth.Cookies) { c.AccessName, c.RefreshName = "__Host-x", "__Host-x" }), `Cookies.AccessName and RefreshName are both "__Host-x"`},
+		{"the other's default name", cookies(func(c *auth.Cookies) { c.AccessName = "__Host-Http-refresh" }), `Cookies.AccessName and RefreshName are both "__Host-Http-refresh"`},
 		{"__Host- over http", cookies(func(c *auth.Cookies) { c.AccessName, c.InsecureHTTP = "__Host-a", true }), `Cookies.AccessName "__Host-a" needs Secure, which InsecureHTTP leaves out`},
 		{"__SECURE- over http", cookies(func(c *auth.Cookies) { c.RefreshName, c.InsecureHTTP = "__SECURE-r", true }), `Cookies.RefreshName "__SECURE-r" needs Secure, which InsecureHTTP leaves out`},
-		{"__Host- with a path", cookies(func(c *auth.Cookies) { c.RefreshName, c.RefreshPath = "__host-r", "/auth" }), `Cookies.RefreshName "__host-r" needs the path /, but RefreshPath is "/auth"`},
 
 		{"a zero extractor", extractors(auth.FromBearer(), auth.Extractor{}), "Extractors[1] is the zero Extractor"},
 		{"an extractor twice", extractors(auth.FromBearer(), auth.FromBearer()), "Extractors[1] is there twice"},
@@ -255,10 +257,11 @@ func TestNew_AcceptsTheBoundsThemselves(t *testing.T) {
 			c.Cookies = &auth.Cookies{SameSite: http.SameSiteNoneMode, TrustedOrigins: []string{"https://app.example.com", "https://xn--bcher-kva.example", "https://app.example.com:8443", "https://app.example.com:80"}}
 		},
 		"own names": func(c *auth.Config) {
-			c.Cookies = &auth.Cookies{AccessName: strings.Repeat("a", 128), RefreshName: "__Secure-r"}
+			c.Cookies = &auth.Cookies{AccessName: strings.Repeat("a", 128), RefreshName: "__Secure-r", InsecureNames: true}
 		},
-		"a refresh path": func(c *auth.Config) { c.Cookies = &auth.Cookies{RefreshPath: "/auth/"} },
-		"AutoRefresh":    func(c *auth.Config) { c.AutoRefresh, c.Cookies = true, &auth.Cookies{RefreshPath: "/"} },
+		"names":          func(c *auth.Config) { c.Cookies = &auth.Cookies{AccessName: "__Host-a", RefreshName: "__Host-Http-r"} },
+		"loopback names": func(c *auth.Config) { c.Cookies = &auth.Cookies{AccessName: "a", RefreshName: "r", InsecureHTTP: true} },
+		"AutoRefresh":    func(c *auth.Config) { c.AutoRefresh, c.Cookies = true, &auth.Cookies{} },
 		"all places of tokens": func(c *auth.Config) {
 			c.Cookies, c.Extractors = &auth.Cookies{}, []auth.Extractor{auth.FromBearer(), auth.FromCookie(), auth.FromHeader("X-Access-Token"), auth.FromQuery("access_token")}
 		},

@@ -10,9 +10,12 @@ import (
 )
 
 // Cookies says how tokens travel in browsers. The zero Cookies is the safe
-// one: __Host-access and __Host-refresh, Secure, HttpOnly, SameSite=Lax, path
-// /. Both live as long as the session, so that an expired access token still
-// arrives and is answered with "refresh".
+// one: __Host-access and __Host-Http-refresh, Secure, HttpOnly, SameSite=Lax,
+// path /. Because of the prefix __Host- no other host of the site can set them,
+// and because of Http- a page's script can neither set nor overwrite the
+// refresh cookie; older browsers know only the former. Both live as long as the
+// session, so that an expired access token still arrives and is answered with
+// "refresh".
 //
 // What came by cookie is checked for its origin by
 // [http.CrossOriginProtection]: writes, logins and WebSocket handshakes from
@@ -21,14 +24,14 @@ type Cookies struct {
 	_ [0]func() // keyed literals only
 
 	// AccessName and RefreshName replace the names, for instance where two
-	// Authenticators live on one host.
+	// Authenticators live on one host. They begin with __Host-.
 	AccessName  string
 	RefreshName string
 
-	// RefreshPath narrows the path of the refresh cookie to where the refresh,
-	// login and logout endpoints are; its default name is then
-	// __Secure-refresh. It excludes Config.AutoRefresh.
-	RefreshPath string
+	// InsecureNames allows names without the prefix __Host-, for clients that
+	// know others. Any other host of the site can then set such a cookie, for
+	// instance one of its own user, and a victim works in that user's account.
+	InsecureNames bool
 
 	// SameSite is Lax if zero. None needs TrustedOrigins, and leaves those
 	// alone as a defence.
@@ -85,33 +88,22 @@ func newCookieJar(field string, c *Cookies) (*cookieJar, error) {
 	default:
 		bad("SameSite (%d) is none of Lax, Strict and None", sameSite)
 	}
-	refreshPath := "/"
-	if c.RefreshPath != "" {
-		refreshPath = c.RefreshPath
-		if refreshPath[0] != '/' || strings.ContainsFunc(refreshPath, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ';' }) {
-			bad("RefreshPath %q is not an absolute path", refreshPath)
-		}
-	}
 	access, refresh := c.AccessName, c.RefreshName
 	if access == "" {
 		access = prefixed("__Host-", c.InsecureHTTP) + "access"
 	}
 	if refresh == "" {
-		prefix := "__Host-"
-		if refreshPath != "/" {
-			prefix = "__Secure-"
-		}
-		refresh = prefixed(prefix, c.InsecureHTTP) + "refresh"
+		refresh = prefixed("__Host-Http-", c.InsecureHTTP) + "refresh"
 	}
-	for _, n := range []struct{ field, name, path string }{{"AccessName", access, "/"}, {"RefreshName", refresh, refreshPath}} {
-		lower := strings.ToLower(n.name) // browsers match prefixes so
+	for _, n := range []struct{ field, name string }{{"AccessName", access}, {"RefreshName", refresh}} {
+		lower := strings.ToLower(n.name) // browsers match prefixes so, but older ones do not
 		switch {
 		case !isToken(n.name) || len(n.name) > 128:
 			bad("%s %q is not the name of a cookie", n.field, n.name)
-		case c.InsecureHTTP && (strings.HasPrefix(lower, "__host-") || strings.HasPrefix(lower, "__secure-")):
+		case c.InsecureHTTP && (strings.HasPrefix(lower, "__host-") || strings.HasPrefix(lower, "__secure-") || strings.HasPrefix(lower, "__http-")):
 			bad("%s %q needs Secure, which InsecureHTTP leaves out", n.field, n.name)
-		case n.path != "/" && strings.HasPrefix(lower, "__host-"):
-			bad("%s %q needs the path /, but RefreshPath is %q", n.field, n.name, n.path)
+		case !c.InsecureHTTP && !c.InsecureNames && !strings.HasPrefix(n.name, "__Host-"):
+			bad("%s %q does not begin with __Host-, so that other hosts of the site could set it; InsecureNames allows that", n.field, n.name)
 		}
 	}
 	if access == refresh {
@@ -127,7 +119,7 @@ func newCookieJar(field string, c *Cookies) (*cookieJar, error) {
 	}
 	template := http.Cookie{Path: "/", Secure: !c.InsecureHTTP, HttpOnly: true, SameSite: sameSite}
 	jar := &cookieJar{access: template, refresh: template, origins: origins, allowBody: c.AllowBody}
-	jar.access.Name, jar.refresh.Name, jar.refresh.Path = access, refresh, refreshPath
+	jar.access.Name, jar.refresh.Name = access, refresh
 	return jar, errors.Join(errs...)
 }
 

@@ -43,5 +43,5 @@ func ExampleAuthenticator_SetCookies() {
 	// Output:
 	// 303 /home
 	// __Host-access true true
-	// __Host-refresh true true
+	// __Host-Http-refresh true true
 }

@@ -235,7 +235,7 @@ func FuzzCookieHeader(f *testing.F) {
 	a := fuzzAuthenticator(f)
 	tokens := fuzzTokens("u1")
 	other := fuzzTokens("u2")
-	access, refresh := "__Host-access=", "__Host-refresh="
+	access, refresh := "__Host-access=", "__Host-Http-refresh="
 	for _, c := range []string{
 		access + tokens.Access, refresh + tokens.Refresh, access + tokens.Access + "; " + refresh + tokens.Refresh, access + tokens.Refresh, access + "; " + access + tokens.Access, access + tokens.Access + "; " + access + tokens.Access,
 		access + tokens.Access + "; " + access + other.Access, refresh + tokens.Refresh + "; " + refresh + other.Refresh, `__Host-access="` + tokens.Access + `"`, "__host-access=" + tokens.Access, "access=" + tokens.Access, ";;=; " + access,

@@ -132,7 +132,7 @@ func (b *browser) try(a *attempt) {
 			node.store.failAfter("Rotate", errStore)
 		}
 		req := httptest.NewRequest(http.MethodPost, "/refresh", nil)
-		req.AddCookie(&http.Cookie{Name: "__Host-refresh", Value: a.token})
+		req.AddCookie(&http.Cookie{Name: "__Host-Http-refresh", Value: a.token})
 		w := httptest.NewRecorder()
 		node.Handler().ServeHTTP(w, req)
 		node.store.failBefore("Rotate", nil)
@@ -150,7 +150,7 @@ func (b *browser) try(a *attempt) {
 		b.after(b.upTo([]time.Duration{0, time.Second, netAnswer}[b.r.IntN(3)]), func() {
 			a.answered = a.answered || a.tries == this
 			for _, c := range w.Result().Cookies() {
-				if c.Name == "__Host-refresh" {
+				if c.Name == "__Host-Http-refresh" {
 					b.jar = c.Value
 					b.moves[c.Value] = true
 					b.note("tab %d: jar …%s", a.tab, c.Value[len(c.Value)-5:])

@@ -47,6 +47,7 @@ func first(c firstConfig) (http.Handler, error) {
 		Cookies: &auth.Cookies{
 			AccessName:     "accessToken",
 			RefreshName:    "refreshToken",
+			InsecureNames:  true,                  // the article's names; any host of the site can set such cookies
 			SameSite:       http.SameSiteNoneMode, // the page is on another site
 			TrustedOrigins: []string{c.origin},
 		},
