@@ -602,8 +602,8 @@ func (a *Authenticator) upgradeHash(ctx context.Context, u User, pass string) {
 func (a *Authenticator) open(ctx context.Context, rd reading, u User, in SignIn, recheck func(User) error) (Tokens, error) {
 	created := a.revoked.from(u.ID, rd)
 	s := Session{
-		ID: randomID(), Subject: u.ID, Generation: 1, CreatedAt: created, RotatedAt: created,
-		ExpiresAt: a.sessionEnd(created, created), Device: in.Device, Data: joinData(in.Name, in.Data),
+		ID: randomID(), Subject: u.ID, Generation: 1, CreatedAt: created, RotatedAt: rd.now,
+		ExpiresAt: a.sessionEnd(created, rd.now), Device: in.Device, Data: joinData(in.Name, in.Data),
 	}
 	t, err := a.mintAccess(u, s.ID, in.AMR, rd.now, created, created, s.ExpiresAt)
 	if err == nil {
@@ -1045,16 +1045,24 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 
 	device := cleanDevice(o.Device)
 	now := a.now()
-	at := later(now, c.authTime)
-	use := Use{At: at, Rested: now.Add(-a.rest), ExpiresAt: earlier(at.Add(a.idleTTL), absolute), Device: device}
+	use := Use{At: now, Rested: now.Add(-a.rest), ExpiresAt: earlier(now.Add(a.idleTTL), absolute), Device: device}
 	if c.generation == 1 {
-		use.Rested = at.Add(a.sessionTTL) // it was never refreshed, so it does not rest
+		use.Rested = later(now, c.authTime).Add(a.sessionTTL) // it was never refreshed, so it does not rest
 	}
 	var moved bool
-	err = a.inStore(ctx, s, "Rotate", func(ctx context.Context) (err error) {
+	rotate := func(ctx context.Context) (err error) {
 		s, moved, err = a.store.Rotate(ctx, c.subject, c.sid, c.generation, use)
 		return err
-	})
+	}
+	err = a.inStore(ctx, s, "Rotate", rotate)
+	if err == nil && !moved && s.Generation == c.generation && a.isAhead(s.RotatedAt, now) {
+		// It does not rest: it was moved while a clock was wrong, and would not
+		// move again until this clock has caught up. Moving it sets RotatedAt
+		// back. If somebody else has done so meanwhile, nothing happens.
+		a.saysAhead(ctx, s, now)
+		use.Rested = s.RotatedAt
+		err = a.inStore(ctx, s, "Rotate", rotate)
+	}
 	if errors.Is(err, ErrSessionNotFound) {
 		return Tokens{}, grantError{ErrSessionRevoked}
 	}
@@ -1107,11 +1115,19 @@ func (a *Authenticator) certainEnd(c *refreshClaims, now time.Time) time.Time {
 	return end
 }
 
+// isAhead reports whether a session was moved by a clock that is further ahead
+// of this one than clocks may be.
+func (a *Authenticator) isAhead(rotated, now time.Time) bool { return rotated.After(now.Add(a.leeway)) }
+
+func (a *Authenticator) saysAhead(ctx context.Context, s Session, now time.Time) {
+	a.emit(ctx, Event{Type: EventFault, Session: s, Err: fmt.Errorf("auth: the session moved %s ahead of this clock", s.RotatedAt.Sub(now))})
+}
+
 // judge says what a refresh was, from how the session stands. The event that
 // it returns is for when the answer is certain.
 func (a *Authenticator) judge(ctx context.Context, c *refreshClaims, s Session, moved bool, now time.Time, device Device) (EventType, error) {
-	if s.RotatedAt.After(now.Add(a.leeway)) && s.RotatedAt.After(c.authTime.Add(time.Second)) {
-		a.emit(ctx, Event{Type: EventFault, Session: s, Err: fmt.Errorf("auth: the session moved %s ahead of this clock", s.RotatedAt.Sub(now))})
+	if a.isAhead(s.RotatedAt, now) {
+		a.saysAhead(ctx, s, now)
 	}
 	age := max(0, now.Sub(s.RotatedAt))
 	switch {

@@ -203,3 +203,243 @@ func TestVerify_TokensWithoutEffIatAreComparedByIat(t *testing.T) {
 		}
 	}
 }
+
+// setBacks are how far a clock is set back: a little more than an iat may lie
+// ahead, more than a window, and more than any session lives.
+var setBacks = []time.Duration{22 * time.Second, time.Hour, 4 * 365 * 24 * time.Hour}
+
+// goodNow checks that tokens that were issued just now are good now, by every
+// verifier, and count from the clock.
+func (b *bench) goodNow(t testing.TB, tokens auth.Tokens, title string) {
+	t.Helper()
+	now := b.clock.Now()
+	for range 2 {
+		_, err := b.Verify(context.Background(), tokens.Access)
+		require.NoError(t, err, title)
+	}
+	parser := jwt.NewParser(jwt.WithIssuedAt(), jwt.WithTimeFunc(b.clock.Now))
+	_, err := parser.Parse(tokens.Access, func(*jwt.Token) (any, error) { return accessSecret, nil })
+	require.NoError(t, err, title)
+	_, payload := takeApart(t, tokens.Access)
+	require.Equal(t, seconds(now), payload["iat"], title)
+	require.False(t, tokens.AccessExpiresAt.After(now.Add(15*time.Minute)), title)
+	require.False(t, tokens.RefreshExpiresAt.After(now.Add(7*24*time.Hour)), "%s: idle time counts from the clock", title)
+}
+
+func TestRefresh_ClockSetBackAtEveryStage(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	refresh := func(t *testing.T, b *bench, tokens auth.Tokens) auth.Tokens {
+		t.Helper()
+		next, err := b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
+		require.NoError(t, err)
+		return next
+	}
+	for name, before := range map[string]func(t *testing.T, b *bench) auth.Tokens{
+		"after the login": func(t *testing.T, b *bench) auth.Tokens { return b.login(t) },
+		"after a refresh": func(t *testing.T, b *bench) auth.Tokens {
+			tokens := b.login(t)
+			b.clock.advance(time.Minute)
+			return refresh(t, b, tokens)
+		},
+		"while it rests": func(t *testing.T, b *bench) auth.Tokens {
+			tokens := refresh(t, b, b.login(t))
+			b.clock.advance(time.Second)
+			return refresh(t, b, tokens)
+		},
+		"after a revocation and a login": func(t *testing.T, b *bench) auth.Tokens {
+			require.NoError(t, b.RevokeAll(ctx, "u1"))
+			return b.login(t)
+		},
+		"after a session that was expired": func(t *testing.T, b *bench) auth.Tokens {
+			tokens := b.login(t)
+			require.NoError(t, b.ExpireAccess(ctx, "u1"))
+			return refresh(t, b, tokens)
+		},
+	} {
+		for _, back := range setBacks {
+			title := fmt.Sprintf("%s, %s back", name, back)
+			b := newBench(t, knownKeys)
+			tokens := before(t, b)
+			b.events.take("")
+			b.clock.advance(-back)
+
+			// What was issued by the clock that was ahead is to be refreshed.
+			for range 3 {
+				_, err := b.Verify(ctx, tokens.Access)
+				require.ErrorIs(t, err, auth.ErrTokenExpired, title)
+				require.Equal(t, "refresh", auth.AnswerTo(err).Action, title)
+				require.False(t, holdsToken(err.Error(), tokens.Access), title)
+			}
+			faults := b.events.take(auth.EventFault)
+			require.Len(t, faults, 1, "%s: one event a minute", title)
+			require.ErrorContains(t, faults[0].Err, "ahead of this clock", title)
+			require.Equal(t, tokens.SessionID, faults[0].Session.ID, title)
+
+			// The session goes on: it moves at once, and then as it always does.
+			for i := range 4 {
+				next := refresh(t, b, tokens)
+				require.NotEqual(t, tokens.Refresh, next.Refresh, "%s: refresh %d moves", title, i)
+				b.goodNow(t, next, title)
+				stored, err := b.store.Get(ctx, "u1", tokens.SessionID)
+				require.NoError(t, err, title)
+				require.Equal(t, b.clock.Now(), stored.RotatedAt, title)
+				require.Equal(t, next.Refresh, refresh(t, b, next).Refresh, "%s: it rests", title)
+				require.Equal(t, next.Refresh, refresh(t, b, tokens).Refresh, "%s: a repeat", title)
+				tokens = next
+				b.clock.advance(31 * time.Second)
+			}
+			// It ends when it is idle for too long, by this clock.
+			b.clock.advance(7 * 24 * time.Hour)
+			_, err := b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
+			require.ErrorIs(t, err, auth.ErrTokenExpired, title)
+		}
+	}
+}
+
+// What happened while the clock was ahead does not hinder who comes after it.
+func TestLogin_AfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for name, before := range map[string]func(*bench) error{
+		"a login": func(b *bench) error {
+			_, err := b.Login(ctx, "ada", pass, auth.SignIn{})
+			return err
+		},
+		"RevokeAll":    func(b *bench) error { return b.RevokeAll(ctx, "u1") },
+		"ExpireAccess": func(b *bench) error { return b.ExpireAccess(ctx, "u1") },
+	} {
+		for _, back := range setBacks {
+			title := fmt.Sprintf("%s, %s back", name, back)
+			b := newBench(t, knownKeys)
+			require.NoError(t, before(b), title)
+			b.clock.advance(-back)
+			tokens := b.login(t)
+			b.goodNow(t, tokens, title)
+			for range 20 { // the store collects what has expired on the way
+				b.login(t)
+			}
+			for range 4 {
+				b.clock.advance(31 * time.Second)
+				next, err := b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
+				require.NoError(t, err, title)
+				b.goodNow(t, next, title)
+				require.NotEqual(t, tokens.Refresh, next.Refresh, title)
+				tokens = next
+			}
+		}
+	}
+}
+
+// A session that was moved ahead of the clock is set back by one request of
+// many, and all have the same answer.
+func TestRefresh_ManyAtOnceAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	b := newBench(t, knownKeys)
+	_, second := b.refreshed(t)
+	b.clock.advance(-time.Hour)
+	before := b.store.count("Rotate")
+	answers := make(chan string, 64)
+	for range cap(answers) {
+		go func() {
+			next, err := b.Refresh(ctx, second.Refresh, auth.RefreshOptions{})
+			if err != nil {
+				next.Refresh = err.Error()
+			}
+			answers <- next.Refresh
+		}()
+	}
+	first := <-answers
+	for range cap(answers) - 1 {
+		require.Equal(t, first, <-answers)
+	}
+	require.NotEqual(t, second.Refresh, first)
+	stored, err := b.store.Get(ctx, "u1", second.SessionID)
+	require.NoError(t, err)
+	require.EqualValues(t, 3, stored.Generation)
+	require.LessOrEqual(t, b.store.count("Rotate")-before, 2*cap(answers))
+	// Otherwise a refresh is one call.
+	before = b.store.count("Rotate")
+	_, err = b.Refresh(ctx, first, auth.RefreshOptions{})
+	require.NoError(t, err)
+	require.Equal(t, 1, b.store.count("Rotate")-before)
+}
+
+// A login in the future is not known to be recent.
+func TestFresh_LoginOfAWrongClockIsNotFresh(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	guard := auth.Fresh(5 * time.Minute)
+	for ahead, fresh := range map[time.Duration]bool{
+		0: true, 21 * time.Second: true, 121 * time.Second: true, 122 * time.Second: false, time.Hour: false, 4 * 365 * 24 * time.Hour: false,
+	} {
+		b := newBench(t)
+		b.clock.advance(ahead)
+		tokens := b.login(t)
+		b.clock.advance(-ahead)
+		tokens, err := b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
+		require.NoError(t, err)
+		c, err := b.Verify(ctx, tokens.Access)
+		require.NoError(t, err)
+		if err := guard(ctx, c); fresh {
+			require.NoError(t, err, ahead)
+		} else {
+			require.ErrorIs(t, err, auth.ErrReauthenticate, ahead)
+		}
+	}
+}
+
+// A store that fails at the second call has spent nothing.
+func TestRefresh_StoreFaultAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	script := &scriptedStore{Store: auth.NewMemoryStore()}
+	b := newBench(t, knownKeys, func(c *auth.Config) { c.Store = script })
+	_, second := b.refreshed(t)
+	b.clock.advance(-time.Hour)
+	script.rotate = func(s auth.Session) (auth.Session, bool) {
+		b.store.failBefore("Rotate", errStore) // the next call
+		return s, false
+	}
+	_, err := b.Refresh(ctx, second.Refresh, auth.RefreshOptions{})
+	require.ErrorIs(t, err, auth.ErrUnavailable)
+	script.rotate = nil
+	b.store.failBefore("Rotate", nil)
+	third, err := b.Refresh(ctx, second.Refresh, auth.RefreshOptions{})
+	require.NoError(t, err)
+	b.goodNow(t, third, "after the fault")
+}
+
+// A node, or a Verifier, whose clock is behind tells clients to refresh and its
+// operator by an event.
+func TestVerify_ClockThatIsBehindIsAnEventOnceAMinute(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for _, behind := range setBacks {
+		b := newBench(t, knownKeys)
+		seen := &events{}
+		v, err := auth.NewVerifier(auth.VerifierConfig{
+			Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys{auth.HS256(accessSecret)},
+			Now: func() time.Time { return b.clock.Now().Add(-behind) }, OnEvent: seen.add,
+		})
+		require.NoError(t, err)
+		var tokens auth.Tokens
+		for range 3 {
+			tokens = b.login(t)
+			for range 100 {
+				_, err = v.Verify(ctx, tokens.Access)
+				require.ErrorIs(t, err, auth.ErrTokenExpired)
+				require.Equal(t, "refresh", auth.AnswerTo(err).Action)
+			}
+			faults := seen.take(auth.EventFault)
+			require.Len(t, faults, 1, behind)
+			require.False(t, holdsToken(faults[0].Err.Error(), tokens.Access))
+			b.clock.advance(time.Minute)
+		}
+		b.clock.advance(-15 * time.Minute) // when the clock is set back, it tells at once
+		_, err = v.Verify(ctx, tokens.Access)
+		require.ErrorIs(t, err, auth.ErrTokenExpired)
+		require.Len(t, seen.take(auth.EventFault), 1, behind)
+	}
+}

@@ -11,18 +11,20 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // MemoryStore is a [Store] in this process: for one process that may forget
 // its sessions when it ends, and for tests. Records are collected on the way,
 // a few at every write, so it grows with the live sessions and there is
-// nothing to start or to stop. Its clock is the latest time that a call
-// brought.
+// nothing to start or to stop. Its clock is the time that the last call brought,
+// so that it follows a clock that is set back.
 type MemoryStore struct {
 	seed   maphash.Seed
 	mask   uint64 // of hashes: all ones, but in a test of collisions
 	shards [64]memoryShard
+	clock  atomic.Int64 // Unix milliseconds
 	feed   memoryFeed
 }
 
@@ -30,7 +32,6 @@ type MemoryStore struct {
 // hashes, which take less than names; the records tell who is meant.
 type memoryShard struct {
 	mu       sync.Mutex
-	clock    int64 // Unix milliseconds
 	sessions map[uint64]*memoryRecord
 	subjects map[uint64]*memoryRecord // the first of each subject's list
 	all      []*memoryRecord          // to look through, hand after hand
@@ -185,7 +186,7 @@ func (m *MemoryStore) Rotate(ctx context.Context, subject, id string, from int64
 	default:
 		return r.session(), false, nil
 	}
-	r.rotatedAt = max(r.rotatedAt, use.At.UnixMilli())
+	r.rotatedAt = use.At.UnixMilli()
 	r.expireAt = use.ExpiresAt.UnixMilli()
 	r.setDevice(use.Device)
 	return r.session(), true, nil
@@ -236,9 +237,8 @@ func (m *MemoryStore) Revoke(ctx context.Context, r Revocation) error {
 			rec = next
 		}
 	}
-	clock := sh.clock
 	sh.mu.Unlock()
-	m.feed.announce(r, clock)
+	m.feed.announce(r, m.clock.Load())
 	return nil
 }
 
@@ -253,8 +253,8 @@ const memoryLook = 4
 
 // tick sets the clock, and collects what it meets that expired a minute ago.
 func (sh *memoryShard) tick(m *MemoryStore, at time.Time) {
-	sh.clock = max(sh.clock, at.UnixMilli())
-	dead := sh.clock - time.Minute.Milliseconds()
+	m.clock.Store(at.UnixMilli())
+	dead := at.UnixMilli() - time.Minute.Milliseconds()
 	for range memoryLook {
 		if len(sh.all) == 0 {
 			return
@@ -312,7 +312,6 @@ type memoryFeed struct {
 	entries []memoryEntry // by their numbers
 	last    int           // the number that was given last
 	sweepAt int           // how many entries there are when they are next looked through
-	clock   int64
 	changed chan struct{} // closed, and replaced, at every announcement
 }
 
@@ -325,11 +324,10 @@ func (f *memoryFeed) announce(r Revocation, clock int64) {
 	r.Sessions, r.Except = slices.Clone(r.Sessions), slices.Clone(r.Except)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.clock = max(f.clock, clock)
 	// Entries whose time has passed leave wherever they are. Looking through
 	// all of them when they have doubled costs each announcement the same.
 	if len(f.entries) >= f.sweepAt {
-		f.entries = slices.DeleteFunc(f.entries, func(e memoryEntry) bool { return e.Until.UnixMilli() < f.clock })
+		f.entries = slices.DeleteFunc(f.entries, func(e memoryEntry) bool { return e.Until.UnixMilli() < clock })
 		f.sweepAt = max(memoryPage, 2*len(f.entries))
 		f.entries = slices.Grow(slices.Clip(f.entries), f.sweepAt-len(f.entries))
 	}

@@ -90,6 +90,11 @@ func Scope(allOf ...string) Guard {
 	}
 }
 
+// maxAhead is how far ahead of the clock a login may lie, whatever Leeway is:
+// by clocks that differ, and by a cut that raised it. One that lies further
+// ahead was made while a clock was wrong, and nobody knows when.
+const maxAhead = 2*maxLeeway + time.Second
+
 // Fresh lets claims pass whose login, not whose last refresh, is at most
 // maxAge ago. Its refusal asks for a new login (RFC 9470).
 func Fresh(maxAge time.Duration) Guard {
@@ -98,7 +103,8 @@ func Fresh(maxAge time.Duration) Guard {
 		if now.IsZero() { // claims that a test made
 			now = time.Now()
 		}
-		if c.AuthTime.IsZero() || now.Sub(c.AuthTime) > maxAge {
+		age := now.Sub(c.AuthTime)
+		if c.AuthTime.IsZero() || age > maxAge || age < -maxAhead {
 			return &freshError{maxAge}
 		}
 		return nil

@@ -85,9 +85,6 @@ func (s *mSession) refresh(g int64, now time.Time, disabled bool, fault mFault) 
 	moves := g == s.gen && (g == 1 || now.Sub(s.rotated) >= 3*mWindow)
 	if moves {
 		s.gen, s.rotated = s.gen+1, now
-		if s.created.After(now) { // raised by a cut
-			s.rotated = s.created
-		}
 		s.expires = earliest(s.rotated.Add(mIdle), s.created.Truncate(time.Second).Add(mAbs))
 	}
 	switch {
@@ -219,8 +216,8 @@ func (w *world) step() {
 			created = w.cuts[user]
 		}
 		t, err := w.b.Start(ctx, user, auth.SignIn{})
-		s := &mSession{user: user, id: t.SessionID, gen: 1, created: created, rotated: created, tokens: map[int64]string{}, exp: map[int64]time.Time{}}
-		s.expires = earliest(created.Add(mIdle), created.Truncate(time.Second).Add(mAbs))
+		s := &mSession{user: user, id: t.SessionID, gen: 1, created: created, rotated: now, tokens: map[int64]string{}, exp: map[int64]time.Time{}}
+		s.expires = earliest(now.Add(mIdle), created.Truncate(time.Second).Add(mAbs))
 		switch {
 		case fault.method == "users":
 			w.sameError(auth.ErrUnavailable, err)

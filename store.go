@@ -23,7 +23,7 @@ type Session struct {
 	Subject    string    // User.ID
 	Generation int64     // counts from 1, by one at every refresh that moves the session
 	CreatedAt  time.Time // the login; it may lie ahead of the clock by Leeway and a second
-	RotatedAt  time.Time // the last move; CreatedAt at first
+	RotatedAt  time.Time // the last move; the login at first, by the clock
 	ExpiresAt  time.Time // the end, unless the session moves before
 	Device     Device    // who moved it last
 	Data       []byte    // opaque to the store, at most 1 KiB, set by Create and never again
@@ -165,8 +165,8 @@ type Store interface {
 	// RotatedAt is not after use.Rested, it becomes from+1; if it is less than
 	// from (the store has lost acknowledged writes), it becomes from. In both
 	// cases RotatedAt, ExpiresAt and Device are set from use, in one atomic
-	// step, and moved is true; only RotatedAt never moves back: it stays as it
-	// was if that is later than use.At. Otherwise nothing changes. Either way
+	// step, and moved is true. RotatedAt becomes use.At also where that is
+	// earlier: a clock may have been set back. Otherwise nothing changes. Either way
 	// s is the session as it now stands, the winner's write included.
 	//
 	// Rotate is never an upsert: a session that was revoked stays so.

@@ -589,11 +589,11 @@ func TestVerify_LeewayBounds(t *testing.T) {
 			_, err = v.Verify(context.Background(), claim("iat", 2*known+time.Second))
 			require.NoError(t, err, leeway)
 			_, err = v.Verify(context.Background(), claim("iat", 2*known+2*time.Second))
-			require.ErrorIs(t, err, auth.ErrInvalidToken, leeway)
+			require.ErrorIs(t, err, auth.ErrTokenExpired, leeway)
 			_, err = v.Verify(context.Background(), claim("nbf", known))
 			require.NoError(t, err, leeway)
 			_, err = v.Verify(context.Background(), claim("nbf", known+time.Second))
-			require.ErrorIs(t, err, auth.ErrInvalidToken, leeway)
+			require.ErrorIs(t, err, auth.ErrTokenExpired, leeway)
 		}
 	}
 }

@@ -90,7 +90,8 @@ type Verifier struct {
 	running      atomic.Bool
 	heard        atomic.Int64 // when the feed was last read, Unix milliseconds
 	staleSaid    atomic.Bool
-	saidNewer    atomic.Int64 // of an Authenticator; see emitRarely
+	saidEarly    atomic.Int64 // see emitRarely
+	saidNewer    atomic.Int64 // of an Authenticator
 	ready        chan struct{}
 	readyOnce    sync.Once
 
@@ -253,9 +254,9 @@ func (v *Verifier) verify(ctx context.Context, token string, c *verified) error 
 	case !now.Before(c.ExpiresAt):
 		return ErrTokenExpired
 	case c.IssuedAt.After(now.Add(v.future())):
-		return malformed("iat is in the future")
+		return v.tooEarly(ctx, c, "iat", c.IssuedAt.Sub(now))
 	case c.notBefore.After(now.Add(v.leeway)):
-		return malformed("nbf is in the future")
+		return v.tooEarly(ctx, c, "nbf", c.notBefore.Sub(now))
 	}
 	if err := v.checkRevoked(ctx, &c.Claims, now); err != nil {
 		return err
@@ -268,8 +269,19 @@ func (v *Verifier) verify(ctx context.Context, token string, c *verified) error 
 }
 
 // future is how far ahead of this clock an honest iat may lie: the issuer's
-// clock may be ahead, and a known cut raises it by the same and a second.
+// clock may be ahead, and the version before this one raised an iat for a cut
+// by the same and a second. An auth_time is raised so still.
 func (v *Verifier) future() time.Duration { return 2*v.leeway + time.Second }
+
+// tooEarly refuses a token that is validly signed and lies ahead of this clock.
+// Its issuer's clock was wrong, or this one is: so the client is told to
+// refresh, as if the token had expired, and not to sign in again. An event says
+// so, since a client of a Verifier whose clock is behind refreshes in vain.
+func (v *Verifier) tooEarly(ctx context.Context, c *verified, claim string, ahead time.Duration) error {
+	err := fmt.Errorf("%w: its %s is %s ahead of this clock", ErrTokenExpired, claim, ahead.Round(time.Second))
+	v.emitRarely(ctx, &v.saidEarly, Event{Type: EventFault, Session: Session{Subject: c.Subject, ID: c.SessionID}, Err: err})
+	return err
+}
 
 // open checks a token but for time and revocation.
 func (v *Verifier) open(ctx context.Context, token string) (*Claims, error) {

@@ -73,7 +73,7 @@ ON CONFLICT (subject, id) DO NOTHING`
 const rotateSQL = `
 UPDATE {schema}.sessions SET
 	generation = CASE WHEN generation < $3::bigint THEN $3::bigint ELSE $3::bigint + 1 END,
-	rotated_at = greatest(rotated_at, $5::timestamptz),
+	rotated_at = $5::timestamptz,
 	expires_at = $6::timestamptz,
 	user_agent = $7::text,
 	ip = nullif($8::text, '')::inet

@@ -80,7 +80,7 @@ elseif generation < from then
 else
   return {0, v}
 end
-rotated = math.max(rotated, tonumber(ARGV[3]))
+rotated = tonumber(ARGV[3])
 v = struct.pack('>BI7i6i6i6', 1, generation, created, rotated, tonumber(ARGV[5])) ..
   v:sub(27, 32 + struct.unpack('>I2', v, 31)) .. ARGV[7]
 redis.call('HSET', KEYS[1], ARGV[1], v)

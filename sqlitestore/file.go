@@ -217,7 +217,7 @@ func (f *file) prepare(ctx context.Context) error {
 		{f.writer, &f.look, get},
 		{f.writer, &f.insert, "INSERT INTO sessions (" + sessionColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"},
 		{f.writer, &f.rotate, `UPDATE sessions SET generation = CASE WHEN generation < ?3 THEN ?3 ELSE ?3 + 1 END,
-			rotated_at = max(rotated_at, ?5), expires_at = ?6, user_agent = ?7, ip = ?8
+			rotated_at = ?5, expires_at = ?6, user_agent = ?7, ip = ?8
 			WHERE subject = ?1 AND id = ?2 AND (generation < ?3 OR generation = ?3 AND rotated_at <= ?4) RETURNING ` + sessionColumns},
 		{f.writer, &f.end, "DELETE FROM sessions WHERE subject = ? AND id IN (SELECT value FROM json_each(?))"},
 		{f.writer, &f.endAll, "DELETE FROM sessions WHERE subject = ? AND created_at < ? AND id NOT IN (SELECT value FROM json_each(?))"},

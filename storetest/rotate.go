@@ -113,25 +113,25 @@ var rotateCases = []testcase{{
 		return nil
 	},
 }, {
-	name: "Rotate_RotatedAtNeverMovesBack",
-	rule: "only RotatedAt never moves back: it stays as it was if that is later than use.At.",
+	name: "Rotate_RotatedAtMayMoveBack",
+	rule: "RotatedAt becomes use.At also where that is earlier: a clock may have been set back.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		if err := e.create(st, s); err != nil {
 			return err
 		}
-		for i, back := range []time.Duration{time.Millisecond, 5 * time.Second, time.Minute} {
+		for i, back := range []time.Duration{time.Millisecond, 5 * time.Second, 4 * 365 * 24 * time.Hour} {
 			use := useAt(s.RotatedAt.Add(-back), device(i))
+			use.Rested, use.ExpiresAt = s.RotatedAt.Add(time.Hour), now().Add(time.Hour)
 			want := used(s, s.Generation+1, use)
-			want.RotatedAt = s.RotatedAt
 			if err := e.rotate(st, s, s.Generation, use, want, true); err != nil {
 				return fmt.Errorf("use.At lies %s before RotatedAt: %w", back, err)
 			}
 			s = want
 		}
 		use := useAt(s.RotatedAt.Add(-time.Second), device(9))
+		use.ExpiresAt = now().Add(time.Hour)
 		want := used(s, s.Generation+5, use)
-		want.RotatedAt = s.RotatedAt
 		if err := e.rotate(st, s, s.Generation+5, use, want, true); err != nil {
 			return fmt.Errorf("use.At lies before RotatedAt, in a move to a later generation: %w", err)
 		}
