@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -81,9 +82,25 @@ func TestREADME_TranscriptIsWhatHappens(t *testing.T) {
 	}, 10*time.Second, 20*time.Millisecond)
 
 	script := strings.ReplaceAll(fenced(t, "sh")[2], "127.0.0.1:8090", address)
+	began := time.Now()
 	out, err = exec.CommandContext(t.Context(), "bash", "-c", script).CombinedOutput()
 	require.NoError(t, err, string(out))
+	took := int(time.Since(began)/time.Second) + 1 // a second may have begun since
 	got := regexp.MustCompile(`eyJ[\w.-]+`).ReplaceAllString(string(out), "eyJ…")
 	got = regexp.MustCompile(`"session_id":"[\w-]{22}"`).ReplaceAllString(got, `"session_id":"…"`)
-	require.Equal(t, fenced(t, "text")[0], got)
+	want := fenced(t, "text")[0]
+	lifetime := regexp.MustCompile(`"(?:refresh_)?expires_in":(\d+)`)
+	full := lifetime.FindAllStringSubmatch(want, -1)
+	got = lifetime.ReplaceAllStringFunc(got, func(member string) string {
+		require.NotEmpty(t, full)
+		said, err := strconv.Atoi(lifetime.FindStringSubmatch(member)[1])
+		require.NoError(t, err)
+		most, err := strconv.Atoi(full[0][1])
+		require.NoError(t, err)
+		require.LessOrEqual(t, said, most)
+		require.GreaterOrEqual(t, said, most-took)
+		member, full = strings.Replace(member, strconv.Itoa(said), full[0][1], 1), full[1:]
+		return member
+	})
+	require.Equal(t, want, got)
 }
