@@ -566,3 +566,96 @@ func TestStale_EveryOutageIsSaidOnce(t *testing.T) {
 		})
 	}
 }
+
+// brokenFeed answers as broken does, if that is not nil.
+type brokenFeed struct {
+	*feedStore
+	mu     sync.Mutex
+	broken func(ctx context.Context) error
+	calls  int
+}
+
+func (f *brokenFeed) set(broken func(ctx context.Context) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broken, f.calls = broken, 0
+}
+
+func (f *brokenFeed) asked() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls
+}
+
+func (f *brokenFeed) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
+	f.mu.Lock()
+	f.calls++
+	broken := f.broken
+	f.mu.Unlock()
+	if broken != nil {
+		return nil, "", false, broken(ctx)
+	}
+	return f.feedStore.Changes(ctx, after, wait)
+}
+
+func TestRun_AFeedThatHangsOrPanicsIsAnOutage(t *testing.T) {
+	t.Parallel()
+	for name, broken := range map[string]func(context.Context) error{
+		"hangs":  func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+		"panics": func(context.Context) error { panic("of a test") },
+		"fails":  func(context.Context) error { return errStore },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			feed := &brokenFeed{feedStore: &feedStore{MemoryStore: auth.NewMemoryStore()}}
+			feed.set(broken)
+			a, es := node(t, feed)
+			b, _ := node(t, feed.MemoryStore)
+			ctx := context.Background()
+			defer run(a.Verifier)()
+			time.Sleep(10 * time.Minute)
+			require.Zero(t, a.Health(), name)
+			es.mu.Lock()
+			for _, e := range es.all {
+				require.Equal(t, auth.EventFault, e.Type, "%s: what was never read is not stale", name)
+			}
+			require.GreaterOrEqual(t, len(es.all), 10*60/15, "%s: every try is bounded, and told", name)
+			es.mu.Unlock()
+
+			feed.set(nil)
+			<-a.Ready()
+			tokens := start(t, a)
+			feed.set(broken)
+			time.Sleep(10 * time.Minute)
+			require.Less(t, feed.asked(), 200, name)
+			require.Len(t, es.take(auth.EventStale), 1, name)
+			require.NoError(t, b.Revoke(ctx, "u1", tokens.SessionID))
+			feed.set(nil)
+			time.Sleep(15 * time.Second)
+			_, err := a.Verify(ctx, tokens.Access)
+			require.ErrorIs(t, err, auth.ErrSessionRevoked, name)
+		})
+	}
+}
+
+func TestRun_AQuietFeedIsReadyAtOnceAndNeverStale(t *testing.T) {
+	t.Parallel()
+	for _, maxStale := range []time.Duration{time.Second, 5 * time.Second, 0, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			a, es := node(t, auth.NewMemoryStore(), func(c *auth.Config) {
+				c.OnStale, c.MaxStale = auth.StaleRefuse, maxStale
+			})
+			require.Zero(t, a.Health())
+			begun := time.Now()
+			defer run(a.Verifier)()
+			<-a.Ready()
+			require.Zero(t, time.Since(begun), "the first reading waits for nothing")
+			tokens := start(t, a)
+			for range 600 {
+				time.Sleep(500 * time.Millisecond)
+				_, err := a.Verify(context.Background(), tokens.Access)
+				require.NoError(t, err, maxStale)
+			}
+			require.Empty(t, es.take(auth.EventStale))
+		})
+	}
+}
