@@ -443,3 +443,60 @@ func TestVerify_ClockThatIsBehindIsAnEventOnceAMinute(t *testing.T) {
 		require.Len(t, seen.take(auth.EventFault), 1, behind)
 	}
 }
+
+// A spent token ends its session until its own expiry has passed; then it is
+// refused as expired without touching the store, and the session goes on.
+func TestRefresh_SpentTokenEndsTheSessionUntilItExpires(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	const idle = 7 * 24 * time.Hour
+	for name, c := range map[string]struct {
+		spent int           // which of the tokens of the session's days
+		at    time.Duration // when it is presented, counted from its issue
+		want  error
+	}{
+		"the first, a millisecond before its expiry":  {0, idle - time.Millisecond, auth.ErrTokenReused},
+		"the first, at its expiry":                    {0, idle, auth.ErrTokenExpired},
+		"the first, a day later":                      {0, idle + 24*time.Hour, auth.ErrTokenExpired},
+		"the second, a millisecond before its expiry": {1, idle - time.Millisecond, auth.ErrTokenReused},
+		"the second, at its expiry":                   {1, idle, auth.ErrTokenExpired},
+		"the last but one, the next day":              {5, 25 * time.Hour, auth.ErrTokenReused},
+	} {
+		b := newBench(t)
+		login := b.clock.Now()
+		tokens := b.login(t)
+		held := []string{tokens.Refresh}
+		day := 24 * time.Hour
+		refresh := func() {
+			t.Helper()
+			next, err := b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
+			require.NoError(t, err, name)
+			require.NotEqual(t, tokens.Refresh, next.Refresh, name)
+			tokens = next
+			held = append(held, next.Refresh)
+		}
+		present := login.Add(time.Duration(c.spent) * day).Add(c.at)
+		for b.clock.Now().Add(day).Before(present) {
+			b.clock.advance(day)
+			refresh()
+		}
+		b.clock.advance(present.Sub(b.clock.Now()))
+		require.Greater(t, len(held), c.spent+1, name)
+		b.events.take("")
+		calls := b.store.count("Rotate") + b.store.count("Get") + b.store.count("Revoke")
+		_, err := b.Refresh(ctx, held[c.spent], auth.RefreshOptions{Device: laptop})
+		require.ErrorIs(t, err, c.want, name)
+		require.Equal(t, "login", auth.AnswerTo(err).Action, name)
+		if c.want == auth.ErrTokenReused {
+			require.Len(t, b.events.take(auth.EventReuse), 1, name)
+			_, err = b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
+			require.ErrorIs(t, err, auth.ErrSessionRevoked, name)
+			continue
+		}
+		require.Empty(t, b.events.take(auth.EventReuse), name)
+		require.Equal(t, calls, b.store.count("Rotate")+b.store.count("Get")+b.store.count("Revoke"), "%s: the store is not touched", name)
+		refresh()
+		_, err = b.Verify(ctx, tokens.Access)
+		require.NoError(t, err, name)
+	}
+}
