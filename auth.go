@@ -18,8 +18,9 @@ import (
 
 // Config is what [New] needs: at least Issuer, Audience, Users, and Secrets or
 // both kinds of keys. Zero means the default; negative means none where none
-// makes sense. It is copied: later changes have no effect. It prints without
-// its secrets.
+// makes sense. A positive duration below a millisecond is a mistake: most likely
+// its unit is missing. It is copied: later changes have no effect. It prints
+// without its secrets.
 type Config struct {
 	_ [0]func() // keyed literals only
 
@@ -75,15 +76,18 @@ type Config struct {
 	// AccessTTL is the lifetime of access tokens: 15 minutes by default, 1
 	// second to 24 hours, and more than 2·Leeway + 1 s.
 	AccessTTL time.Duration
-	// IdleTTL ends a session that is not refreshed for so long: 7 days by
-	// default, at least three retry windows + AccessTTL + Leeway.
+	// IdleTTL ends a session that is not refreshed for so long: at least three
+	// retry windows + AccessTTL + Leeway. It is 7 days by default, or SessionTTL
+	// if that is set to less.
 	IdleTTL time.Duration
 	// SessionTTL ends a session so long after its login: 30 days by default,
 	// at least IdleTTL, at most ten years.
 	SessionTTL time.Duration
 	// RetryWindow is how long the answer to a refresh may be asked for again:
-	// 10 seconds by default, at most 60. A session that has moved rests for
-	// three windows. Without one, two tabs sign each other out.
+	// at most 60 seconds. A session that has moved rests for three windows.
+	// Without one, two tabs sign each other out. It is 10 seconds by default, or
+	// a third of what IdleTTL leaves beside AccessTTL and Leeway if that is less,
+	// but at least 100 milliseconds.
 	RetryWindow time.Duration
 	// Leeway is how far the clocks of several machines may be apart: 10
 	// seconds by default, at most 60. It never extends a lifetime.
@@ -168,6 +172,7 @@ const (
 	defaultSessionTTL  = 30 * 24 * time.Hour
 	maxSessionTTL      = 10 * 365 * 24 * time.Hour
 	defaultWindow      = 10 * time.Second
+	minDefaultWindow   = 100 * time.Millisecond // of one that was not set
 	maxWindow          = time.Minute
 	restWindows        = 3
 	defaultMaxSessions = 100
@@ -205,7 +210,9 @@ func New(c Config) (*Authenticator, error) {
 	if c.JWKSMaxAge == 0 {
 		c.JWKSMaxAge = defaultJWKSMaxAge
 	}
-	if c.JWKSMaxAge < minJWKSMaxAge || c.JWKSMaxAge > maxJWKSMaxAge {
+	if err := missingUnit("Config.JWKSMaxAge", c.JWKSMaxAge); err != nil {
+		errs = append(errs, err)
+	} else if c.JWKSMaxAge < minJWKSMaxAge || c.JWKSMaxAge > maxJWKSMaxAge {
 		bad("JWKSMaxAge (%s) is not between %s and %s", c.JWKSMaxAge, minJWKSMaxAge, maxJWKSMaxAge)
 	}
 	if c.MaxSessions == 0 {
@@ -214,7 +221,9 @@ func New(c Config) (*Authenticator, error) {
 	if c.StoreTimeout == 0 {
 		c.StoreTimeout = defaultStore
 	}
-	if c.StoreTimeout < time.Millisecond || c.StoreTimeout > maxStoreTimeout {
+	if err := missingUnit("Config.StoreTimeout", c.StoreTimeout); err != nil {
+		errs = append(errs, err)
+	} else if c.StoreTimeout < time.Millisecond || c.StoreTimeout > maxStoreTimeout {
 		bad("StoreTimeout (%s) is not between 1ms and %s", c.StoreTimeout, maxStoreTimeout)
 	}
 	if err := c.setLifetimes(); err != nil {
@@ -290,49 +299,87 @@ func (c *Config) keys() (access, refresh Keys, err error) {
 		checkKeys("Config.", ", and so is Config.Secrets", c.AccessKeys, c.RefreshKeys)
 }
 
-// setLifetimes puts defaults in, and checks that the times fit together.
+// missingUnit refuses a duration that is positive and below a millisecond. No
+// setting has a use for one, and a number without a unit counts nanoseconds.
+func missingUnit(field string, d time.Duration) error {
+	if d <= 0 || d >= time.Millisecond {
+		return nil
+	}
+	return fmt.Errorf("auth: %s (%s) is less than 1ms; missing time unit?", field, d)
+}
+
+// setLifetimes sets defaults, and checks that the times fit together. An IdleTTL
+// and a RetryWindow that were not set shrink to fit those that were. It leaves
+// Leeway alone, which newVerifier checks.
 func (c *Config) setLifetimes() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("auth: Config."+format, args...)) }
+
+	leeway := c.Leeway
+	if missingUnit("Config.Leeway", leeway) != nil {
+		leeway = 0
+	}
+	leewayShown := setDuration(&leeway, defaultLeeway)
+	if leeway > maxLeeway {
+		return nil // newVerifier reports it; the checks below would only repeat it
+	}
+	leeway = max(0, leeway)
 	for _, d := range []struct {
+		name  string
 		value *time.Duration
-		zero  time.Duration
-	}{
-		{&c.AccessTTL, defaultAccessTTL}, {&c.IdleTTL, defaultIdleTTL}, {&c.SessionTTL, defaultSessionTTL},
-		{&c.RetryWindow, defaultWindow}, {&c.Leeway, defaultLeeway},
-	} {
-		if *d.value == 0 {
-			*d.value = d.zero
-		}
-		if *d.value > 0 {
-			if *d.value = d.value.Truncate(time.Millisecond); *d.value == 0 {
-				*d.value = -1 // it was not zero, so it must not become the default
-			}
+	}{{"AccessTTL", &c.AccessTTL}, {"IdleTTL", &c.IdleTTL}, {"SessionTTL", &c.SessionTTL}, {"RetryWindow", &c.RetryWindow}} {
+		if err := missingUnit("Config."+d.name, *d.value); err != nil {
+			errs = append(errs, err)
+			*d.value = 0 // check the others as if it were not set
 		}
 	}
-	if c.Leeway > maxLeeway {
-		return errors.Join(errs...) // said by the Verifier, and nothing fits it
+
+	accessShown := setDuration(&c.AccessTTL, defaultAccessTTL)
+	shortest := "IdleTTL" // what the user has set that bounds IdleTTL
+	if c.IdleTTL == 0 && c.SessionTTL != 0 && c.SessionTTL < defaultIdleTTL {
+		shortest = "SessionTTL"
 	}
-	leeway := max(0, c.Leeway)
-	rest := max(0, restWindows*c.RetryWindow)
+	sessionShown := setDuration(&c.SessionTTL, defaultSessionTTL)
+	idleShown := setDuration(&c.IdleTTL, min(defaultIdleTTL, c.SessionTTL))
+	if shortest == "SessionTTL" {
+		idleShown = sessionShown
+	}
+	room := (c.IdleTTL - c.AccessTTL - leeway) / restWindows
+	windowShown := setDuration(&c.RetryWindow, min(defaultWindow, max(minDefaultWindow, room.Truncate(time.Millisecond))))
+	window := max(0, c.RetryWindow)
+
 	if c.AccessTTL < minAccessTTL || c.AccessTTL > maxAccessTTL {
-		bad("AccessTTL (%s) is not between %s and %s", c.AccessTTL, minAccessTTL, maxAccessTTL)
+		bad("AccessTTL %s is not between %s and %s", accessShown, minAccessTTL, maxAccessTTL)
 	} else if least := 2*leeway + time.Second; c.AccessTTL <= least {
-		bad("AccessTTL (%s) must exceed %s, twice Config.Leeway (%s) and a second", c.AccessTTL, least, leeway)
+		bad("AccessTTL %s must exceed %s, twice Config.Leeway %s and a second", accessShown, least, leewayShown)
 	}
 	if c.RetryWindow > maxWindow {
-		bad("RetryWindow (%s) exceeds %s", c.RetryWindow, maxWindow)
+		bad("RetryWindow %s exceeds %s", windowShown, maxWindow)
 	}
-	if least := rest + c.AccessTTL + leeway; c.IdleTTL < least {
-		bad("IdleTTL (%s) is less than %s: three retry windows (%s), Config.AccessTTL (%s) and Config.Leeway (%s)", c.IdleTTL, least, rest, c.AccessTTL, leeway)
+	if least := restWindows*window + c.AccessTTL + leeway; c.IdleTTL < least {
+		bad("%s %s is less than %s: three times Config.RetryWindow %s, Config.AccessTTL %s and Config.Leeway %s", shortest, idleShown, least, windowShown, accessShown, leewayShown)
 	}
 	if c.IdleTTL > c.SessionTTL {
-		bad("IdleTTL (%s) exceeds Config.SessionTTL (%s)", c.IdleTTL, c.SessionTTL)
+		bad("IdleTTL %s exceeds Config.SessionTTL %s", idleShown, sessionShown)
 	}
 	if c.SessionTTL > maxSessionTTL {
-		bad("SessionTTL (%s) exceeds %s", c.SessionTTL, maxSessionTTL)
+		bad("SessionTTL %s exceeds %s", sessionShown, maxSessionTTL)
 	}
 	return errors.Join(errs...)
+}
+
+// setDuration sets a duration that was not set to unset, and cuts another to
+// milliseconds. It returns how messages show it.
+func setDuration(d *time.Duration, unset time.Duration) (shown string) {
+	if *d == 0 {
+		*d = unset
+		return unset.String() + " (the default)"
+	}
+	shown = "(" + d.String() + ")"
+	if *d > 0 {
+		*d = d.Truncate(time.Millisecond)
+	}
+	return shown
 }
 
 // Bounds of SignIn.AMR.

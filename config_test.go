@@ -123,24 +123,29 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 
 		{"a bad hasher", func(c *auth.Config) { c.Hasher = &password.Hasher{Time: 17} }, "Hasher: password: "},
 		{"a store timeout below zero", func(c *auth.Config) { c.StoreTimeout = -1 }, "StoreTimeout (-1ns) is not between 1ms and 1m0s"},
-		{"a short store timeout", func(c *auth.Config) { c.StoreTimeout = time.Millisecond - 1 }, "StoreTimeout (999.999µs) is not between 1ms and 1m0s"},
+		{"a short store timeout", func(c *auth.Config) { c.StoreTimeout = time.Millisecond - 1 }, "StoreTimeout (999.999µs) is less than 1ms; missing time unit?"},
 		{"a long store timeout", func(c *auth.Config) { c.StoreTimeout = time.Minute + 1 }, "StoreTimeout (1m0.000000001s) is not between 1ms and 1m0s"},
 		{"a short access lifetime", func(c *auth.Config) { c.AccessTTL = 999 * time.Millisecond }, "AccessTTL (999ms) is not between 1s and 24h0m0s"},
 		{"an access lifetime below zero", func(c *auth.Config) { c.AccessTTL = -1 }, "AccessTTL (-1ns) is not between 1s and 24h0m0s"},
 		{"a long access lifetime", func(c *auth.Config) { c.AccessTTL = 24*time.Hour + time.Millisecond }, "AccessTTL (24h0m0.001s) is not between 1s and 24h0m0s"},
-		{"an access lifetime within the leeway", func(c *auth.Config) { c.AccessTTL = 21 * time.Second }, "AccessTTL (21s) must exceed 21s, twice Config.Leeway (10s) and a second"},
+		{"an access lifetime within the leeway", func(c *auth.Config) { c.AccessTTL = 21 * time.Second }, "AccessTTL (21s) must exceed 21s, twice Config.Leeway 10s (the default) and a second"},
 		{"the same, of another leeway", func(c *auth.Config) { c.AccessTTL, c.Leeway = 2*time.Minute+time.Second, time.Minute }, "AccessTTL (2m1s) must exceed 2m1s, twice Config.Leeway (1m0s) and a second"},
-		{"the same, without leeway", func(c *auth.Config) { c.AccessTTL, c.Leeway = time.Second, -1 }, "AccessTTL (1s) must exceed 1s, twice Config.Leeway (0s) and a second"},
+		{"the same, without leeway", func(c *auth.Config) { c.AccessTTL, c.Leeway = time.Second, -1 }, "AccessTTL (1s) must exceed 1s, twice Config.Leeway (-1ns) and a second"},
 		{"a long retry window", func(c *auth.Config) { c.RetryWindow = time.Minute + time.Millisecond }, "RetryWindow (1m0.001s) exceeds 1m0s"},
 		{"a long leeway", func(c *auth.Config) { c.Leeway = time.Minute + time.Millisecond }, "Leeway (1m0.001s) exceeds 1m0s"},
 		{"a longer leeway", func(c *auth.Config) { c.Leeway = 61 * time.Second }, "Leeway (1m1s) exceeds 1m0s"},
-		{"a short idle lifetime", func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 40*time.Second - time.Millisecond }, "IdleTTL (15m39.999s) is less than 15m40s: three retry windows (30s), Config.AccessTTL (15m0s) and Config.Leeway (10s)"},
+		{"a short idle lifetime", func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 10*time.Second + 299*time.Millisecond }, "IdleTTL (15m10.299s) is less than 15m10.3s: three times Config.RetryWindow 100ms (the default), Config.AccessTTL 15m0s (the default) and Config.Leeway 10s (the default)"},
 		{"the same, without window and leeway", func(c *auth.Config) {
 			c.IdleTTL, c.RetryWindow, c.Leeway = 15*time.Minute-time.Millisecond, -1, -1
-		}, "IdleTTL (14m59.999s) is less than 15m0s: three retry windows (0s), Config.AccessTTL (15m0s) and Config.Leeway (0s)"},
-		{"an idle lifetime below zero", func(c *auth.Config) { c.IdleTTL = -time.Hour }, "IdleTTL (-1h0m0s) is less than 15m40s"},
-		{"idle beyond absolute", func(c *auth.Config) { c.SessionTTL = 7*24*time.Hour - time.Millisecond }, "IdleTTL (168h0m0s) exceeds Config.SessionTTL (167h59m59.999s)"},
-		{"a session below zero", func(c *auth.Config) { c.SessionTTL = -1 }, "IdleTTL (168h0m0s) exceeds Config.SessionTTL (-1ns)"},
+		}, "IdleTTL (14m59.999s) is less than 15m0s: three times Config.RetryWindow (-1ns), Config.AccessTTL 15m0s (the default) and Config.Leeway (-1ns)"},
+		{"an idle lifetime below zero", func(c *auth.Config) { c.IdleTTL = -time.Hour }, "IdleTTL (-1h0m0s) is less than 15m10.3s"},
+		{"idle beyond absolute", func(c *auth.Config) { c.IdleTTL, c.SessionTTL = 7*24*time.Hour, 7*24*time.Hour-time.Millisecond }, "IdleTTL (168h0m0s) exceeds Config.SessionTTL (167h59m59.999s)"},
+		{"idle beyond the default", func(c *auth.Config) { c.IdleTTL = 31 * 24 * time.Hour }, "IdleTTL (744h0m0s) exceeds Config.SessionTTL 720h0m0s (the default)"},
+		{"a short session", func(c *auth.Config) { c.SessionTTL = 15 * time.Minute }, "SessionTTL (15m0s) is less than 15m10.3s: three times Config.RetryWindow 100ms (the default), Config.AccessTTL 15m0s (the default) and Config.Leeway 10s (the default)"},
+		{"a short session beside a window", func(c *auth.Config) {
+			c.SessionTTL, c.AccessTTL, c.RetryWindow = time.Minute, 30*time.Second, 30*time.Second
+		}, "SessionTTL (1m0s) is less than 2m10s: three times Config.RetryWindow (30s), Config.AccessTTL (30s) and Config.Leeway 10s (the default)"},
+		{"a session below zero", func(c *auth.Config) { c.SessionTTL = -1 }, "SessionTTL (-1ns) is less than 15m10.3s"},
 		{"a long session", func(c *auth.Config) { c.SessionTTL = 10*365*24*time.Hour + time.Millisecond }, "SessionTTL (87600h0m0.001s) exceeds 87600h0m0s"},
 		{"a short cache", func(c *auth.Config) { c.JWKSMaxAge = 4 * time.Second }, "JWKSMaxAge (4s) is not between 5s and 24h0m0s"},
 		{"a negative cache", func(c *auth.Config) { c.JWKSMaxAge = -1 }, "JWKSMaxAge (-1ns) is not between"},
@@ -228,14 +233,27 @@ func TestNew_ReportsAllMistakesAtOnce(t *testing.T) {
 func TestNew_AcceptsTheBoundsThemselves(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*auth.Config){
-		"as it stands":       func(*auth.Config) {},
-		"longest access":     func(c *auth.Config) { c.AccessTTL = 24 * time.Hour },
-		"shortest access":    func(c *auth.Config) { c.AccessTTL = 21*time.Second + time.Millisecond },
-		"no leeway":          func(c *auth.Config) { c.AccessTTL, c.Leeway = time.Second+time.Millisecond, -1 },
-		"longest leeway":     func(c *auth.Config) { c.AccessTTL, c.Leeway = 2*time.Minute+2*time.Second, time.Minute },
-		"longest window":     func(c *auth.Config) { c.RetryWindow = time.Minute },
-		"no window":          func(c *auth.Config) { c.RetryWindow = -1 },
-		"shortest idle":      func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 40*time.Second },
+		"as it stands":    func(*auth.Config) {},
+		"longest access":  func(c *auth.Config) { c.AccessTTL = 24 * time.Hour },
+		"shortest access": func(c *auth.Config) { c.AccessTTL = 21*time.Second + time.Millisecond },
+		"no leeway":       func(c *auth.Config) { c.AccessTTL, c.Leeway = time.Second+time.Millisecond, -1 },
+		"longest leeway":  func(c *auth.Config) { c.AccessTTL, c.Leeway = 2*time.Minute+2*time.Second, time.Minute },
+		"longest window":  func(c *auth.Config) { c.RetryWindow = time.Minute },
+		"no window":       func(c *auth.Config) { c.RetryWindow = -1 },
+		"shortest idle":   func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 10*time.Second + 300*time.Millisecond },
+		"shortest with window": func(c *auth.Config) {
+			c.IdleTTL, c.RetryWindow = 15*time.Minute+40*time.Second, 10*time.Second
+		},
+		"a session of a day":   func(c *auth.Config) { c.SessionTTL = 24 * time.Hour },
+		"a session of minutes": func(c *auth.Config) { c.SessionTTL = 16 * time.Minute },
+		"idle of minutes":      func(c *auth.Config) { c.IdleTTL, c.AccessTTL = 20*time.Minute, 5*time.Minute },
+		"idle of seconds": func(c *auth.Config) {
+			c.IdleTTL, c.AccessTTL, c.Leeway = 4*time.Second, 2*time.Second, time.Millisecond
+		},
+		"access of seconds": func(c *auth.Config) { c.AccessTTL, c.Leeway = 2*time.Second, time.Millisecond },
+		"a session of seconds": func(c *auth.Config) {
+			c.SessionTTL, c.AccessTTL, c.Leeway = 3*time.Second, 2*time.Second, -1
+		},
 		"shortest of all":    func(c *auth.Config) { c.IdleTTL, c.RetryWindow, c.Leeway = 15*time.Minute, -time.Hour, -time.Hour },
 		"idle is absolute":   func(c *auth.Config) { c.SessionTTL = 7 * 24 * time.Hour },
 		"longest session":    func(c *auth.Config) { c.SessionTTL = 10 * 365 * 24 * time.Hour },
@@ -465,5 +483,77 @@ func TestNewVerifier_VerifiesWhatAnAuthenticatorMints(t *testing.T) {
 		require.NoError(t, err)
 		_, err = v.Verify(context.Background(), tokens.Access)
 		require.ErrorIs(t, err, auth.ErrInvalidToken, name)
+	}
+}
+
+// A positive duration below a millisecond is a number without a unit. Each of
+// these is one mistake, which shows the value as it was given.
+func TestNew_DurationWithoutAUnitIsAMistake(t *testing.T) {
+	t.Parallel()
+	for name, field := range map[string]func(*auth.Config) *time.Duration{
+		"AccessTTL":    func(c *auth.Config) *time.Duration { return &c.AccessTTL },
+		"IdleTTL":      func(c *auth.Config) *time.Duration { return &c.IdleTTL },
+		"SessionTTL":   func(c *auth.Config) *time.Duration { return &c.SessionTTL },
+		"RetryWindow":  func(c *auth.Config) *time.Duration { return &c.RetryWindow },
+		"Leeway":       func(c *auth.Config) *time.Duration { return &c.Leeway },
+		"StoreTimeout": func(c *auth.Config) *time.Duration { return &c.StoreTimeout },
+		"MaxStale":     func(c *auth.Config) *time.Duration { return &c.MaxStale },
+		"JWKSMaxAge":   func(c *auth.Config) *time.Duration { return &c.JWKSMaxAge },
+	} {
+		for _, d := range []time.Duration{1, 10, 900, 86400, time.Millisecond - 1} {
+			require.Equal(t, []string{fmt.Sprintf("auth: Config.%s (%s) is less than 1ms; missing time unit?", name, d)},
+				newErrs(t, func(c *auth.Config) { *field(c) = d }))
+		}
+	}
+	for name, field := range map[string]func(*auth.VerifierConfig) *time.Duration{
+		"Leeway":   func(c *auth.VerifierConfig) *time.Duration { return &c.Leeway },
+		"MaxStale": func(c *auth.VerifierConfig) *time.Duration { return &c.MaxStale },
+	} {
+		c := auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: keysOf(accessSecret)}
+		*field(&c) = 10
+		_, err := auth.NewVerifier(c)
+		require.EqualError(t, err, "auth: VerifierConfig."+name+" (10ns) is less than 1ms; missing time unit?")
+	}
+	// All at once, and none in the way of another.
+	require.Len(t, newErrs(t, func(c *auth.Config) {
+		c.AccessTTL, c.IdleTTL, c.SessionTTL, c.RetryWindow, c.Leeway, c.StoreTimeout, c.MaxStale, c.JWKSMaxAge = 1, 2, 3, 4, 5, 6, 7, 8
+	}), 8)
+	// Below zero means none, however little.
+	require.Empty(t, newErrs(t, func(c *auth.Config) { c.RetryWindow, c.Leeway = -1, -10 }))
+}
+
+// What was not set fits what was.
+func TestNew_UnsetLifetimesShrinkWithThoseThatWereSet(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change       func(*auth.Config)
+		idle, window time.Duration
+	}{
+		"nothing":               {func(*auth.Config) {}, 7 * 24 * time.Hour, 10 * time.Second},
+		"a session of a day":    {func(c *auth.Config) { c.SessionTTL = 24 * time.Hour }, 24 * time.Hour, 10 * time.Second},
+		"a session of a week":   {func(c *auth.Config) { c.SessionTTL = 7 * 24 * time.Hour }, 7 * 24 * time.Hour, 10 * time.Second},
+		"a session of a year":   {func(c *auth.Config) { c.SessionTTL = 365 * 24 * time.Hour }, 7 * 24 * time.Hour, 10 * time.Second},
+		"idle of 20 minutes":    {func(c *auth.Config) { c.IdleTTL, c.AccessTTL = 20*time.Minute, 5*time.Minute }, 20 * time.Minute, 10 * time.Second},
+		"idle just enough":      {func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 40*time.Second }, 15*time.Minute + 40*time.Second, 10 * time.Second},
+		"idle of less":          {func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 25*time.Second }, 15*time.Minute + 25*time.Second, 5 * time.Second},
+		"a session of less":     {func(c *auth.Config) { c.SessionTTL = 15*time.Minute + 13*time.Second }, 15*time.Minute + 13*time.Second, time.Second},
+		"seconds":               {func(c *auth.Config) { c.AccessTTL, c.IdleTTL, c.Leeway = 2*time.Second, 8*time.Second, -1 }, 8 * time.Second, 2 * time.Second},
+		"a window that was set": {func(c *auth.Config) { c.SessionTTL, c.RetryWindow = time.Hour, time.Minute }, time.Hour, time.Minute},
+		"no window":             {func(c *auth.Config) { c.SessionTTL, c.RetryWindow = time.Hour, -1 }, time.Hour, 0},
+	} {
+		b := newBench(t, c.change)
+		first := b.login(t)
+		require.Equal(t, b.clock.Now().Add(c.idle), first.RefreshExpiresAt, name)
+		second, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
+		require.NoError(t, err, name)
+		if c.window > 0 {
+			b.clock.advance(c.window)
+			again, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
+			require.NoError(t, err, name)
+			require.Equal(t, second.Refresh, again.Refresh, name)
+		}
+		b.clock.advance(time.Millisecond)
+		_, err = b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
+		require.ErrorIs(t, err, auth.ErrTokenReused, name)
 	}
 }

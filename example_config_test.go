@@ -19,5 +19,5 @@ func ExampleNew_mistakes() {
 	// Output:
 	// auth: Config.Secrets[0]: the secret is 9 bytes, at least 32 are needed
 	// auth: Config.Users is nil
-	// auth: Config.IdleTTL (1440h0m0s) exceeds Config.SessionTTL (720h0m0s)
+	// auth: Config.IdleTTL (1440h0m0s) exceeds Config.SessionTTL 720h0m0s (the default)
 }

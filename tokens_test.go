@@ -576,7 +576,7 @@ func TestVerify_ExpiryIsExact(t *testing.T) {
 
 func TestVerify_LeewayBounds(t *testing.T) {
 	t.Parallel()
-	for _, leeway := range []time.Duration{-5 * time.Second, -1, time.Microsecond, time.Second, 2500 * time.Millisecond, 10 * time.Second, time.Minute} {
+	for _, leeway := range []time.Duration{-5 * time.Second, -1, time.Millisecond, 1500 * time.Microsecond, time.Second, 2500 * time.Millisecond, 10 * time.Second, time.Minute} {
 		known := max(0, leeway).Truncate(time.Millisecond)
 		b := newBench(t, knownKeys, func(c *auth.Config) { c.Leeway = leeway })
 		verifier, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys{auth.HS256(accessSecret)}, Leeway: leeway, Now: b.clock.Now})

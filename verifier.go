@@ -149,13 +149,17 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 	if c.Leeway == 0 {
 		c.Leeway = defaultLeeway
 	}
-	if c.Leeway > maxLeeway {
+	if err := missingUnit(owner+".Leeway", c.Leeway); err != nil {
+		errs = append(errs, err)
+	} else if c.Leeway > maxLeeway {
 		bad("Leeway (%s) exceeds %s", c.Leeway, maxLeeway)
 	}
 	if c.MaxStale == 0 {
 		c.MaxStale = defaultMaxStale
 	}
-	if c.MaxStale < time.Second {
+	if err := missingUnit(owner+".MaxStale", c.MaxStale); err != nil {
+		errs = append(errs, err)
+	} else if c.MaxStale < time.Second {
 		bad("MaxStale (%s) is less than 1s", c.MaxStale)
 	}
 	if c.OnStale < StaleContinue || c.OnStale > StaleRefuse {

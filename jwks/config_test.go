@@ -28,6 +28,7 @@ func TestNew_SaysEveryMistakeAndItsField(t *testing.T) {
 		{jwks.Config{URL: "https://user:hunter2@exa mple.com/"}, "jwks: Config.URL is not a URL"},
 		{jwks.Config{URL: good + "#1"}, "jwks: Config.URL has a fragment"},
 		{jwks.Config{URL: good, Timeout: -1}, "jwks: Config.Timeout (-1ns) is not between 0 and 1m0s"},
+		{jwks.Config{URL: good, Timeout: 5, MinRefresh: 30, MaxStale: time.Millisecond - 1}, "jwks: Config.Timeout (5ns) is less than 1ms; missing time unit?\njwks: Config.MinRefresh (30ns) is less than 1ms; missing time unit?\njwks: Config.MaxStale (999.999µs) is less than 1ms; missing time unit?"},
 		{jwks.Config{URL: good, Timeout: time.Hour}, "jwks: Config.Timeout (1h0m0s) is not between 0 and 1m0s"},
 		{jwks.Config{URL: good, MinRefresh: time.Millisecond}, "jwks: Config.MinRefresh (1ms) is not between 1s and 1h0m0s"},
 		{jwks.Config{URL: good, MinRefresh: 2 * time.Hour}, "jwks: Config.MinRefresh (2h0m0s) is not between 1s and 1h0m0s"},

@@ -124,6 +124,15 @@ func New(c Config) (*Keys, error) {
 	case u.Fragment != "":
 		bad("URL has a fragment")
 	}
+	for _, d := range []struct {
+		name  string
+		value *time.Duration
+	}{{"Timeout", &c.Timeout}, {"MinRefresh", &c.MinRefresh}, {"MaxStale", &c.MaxStale}} {
+		if 0 < *d.value && *d.value < time.Millisecond { // a number without a unit counts nanoseconds
+			bad("%s (%s) is less than 1ms; missing time unit?", d.name, *d.value)
+			*d.value = 0 // check the others as if it were not set
+		}
+	}
 	if c.Timeout == 0 {
 		c.Timeout = defaultTimeout
 	}

@@ -32,6 +32,7 @@ func TestNew_SaysEveryMistakeAndItsField(t *testing.T) {
 		{pgstore.Config{Schema: long + "e"}, schema(`"` + long + `e"`)},
 		{pgstore.Config{Schema: "pg_auth"}, `pgstore: Config.Schema ("pg_auth") begins with pg_, which PostgreSQL keeps to itself`},
 		{pgstore.Config{Poll: -1}, "pgstore: Config.Poll (-1ns) is not between 10ms and 30s"},
+		{pgstore.Config{Poll: 10}, "pgstore: Config.Poll (10ns) is less than 1ms; missing time unit?"},
 		{pgstore.Config{Poll: 9 * time.Millisecond}, "pgstore: Config.Poll (9ms) is not between 10ms and 30s"},
 		{pgstore.Config{Poll: 31 * time.Second}, "pgstore: Config.Poll (31s) is not between 10ms and 30s"},
 		{pgstore.Config{Poll: -1, Schema: "a-b"}, schema(`"a-b"`) + "\npgstore: Config.Poll (-1ns) is not between 10ms and 30s"},

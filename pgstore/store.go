@@ -75,7 +75,10 @@ func New(pool *pgxpool.Pool, c Config) (*Store, error) {
 	} else if len(c.Schema) >= 3 && c.Schema[:3] == "pg_" {
 		bad("Config.Schema (%q) begins with pg_, which PostgreSQL keeps to itself", c.Schema)
 	}
-	if c.Poll != 0 && (c.Poll < minPoll || c.Poll > maxPoll) {
+	switch {
+	case 0 < c.Poll && c.Poll < time.Millisecond: // a number without a unit counts nanoseconds
+		bad("Config.Poll (%s) is less than 1ms; missing time unit?", c.Poll)
+	case c.Poll != 0 && (c.Poll < minPoll || c.Poll > maxPoll):
 		bad("Config.Poll (%s) is not between %s and %s", c.Poll, minPoll, maxPoll)
 	}
 	switch {

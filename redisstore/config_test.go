@@ -36,7 +36,8 @@ func TestNew_SaysEveryMistake(t *testing.T) {
 		{redis.NewClient(good), redisstore.Config{Prefix: "a}"}, `redisstore: Config.Prefix ("a}") has a brace, which puts everything into one slot of a Cluster`},
 		{redis.NewClient(good), redisstore.Config{Replicas: -1}, "redisstore: Config.Replicas (-1) is negative"},
 		{redis.NewClient(good), redisstore.Config{ReplicaTimeout: -1}, "redisstore: Config.ReplicaTimeout (-1ns) is less than 1ms"},
-		{redis.NewClient(good), redisstore.Config{ReplicaTimeout: time.Microsecond}, "redisstore: Config.ReplicaTimeout (1µs) is less than 1ms"},
+		{redis.NewClient(good), redisstore.Config{ReplicaTimeout: time.Microsecond}, "redisstore: Config.ReplicaTimeout (1µs) is less than 1ms; missing time unit?"},
+		{redis.NewClient(&redis.Options{ContextTimeoutEnabled: true, ReadTimeout: 300 * time.Millisecond}), redisstore.Config{Replicas: 1}, "redisstore: Config.ReplicaTimeout 500ms (the default) is not less than the client's ReadTimeout (300ms)"},
 		{redis.NewClient(&redis.Options{ContextTimeoutEnabled: true, ReadTimeout: 3 * time.Second}), redisstore.Config{Replicas: 1, ReplicaTimeout: 3 * time.Second}, "redisstore: Config.ReplicaTimeout (3s) is not less than the client's ReadTimeout (3s)"},
 		{nil, redisstore.Config{Prefix: "{", Replicas: -1}, "redisstore: the client is nil\nredisstore: Config.Prefix (\"{\") has a brace, which puts everything into one slot of a Cluster\nredisstore: Config.Replicas (-1) is negative"},
 	} {

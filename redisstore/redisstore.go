@@ -129,8 +129,12 @@ func New(client redis.UniversalClient, c Config) (*Store, error) {
 	}
 	replicaTimeout := cmp.Or(c.ReplicaTimeout, defaultReplicaTimeout)
 	switch {
+	case 0 < replicaTimeout && replicaTimeout < time.Millisecond: // a number without a unit counts nanoseconds
+		bad("Config.ReplicaTimeout (%s) is less than 1ms; missing time unit?", replicaTimeout)
 	case replicaTimeout < time.Millisecond:
 		bad("Config.ReplicaTimeout (%s) is less than 1ms", replicaTimeout)
+	case c.Replicas > 0 && readTimeout > 0 && replicaTimeout >= readTimeout && c.ReplicaTimeout == 0:
+		bad("Config.ReplicaTimeout %s (the default) is not less than the client's ReadTimeout (%s)", replicaTimeout, readTimeout)
 	case c.Replicas > 0 && readTimeout > 0 && replicaTimeout >= readTimeout:
 		bad("Config.ReplicaTimeout (%s) is not less than the client's ReadTimeout (%s)", replicaTimeout, readTimeout)
 	}
