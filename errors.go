@@ -21,8 +21,8 @@ var (
 	// ErrInvalidToken: not a token of this service, or not of this kind.
 	ErrInvalidToken = errors.New("auth: invalid token")
 	// ErrTokenExpired: the token was good, and its time is over; or an access
-	// token was cut by [Authenticator.ExpireAccess]. An access token can be
-	// refreshed.
+	// token was cut by [Authenticator.ExpireAccess], or was issued ahead of this
+	// clock. An access token can be refreshed.
 	ErrTokenExpired = errors.New("auth: token expired")
 	// ErrSessionRevoked: the session of the token has ended.
 	ErrSessionRevoked = errors.New("auth: session revoked")
