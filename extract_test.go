@@ -52,6 +52,11 @@ func TestAccessToken_Bearer(t *testing.T) {
 		{[]string{"Basic YTpi", "Bearer abc"}, "abc", nil},
 		{[]string{"Bearer abc", "Basic YTpi", "DPoP xyz"}, "abc", nil},
 		{[]string{"Bearerabc"}, "", auth.ErrNoToken},
+		{[]string{"Digest abc"}, "", auth.ErrNoToken}, // six letters as well
+		{[]string{"Bearex abc"}, "", auth.ErrNoToken},
+		{[]string{"BEARED abc", "Digest abd", "Bearer abc"}, "abc", nil},
+		{[]string{"Beare abc"}, "", auth.ErrNoToken},
+		{[]string{" Bearer abc"}, "", auth.ErrNoToken},
 		{[]string{"Bearer-Token abc"}, "", auth.ErrNoToken},
 		{[]string{"Bearer\tabc"}, "", auth.ErrInvalidRequest},
 		{[]string{"abc"}, "", auth.ErrNoToken},

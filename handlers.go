@@ -40,14 +40,31 @@ func (a *Authenticator) Handler() http.Handler {
 	mux.Handle("/jwks.json", a.JWKSHandler())
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { a.WriteError(w, r, errEndpoint) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = rooted(r)
 		if path.Clean(r.URL.Path) != r.URL.Path {
-			// ServeMux would redirect to the clean path, outside of the prefix
-			// that was stripped, and the body with the password along with it.
 			a.WriteError(w, r, errEndpoint)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// rooted returns a request whose path begins with a slash, which a prefix that
+// ends in one has taken away, and is spelled in one way only. ServeMux redirects
+// from every path that is not rooted and clean, as it is escaped: out of the
+// prefix that was stripped, and the body with the password along with it.
+func rooted(r *http.Request) *http.Request {
+	p := r.URL.Path
+	if strings.HasPrefix(p, "/") && r.URL.RawPath == "" {
+		return r
+	}
+	if !strings.HasPrefix(p, "/") {
+		p = "/" + p
+	}
+	r2, u := *r, *r.URL
+	u.Path, u.RawPath = p, ""
+	r2.URL = &u
+	return &r2
 }
 
 // only answers requests of other methods than those named.

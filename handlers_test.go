@@ -475,6 +475,68 @@ func TestHandler_OtherMethodsAndEndpointsAreAnsweredInJSON(t *testing.T) {
 	}
 }
 
+func TestHandler_NeverRedirects(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	h := b.Handler()
+	endpoints := []string{"login", "refresh", "logout", "logout/all", "sessions", "sessions/x", "jwks.json", ""}
+	spellings := []string{"%s", "/%s", "//%s", "///%s", "/./%s", "./%s", "../%s", "/../%s", "%s/", "/%s/", "%s//", "/%s/.", "/%s/..", "/x/../%s", "%%2F%s", "/%%2F%s", "%s%%2F", "%%2e/%s", "/%s%%2F%%2e%%2e", "/%%2e%%2e/%s", "/%s%%3F", "/%s%%23", "\\%s"}
+	for _, endpoint := range endpoints {
+		for _, spelling := range spellings {
+			raw := fmt.Sprintf(spelling, endpoint)
+			for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "BREW"} {
+				for _, path := range []string{"", "/auth", "/auth/", "/auth/v1/"} {
+					// As StripPrefix, a router or a rewrite leaves it.
+					r := httptest.NewRequest(method, "/", strings.NewReader(goodLogin))
+					r.Header.Set("Content-Type", "application/json")
+					r.RequestURI = path + raw
+					decoded, err := url.PathUnescape(path + raw)
+					require.NoError(t, err)
+					r.URL.Path, r.URL.RawPath = decoded, path+raw
+					w := httptest.NewRecorder()
+					http.StripPrefix(path, h).ServeHTTP(w, r)
+					require.Empty(t, w.Header().Get("Location"), "%s %q below %q", method, raw, path)
+					require.Contains(t, []int{200, 204, 400, 401, 404, 405}, w.Code, "%s %q below %q", method, raw, path)
+				}
+			}
+		}
+	}
+}
+
+func TestHandler_PrefixThatEndsInASlashIsServed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	caught := false
+	mux := http.NewServeMux()
+	mux.Handle("/auth/", http.StripPrefix("/auth/", b.Handler()))
+	mux.HandleFunc("/login", func(http.ResponseWriter, *http.Request) { caught = true }) // whatever sits there
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	do := func(method, path, bearer string, body webOption) webReply {
+		t.Helper()
+		r, err := http.NewRequest(method, server.URL+path, nil)
+		require.NoError(t, err)
+		body(r)
+		if bearer != "" {
+			webBearer(bearer)(r)
+		}
+		res, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		return readReply(t, res)
+	}
+	login := do("POST", "/auth/login", "", webJSON(goodLogin))
+	require.Equal(t, 200, login.status, login.body)
+	access := login.fields(t)["access_token"].(string)
+	require.Len(t, do("GET", "/auth/sessions", access, webBody("", "")).fields(t)["sessions"], 1)
+	do("DELETE", "/auth/sessions/"+login.fields(t)["session_id"].(string), access, webBody("", "")).nothing(t)
+	for _, path := range []string{"/auth/", "/auth/login/", "/auth/%2Flogin/", "/auth/login%2F", "/auth/x"} {
+		do("POST", path, "", webJSON(goodLogin)).refused(t, 404, "not_found", "")
+	}
+	do("GET", "/auth/login", "", webBody("", "")).refused(t, 405, "invalid_request", "")
+	require.False(t, caught)
+	ask(t, b.Handler(), "POST", "//login", webJSON(goodLogin)).refused(t, 404, "not_found", "")
+}
+
 func TestHandler_WorksAtAnyMountPointAndByMethodPattern(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -725,6 +787,29 @@ func TestLogoutHandler_EndsEverySessionThatIsNamed(t *testing.T) {
 	list, err := b.Sessions(context.Background(), "u1")
 	require.NoError(t, err)
 	require.Empty(t, list)
+}
+
+func TestLogoutHandler_TokenOfAnotherIssuerEndsNothing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, withCookies())
+	k := b.login(t)
+	for _, change := range []func(*auth.Config){
+		func(c *auth.Config) { c.Issuer = "https://other.example.com" },
+		func(c *auth.Config) { c.Audience = []string{"https://other.example.com"} },
+	} {
+		other := newBench(t, change, func(c *auth.Config) { c.Store = b.store.Store }) // the same keys and sessions
+		forged := other.login(t)
+		for _, o := range []webOption{
+			webBearer(forged.Access), webCookie(accessCookie, forged.Access), webHeader("Refresh-Token", forged.Refresh), webCookie(refreshCookie, forged.Refresh),
+		} {
+			ask(t, b.LogoutHandler(), http.MethodPost, "/logout", o).nothing(t)
+		}
+		_, err := b.store.Store.Get(context.Background(), "u1", forged.SessionID)
+		require.NoError(t, err)
+	}
+	_, err := b.Verify(context.Background(), k.Access)
+	require.NoError(t, err)
+	require.Zero(t, b.store.count("Revoke"))
 }
 
 func TestLogoutHandler_WithoutAValidTokenSucceedsToo(t *testing.T) {

@@ -60,6 +60,7 @@ type Guard func(ctx context.Context, c *Claims) error
 
 // Role lets claims pass that have one of the roles.
 func Role(anyOf ...string) Guard {
+	anyOf = slices.Clone(anyOf)
 	return func(_ context.Context, c *Claims) error {
 		for _, role := range anyOf {
 			if slices.Contains(c.Roles, role) {
@@ -70,21 +71,22 @@ func Role(anyOf ...string) Guard {
 	}
 }
 
-// Scope lets claims pass that have all of the scopes; without any, nobody. Its
-// refusal names them in the challenge (RFC 6750 section 3).
+// Scope lets claims pass that have all of the scopes; without any, or with one
+// that cannot be a scope, nobody. Its refusal names them in the challenge (RFC
+// 6750 section 3).
 func Scope(allOf ...string) Guard {
-	refusal := &scopeError{strings.Join(allOf, " ")}
-	if !slices.ContainsFunc(allOf, isScope) || slices.ContainsFunc(allOf, func(s string) bool { return !isScope(s) }) {
-		refusal = &scopeError{} // nobody has such a scope, and it has no place in a header
+	allOf = slices.Clone(allOf)
+	if len(allOf) == 0 || slices.ContainsFunc(allOf, func(s string) bool { return !isScope(s) }) {
+		// Nobody has such a scope, also not in claims that a test made, and it
+		// has no place in a header.
+		return func(context.Context, *Claims) error { return &scopeError{} }
 	}
+	refusal := &scopeError{strings.Join(allOf, " ")}
 	return func(_ context.Context, c *Claims) error {
 		for _, scope := range allOf {
 			if !slices.Contains(c.Scopes, scope) {
 				return refusal
 			}
-		}
-		if len(allOf) == 0 {
-			return refusal
 		}
 		return nil
 	}

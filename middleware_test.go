@@ -182,6 +182,29 @@ func TestRequire_GuardsComeAfterAuthenticationAndAreCopied(t *testing.T) {
 	require.True(t, called)
 }
 
+func TestScope_WithoutOrWithAnImpossibleScopeNobodyPasses(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	token := webBearer(b.login(t).Access)
+	for _, scopes := range [][]string{
+		nil, {}, {""}, {"pay", ""}, {"pay read"}, {"pay", `x"y`}, {`x\y`}, {"pay", "x\r\nSet-Cookie: y"}, {"é"}, {"pay", "\x00"}, {"\x7f"}, {" pay"}, {"x", "y\", max_age=\"1"},
+	} {
+		guard := auth.Scope(scopes...)
+		// Also not claims that a test made.
+		for _, have := range [][]string{nil, {"pay", "read"}, scopes, append([]string{"pay", "read", ""}, scopes...)} {
+			require.ErrorIs(t, guard(context.Background(), &auth.Claims{Scopes: have}), auth.ErrForbidden, "%q", scopes)
+		}
+		r := ask(t, b.Require(guard)(hello), "GET", "/", token)
+		r.refused(t, 403, "insufficient_scope", "")
+		require.Equal(t, `Bearer error="insufficient_scope", error_description="the token does not permit this"`, r.header.Get("Www-Authenticate"), "%q", scopes)
+	}
+	// Guards keep what they were made with.
+	scopes, roles := []string{"pay"}, []string{"admin"}
+	scope, role := auth.Scope(scopes...), auth.Role(roles...)
+	scopes[0], roles[0] = "other", "other"
+	require.Equal(t, "hello ada", ask(t, b.Require(scope, role)(hello), "GET", "/", token).body)
+}
+
 func TestFresh_CountsFromTheLoginAndNotFromTheRefresh(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
