@@ -396,6 +396,37 @@ func TestDuplicateCookies_AtMostSixteenAreVerified(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 }
 
+func TestCredentials_ThatCannotBeDecidedAreUnavailable(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, withCookies())
+	one, two := b.login(t), b.login(t)
+	// A feed that was not read yet: nobody knows which of them was revoked.
+	late, err := auth.New(auth.Config{
+		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: b.users, Hasher: cheap, Now: b.clock.Now,
+		Store: b.store, Cookies: &auth.Cookies{},
+	})
+	require.NoError(t, err)
+	for _, options := range [][]webOption{
+		{webBearer(one.Access), webCookie(accessCookie, two.Access)},
+		{webBearer(one.Access), webCookie(accessCookie, "junk")},
+		{webBearer("junk"), webCookie(accessCookie, two.Access)},
+		{cookiesOf(accessCookie, "junk", one.Access)},
+	} {
+		for _, h := range []http.Handler{late.Require()(hello), late.Optional(hello)} {
+			for _, method := range []string{"GET", "POST"} {
+				ask(t, h, method, "/", options...).refused(t, 503, "temporarily_unavailable", "")
+			}
+		}
+	}
+	// Refresh tokens of two sessions, and a store that does not say which lives.
+	b.store.failBefore("Get", errStore)
+	both := []webOption{webCookie(refreshCookie, one.Refresh), webHeader("Refresh-Token", two.Refresh)}
+	ask(t, b.RefreshHandler(), "POST", "/refresh", both...).refused(t, 503, "temporarily_unavailable", "")
+	b.store.failBefore("Get", nil)
+	ask(t, b.RefreshHandler(), "POST", "/refresh", both...).refused(t, 400, "invalid_request", "login")
+	require.Zero(t, b.store.count("Rotate"))
+}
+
 func TestCSRF(t *testing.T) {
 	t.Parallel()
 	const trusted = "https://app.example.org"

@@ -146,6 +146,9 @@ func (a *Authenticator) RefreshHandler() http.Handler {
 			a.WriteError(w, r, err)
 			return
 		}
+		if t.presented && !slices.Contains(a.refreshCookies(r), token) {
+			t.presented = false // the cookie that came along is of an earlier generation
+		}
 		a.WriteTokens(w, t, byCookie)
 	}, http.MethodPost)
 }

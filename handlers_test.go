@@ -635,6 +635,28 @@ func TestRefreshHandler_TokenInCookieIsAnsweredByCookies(t *testing.T) {
 	require.Len(t, r.cookies, 2)
 }
 
+func TestRefreshHandler_CookieOfAnEarlierGenerationIsReplaced(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, withCookies(allowBody))
+	for _, wait := range []time.Duration{0, time.Minute} { // within the cooldown, and after it
+		ks := b.chain(t, 3)
+		b.clock.advance(wait)
+		for _, carry := range []webOption{webHeader("Refresh-Token", ks[2].Refresh), webJSON(`{"refresh_token":"` + ks[2].Refresh + `"}`)} {
+			options := []webOption{webCookie(refreshCookie, ks[1].Refresh), carry}
+			ask(t, b.RefreshHandler(), "POST", "/refresh", append(options, crossSite)...).refused(t, 403, "cross_origin", "")
+			r := ask(t, b.RefreshHandler(), "POST", "/refresh", options...)
+			require.Equal(t, 200, r.status, r.body)
+			require.NotContains(t, r.fields(t), "refresh_token")
+			require.NotContains(t, r.fields(t), "access_token")
+			require.Len(t, r.cookies, 2)
+			// The browser goes on with what it has now.
+			r = ask(t, b.RefreshHandler(), "POST", "/refresh", webCookie(refreshCookie, r.cookies[refreshCookie].Value))
+			require.Equal(t, 200, r.status, r.body)
+		}
+		require.Empty(t, b.events.take(auth.EventReuse))
+	}
+}
+
 func TestRefreshHandler_RestingSessionWritesOnlyTheAccessCookie(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, withCookies())
@@ -787,6 +809,51 @@ func TestLogoutHandler_EndsEverySessionThatIsNamed(t *testing.T) {
 	list, err := b.Sessions(context.Background(), "u1")
 	require.NoError(t, err)
 	require.Empty(t, list)
+}
+
+func TestLogoutHandler_JunkDoesNotHideTheGoodToken(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, withCookies(), withExtractors(auth.FromBearer(), auth.FromHeader("X-T"), auth.FromQuery("t"), auth.FromCookie()))
+	foreign := newBench(t, func(c *auth.Config) { c.Secrets = [][]byte{[]byte("another secret of 32 bytes or more")} })
+	junk := func(n int) (values []string) {
+		for i := range n {
+			values = append(values, "x.y."+fmt.Sprint(i))
+		}
+		return append(values[:n-1], foreign.login(t).Refresh)
+	}
+	for name, tt := range map[string]struct {
+		junk  int
+		carry func(k auth.Tokens, values []string) []webOption
+		kind  func(k auth.Tokens) string
+	}{
+		"refresh cookies": {800, func(_ auth.Tokens, v []string) []webOption { return []webOption{cookiesOf(refreshCookie, v...)} }, func(k auth.Tokens) string { return k.Refresh }},
+		"access cookies":  {15, func(_ auth.Tokens, v []string) []webOption { return []webOption{cookiesOf(accessCookie, v...)} }, func(k auth.Tokens) string { return k.Access }},
+		"headers":         {15, func(_ auth.Tokens, v []string) []webOption { return []webOption{webHeader("Refresh-Token", v...)} }, func(k auth.Tokens) string { return k.Refresh }},
+		"access, headers": {15, func(_ auth.Tokens, v []string) []webOption { return []webOption{webHeader("Refresh-Token", v...)} }, func(k auth.Tokens) string { return k.Access }},
+		"own headers":     {15, func(_ auth.Tokens, v []string) []webOption { return []webOption{webHeader("X-T", v...)} }, func(k auth.Tokens) string { return k.Access }},
+		"bearer":          {15, func(_ auth.Tokens, v []string) []webOption { return []webOption{webBearer(strings.Join(v, " "))} }, func(k auth.Tokens) string { return k.Access }},
+		"query": {15, func(_ auth.Tokens, v []string) []webOption {
+			return []webOption{func(r *http.Request) { r.URL.RawQuery = "t=" + strings.Join(v, "&t=") }}
+		}, func(k auth.Tokens) string { return k.Access }},
+		"a cookie of the other kind": {15, func(_ auth.Tokens, v []string) []webOption { return []webOption{cookiesOf(refreshCookie, v...)} }, func(k auth.Tokens) string { return k.Access }},
+		"a form": {15, func(_ auth.Tokens, v []string) []webOption {
+			return []webOption{webForm("refresh_token=" + strings.Join(v, "&refresh_token="))}
+		}, func(k auth.Tokens) string { return k.Refresh }},
+	} {
+		for _, at := range []int{0, tt.junk / 2, tt.junk} {
+			k := b.login(t)
+			values := slices.Insert(junk(tt.junk), at, tt.kind(k))
+			ask(t, b.LogoutHandler(), "POST", "/logout", tt.carry(k, values)...).nothing(t)
+			_, err := b.store.Store.Get(context.Background(), "u1", k.SessionID)
+			require.ErrorIs(t, err, auth.ErrSessionNotFound, "%s, at %d", name, at)
+		}
+	}
+	// The same at a refresh.
+	for _, at := range []int{0, 7, 15} {
+		k := b.login(t)
+		r := ask(t, b.RefreshHandler(), "POST", "/refresh", webHeader("Refresh-Token", slices.Insert(junk(15), at, k.Refresh)...))
+		require.Equal(t, 200, r.status, r.body)
+	}
 }
 
 func TestLogoutHandler_TokenOfAnotherIssuerEndsNothing(t *testing.T) {

@@ -592,6 +592,33 @@ func TestAutoRefresh_NotForWritesUpgradesAndPrograms(t *testing.T) {
 	ask(t, off.Require()(page), "GET", "/me", webCookie(refreshCookie, off.login(t).Refresh)).refused(t, 401, "missing_token", "login")
 }
 
+func TestAutoRefresh_HeaderThatCannotBeReadDoesNotMatterBesideACookie(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, autoRefresh)
+	for _, h := range []http.Handler{b.Require()(page), b.Optional(page)} {
+		for _, header := range []string{"Bearer", "Bearer ", "Bearer a b"} {
+			k := b.login(t)
+			old := webCookie(accessCookie, k.Access)
+			b.clock.advance(time.Hour)
+			for _, options := range [][]webOption{nil, {old}} {
+				r := ask(t, h, "GET", "/me", append(options, webCookie(refreshCookie, k.Refresh), webHeader("Authorization", header))...)
+				require.Equal(t, http.StatusTemporaryRedirect, r.status, r.body)
+			}
+			ask(t, h, "GET", "/me", webHeader("Authorization", header)).refused(t, 400, "invalid_request", "")
+		}
+	}
+	// Of several refresh cookies, one that is dead does not matter either.
+	dead, k := b.login(t), b.login(t)
+	require.NoError(t, b.Revoke(context.Background(), "u1", dead.SessionID))
+	b.clock.advance(time.Hour) // and that it was revoked is forgotten here
+	r := ask(t, b.Require()(page), "GET", "/me", cookiesOf(refreshCookie, dead.Refresh, "junk", k.Refresh))
+	require.Equal(t, http.StatusTemporaryRedirect, r.status, r.body)
+	b.store.failBefore("Get", errStore)
+	for _, h := range []http.Handler{b.Require()(page), b.Optional(page)} {
+		ask(t, h, "GET", "/me", cookiesOf(refreshCookie, dead.Refresh, k.Refresh)).refused(t, 503, "temporarily_unavailable", "")
+	}
+}
+
 func TestAutoRefresh_RefusedRefreshIsTheOrdinary401(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, autoRefresh)
