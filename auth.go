@@ -269,7 +269,7 @@ func New(c Config) (*Authenticator, error) {
 	v.announce = a.announceOnce
 	v.revoked.announces = feed != nil
 	v.alive = a.sessionAlive
-	if err := a.checkRefreshSize(); err != nil {
+	if err := a.checkRefreshSize(refresh); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -388,9 +388,9 @@ const (
 	maxAMRText = 32
 )
 
-// checkRefreshSize makes sure that no refresh token is ever too large, so that
-// nothing can fail after a token was spent.
-func (a *Authenticator) checkRefreshSize() error {
+// checkRefreshSize makes sure that no refresh token is ever too large, whichever
+// of the keys signs it, so that nothing can fail after a token was spent.
+func (a *Authenticator) checkRefreshSize(keys Keys) error {
 	far := time.Unix(maxNumericDate, 0)
 	worst := refreshClaims{
 		subject:    strings.Repeat("<", maxSubject-2) + "é", // what JSON makes most of
@@ -399,12 +399,18 @@ func (a *Authenticator) checkRefreshSize() error {
 		amr:        slices.Repeat([]string{strings.Repeat("x", maxAMRText)}, maxAMR),
 		authTime:   far, issuedAt: far, expiresAt: far,
 	}
-	token, err := a.signRefresh(worst)
-	if err == nil && a.cookies != nil {
-		err = a.cookies.fits(&a.cookies.refresh, token)
-	}
-	if err != nil {
-		return fmt.Errorf("auth: Config.Issuer and Config.Audience are too long for refresh tokens: %w", err)
+	payload := worst.payload(a.issuer, a.audience)
+	for i, k := range keys {
+		if !k.signs() {
+			continue
+		}
+		token, err := newKeyRing(keys[i:i+1], typRefresh, 0, a.now).signToken(a.now(), payload)
+		if err == nil && a.cookies != nil {
+			err = a.cookies.fits(&a.cookies.refresh, token)
+		}
+		if err != nil {
+			return fmt.Errorf("auth: Config.Issuer and Config.Audience are too long for refresh tokens: %w", err)
+		}
 	}
 	return nil
 }

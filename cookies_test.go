@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"sort"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +181,27 @@ func TestCookies_ThatBrowsersDropAreAnErrorAtIssue(t *testing.T) {
 	b = newBench(t)
 	extra(5000)
 	require.Equal(t, 200, login().status)
+}
+
+func TestSetKeys_RefusesKeysWhoseRefreshTokensBrowsersDrop(t *testing.T) {
+	t.Parallel()
+	small := auth.HS256([]byte("k7Qm2ZrW9xTb4LsD1hVnE6yPc8UaJg3F")).WithID("k")
+	large := auth.HS512([]byte("k7Qm2ZrW9xTb4LsD1hVnE6yPc8UaJg3Fk7Qm2ZrW9xTb4LsD1hVnE6yPc8UaJg3G")).WithID(strings.Repeat("x", 128))
+	access := auth.Keys{auth.HS256([]byte("V4nE6yPc8UaJg3Fk7Qm2ZrW9xTb4LsD1"))}
+	long := func(n int, keys ...auth.Key) (*auth.Authenticator, error) {
+		return auth.New(auth.Config{
+			Issuer: strings.Repeat("x", n), Audience: []string{audience}, AccessKeys: access, RefreshKeys: keys, Users: newUsers(), Cookies: &auth.Cookies{},
+		})
+	}
+	n := sort.Search(4000, func(n int) bool { _, err := long(n+1, small); return err != nil }) // the longest issuer that fits
+	a, err := long(n, small)
+	require.NoError(t, err)
+	for _, keys := range []auth.Keys{{large, small}, {small, large}, {small, large.SignFrom(time.Now().Add(time.Hour))}} {
+		_, err = long(n, keys...)
+		require.ErrorContains(t, err, "cookie __Host-Http-refresh would be")
+		require.ErrorContains(t, a.SetKeys(nil, keys), "cookie __Host-Http-refresh would be")
+	}
+	require.NoError(t, a.SetKeys(nil, auth.Keys{small}))
 }
 
 func TestCookies_TheirSizeLimitsOnlyTokensThatTravelInThem(t *testing.T) {

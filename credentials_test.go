@@ -143,20 +143,21 @@ func TestCredentials_WhatIsWorthlessDoesNotSpoilWhatIsGood(t *testing.T) {
 	handlers := map[bool]http.Handler{false: b.Require()(greet), true: b.Optional(greet)}
 	tokens := []string{"a0", "a1", "a2", "other", "gone", "foreign", "junk"}
 	jars := [][]string{nil}
-	for _, one := range tokens {
+	for i, one := range tokens {
 		jars = append(jars, []string{one})
-		for _, two := range tokens {
-			if one != two {
-				jars = append(jars, []string{one, two})
-			}
+		for _, two := range tokens[:i] {
+			jars = append(jars, []string{one, two})
 		}
 	}
 	jars = append(jars, []string{"junk", "foreign", "gone", "a0", "a1"}, []string{"a1", "junk", "a2", "gone"})
 	n := 0
 	for _, header := range append([]string{"", "unreadable"}, tokens...) {
-		for _, query := range append([]string{"", "twice", "unrelated"}, tokens...) {
+		for _, query := range []string{"", "twice", "unrelated", "a0", "a1", "other", "foreign"} {
 			for _, jar := range jars {
 				for _, way := range []string{"GET", "POST", "upgrade"} {
+					if way == "upgrade" && query != "" {
+						continue
+					}
 					for _, cross := range []bool{false, true} {
 						for _, optional := range []bool{false, true} {
 							options := []webOption{}
@@ -205,7 +206,7 @@ func TestCredentials_WhatIsWorthlessDoesNotSpoilWhatIsGood(t *testing.T) {
 			}
 		}
 	}
-	require.Greater(t, n, 50_000)
+	require.Greater(t, n, 15_000)
 }
 
 // refreshVerdict says which token counts, and whether the answer goes by

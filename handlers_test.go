@@ -1202,8 +1202,24 @@ func TestLoginHandler_ReadsAFormThatWasParsedOutside(t *testing.T) {
 		_ = r.FormValue("csrf")
 		b.LoginHandler().ServeHTTP(w, r)
 	})
-	r := ask(t, h, "POST", "/login", webForm("login=ada&password=correct+horse+battery+staple"))
-	require.Equal(t, 200, r.status, r.body)
+	for _, more := range []string{"", "&remember=0&remember=1", "&note=%ff&q=%zz&a;b"} {
+		r := ask(t, h, "POST", "/login", webForm("login=ada&password=correct+horse+battery+staple"+more))
+		require.Equal(t, 200, r.status, r.body)
+	}
+	for _, more := range []string{"&login=bob", "&device=%ff", "&password=x"} {
+		ask(t, h, "POST", "/login", webForm("login=ada&password=correct+horse+battery+staple"+more)).refused(t, 400, "invalid_request", "")
+	}
+	// A logout ends all that were sent, also if one field is there twice.
+	h = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = r.FormValue("csrf")
+		b.LogoutHandler().ServeHTTP(w, r)
+	})
+	one, two := b.login(t), b.login(t)
+	ask(t, h, "POST", "/logout", webForm("refresh_token="+one.Refresh+"&refresh_token="+two.Refresh)).nothing(t)
+	for _, k := range []auth.Tokens{one, two} {
+		_, err := b.store.Store.Get(context.Background(), "u1", k.SessionID)
+		require.ErrorIs(t, err, auth.ErrSessionNotFound)
+	}
 }
 
 func TestLoginHandler_BodyThatIsBoundedOutsideIs413(t *testing.T) {

@@ -122,6 +122,9 @@ func (a *Authenticator) SetKeys(access, refresh Keys) error {
 	if err := checkKeys("SetKeys: ", "", access, refresh); err != nil {
 		return err
 	}
+	if err := a.checkRefreshSize(refresh); err != nil {
+		return err
+	}
 	if !keepAccess {
 		staged, err := a.stage(access, oldAccess)
 		if err != nil {
