@@ -170,6 +170,9 @@ func (m *MemoryStore) Rotate(ctx context.Context, subject, id string, from int64
 	if err := cmp.Or(ctx.Err(), use.Check()); err != nil {
 		return Session{}, false, err
 	}
+	if from >= maxGeneration {
+		return Session{}, false, notStorable("from must be less than 1<<53")
+	}
 	k, sh := m.find(subject, id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()

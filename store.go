@@ -95,7 +95,7 @@ type Revocation struct {
 
 	// AccessTTL, if it is not zero, makes this a notice instead of a
 	// revocation: until Until, access tokens with this lifetime may be alive.
-	// A notice has no Subject and ends nothing.
+	// A notice has no Subject and ends nothing. It is in whole milliseconds.
 	AccessTTL time.Duration
 }
 
@@ -170,6 +170,7 @@ type Store interface {
 	// s is the session as it now stands, the winner's write included.
 	//
 	// Rotate is never an upsert: a session that was revoked stays so.
+	// A from of 1<<53 or more is refused with [ErrNotStorable].
 	// It takes one round trip where the database allows it.
 	// [ErrSessionNotFound].
 	Rotate(ctx context.Context, subject, id string, from int64, use Use) (s Session, moved bool, err error)
@@ -208,7 +209,7 @@ const (
 	maxID          = 255 // bytes of an ID or a subject
 	maxStoredAgent = 1024
 	maxGeneration  = 1 << 53
-	maxYear        = 9999
+	maxYear        = 6000 // 48 bits of milliseconds count to the year 6429
 )
 
 // notStorable is an [ErrNotStorable] that says which value it is about.
@@ -238,7 +239,7 @@ func checkDevice(d Device) error {
 
 func checkTime(what string, t time.Time) error {
 	if year := t.UTC().Year(); year < 1 || year > maxYear {
-		return notStorable(what + " must lie in the years 1 to 9999")
+		return notStorable(what + " must lie in the years 1 to 6000")
 	}
 	return nil
 }
@@ -246,7 +247,7 @@ func checkTime(what string, t time.Time) error {
 // Check returns an [ErrNotStorable] that names the first field that a [Store]
 // must refuse. An ID and a subject are 1 to 255 bytes of UTF-8 without control
 // characters; a Generation is at most 1<<53; Data is at most 1 KiB; times lie in
-// the years 1 to 9999; a user agent is at most 1 KiB of UTF-8 without control
+// the years 1 to 6000; a user agent is at most 1 KiB of UTF-8 without control
 // characters, and an IP address has no zone.
 func (s Session) Check() error {
 	switch {
@@ -264,7 +265,7 @@ func (s Session) Check() error {
 // Check returns an [ErrNotStorable] that names the first field that a [Store]
 // must refuse. The rules are those of [Session.Check].
 func (u Use) Check() error {
-	return firstError(checkTime("At", u.At), checkTime("ExpiresAt", u.ExpiresAt), checkDevice(u.Device))
+	return firstError(checkTime("At", u.At), checkTime("Rested", u.Rested), checkTime("ExpiresAt", u.ExpiresAt), checkDevice(u.Device))
 }
 
 // Check returns an [ErrNotStorable] that names the first field that a [Store]
@@ -272,8 +273,8 @@ func (u Use) Check() error {
 func (r Revocation) Check() error {
 	var errs []error
 	switch {
-	case r.AccessTTL < 0 || r.AccessTTL > maxAccessTTL:
-		errs = append(errs, notStorable("AccessTTL must be 0 to 24h"))
+	case r.AccessTTL < 0 || r.AccessTTL > maxAccessTTL || r.AccessTTL > 0 && r.AccessTTL < time.Millisecond:
+		errs = append(errs, notStorable("AccessTTL must be 0, or 1ms to 24h"))
 	case r.AccessTTL > 0 && (r.Subject != "" || len(r.Sessions) > 0 || r.All || len(r.Except) > 0 || !r.Cut.IsZero()):
 		errs = append(errs, notStorable("a notice of an AccessTTL must not end anything"))
 	case r.AccessTTL == 0:
