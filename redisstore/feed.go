@@ -23,8 +23,7 @@ const (
 	// driver alone would give it ten seconds.
 	answerGrace = 500 * time.Millisecond
 
-	// readAtMost bounds the read of what came after a position, with what the
-	// driver repeats. All of the feed may take longer.
+	// readAtMost bounds the read of a page, with what the driver repeats.
 	readAtMost = blockAtMost + answerGrace
 
 	// policyTimeout bounds the question whether the server may evict.
@@ -34,49 +33,64 @@ const (
 // feed returns the key of the stream of revocations.
 func (s *Store) feed() string { return s.prefix + ":feed" }
 
-// entry is a revocation as it is kept, times in Unix milliseconds.
+// entry is a revocation as it is kept, times and AccessTTL in milliseconds.
+//
+// A newer version may add a member, if a process that ignores it ends no less
+// than the revocation means to. Otherwise it must raise the version: a process
+// that knows only lower ones ends the access tokens of the subject, which it
+// must still find in s. In any case the entry keeps its fields u and r.
 type entry struct {
-	Subject  string   `json:"s"`
-	Sessions []string `json:"i,omitempty"`
-	All      bool     `json:"a,omitempty"`
-	Except   []string `json:"e,omitempty"`
-	Cut      int64    `json:"c"`
-	Until    int64    `json:"u"`
+	Version   int      `json:"v,omitempty"` // 0 is the first
+	Subject   string   `json:"s"`
+	Sessions  []string `json:"i,omitempty"`
+	All       bool     `json:"a,omitempty"`
+	Except    []string `json:"e,omitempty"`
+	Cut       int64    `json:"c"`
+	Until     int64    `json:"u"`
+	ID        string   `json:"n,omitempty"`
+	AccessTTL int64    `json:"t,omitempty"`
 }
 
 func encodeRevocation(r auth.Revocation) ([]byte, error) {
-	b, err := json.Marshal(entry{r.Subject, r.Sessions, r.All, r.Except, r.Cut.UnixMilli(), r.Until.UnixMilli()})
+	b, err := json.Marshal(entry{
+		Subject: r.Subject, Sessions: r.Sessions, All: r.All, Except: r.Except, Cut: r.Cut.UnixMilli(), Until: r.Until.UnixMilli(),
+		ID: r.ID, AccessTTL: r.AccessTTL.Milliseconds(),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("redisstore: a revocation: %w", err)
 	}
 	return b, nil
 }
 
-func decodeRevocation(text string) (auth.Revocation, error) {
+// decodeRevocation returns the revocation of the entry with the given ID. Of one
+// that it cannot read it returns the subject, if it can, and a name of the entry
+// as its ID.
+func decodeRevocation(id, text string) auth.Revocation {
 	var e entry
-	if err := json.Unmarshal([]byte(text), &e); err != nil {
-		return auth.Revocation{}, fmt.Errorf("redisstore: an entry of the feed: %w", err)
+	err := json.Unmarshal([]byte(text), &e)
+	if err == nil && e.Version == 0 && (e.Subject != "") == (e.AccessTTL == 0) {
+		return auth.Revocation{
+			Subject: e.Subject, Sessions: e.Sessions, All: e.All, Except: e.Except,
+			Cut: time.UnixMilli(e.Cut).UTC(), Until: time.UnixMilli(e.Until).UTC(),
+			ID: e.ID, AccessTTL: time.Duration(e.AccessTTL) * time.Millisecond,
+		}
 	}
-	return auth.Revocation{
-		Subject: e.Subject, Sessions: e.Sessions, All: e.All, Except: e.Except,
-		Cut: time.UnixMilli(e.Cut).UTC(), Until: time.UnixMilli(e.Until).UTC(),
-	}, nil
+	var known struct {
+		Subject string `json:"s"`
+	}
+	_ = json.Unmarshal([]byte(text), &known)
+	return auth.Revocation{Subject: known.Subject, ID: "stream." + id}
 }
 
 // position is a place in the history of one run of a server: the last entry
 // that was seen, and its Until in Unix milliseconds, before which it does not
 // leave. The zero position is the beginning of any history.
-type position struct {
-	run, id string
-	until   int64
-}
+type position struct{ run, id, until string }
 
 // beforeAll is the ID before that of every entry.
 const beforeAll = "0-0"
 
-func (p position) String() string {
-	return p.run + "." + strconv.FormatInt(p.until, 10) + "." + p.id
-}
+func (p position) String() string { return p.run + "." + p.until + "." + p.id }
 
 func parsePosition(text string) (position, error) {
 	if text == "" {
@@ -85,21 +99,22 @@ func parsePosition(text string) (position, error) {
 	run, rest, _ := strings.Cut(text, ".")
 	until, id, _ := strings.Cut(rest, ".")
 	ms, n, _ := strings.Cut(id, "-")
-	at, err1 := strconv.ParseInt(until, 10, 64)
+	_, err1 := strconv.ParseInt(until, 10, 64)
 	_, err2 := strconv.ParseUint(ms, 10, 64)
 	_, err3 := strconv.ParseUint(n, 10, 64)
 	if errors.Join(err1, err2, err3) != nil {
 		return position{}, fmt.Errorf("redisstore: malformed: %w", auth.ErrFeedReset)
 	}
-	return position{run, id, at}, nil
+	return position{run, id, until}, nil
 }
 
 // Changes implements [auth.Feed]. While it waits it keeps one connection of the
 // client. It returns at the deadline of ctx. When ctx is cancelled it returns
-// within a second, or a second and a half if the server hangs; with the empty
-// position within the client's ReadTimeout (3 seconds by default), since all of
-// the feed may take as long to read. A server that takes half a second longer
-// than it was asked to wait is an error.
+// within a second, or a second and a half if the server hangs. A server that
+// takes half a second longer than it was asked to wait is an error.
+//
+// It returns at most 1,024 revocations, or fewer that are 256 KiB together,
+// since the server answers nobody else meanwhile.
 func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", false, err
@@ -110,7 +125,7 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 	}
 	end := time.Now().Add(wait)
 	for {
-		rs, next, err := s.read(ctx, p)
+		rs, next, more, err := s.read(ctx, p)
 		if err != nil {
 			return nil, "", false, err
 		}
@@ -118,9 +133,9 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 			s.warn(ctx)
 		}
 		p = next
-		more := false
-		if len(rs) == 0 {
-			more, err = s.await(ctx, p, end)
+		again := false
+		if len(rs) == 0 && !more {
+			again, err = s.await(ctx, p, end)
 		}
 		if err == nil {
 			err = ctx.Err()
@@ -128,69 +143,71 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 		if err != nil {
 			return nil, "", false, err
 		}
-		if !more {
-			return rs, p.String(), false, nil
+		if !again {
+			return rs, p.String(), more, nil
 		}
 	}
 }
 
-// read returns what came after p.
-func (s *Store) read(ctx context.Context, p position) ([]auth.Revocation, position, error) {
-	asking := ctx
-	if p.id != "" {
-		var cancel context.CancelFunc
-		asking, cancel = context.WithTimeout(ctx, readAtMost)
-		defer cancel()
-	}
+// read returns a page of what came after p, and whether there is more.
+func (s *Store) read(ctx context.Context, p position) (rs []auth.Revocation, next position, more bool, err error) {
+	asking, cancel := context.WithTimeout(ctx, readAtMost)
+	defer cancel()
 	answer, err := s.changes.Run(asking, s.client, []string{s.feed()}, p.run, p.id, p.until).Slice()
 	if errors.Is(err, redis.Nil) {
-		return nil, position{}, fmt.Errorf("redisstore: %w", auth.ErrFeedReset)
+		return nil, position{}, false, fmt.Errorf("redisstore: %w", auth.ErrFeedReset)
 	}
 	if err != nil {
-		return nil, position{}, s.failed(ctx, "reading the feed", err)
+		return nil, position{}, false, s.failed(ctx, "reading the feed", err)
 	}
-	if len(answer) != 3 {
-		return nil, position{}, errAnswer
+	if len(answer) != 4 {
+		return nil, position{}, false, errAnswer
 	}
 	run, ok1 := answer[0].(string)
 	there, ok2 := answer[1].(int64)
 	entries, ok3 := answer[2].([]any)
-	if !ok1 || !ok2 || !ok3 {
-		return nil, position{}, errAnswer
+	others, ok4 := answer[3].(int64)
+	if !ok1 || !ok2 || !ok3 || !ok4 {
+		return nil, position{}, false, errAnswer
 	}
-	next := position{run, beforeAll, 0}
+	next = position{run, beforeAll, "0"}
 	if there == 1 {
 		next = p
 	}
-	rs := make([]auth.Revocation, 0, len(entries))
+	rs = make([]auth.Revocation, 0, len(entries))
 	for _, e := range entries {
-		id, text, ok := fields(e)
+		id, until, text, ok := fields(e)
 		if !ok {
-			return nil, position{}, errAnswer
+			return nil, position{}, false, errAnswer
 		}
-		r, err := decodeRevocation(text)
-		if err != nil {
-			return nil, position{}, err
-		}
-		rs = append(rs, r)
-		next = position{run, id, r.Until.UnixMilli()}
+		rs = append(rs, decodeRevocation(id, text))
+		next = position{run, id, until}
 	}
-	return rs, next, nil
+	return rs, next, others == 1, nil
 }
 
-// fields takes an entry of the stream apart: its ID, and u, …, r, ….
-func fields(e any) (id, text string, ok bool) {
+// fields takes an entry of the stream apart: its ID, and the values of its
+// fields u and r. What others there are is not the reader's.
+func fields(e any) (id, until, text string, ok bool) {
 	parts, _ := e.([]any)
 	if len(parts) != 2 {
-		return "", "", false
-	}
-	values, _ := parts[1].([]any)
-	if len(values) != 4 {
-		return "", "", false
+		return "", "", "", false
 	}
 	id, ok1 := parts[0].(string)
-	text, ok2 := values[3].(string)
-	return id, text, ok1 && ok2
+	values, ok2 := parts[1].([]any)
+	until = "0"
+	for i := 0; i+1 < len(values); i += 2 {
+		value, _ := values[i+1].(string)
+		switch values[i] {
+		case "u":
+			if _, err := strconv.ParseInt(value, 10, 64); err == nil && len(value) <= 18 && value[0] != '+' {
+				until = value
+			}
+		case "r":
+			text = value
+		}
+	}
+	return id, until, text, ok1 && ok2
 }
 
 // await waits for an entry after p, and reports whether it is worth while to

@@ -326,15 +326,100 @@ func TestFeed_PassedEntriesLeave(t *testing.T) {
 	require.Equal(t, later.Until.Add(time.Minute), expiry(t, c, feedKey))
 }
 
-func TestChanges_EntryOfAnotherHandIsAnError(t *testing.T) {
+// TestFeed_PassedEntriesLeaveWhereverTheyAre: others that live for longer are
+// before, between and behind them.
+func TestFeed_PassedEntriesLeaveWhereverTheyAre(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
-	for _, values := range [][]any{{"a", "b"}, {"u", "1", "r", "{"}} {
-		require.NoError(t, c.XAdd(ctx, &redis.XAddArgs{Stream: feedKey, Values: values}).Err())
-		_, _, _, err := st.Changes(ctx, "", 0)
-		require.Error(t, err)
-		require.NotErrorIs(t, err, auth.ErrFeedReset)
+	p := c.Pipeline()
+	const kept, passed = 1000, 5000
+	add := func(name string, until time.Time) {
+		u := fmt.Sprint(until.UnixMilli())
+		p.XAdd(ctx, &redis.XAddArgs{Stream: feedKey, Values: []any{"u", u, "r", `{"s":"` + name + `","u":` + u + `}`}})
+	}
+	for i := range kept {
+		add(fmt.Sprint("kept-", i), now().Add(24*time.Hour))
+	}
+	for i := range passed {
+		add(fmt.Sprint("passed-", i), now().Add(-time.Second))
+		if i%5 == 0 {
+			add(fmt.Sprint("between-", i), now().Add(24*time.Hour))
+		}
+	}
+	_, err := p.Exec(ctx)
+	require.NoError(t, err)
+	for i := range 40 {
+		require.NoError(t, st.Revoke(ctx, ending(fmt.Sprint("new-", i), "one")))
+	}
+	require.LessOrEqual(t, c.XLen(ctx, feedKey).Val(), int64(kept+passed/5+40+1))
+	seen := map[string]bool{}
+	for position, more := "", true; more; {
+		rs, next, others, err := st.Changes(ctx, position, 0)
+		require.NoError(t, err)
+		for _, r := range rs {
+			seen[r.Subject] = true
+		}
+		position, more = next, others
+	}
+	for i := range kept {
+		require.True(t, seen[fmt.Sprint("kept-", i)])
+	}
+	// And what comes to its end after the hand has passed goes at a later turn.
+	for range 3 {
+		r := ending("short", "one")
+		r.Until = now().Add(-time.Millisecond)
+		require.NoError(t, st.Revoke(ctx, r))
+	}
+	for range 60 {
+		require.NoError(t, st.Revoke(ctx, ending("new", "one")))
+	}
+	require.LessOrEqual(t, c.XLen(ctx, feedKey).Val(), int64(kept+passed/5+40+60+1))
+}
+
+// TestChanges_EntryOfAnotherHand does not stop the feed, and has a name that is
+// the same at every read.
+func TestChanges_EntryOfAnotherHand(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	for i, test := range []struct {
+		values  []any
+		subject string
+		known   bool
+	}{
+		{[]any{"a", "b"}, "", false},
+		{[]any{"u", "1", "r", "{"}, "", false},
+		{[]any{"u", "abc", "r", ""}, "", false},
+		{[]any{"u", "9999999999999", "r", `null`}, "", false},
+		{[]any{"u", "9999999999999", "r", `{"s":7}`}, "", false},
+		{[]any{"u", "9999999999999", "r", `{"s":"ada","i":{"newer":true},"u":9999999999999}`}, "ada", false},
+		{[]any{"u", "9999999999999", "r", `{"s":"ada","t":1000,"u":9999999999999}`}, "ada", false},
+		{[]any{"u", "9999999999999", "r", `{"v":1,"s":"ada","i":["one"],"u":9999999999999}`}, "ada", false},
+		{[]any{"u", "9999999999999", "r", `{"s":"ada","i":["one"],"u":9999999999999,"newer":{"s":"bob"}}`}, "ada", true},
+		{[]any{"newer", "1", "u", "9999999999999", "r", `{"s":"ada","i":["one"],"u":9999999999999}`, "z", "2"}, "ada", true},
+	} {
+		require.NoError(t, c.XAdd(ctx, &redis.XAddArgs{Stream: feedKey, Values: test.values}).Err())
+		rs, next := begin(t, st)
+		require.Len(t, rs, 1, i)
+		require.Equal(t, test.subject, rs[0].Subject, i)
+		if test.known {
+			require.Equal(t, []string{"one"}, rs[0].Sessions, i)
+		} else {
+			require.Equal(t, auth.Revocation{Subject: test.subject, ID: rs[0].ID}, rs[0], i)
+			require.NotEmpty(t, rs[0].ID, i)
+			require.LessOrEqual(t, len(rs[0].ID), 64, i)
+		}
+		again, _ := begin(t, st)
+		require.Equal(t, rs, again, i)
+		rs, _, more, err := st.Changes(ctx, next, 0)
+		require.NoError(t, err, i)
+		require.Empty(t, rs, i)
+		require.False(t, more, i)
+		require.NoError(t, st.Revoke(ctx, ending("bob", "one")))
+		rs, _, _, err = st.Changes(ctx, next, 0)
+		require.NoError(t, err, i)
+		require.Contains(t, subjects(rs), "bob", i)
 		require.NoError(t, c.Del(ctx, feedKey).Err())
 	}
 }

@@ -94,14 +94,8 @@ func within(t testing.TB, d time.Duration) context.Context {
 }
 
 // permissions are the commands that the README names.
-const permissions = "eval evalsha time hget hgetall hset hsetnx hdel hlen hvals hrandfield pexpireat pttl xadd xdel xlen xrange xread hello"
+const permissions = "eval evalsha time hget hgetall hset hsetnx hdel hlen hvals hrandfield pexpireat pttl xadd xdel xlen xrange xread xrevrange hello"
 
 var addresses = []netip.Addr{
 	{}, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1"),
-	netip.MustParseAddr("fe80::1%eth0"), zone(200),
-}
-
-// zone returns an address whose zone is n bytes long.
-func zone(n int) netip.Addr {
-	return netip.MustParseAddr("fe80::1%" + strings.Repeat("z", n))
 }

@@ -1,12 +1,10 @@
 package redisstore
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"math"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/ratchet-go/auth"
@@ -24,30 +22,29 @@ import (
 //	32  Data
 //	    1 byte    the length of the address
 //	    the address, the user agent
+//	    sections, if a newer version added any: a zero byte, which no user
+//	    agent contains, then for each a tag (1 byte), the length of its bytes
+//	    (2 bytes), and these
 //
-// The scripts read these places, counted from 1.
+// The scripts read these places, counted from 1. This version knows no section.
+// It ignores all of them, and Rotate keeps them byte for byte.
+//
+// A newer version may add a section, and keep the version byte, if a process
+// that ignores the section and keeps it still does right by the session. It must
+// raise the version byte if it changes anything before the sections, or if a
+// process that does not know the section must not move the session. A record
+// with another version byte cannot be read.
 const (
 	recordVersion = 1
 	recordHead    = 32
 )
 
-// Bounds of what is packed.
-const (
-	maxGeneration = 1 << 53 // a Lua number counts no further
-	maxMillis     = 1<<47 - 1
-)
+// maxGeneration bounds the generation from which a session moves. A Lua number
+// counts no further.
+const maxGeneration = 1 << 53
 
 // collectAfter is how long after its end something may be collected.
 const collectAfter = time.Minute
-
-// millis returns t as it is kept, or an error that names the field.
-func millis(field string, t time.Time) (int64, error) {
-	ms := t.UnixMilli()
-	if ms < -maxMillis || ms > maxMillis {
-		return 0, fmt.Errorf("%s (%s) is out of range", field, t.Format(time.RFC3339))
-	}
-	return ms, nil
-}
 
 func put48(b []byte, ms int64) {
 	binary.BigEndian.PutUint16(b, uint16(ms>>32)) //nolint:gosec // six bytes of it
@@ -62,45 +59,25 @@ func get48(s string) time.Time {
 	return time.UnixMilli(int64(ms<<16) >> 16).UTC() //nolint:gosec // the sign is spread
 }
 
-// appendDevice appends the last part of a record.
-func appendDevice(b []byte, d auth.Device) ([]byte, error) {
-	at := len(b)
-	b, err := d.IP.AppendBinary(append(b, 0))
-	if err != nil {
-		return nil, fmt.Errorf("Device.IP: %w", err)
-	}
-	n := len(b) - at - 1
-	if n > math.MaxUint8 {
-		return nil, errors.New("Device.IP has a zone that is too long")
-	}
-	b[at] = byte(n)
-	return append(b, d.UserAgent...), nil
+// appendDevice appends the address and the user agent. The address has no zone,
+// so it is at most 16 bytes.
+func appendDevice(b []byte, d auth.Device) []byte {
+	ip, _ := d.IP.MarshalBinary() // it never fails
+	b = append(b, byte(len(ip)))
+	b = append(b, ip...)
+	return append(b, d.UserAgent...)
 }
 
-// encode returns the record of s.
-func encode(s auth.Session, nonce uint32) ([]byte, error) {
-	created, err1 := millis("CreatedAt", s.CreatedAt)
-	rotated, err2 := millis("RotatedAt", s.RotatedAt)
-	expires, err3 := millis("ExpiresAt", s.ExpiresAt)
-	if err := cmp.Or(err1, err2, err3); err != nil {
-		return nil, err
-	}
-	switch {
-	case s.ID == "" || s.Subject == "":
-		return nil, errors.New("a session needs an ID and a subject")
-	case s.Generation < 0 || s.Generation > maxGeneration:
-		return nil, fmt.Errorf("the generation (%d) is out of range", s.Generation)
-	case len(s.Data) > math.MaxUint16:
-		return nil, fmt.Errorf("session data is %d bytes, at most %d can be kept", len(s.Data), math.MaxUint16)
-	}
+// encode returns the record of s, which Session.Check has let pass.
+func encode(s auth.Session, nonce uint32) []byte {
 	b := make([]byte, recordHead, recordHead+len(s.Data)+17+len(s.Device.UserAgent))
-	binary.BigEndian.PutUint64(b, uint64(s.Generation))
+	binary.BigEndian.PutUint64(b, uint64(s.Generation)) //nolint:gosec // it is not negative
 	b[0] = recordVersion
-	put48(b[8:], created)
-	put48(b[14:], rotated)
-	put48(b[20:], expires)
+	put48(b[8:], s.CreatedAt.UnixMilli())
+	put48(b[14:], s.RotatedAt.UnixMilli())
+	put48(b[20:], s.ExpiresAt.UnixMilli())
 	binary.BigEndian.PutUint32(b[26:], nonce)
-	binary.BigEndian.PutUint16(b[30:], uint16(len(s.Data)))
+	binary.BigEndian.PutUint16(b[30:], uint16(len(s.Data))) //nolint:gosec // at most 1 KiB
 	return appendDevice(append(b, s.Data...), s.Device)
 }
 
@@ -132,10 +109,11 @@ func decode(subject, id, r string) (auth.Session, error) {
 	if len(r) < n {
 		return auth.Session{}, broken
 	}
+	// The address tells only where the session was used. One that cannot be
+	// read is unknown.
 	var ip netip.Addr
-	if err := ip.UnmarshalBinary([]byte(r[:n])); err != nil {
-		return auth.Session{}, broken
-	}
-	s.Device = auth.Device{IP: ip, UserAgent: r[n:]}
+	_ = ip.UnmarshalBinary([]byte(r[:n]))
+	agent, _, _ := strings.Cut(r[n:], "\x00") // sections follow
+	s.Device = auth.Device{IP: ip, UserAgent: agent}
 	return s, nil
 }

@@ -52,8 +52,9 @@ type Config struct {
 	// (maxmemory-policy is not noeviction), as an [auth.EventFault] whose Err
 	// says so: sessions would end, and revocations be forgotten, at random. The
 	// question is asked when the feed is read from its beginning; a server that
-	// does not permit it is believed. nil means that nobody is told, and nothing
-	// asked. [auth.Config].OnEvent fits.
+	// does not permit it is believed. It is also told, at most once a minute, of
+	// session records that cannot be read, which List leaves out. nil means that
+	// nobody is told, and nothing asked. [auth.Config].OnEvent fits.
 	OnEvent func(ctx context.Context, e auth.Event)
 }
 
@@ -67,6 +68,7 @@ type Store struct {
 	replicaTimeout time.Duration
 	onEvent        func(context.Context, auth.Event)
 	warned         atomic.Bool
+	told           atomic.Int64 // when OnEvent was last told of records that cannot be read, in Unix nanoseconds
 
 	create, rotate, revoke, announce, changes *redis.Script
 }
@@ -159,10 +161,10 @@ func (s *Store) Create(ctx context.Context, session auth.Session) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	record, err := encode(session, rand.Uint32())
-	if err != nil {
-		return fmt.Errorf("redisstore: %w", err)
+	if err := session.Check(); err != nil {
+		return err
 	}
+	record := encode(session, rand.Uint32())
 	made, err := s.write(ctx, s.create, s.key(session.Subject), session.ID, record, collectAt(session.ExpiresAt)).Int()
 	if err != nil {
 		return s.failed(ctx, "creating a session", err)
@@ -176,10 +178,18 @@ func (s *Store) Create(ctx context.Context, session auth.Session) error {
 // collectAt returns when something that ends at t may be collected.
 func collectAt(t time.Time) int64 { return t.Add(collectAfter).UnixMilli() }
 
+// possible reports whether there can be a session of this subject and ID.
+func possible(subject, id string) bool {
+	return auth.Session{Subject: subject, ID: id}.Check() == nil
+}
+
 // Get implements [auth.Store].
 func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, error) {
 	if err := ctx.Err(); err != nil {
 		return auth.Session{}, err
+	}
+	if !possible(subject, id) {
+		return auth.Session{}, auth.ErrSessionNotFound
 	}
 	record, err := s.client.HGet(ctx, s.key(subject), id).Result()
 	if errors.Is(err, redis.Nil) {
@@ -200,17 +210,18 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 	if err := ctx.Err(); err != nil {
 		return auth.Session{}, false, err
 	}
-	device, err1 := appendDevice(make([]byte, 0, 17+len(use.Device.UserAgent)), use.Device)
-	at, err2 := millis("Use.At", use.At)
-	expires, err3 := millis("Use.ExpiresAt", use.ExpiresAt)
-	if err := cmp.Or(err1, err2, err3); err != nil {
-		return auth.Session{}, false, fmt.Errorf("redisstore: %w", err)
+	if err := use.Check(); err != nil {
+		return auth.Session{}, false, err
 	}
-	if from < 0 || from >= maxGeneration {
-		return auth.Session{}, false, fmt.Errorf("redisstore: the generation (%d) is out of range", from)
+	if from >= maxGeneration {
+		return auth.Session{}, false, fmt.Errorf("%w: from must be less than 1<<53", auth.ErrNotStorable)
 	}
+	if !possible(subject, id) {
+		return auth.Session{}, false, auth.ErrSessionNotFound
+	}
+	device := appendDevice(make([]byte, 0, 17+len(use.Device.UserAgent)), use.Device)
 	answer, err := s.write(ctx, s.rotate, s.key(subject), id,
-		from, at, use.Rested.UnixMilli(), expires, collectAt(use.ExpiresAt), device).Slice()
+		from, use.At.UnixMilli(), use.Rested.UnixMilli(), use.ExpiresAt.UnixMilli(), collectAt(use.ExpiresAt), device).Slice()
 	if errors.Is(err, redis.Nil) {
 		return auth.Session{}, false, auth.ErrSessionNotFound
 	}
@@ -265,6 +276,9 @@ func (s *Store) List(ctx context.Context, subject string) ([]auth.Session, error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if !possible(subject, "any") {
+		return nil, nil
+	}
 	records, err := s.client.HGetAll(ctx, s.key(subject)).Result()
 	if err != nil {
 		return nil, s.failed(ctx, "listing sessions", err)
@@ -273,7 +287,8 @@ func (s *Store) List(ctx context.Context, subject string) ([]auth.Session, error
 	for id, record := range records {
 		session, err := decode(subject, id, record)
 		if err != nil {
-			return nil, fmt.Errorf("redisstore: %w", err)
+			s.tell(ctx, err)
+			continue
 		}
 		list = append(list, session)
 	}
@@ -283,25 +298,38 @@ func (s *Store) List(ctx context.Context, subject string) ([]auth.Session, error
 	return list, nil
 }
 
+// tellEvery is how long OnEvent is left alone after it was told of a record.
+const tellEvery = time.Minute
+
+// tell tells OnEvent of a record that cannot be read, unless it was told lately.
+func (s *Store) tell(ctx context.Context, err error) {
+	now, last := time.Now(), s.told.Load()
+	if s.onEvent == nil || now.UnixNano()-last < int64(tellEvery) || !s.told.CompareAndSwap(last, now.UnixNano()) {
+		return
+	}
+	s.onEvent(ctx, auth.Event{Type: auth.EventFault, Time: now.UTC(), Err: fmt.Errorf("redisstore: listing sessions: %w; it is left out", err)})
+}
+
 // Revoke implements [auth.Store]: one step on the subject's key, then one on
 // the feed's. Once begun it is carried to its end: it does not stop when ctx is
 // cancelled, and each step may go on for half a second after the deadline.
 //
-// With All, a record that cannot be read, one of a newer version for example,
-// stays: when it was created is not known. Revoke then returns an error, after
-// it has deleted the others and announced. A session that is named is deleted
-// whatever its record is.
+// With All, a record that cannot be read is deleted too, unless Except names it:
+// when it was created is not known. A session that is named is deleted whatever
+// its record is.
 func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := r.Check(); err != nil {
 		return err
 	}
 	entry, err := encodeRevocation(r)
 	if err != nil {
 		return err
 	}
-	left := 0
 	if r.All || len(r.Sessions) > 0 {
-		if left, err = s.remove(ctx, r); err != nil {
+		if err := s.remove(ctx, r); err != nil {
 			return s.failed(ctx, "revoking", err)
 		}
 	}
@@ -310,15 +338,11 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 	if err := s.write(firm, s.announce, s.feed(), r.Until.UnixMilli(), collectAt(r.Until), entry).Err(); err != nil {
 		return s.failed(ctx, "announcing a revocation", err)
 	}
-	if left > 0 {
-		return fmt.Errorf("redisstore: revoking: %d of the session records cannot be read, and stay", left)
-	}
 	return ctx.Err()
 }
 
-// remove deletes the sessions that r names, and returns how many it had to
-// leave since their records cannot be read.
-func (s *Store) remove(ctx context.Context, r auth.Revocation) (left int, err error) {
+// remove deletes the sessions that r names.
+func (s *Store) remove(ctx context.Context, r auth.Revocation) error {
 	args := make([]any, 2, 2+len(r.Sessions)+len(r.Except))
 	args[0], args[1] = "", len(r.Sessions)
 	for _, id := range r.Sessions {
@@ -332,7 +356,7 @@ func (s *Store) remove(ctx context.Context, r auth.Revocation) (left int, err er
 	}
 	ctx, cancel := carryOn(ctx)
 	defer cancel()
-	return s.write(ctx, s.revoke, s.key(r.Subject), args...).Int()
+	return s.write(ctx, s.revoke, s.key(r.Subject), args...).Err()
 }
 
 // carryOn returns a context that is not cancelled with ctx, and ends a little

@@ -357,32 +357,6 @@ func TestRevoke_GoesOnAfterItsDeadline(t *testing.T) {
 	require.Contains(t, subjects(rs), "ada")
 }
 
-func TestStore_RefusesRecordsOfAnotherVersion(t *testing.T) {
-	t.Parallel()
-	c := single(t, testserver.Redis(t).Addr)
-	st, ctx := store(t, c, redisstore.Config{}), t.Context()
-	for _, record := range []string{"\x02" + strings.Repeat("x", 60), "", "\x01", "\x01" + strings.Repeat("\x00", 31), "\x01" + strings.Repeat("\x00", 30) + "\x01", "\x01" + strings.Repeat("\x00", 31) + "\x09", "\x01" + strings.Repeat("\x00", 31) + "\x01\x01"} {
-		require.NoError(t, c.HSet(ctx, "auth:{ada}", "one", record).Err())
-		for _, err := range []error{
-			func() error { _, err := st.Get(ctx, "ada", "one"); return err }(),
-			func() error { _, err := st.List(ctx, "ada"); return err }(),
-		} {
-			require.Error(t, err)
-			require.NotErrorIs(t, err, auth.ErrSessionNotFound)
-		}
-	}
-	require.NoError(t, c.HSet(ctx, "auth:{ada}", "one", "\x02"+strings.Repeat("x", 60)).Err())
-	_, _, err := st.Rotate(ctx, "ada", "one", 1, use(session("ada", "one")))
-	require.ErrorContains(t, err, "unknown version")
-	// Others are not in its way, nor is it taken for a dead one.
-	require.NoError(t, c.HSet(ctx, "auth:{ada}", "one", "\x02"+strings.Repeat("\x00", 60)).Err())
-	require.NoError(t, st.Create(ctx, session("ada", "two")))
-	require.True(t, c.HExists(ctx, "auth:{ada}", "one").Val())
-	require.NoError(t, st.Revoke(ctx, ending("ada", "one")))
-	_, err = st.List(ctx, "ada")
-	require.NoError(t, err)
-}
-
 // unreadable are records that no script can take apart.
 var unreadable = map[string]string{
 	"newer":        "\x02" + strings.Repeat("\x00", 60),
@@ -390,65 +364,117 @@ var unreadable = map[string]string{
 	"short":        "\x01",
 	"no address":   "\x01" + strings.Repeat("\x00", 31),
 	"short of all": "\x01" + strings.Repeat("\x00", 30) + "\x09" + "data",
+	"no data":      "\x01" + strings.Repeat("\x00", 30) + "\x01",
+	"long address": "\x01" + strings.Repeat("\x00", 31) + "\x09",
 }
 
-// TestRevoke_UnreadableRecordIsNotInItsWay: the rest is deleted and announced,
-// and only then there is an error.
-func TestRevoke_UnreadableRecordIsNotInItsWay(t *testing.T) {
+// TestStore_UnreadableRecordIsNotInTheWay of the others: List leaves it out, and
+// Revoke with All deletes it, unless Except names it.
+func TestStore_UnreadableRecordIsNotInTheWay(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
-	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	var events []auth.Event
+	st, ctx := store(t, c, redisstore.Config{OnEvent: func(_ context.Context, e auth.Event) { events = append(events, e) }}), t.Context()
 	for name, record := range unreadable {
 		ids := func() []string { list, _ := c.HKeys(ctx, "auth:{"+name+"}").Result(); return list }
 		require.NoError(t, st.Create(ctx, session(name, "one")))
-		require.NoError(t, c.HSet(ctx, "auth:{"+name+"}", "bad", record, "named", record).Err())
+		require.NoError(t, c.HSet(ctx, "auth:{"+name+"}", "bad", record, "worse", record, "named", record).Err())
 		require.NoError(t, st.Create(ctx, session(name, "two")), name)
-		all := auth.Revocation{Subject: name, Sessions: []string{"named"}, All: true, Cut: now().Add(time.Minute), Until: now().Add(time.Minute)}
-		require.EqualError(t, st.Revoke(ctx, all), "redisstore: revoking: 1 of the session records cannot be read, and stay", name)
-		require.Equal(t, []string{"bad"}, ids(), name)
-		rs, _ := begin(t, st)
-		require.Contains(t, subjects(rs), name)
-
-		_, _, err := st.Rotate(ctx, name, "bad", 0, use(session(name, "bad")))
-		require.ErrorContains(t, err, "unknown version, or is broken")
+		list, err := st.List(ctx, name)
+		require.NoError(t, err)
+		require.Len(t, list, 2, name)
+		_, err = st.Get(ctx, name, "bad")
+		require.Error(t, err, name)
+		require.NotErrorIs(t, err, auth.ErrSessionNotFound, name)
+		_, _, err = st.Rotate(ctx, name, "bad", 0, use(session(name, "bad")))
+		require.ErrorContains(t, err, "unknown version, or is broken", name)
+		require.NotErrorIs(t, err, auth.ErrSessionNotFound, name)
 		require.NoError(t, c.Persist(ctx, "auth:{"+name+"}").Err())
 		require.NoError(t, st.Create(ctx, session(name, "three")), name)
-		all.Sessions, all.Except = nil, []string{"bad"}
+		require.NoError(t, st.Revoke(ctx, ending(name, "named")))
+
+		all := auth.Revocation{Subject: name, All: true, Cut: now().Add(time.Minute), Until: now().Add(time.Minute), Except: []string{"bad", "two"}}
 		require.NoError(t, st.Revoke(ctx, all), name)
-		require.Equal(t, []string{"bad"}, ids(), name)
-		require.NoError(t, st.Revoke(ctx, ending(name, "bad")))
-		require.Empty(t, ids(), name)
+		require.ElementsMatch(t, []string{"bad", "two"}, ids(), name)
+		rs, _ := begin(t, st)
+		require.Contains(t, subjects(rs), name)
+		all.Except = []string{"two"}
+		require.NoError(t, st.Revoke(ctx, all), name)
+		require.Equal(t, []string{"two"}, ids(), name)
 	}
+	require.Len(t, events, 1, "at most one a minute")
+	require.Equal(t, auth.EventFault, events[0].Type)
+	require.ErrorContains(t, events[0].Err, "redisstore: listing sessions: a session record ")
 }
 
-func TestStore_RefusesWhatItCannotKeep(t *testing.T) {
+// TestStore_RecordOfANewerVersion has sections behind the user agent, which are
+// ignored, and kept.
+func TestStore_RecordOfANewerVersion(t *testing.T) {
 	t.Parallel()
-	c := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", ContextTimeoutEnabled: true}) // is not reached
-	st := store(t, c, redisstore.Config{})
-	far := time.Date(7000, 1, 1, 0, 0, 0, 0, time.UTC)
-	for want, change := range map[string]func(s *auth.Session){
-		"redisstore: a session needs an ID and a subject":                    func(s *auth.Session) { s.ID = "" },
-		"redisstore: CreatedAt (7000-01-01T00:00:00Z) is out of range":       func(s *auth.Session) { s.CreatedAt = far },
-		"redisstore: RotatedAt (7000-01-01T00:00:00Z) is out of range":       func(s *auth.Session) { s.RotatedAt = far },
-		"redisstore: ExpiresAt (7000-01-01T00:00:00Z) is out of range":       func(s *auth.Session) { s.ExpiresAt = far },
-		"redisstore: the generation (-1) is out of range":                    func(s *auth.Session) { s.Generation = -1 },
-		"redisstore: the generation (9007199254740993) is out of range":      func(s *auth.Session) { s.Generation = 1<<53 + 1 },
-		"redisstore: session data is 70000 bytes, at most 65535 can be kept": func(s *auth.Session) { s.Data = make([]byte, 70000) },
-		"redisstore: Device.IP has a zone that is too long":                  func(s *auth.Session) { s.Device.IP = zone(300) },
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	for name, sections := range map[string]string{
+		"one":    "\x00\x07\x00\x03key",
+		"two":    "\x00\x07\x00\x00\xfe\x00\x04a\x00b\xff",
+		"long":   "\x00\x09\x10\x00" + strings.Repeat("\x00x", 0x800),
+		"broken": "\x00\x07\xff\xff",
+		"empty":  "\x00",
 	} {
-		s := session("ada", "one")
-		change(&s)
-		require.EqualError(t, st.Create(t.Context(), s), want)
+		for i, d := range []auth.Device{{}, {UserAgent: "agent"}, {UserAgent: "Ädä", IP: addresses[3]}} {
+			s := session(fmt.Sprint(name, i), "one")
+			s.Device, s.Data = d, []byte("\x00data\x00")
+			key := "auth:{" + s.Subject + "}"
+			require.NoError(t, st.Create(ctx, s))
+			require.NoError(t, c.HSet(ctx, key, "one", c.HGet(ctx, key, "one").Val()+sections).Err())
+			got, err := st.Get(ctx, s.Subject, "one")
+			require.NoError(t, err, name)
+			require.Equal(t, s, got, name)
+			list, err := st.List(ctx, s.Subject)
+			require.NoError(t, err, name)
+			require.Equal(t, []auth.Session{s}, list, name)
+
+			u := use(s)
+			u.Device = auth.Device{UserAgent: "another agent", IP: addresses[1]}
+			got, moved, err := st.Rotate(ctx, s.Subject, "one", 1, u)
+			require.NoError(t, err, name)
+			require.True(t, moved, name)
+			s.Generation, s.RotatedAt, s.ExpiresAt, s.Device = 2, got.RotatedAt, u.ExpiresAt, u.Device
+			require.Equal(t, s, got, name)
+			require.True(t, strings.HasSuffix(c.HGet(ctx, key, "one").Val(), "another agent"+sections), name)
+			got, moved, err = st.Rotate(ctx, s.Subject, "one", 1, u)
+			require.NoError(t, err, name)
+			require.False(t, moved, name)
+			require.Equal(t, s, got, name)
+
+			all := auth.Revocation{Subject: s.Subject, All: true, Cut: s.CreatedAt, Until: now()}
+			require.NoError(t, st.Revoke(ctx, all))
+			require.True(t, c.HExists(ctx, key, "one").Val(), "it was created at the cut")
+			all.Cut = all.Cut.Add(time.Second)
+			require.NoError(t, st.Revoke(ctx, all))
+			require.False(t, c.HExists(ctx, key, "one").Val(), name)
+		}
 	}
-	u := use(session("ada", "one"))
-	u.At = far
-	_, _, err := st.Rotate(t.Context(), "ada", "one", 1, u)
-	require.EqualError(t, err, "redisstore: Use.At (7000-01-01T00:00:00Z) is out of range")
-	_, _, err = st.Rotate(t.Context(), "ada", "one", 1<<53, use(session("ada", "one")))
-	require.EqualError(t, err, "redisstore: the generation (9007199254740992) is out of range")
 }
 
-// TestStore_KeepsAddressesAsGiven: with zones, and IPv4 in IPv6.
+// TestStore_UnreadableAddressIsUnknown: it tells only where the session was
+// used.
+func TestStore_UnreadableAddressIsUnknown(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx, s := store(t, c, redisstore.Config{}), t.Context(), session("ada", "one")
+	s.Data = nil
+	require.NoError(t, st.Create(ctx, s))
+	record := c.HGet(ctx, "auth:{ada}", "one").Val()
+	require.NoError(t, c.HSet(ctx, "auth:{ada}", "one", record[:32]+"\x03abc"+record[33:]).Err())
+	got, err := st.Get(ctx, "ada", "one")
+	require.NoError(t, err)
+	require.Equal(t, s, got)
+	_, moved, err := st.Rotate(ctx, "ada", "one", 1, use(s))
+	require.NoError(t, err)
+	require.True(t, moved)
+}
+
+// TestStore_KeepsAddressesAsGiven: IPv4 in IPv6 too.
 func TestStore_KeepsAddressesAsGiven(t *testing.T) {
 	t.Parallel()
 	st := store(t, single(t, testserver.Redis(t).Addr), redisstore.Config{})
