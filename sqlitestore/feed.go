@@ -59,13 +59,13 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 		s.mu.Lock()
 		changed := s.changed
 		s.mu.Unlock()
-		rs, next, err := s.announced(ctx, from)
+		rs, next, more, err := s.announced(ctx, from)
 		if err != nil {
 			return nil, "", false, err
 		}
 		left := time.Until(end)
-		if len(rs) > 0 || left <= 0 {
-			return rs, next.String(), false, nil
+		if len(rs) > 0 || more || left <= 0 {
+			return rs, next.String(), more, nil
 		}
 		from = next
 		timer := time.NewTimer(min(left, s.poll))
@@ -84,42 +84,35 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 	}
 }
 
-// announced returns what was announced after from, and where that ends. The
-// zero place is before everything.
-func (s *Store) announced(ctx context.Context, from place) (rs []auth.Revocation, next place, err error) {
+// page is how many rows one call of Changes reads at most.
+const page = 1024
+
+// announced returns a page of what was announced after from, where that ends,
+// and whether there is more. The zero place is before everything.
+func (s *Store) announced(ctx context.Context, from place) (rs []auth.Revocation, next place, more bool, err error) {
 	err = s.read(ctx, func(f *file) error {
-		rs, next = nil, place{}
-		rows, err := f.feed.QueryContext(ctx, from.id)
+		rs, next, more = nil, place{}, false
+		rows, err := f.feed.QueryContext(ctx, from.id, page+2) // with the row at from, and one more
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
-		for rows.Next() {
-			var r auth.Revocation
-			var sessions, except []byte
-			var cut sql.NullInt64
-			var until int64
-			last := next
-			if err := rows.Scan(&next.id, &next.nonce, &r.Subject, &sessions, &r.All, &except, &cut, &until); err != nil {
+		for n := 0; rows.Next(); n++ {
+			if n > page {
+				more = true
+				break
+			}
+			var row revocationRow
+			if err := rows.Scan(row.fields()...); err != nil {
 				return err
 			}
-			if last == (place{}) && from != (place{}) {
-				if next != from {
-					return auth.ErrFeedReset
-				}
-				continue
+			if n == 0 && from != (place{}) && row.place != from {
+				return auth.ErrFeedReset
 			}
-			if r.Subject == "" {
-				continue // the first row announces nothing
+			next = row.place
+			if next != from && next.id != firstRow {
+				rs = append(rs, row.revocation())
 			}
-			if json.Unmarshal(sessions, &r.Sessions) != nil || json.Unmarshal(except, &r.Except) != nil {
-				return errors.New("a revocation cannot be read")
-			}
-			r.Until = fromMillis(until)
-			if cut.Valid {
-				r.Cut = fromMillis(cut.Int64)
-			}
-			rs = append(rs, r)
 		}
 		if err := rows.Err(); err != nil {
 			return err
@@ -132,5 +125,41 @@ func (s *Store) announced(ctx context.Context, from place) (rs []auth.Revocation
 		}
 		return nil
 	})
-	return rs, next, err
+	return rs, next, more, err
+}
+
+// firstRow is the ID of the row that is made with the table and announces
+// nothing.
+const firstRow = 1
+
+// revocationRow is a row of the feed as it is read.
+type revocationRow struct {
+	place
+	version                        int64
+	subject, sessions, except, own string
+	all                            bool
+	cut                            sql.NullInt64
+	until, accessTTL               int64
+}
+
+// fields returns where Scan puts the columns.
+func (r *revocationRow) fields() []any {
+	return []any{&r.id, &r.nonce, &r.version, &r.subject, &r.sessions, &r.all, &r.except, &r.cut, &r.until, &r.own, &r.accessTTL}
+}
+
+// revocation returns what the row announces. Of a row that this version cannot
+// read that is the subject, if there is one, and a name of the row as its ID.
+func (r *revocationRow) revocation() auth.Revocation {
+	rev := auth.Revocation{
+		Subject: r.subject, All: r.all, Until: fromMillis(r.until),
+		ID: r.own, AccessTTL: time.Duration(r.accessTTL) * time.Millisecond,
+	}
+	if r.cut.Valid {
+		rev.Cut = fromMillis(r.cut.Int64)
+	}
+	if r.version != 1 || (r.subject != "") == (r.accessTTL > 0) ||
+		json.Unmarshal([]byte(r.sessions), &rev.Sessions) != nil || json.Unmarshal([]byte(r.except), &rev.Except) != nil {
+		return auth.Revocation{Subject: r.subject, ID: "row." + r.String()}
+	}
+	return rev
 }

@@ -67,23 +67,6 @@ func TestRevoke_TrimsBehindWhatStays(t *testing.T) {
 	require.LessOrEqual(t, count(t, path, "revocations"), 1+stay)
 }
 
-func TestRevoke_RefusesIDsThatItCannotKeep(t *testing.T) {
-	t.Parallel()
-	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
-	require.NoError(t, s.Create(t.Context(), session("ada", "a\xff")))
-	for _, r := range []auth.Revocation{
-		revocation("ada", "one", "a\xff"),
-		{Subject: "ada", All: true, Except: []string{"a\xff"}, Cut: now().Add(time.Hour), Until: now().Add(time.Hour)},
-	} {
-		require.EqualError(t, s.Revoke(t.Context(), r), `sqlitestore: the session ID "a\xff" is not valid UTF-8`)
-	}
-	_, err := s.Get(t.Context(), "ada", "a\xff")
-	require.NoError(t, err)
-	rs, _, _, err := s.Changes(t.Context(), "", 0)
-	require.NoError(t, err)
-	require.Empty(t, rs)
-}
-
 func TestChanges_HearsOfItsOwnAtOnce(t *testing.T) {
 	t.Parallel()
 	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))

@@ -17,7 +17,13 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// What the file's header says of it.
+// What the file's header says of it. Its user_version is that of the oldest
+// version of this package that may open the file.
+//
+// A newer version may add tables, indexes, and columns with a default, and keep
+// user_version, if a process that does not know them still does right: every
+// statement names its columns, so it goes on, and leaves the others as they are.
+// For anything else it must raise user_version, which keeps older processes out.
 const (
 	applicationID = 0x52746368 // "Rtch"
 	schemaVersion = 1
@@ -25,6 +31,16 @@ const (
 
 // readers is how many connections read at once.
 const readers = 4
+
+// additions are what files of earlier versions do not have. The column version
+// is that of a row: one with a higher number than 1 cannot be read by this
+// package, which takes only the subject from it. A newer version must write one
+// where a process that ignores what is new would end less than is meant.
+const additions = `
+ALTER TABLE revocations ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE revocations ADD COLUMN announcement TEXT NOT NULL DEFAULT '';
+ALTER TABLE revocations ADD COLUMN access_ttl INTEGER NOT NULL DEFAULT 0;
+`
 
 // The expiry of sessions has no index: it would be written at every refresh.
 // The hand has the places that collect and collectRevocations have reached.
@@ -54,6 +70,7 @@ CREATE TABLE revocations (
 	until        INTEGER NOT NULL
 ) STRICT;
 INSERT INTO revocations VALUES (1, %d, '', '[]', 0, '[]', NULL, 0);
+` + additions + `
 PRAGMA application_id = %d;
 PRAGMA user_version = %d;
 `
@@ -68,9 +85,9 @@ type file struct {
 	db     *sql.DB
 	writer *sql.Conn // used by who holds Store.slot
 
-	get, list, feed                                                            *sql.Stmt   // of any connection
-	insert, rotate, look, end, endAll, announce, trim, pass, reach, next, drop *sql.Stmt   // of writer
-	statements                                                                 []*sql.Stmt // all of them
+	get, list, feed                                                                   *sql.Stmt   // of any connection
+	insert, rotate, look, end, endAll, announce, trim, ahead, pass, reach, next, drop *sql.Stmt   // of writer
+	statements                                                                        []*sql.Stmt // all of them
 }
 
 // create makes an empty file, unless there is one. It never holds the file
@@ -146,7 +163,7 @@ func open(ctx context.Context, path string) (_ *file, err error) {
 	if f.writer, err = f.db.Conn(ctx); err != nil {
 		return nil, err
 	}
-	empty, err := f.inspect(ctx)
+	missing, err := f.inspect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +174,7 @@ func open(ctx context.Context, path string) (_ *file, err error) {
 	if mode != "wal" {
 		return nil, fmt.Errorf("a write-ahead log cannot be had at %s, the journal mode is %q", path, mode)
 	}
-	if empty {
+	if missing != "" {
 		if err := f.setUp(ctx); err != nil {
 			return nil, err
 		}
@@ -168,33 +185,42 @@ func open(ctx context.Context, path string) (_ *file, err error) {
 	return f, f.inPlace()
 }
 
-// inspect reports whether the file is empty, and refuses what is not ours.
-func (f *file) inspect(ctx context.Context) (empty bool, err error) {
-	var application, version, things int64
+// inspect returns the statements that make what the file lacks, and refuses what
+// is not ours.
+func (f *file) inspect(ctx context.Context) (missing string, err error) {
+	var application, version, things, columns int64
+	var foreign sql.NullString
 	err = f.writer.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id),
-		(SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)`).Scan(&application, &version, &things)
+		(SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema),
+		(SELECT count(*) FROM pragma_table_info('revocations') WHERE name = 'access_ttl'),
+		(SELECT type || ' ' || name FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%' LIMIT 1)`).
+		Scan(&application, &version, &things, &columns, &foreign)
 	switch {
 	case err != nil:
-		return false, err
-	case application == applicationID && version == schemaVersion:
-		return false, nil
-	case application == applicationID && version > schemaVersion:
-		return false, fmt.Errorf("%s has the tables of version %d; this program knows those of version %d: update it", f.path, version, schemaVersion)
+		return "", err
 	case application == 0 && version == 0 && things == 0:
-		return true, nil
-	default:
-		return false, fmt.Errorf("%s is a database of another application", f.path)
+		return fmt.Sprintf(schema, nonce(), applicationID, schemaVersion), nil
+	case application != applicationID || version < schemaVersion:
+		return "", fmt.Errorf("%s is a database of another application", f.path)
+	case version > schemaVersion:
+		return "", fmt.Errorf("%s has the tables of version %d; this program knows those of version %d: update it", f.path, version, schemaVersion)
+	case foreign.Valid:
+		// A trigger can bring back what was revoked.
+		return "", fmt.Errorf("%s contains the %s, which this package has not made: drop it, and find out who made it", f.path, foreign.String)
+	case columns == 0:
+		return additions, nil
 	}
+	return "", nil
 }
 
-// setUp makes the tables, unless another process has been quicker.
+// setUp makes what the file lacks, unless another process has been quicker.
 func (f *file) setUp(ctx context.Context) error {
 	if _, err := f.writer.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
-	empty, err := f.inspect(ctx)
-	if err == nil && empty {
-		_, err = f.writer.ExecContext(ctx, fmt.Sprintf(schema, nonce(), applicationID, schemaVersion))
+	missing, err := f.inspect(ctx)
+	if err == nil && missing != "" {
+		_, err = f.writer.ExecContext(ctx, missing)
 	}
 	if err == nil {
 		_, err = f.writer.ExecContext(ctx, "COMMIT")
@@ -213,7 +239,8 @@ func (f *file) prepare(ctx context.Context) error {
 	}{
 		{f.db, &f.get, get},
 		{f.db, &f.list, "SELECT " + sessionColumns + " FROM sessions WHERE subject = ? ORDER BY rotated_at DESC, id"},
-		{f.db, &f.feed, "SELECT id, nonce, subject, sessions, all_sessions, except_ids, cut, until FROM revocations WHERE id >= ? ORDER BY id"},
+		{f.db, &f.feed, `SELECT id, nonce, version, subject, sessions, all_sessions, except_ids, cut, until, announcement, access_ttl
+			FROM revocations WHERE id >= ? ORDER BY id LIMIT ?`},
 		{f.writer, &f.look, get},
 		{f.writer, &f.insert, "INSERT INTO sessions (" + sessionColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"},
 		{f.writer, &f.rotate, `UPDATE sessions SET generation = CASE WHEN generation < ?3 THEN ?3 ELSE ?3 + 1 END,
@@ -221,16 +248,16 @@ func (f *file) prepare(ctx context.Context) error {
 			WHERE subject = ?1 AND id = ?2 AND (generation < ?3 OR generation = ?3 AND rotated_at <= ?4) RETURNING ` + sessionColumns},
 		{f.writer, &f.end, "DELETE FROM sessions WHERE subject = ? AND id IN (SELECT value FROM json_each(?))"},
 		{f.writer, &f.endAll, "DELETE FROM sessions WHERE subject = ? AND created_at < ? AND id NOT IN (SELECT value FROM json_each(?))"},
-		{f.writer, &f.announce, "INSERT INTO revocations (nonce, subject, sessions, all_sessions, except_ids, cut, until) VALUES (?, ?, ?, ?, ?, ?, ?)"},
+		{f.writer, &f.announce, "INSERT INTO revocations (nonce, subject, sessions, all_sessions, except_ids, cut, until, announcement, access_ttl) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"},
 		// A row goes after its Until, and only when the next one's has passed
-		// too: who follows the feed has the row as his position until then.
+		// too: readers of the feed have the row as their position until then.
 		{f.writer, &f.trim, `DELETE FROM revocations WHERE id IN (SELECT id FROM
 			(SELECT id, until, lead(until) OVER (ORDER BY id) AS following FROM
-				(SELECT id, until FROM revocations WHERE id >= (SELECT revocation FROM hand) ORDER BY id LIMIT 9))
-			WHERE max(until, following) < ?)`},
-		// On to the ninth, or beyond if some have gone, or to the beginning.
-		{f.writer, &f.pass, `UPDATE hand SET revocation = coalesce(
-			(SELECT id FROM revocations WHERE id > hand.revocation ORDER BY id LIMIT 1 OFFSET 7), 0)`},
+				(SELECT id, until FROM revocations WHERE id >= (SELECT revocation FROM hand) ORDER BY id LIMIT ?2 + 1))
+			WHERE max(until, following) < ?1)`},
+		// On to the next that was not looked at, or to the beginning.
+		{f.writer, &f.pass, `UPDATE hand SET revocation = coalesce(?1, 0)`},
+		{f.writer, &f.ahead, `SELECT id FROM revocations WHERE id >= (SELECT revocation FROM hand) ORDER BY id LIMIT 1 OFFSET ?`},
 		{f.writer, &f.reach, "UPDATE hand SET subject = ?, id = ?"},
 		{f.writer, &f.next, `SELECT subject, id, expires_at FROM sessions WHERE (subject, id) > (SELECT subject, id FROM hand)
 			ORDER BY subject, id LIMIT ?`},
@@ -347,12 +374,33 @@ func (f *file) collect(now time.Time) error {
 	return err
 }
 
-// collectRevocations looks at a few revocations, and removes those whose time
-// has passed.
+// collectRevocations looks at some revocations, from where the last call has
+// come to, and removes those whose time has passed. It goes on for as long as at
+// least half of them go, so that many that have passed go within a few calls.
 func (f *file) collectRevocations(now time.Time) error {
-	if _, err := f.trim.Exec(collectBefore(now)); err != nil {
-		return err
+	for range trimRounds {
+		var next sql.NullInt64
+		err := f.ahead.QueryRow(trimLook).Scan(&next)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		r, err := f.trim.Exec(collectBefore(now), trimLook)
+		if err != nil {
+			return err
+		}
+		if _, err := f.pass.Exec(next); err != nil {
+			return err
+		}
+		if n, err := r.RowsAffected(); err != nil || n < trimLook/2 || !next.Valid {
+			return err
+		}
 	}
-	_, err := f.pass.Exec()
-	return err
+	return nil
 }
+
+// trimLook is how many revocations are looked at together, and trimRounds how
+// often at most in one call.
+const (
+	trimLook   = 32
+	trimRounds = 32
+)

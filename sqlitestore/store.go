@@ -9,11 +9,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/ratchet-go/auth"
 )
@@ -117,6 +115,9 @@ func (s *Store) Create(ctx context.Context, session auth.Session) error {
 		return err
 	}
 	defer s.calls.RUnlock()
+	if err := session.Check(); err != nil {
+		return err
+	}
 	exists := false
 	err := s.write(ctx, func(f *file) error {
 		if err := f.collect(time.Now()); err != nil {
@@ -144,7 +145,15 @@ func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, erro
 		return auth.Session{}, err
 	}
 	defer s.calls.RUnlock()
+	if !possible(subject, id) {
+		return auth.Session{}, auth.ErrSessionNotFound
+	}
 	return s.get(ctx, subject, id)
+}
+
+// possible reports whether there can be a session of this subject and ID.
+func possible(subject, id string) bool {
+	return auth.Session{Subject: subject, ID: id}.Check() == nil
 }
 
 func (s *Store) get(ctx context.Context, subject, id string) (session auth.Session, err error) {
@@ -155,12 +164,24 @@ func (s *Store) get(ctx context.Context, subject, id string) (session auth.Sessi
 	return session, err
 }
 
+// maxGeneration bounds the generation from which a session moves.
+const maxGeneration = 1 << 53
+
 // Rotate implements [auth.Store].
 func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use auth.Use) (session auth.Session, moved bool, err error) {
 	if err := s.enter(ctx); err != nil {
 		return auth.Session{}, false, err
 	}
 	defer s.calls.RUnlock()
+	if err := use.Check(); err != nil {
+		return auth.Session{}, false, err
+	}
+	if from >= maxGeneration {
+		return auth.Session{}, false, fmt.Errorf("%w: from must be less than 1<<53", auth.ErrNotStorable)
+	}
+	if !possible(subject, id) {
+		return auth.Session{}, false, auth.ErrSessionNotFound
+	}
 	// Most of those that do not move are told so without the lock.
 	session, err = s.get(ctx, subject, id)
 	if err != nil {
@@ -199,6 +220,9 @@ func (s *Store) List(ctx context.Context, subject string) (list []auth.Session, 
 		return nil, err
 	}
 	defer s.calls.RUnlock()
+	if !possible(subject, "any") {
+		return nil, nil
+	}
 	err = s.read(ctx, func(f *file) error {
 		list = nil
 		rows, err := f.list.QueryContext(ctx, subject)
@@ -227,6 +251,9 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 		return err
 	}
 	defer s.calls.RUnlock()
+	if err := r.Check(); err != nil {
+		return err
+	}
 	sessions, except, err := idsText(r.Sessions, r.Except)
 	if err != nil {
 		return err
@@ -246,7 +273,7 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 			return err
 		}
 		cut := sql.NullInt64{Int64: r.Cut.UnixMilli(), Valid: !r.Cut.IsZero()}
-		_, err := f.announce.Exec(nonce(), r.Subject, sessions, r.All, except, cut, r.Until.UnixMilli())
+		_, err := f.announce.Exec(nonce(), r.Subject, sessions, r.All, except, cut, r.Until.UnixMilli(), r.ID, r.AccessTTL.Milliseconds())
 		return err
 	})
 	if err != nil {
@@ -273,11 +300,9 @@ func scanSession(row scanner) (auth.Session, error) {
 	case err != nil:
 		return auth.Session{}, err
 	}
-	if ip != "" {
-		if s.Device.IP, err = netip.ParseAddr(ip); err != nil {
-			return auth.Session{}, errors.New("a record's address cannot be read")
-		}
-	}
+	// The address tells only where the session was used. One that cannot be
+	// read is unknown.
+	s.Device.IP, _ = netip.ParseAddr(ip)
 	s.CreatedAt, s.RotatedAt, s.ExpiresAt = fromMillis(created), fromMillis(rotated), fromMillis(expires)
 	return s, nil
 }
@@ -289,14 +314,9 @@ func addrText(a netip.Addr) string {
 	return a.String()
 }
 
-// idsText returns both as JSON, which can tell valid UTF-8 alone: of another ID
-// it would make one that names no session, or someone else's.
+// idsText returns both as JSON. They are valid UTF-8: Revocation.Check has let
+// them pass.
 func idsText(sessions, except []string) (string, string, error) {
-	for _, id := range slices.Concat(sessions, except) {
-		if !utf8.ValidString(id) {
-			return "", "", fmt.Errorf("sqlitestore: the session ID %q is not valid UTF-8", id)
-		}
-	}
 	a, err := json.Marshal(append([]string{}, sessions...))
 	if err != nil {
 		return "", "", fault(err)
