@@ -1,6 +1,7 @@
 package pgstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,9 +20,14 @@ import (
 // way may swallow notifications.
 const look = time.Second
 
+// page is how many revocations one call of Changes returns at most.
+const page = 1000
+
 // Changes implements [auth.Feed]. A position is the history of the server and
 // the snapshot in which the feed was read; what that snapshot did not show is
-// new, whatever the order in which it was written.
+// new, whatever the order in which it was written. It returns at most 1,000
+// revocations. All pages are of one snapshot, which the position between two
+// pages names: what commits meanwhile comes after the last of them.
 //
 // While it waits it occupies a connection of the pool, on which it listens;
 // with Config.Poll it occupies none. An error ends that connection.
@@ -33,11 +39,11 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 	end := time.Now().Add(wait)
 	err = s.do(ctx, "reading the feed", false, func(ctx context.Context) error {
 		if wait <= 0 || s.poll > 0 {
-			rs, next, err = s.follow(ctx, s.pool, from, end, s.sleep)
+			rs, next, more, err = s.follow(ctx, nil, from, end, s.sleep)
 			return s.explain(ctx, err)
 		}
 		return s.explain(ctx, s.listen(ctx, func(conn *pgxpool.Conn) error {
-			rs, next, err = s.follow(ctx, conn, from, end, func(ctx context.Context, d time.Duration) error {
+			rs, next, more, err = s.follow(ctx, conn, from, end, func(ctx context.Context, d time.Duration) error {
 				return notified(ctx, conn.Conn(), min(d, look))
 			})
 			return err
@@ -46,28 +52,43 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 	if err != nil {
 		return nil, "", false, err
 	}
-	return rs, next, false, nil
+	return rs, next, more, nil
 }
 
-// querier is a pool or a connection.
+// querier is a connection, or a transaction on it.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
 // follow reads until there is something, or end has come. Between two looks it
-// pauses, for at most the time that is left.
-func (s *Store) follow(ctx context.Context, q querier, from position, end time.Time, pause func(context.Context, time.Duration) error) ([]auth.Revocation, string, error) {
+// pauses, for at most the time that is left. A conn of nil means another one for
+// each look.
+func (s *Store) follow(ctx context.Context, conn *pgxpool.Conn, from position, end time.Time, pause func(context.Context, time.Duration) error) ([]auth.Revocation, string, bool, error) {
 	for {
-		rs, at, err := s.read(ctx, q, from)
+		var rs []auth.Revocation
+		var at position
+		var more bool
+		look := func(conn *pgxpool.Conn) (err error) {
+			rs, at, more, err = s.read(ctx, conn, from)
+			return err
+		}
+		var err error
+		if conn != nil {
+			err = look(conn)
+		} else {
+			err = s.with(ctx, look)
+		}
 		if err != nil {
-			return nil, "", err
+			return nil, "", false, err
 		}
 		left := time.Until(end)
-		if len(rs) > 0 || left <= 0 {
-			return rs, at.String(), nil
+		if len(rs) > 0 || more || left <= 0 {
+			return rs, at.String(), more, nil
 		}
 		if err := pause(ctx, left); err != nil {
-			return nil, "", err
+			return nil, "", false, err
 		}
 	}
 }
@@ -87,7 +108,7 @@ func (s *Store) sleep(ctx context.Context, d time.Duration) error {
 // listen calls f with a connection that listens. It listens before f reads, so
 // that nothing falls in between. The pool gets it back as it was, or closed.
 func (s *Store) listen(ctx context.Context, f func(*pgxpool.Conn) error) error {
-	conn, err := s.pool.Acquire(ctx)
+	conn, err := s.acquire(ctx)
 	if err != nil {
 		return err
 	}
@@ -122,43 +143,72 @@ func notified(ctx context.Context, conn *pgx.Conn, d time.Duration) error {
 	return err
 }
 
-// read reads the feed once, after a position or whole.
-func (s *Store) read(ctx context.Context, q querier, from position) ([]auth.Revocation, position, error) {
-	sql, args := s.sql.feedAll, []any(nil)
-	if from != (position{}) {
-		sql, args = s.sql.feedAfter, []any{from.snapshot}
+// read reads a page of the feed, after a position or from the beginning, and
+// reports whether there is more.
+func (s *Store) read(ctx context.Context, q querier, from position) ([]auth.Revocation, position, bool, error) {
+	sql, args := s.sql.feedAll, []any{orNull(from.pages), cmp.Or(from.xid, "0"), from.id, int64(page + 1)}
+	if from.snapshot != "" {
+		sql, args = s.sql.feedAfter, append(args, from.snapshot)
 	}
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, position{}, err
+		return nil, position{}, false, err
 	}
 	defer rows.Close()
 	var rs []auth.Revocation
-	var at position
+	var now, last position // of the statement, and of the last row of this page
+	more := false
 	for rows.Next() {
-		var subject *string
-		var all *bool
-		var cut, until *time.Time
-		var r auth.Revocation
-		if err := rows.Scan(&at.history, &at.snapshot, &subject, &r.Sessions, &all, &r.Except, &cut, &until); err != nil {
-			return nil, position{}, err
+		var f feedRow
+		if err := rows.Scan(&now.history, &now.snapshot, &f.xid, &f.id, &f.version, &f.subject, &f.sessions, &f.all, &f.except,
+			&f.cut, &f.until, &f.announcement, &f.accessTTL); err != nil {
+			return nil, position{}, false, err
 		}
-		if subject == nil { // there is no revocation
+		if f.id == nil { // there is no revocation
 			continue
 		}
-		r.Subject, r.All, r.Until = *subject, *all, until.UTC()
-		if cut != nil {
-			r.Cut = cut.UTC()
+		if more = len(rs) == page; !more {
+			rs = append(rs, f.revocation())
+			last = position{xid: *f.xid, id: *f.id}
 		}
-		rs = append(rs, r)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, position{}, err
+		return nil, position{}, false, err
 	}
-	if from != (position{}) && !at.follows(from) {
-		return nil, position{}, auth.ErrFeedReset
+	if from != (position{}) && !now.follows(from) {
+		return nil, position{}, false, auth.ErrFeedReset
 	}
-	return rs, at, nil
+	pages := cmp.Or(from.pages, now.snapshot)
+	if more {
+		return rs, position{now.history, from.snapshot, pages, last.xid, last.id}, true, nil
+	}
+	// After the last of several pages there is what was announced meanwhile.
+	return rs, position{history: now.history, snapshot: pages}, pages != now.snapshot, nil
+}
+
+// feedRow is a row of the feed as it is read, with nil for no row.
+type feedRow struct {
+	xid, subject, announcement *string
+	id, version                *int64
+	sessions, except           []string
+	all                        *bool
+	cut, until, accessTTL      *int64
+}
+
+// revocation returns what the row announces. Of a row that this version cannot
+// read that is the subject, if there is one, and a name of the row as its ID.
+func (f *feedRow) revocation() auth.Revocation {
+	if *f.version != 1 || (*f.subject != "") == (*f.accessTTL > 0) {
+		return auth.Revocation{Subject: *f.subject, ID: fmt.Sprint("row.", *f.id)}
+	}
+	r := auth.Revocation{
+		Subject: *f.subject, Sessions: f.sessions, All: *f.all, Except: f.except, Until: fromMillis(*f.until),
+		ID: *f.announcement, AccessTTL: time.Duration(*f.accessTTL) * time.Millisecond,
+	}
+	if f.cut != nil {
+		r.Cut = fromMillis(*f.cut)
+	}
+	return r
 }
 
 // explain says so if err is a standby's: it refuses to LISTEN and to read the
@@ -169,24 +219,36 @@ func (s *Store) explain(ctx context.Context, err error) error {
 		return err
 	}
 	var standby bool
-	if s.pool.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&standby) == nil && standby {
+	if s.pool.QueryRow(ctx, `SELECT pg_catalog.pg_is_in_recovery()`).Scan(&standby) == nil && standby {
 		return fmt.Errorf("this server is a standby; the pool must lead to the primary: %w", err)
 	}
 	return err
 }
 
-// position is a place in the feed.
+// position is a place in the feed: a snapshot, which shows what was returned. In
+// the middle of several pages it is the snapshot before the first of them, empty
+// for the beginning, that in which they are read, and the transaction and number
+// of the last row.
 type position struct {
 	history  string // changes with every start of the server, a crash included, and every restore
 	snapshot string // pg_snapshot: xmin:xmax:xip,…
+	pages    string // a pg_snapshot too
+	xid      string
+	id       int64
 }
 
-func (p position) String() string { return p.history + "/" + p.snapshot }
+func (p position) String() string {
+	if p.pages == "" {
+		return p.history + "/" + p.snapshot
+	}
+	return fmt.Sprintf("%s/%s/%s/%s/%d", p.history, p.snapshot, p.pages, p.xid, p.id)
+}
 
-// follows reports whether p is of the same history as from, and not earlier.
+// follows reports whether p, where the server is now, is of the same history as
+// from, and not earlier.
 func (p position) follows(from position) bool {
 	now, _ := parseSnapshot(p.snapshot)
-	then, _ := parseSnapshot(from.snapshot)
+	then, _ := parseSnapshot(cmp.Or(from.pages, from.snapshot))
 	return p.history == from.history && then <= now
 }
 
@@ -195,11 +257,27 @@ func parsePosition(text string) (position, error) {
 	if text == "" {
 		return position{}, nil
 	}
-	history, snapshot, _ := strings.Cut(text, "/")
-	if _, ok := parseSnapshot(snapshot); !ok {
-		return position{}, fmt.Errorf("pgstore: %w: it is malformed", auth.ErrFeedReset)
+	malformed := fmt.Errorf("pgstore: %w: it is malformed", auth.ErrFeedReset)
+	parts := strings.Split(text, "/")
+	switch len(parts) {
+	case 2:
+		if _, ok := parseSnapshot(parts[1]); !ok {
+			return position{}, malformed
+		}
+		return position{history: parts[0], snapshot: parts[1]}, nil
+	case 5:
+		p := position{history: parts[0], snapshot: parts[1], pages: parts[2], xid: parts[3]}
+		_, ok := parseSnapshot(p.pages)
+		if _, first := parseSnapshot(p.snapshot); p.snapshot != "" && !first {
+			ok = false
+		}
+		_, err1 := strconv.ParseUint(p.xid, 10, 64)
+		id, err2 := strconv.ParseInt(parts[4], 10, 64)
+		if p.id = id; ok && err1 == nil && err2 == nil {
+			return p, nil
+		}
 	}
-	return position{history, snapshot}, nil
+	return position{}, malformed
 }
 
 // parseSnapshot reads where a snapshot ends, and refuses what the server would

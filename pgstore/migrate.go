@@ -14,44 +14,59 @@ const migrationLock = 0x7261746368657401
 // migrations returns the changes of the schema, oldest first. One that was
 // published never changes. Each leaves the tables such that the release before
 // works on, since old and new processes run side by side while they are
-// replaced.
+// replaced: it may add tables, indexes, and columns with a default. Statements
+// name their columns, so those of the release before go on, and leave the others
+// as they are. A row of revocations gets a version above 1 where a process that
+// ignores what is new would end less than is meant.
+//
+// Names are qualified: the script runs with the caller's search_path.
 func migrations(schema string) []string {
 	list := []string{`
 CREATE TABLE {schema}.sessions (
 	generation bigint NOT NULL,
-	created_at timestamptz NOT NULL,
-	rotated_at timestamptz NOT NULL,
-	expires_at timestamptz NOT NULL,
-	subject text COLLATE "C" NOT NULL,
-	id text COLLATE "C" NOT NULL,
-	user_agent text COLLATE "C" NOT NULL,
-	ip inet,
-	data bytea NOT NULL,
+	created_at timestamp with time zone NOT NULL,
+	rotated_at timestamp with time zone NOT NULL,
+	expires_at timestamp with time zone NOT NULL,
+	subject pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	id pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	user_agent pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	ip pg_catalog.inet,
+	data pg_catalog.bytea NOT NULL,
 	PRIMARY KEY (subject, id)
 ) WITH (fillfactor = 90);
 
 CREATE TABLE {schema}.revocations (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-	until timestamptz NOT NULL,
-	cut timestamptz,
+	xid pg_catalog.xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+	until timestamp with time zone NOT NULL,
+	cut timestamp with time zone,
 	everything boolean NOT NULL,
-	subject text COLLATE "C" NOT NULL,
-	sessions text[] COLLATE "C" NOT NULL,
-	except_ids text[] COLLATE "C" NOT NULL
+	subject pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	sessions pg_catalog.text[] COLLATE pg_catalog."C" NOT NULL,
+	except_ids pg_catalog.text[] COLLATE pg_catalog."C" NOT NULL
 );
 CREATE INDEX revocations_xid ON {schema}.revocations (xid);
 CREATE INDEX revocations_until ON {schema}.revocations (until);
 
 CREATE UNLOGGED TABLE {schema}.history (
 	one boolean NOT NULL DEFAULT true PRIMARY KEY CHECK (one),
-	id uuid NOT NULL DEFAULT gen_random_uuid()
+	id pg_catalog.uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid()
 );
 INSERT INTO {schema}.history DEFAULT VALUES;
 
 COMMENT ON COLUMN {schema}.sessions.generation IS 'counts the refreshes of the session, from 1';
 COMMENT ON COLUMN {schema}.revocations.xid IS 'the transaction that announced it: readers compare it with snapshots';
 COMMENT ON TABLE {schema}.history IS 'one row, which a crash or a failover empties: transaction numbers may be used again after it';
+`, `
+ALTER TABLE {schema}.revocations
+	ADD COLUMN version integer NOT NULL DEFAULT 1,
+	ADD COLUMN announcement pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT '',
+	ADD COLUMN access_ttl bigint NOT NULL DEFAULT 0;
+CREATE INDEX revocations_xid_id ON {schema}.revocations (xid, id);
+DROP INDEX {schema}.revocations_xid;
+
+COMMENT ON COLUMN {schema}.revocations.version IS 'of the row: with one above 1, a process of this release reads only the subject';
+COMMENT ON COLUMN {schema}.revocations.access_ttl IS 'milliseconds; more than 0 makes the row a notice of the lifetime of access tokens';
 `}
 	for i := range list {
 		list[i] = strings.ReplaceAll(strings.TrimSpace(list[i]), "{schema}", `"`+schema+`"`)
@@ -66,7 +81,7 @@ func record(schema string, version int) string {
 
 // prepare makes what notes migrations.
 func prepare(schema string) string {
-	return fmt.Sprintf(`CREATE TABLE "%s".migrations (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())`, schema)
+	return fmt.Sprintf(`CREATE TABLE "%s".migrations (version integer PRIMARY KEY, applied_at timestamp with time zone NOT NULL DEFAULT pg_catalog.now())`, schema)
 }
 
 // Migrations returns what [Store.Migrate] does to an empty database, as one
@@ -106,7 +121,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 }
 
 func (s *Store) migrate(ctx context.Context, tx pgx.Tx) error {
-	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1::bigint)`, int64(migrationLock)); err != nil {
+	if _, err := tx.Exec(ctx, `SELECT pg_catalog.pg_advisory_xact_lock($1::bigint)`, int64(migrationLock)); err != nil {
 		return err
 	}
 	var encoding string

@@ -44,7 +44,7 @@ func TestMigrate(t *testing.T) {
 				require.NoError(t, err)
 			}
 			p := pool(t, server.Addr)
-			require.Equal(t, 1, versions(t, p, schema))
+			require.Equal(t, 2, versions(t, p, schema))
 			works(t, open(t, p, pgstore.Config{Schema: schema}))
 		}
 	})
@@ -65,7 +65,7 @@ func TestMigrate(t *testing.T) {
 		conn.Release()
 		require.NoError(t, err)
 		require.NoError(t, st.Migrate(t.Context()))
-		require.Equal(t, 1, versions(t, p, schema))
+		require.Equal(t, 2, versions(t, p, schema))
 		works(t, st)
 		require.Equal(t, 0, scan[int](t, p, `SELECT count(*) FROM pg_class WHERE relname IN ('sessions', 'revocations') AND relnamespace = 'public'::regnamespace`))
 	})

