@@ -19,7 +19,7 @@ func cut(subject string) auth.Revocation {
 // sameRevocation returns how got differs from want, the order of IDs apart.
 func sameRevocation(got, want auth.Revocation) error {
 	ids := func(ids []string) []string { return slices.Sorted(slices.Values(ids)) }
-	if got.Subject == want.Subject && got.All == want.All && got.Cut.Equal(want.Cut) && got.Until.Equal(want.Until) &&
+	if got.Subject == want.Subject && got.ID == want.ID && got.AccessTTL == want.AccessTTL && got.All == want.All && got.Cut.Equal(want.Cut) && got.Until.Equal(want.Until) &&
 		slices.Equal(ids(got.Sessions), ids(want.Sessions)) && slices.Equal(ids(got.Except), ids(want.Except)) {
 		return nil
 	}
@@ -35,10 +35,21 @@ func (e *env) changes(ctx context.Context, st auth.Store, after string, wait, li
 		err  error
 	}
 	answered := make(chan answer, 1)
+	end := time.Now().Add(limit)
 	go func() {
 		var all []auth.Revocation
+		empty := 0 // pages without revocations
 		for more := true; more; wait = 0 {
+			if time.Now().After(end) {
+				return // nobody waits for it
+			}
 			rs, next, others, err := st.Changes(ctx, after, wait)
+			if empty++; len(rs) > 0 {
+				empty = 0
+			}
+			if err == nil && empty > 100 {
+				err = fmt.Errorf("%d pages without revocations all said that there is more", empty)
+			}
 			if err != nil || next == "" {
 				answered <- answer{nil, next, err}
 				return
@@ -69,7 +80,7 @@ type errTooLong struct{ error }
 func (e *env) await(st auth.Store, after string, want ...auth.Revocation) (next string, err error) {
 	left := map[string]auth.Revocation{}
 	for _, r := range want {
-		left[r.Subject] = r
+		left[r.Subject+" "+r.ID] = r
 	}
 	wait := 200 * time.Millisecond
 	if len(want) == 0 {
@@ -82,11 +93,11 @@ func (e *env) await(st auth.Store, after string, want ...auth.Revocation) (next 
 			return "", err
 		}
 		for _, r := range rs {
-			if w, ok := left[r.Subject]; ok {
+			if w, ok := left[r.Subject+" "+r.ID]; ok {
 				if err := sameRevocation(r, w); err != nil {
 					return "", fmt.Errorf("a revocation comes back as %w", err)
 				}
-				delete(left, r.Subject)
+				delete(left, r.Subject+" "+r.ID)
 			}
 		}
 		if len(left) == 0 {
@@ -97,6 +108,13 @@ func (e *env) await(st auth.Store, after string, want ...auth.Revocation) (next 
 		}
 		after = next
 	}
+}
+
+func anyOf(m map[string]bool) string {
+	for k := range m {
+		return k
+	}
+	return "none"
 }
 
 func anyKey(m map[string]auth.Revocation) string {
@@ -140,7 +158,7 @@ var feedCases = []testcase{{
 				}
 				for i := range many {
 					if !seen[fmt.Sprintf("ada-%d", i)] {
-						return fmt.Errorf("%d revocations were announced; one call with the empty position returned %d, without number %d", many, len(rs), i)
+						return fmt.Errorf("%d revocations were announced; from the empty position until there was no more %d were returned, without number %d", many, len(rs), i)
 					}
 				}
 			}
@@ -194,6 +212,99 @@ var feedCases = []testcase{{
 		}
 		_, err := e.await(nodes[1], "", want...)
 		return err
+	},
+}, {
+	name: "Feed_ManyComeInPages",
+	rule: "A store returns many revocations in pages, of some thousands at most",
+	run: func(e *env) error {
+		nodes := e.nodes(4)
+		left := map[string]bool{} // the subjects that were not returned yet
+		announce := func(name string, n int) error {
+			for i := range n {
+				left[fmt.Sprintf("%s-%d", name, i)] = true
+			}
+			return together(16, func(w int) error {
+				for i := w; i < n; i += 16 {
+					if err := e.revoke(nodes[w%4], cut(fmt.Sprintf("%s-%d", name, i))); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		start, err := e.quiet(nodes[0], "")
+		if err != nil {
+			return err
+		}
+		n := e.many * 5 / 2
+		for _, after := range []string{"", start} { // the beginning, and a long catch-up
+			if after == "" {
+				if err := announce("ada", n); err != nil {
+					return err
+				}
+			}
+			clear(left)
+			for i := range n {
+				left[fmt.Sprintf("ada-%d", i)] = true
+			}
+			position, pages := after, 0
+			for more := true; more; pages++ {
+				// With an error in between, and the same position twice: the
+				// first answer may be lost.
+				ended, cancel := context.WithCancel(e.ctx)
+				cancel()
+				if _, _, _, err := nodes[0].Changes(ended, position, 0); err == nil {
+					return errors.New("Changes with a context that has ended returned no error")
+				}
+				next := ""
+				for try := range 2 {
+					wait := time.Duration(0)
+					if pages > 0 && more && len(left) > 0 {
+						wait = time.Hour // there is something to return at once
+					}
+					ctx, cancel := context.WithTimeout(e.ctx, e.patience)
+					rs, to, others, err := nodes[try].Changes(ctx, position, wait)
+					cancel()
+					if err != nil {
+						return fmt.Errorf("page %d, with wait %s: %w", pages, wait, err)
+					}
+					if to == "" {
+						return errors.New("Changes returned the empty position as next, and no error")
+					}
+					if len(rs) > 5000 {
+						return fmt.Errorf("one call of Changes returned %d revocations", len(rs))
+					}
+					for _, r := range rs {
+						delete(left, r.Subject)
+					}
+					next, more = to, others
+				}
+				position = next
+				if pages == 0 {
+					if err := announce("late-"+fmt.Sprint(after == ""), 10); err != nil {
+						return err
+					}
+				}
+				if pages > 2*n+100 {
+					return fmt.Errorf("%d revocations were announced; after %d calls Changes still says that there is more", n, pages)
+				}
+			}
+			end := time.Now().Add(e.patience)
+			for len(left) > 0 && time.Now().Before(end) {
+				rs, next, err := e.changes(e.ctx, nodes[0], position, 50*time.Millisecond, e.patience)
+				if err != nil {
+					return err
+				}
+				for _, r := range rs {
+					delete(left, r.Subject)
+				}
+				position = next
+			}
+			if len(left) > 0 {
+				return fmt.Errorf("of %d revocations, and 10 that were announced while %d pages were read, %d were not returned, among them that of %s", n, pages, len(left), anyOf(left))
+			}
+		}
+		return nil
 	},
 }, {
 	name: "Feed_AnnouncesAlsoWhatFoundNothing",

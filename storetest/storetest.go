@@ -13,10 +13,9 @@
 // A case that fails begins with the sentence of the contract that was broken,
 // then tells what was seen.
 //
-// Not checked: what a store does with IDs, subjects and user agents that are
-// not valid UTF-8 or contain a NUL, with names longer than 255 bytes, with data
-// beyond 1 KiB or a generation beyond 1<<53; that records are collected at all;
-// and what is left after a crash or a failover of the database.
+// Not checked: that records and revocations are collected at all; what a store
+// does with a record or an entry that it cannot read, or that a newer version of
+// it has written; and what is left after a crash or a failover of the database.
 package storetest
 
 import (
@@ -76,7 +75,7 @@ type testcase struct {
 }
 
 func cases() []testcase {
-	return slices.Concat(recordCases, nameCases, rotateCases, revokeCases, feedCases, contextCases)
+	return slices.Concat(recordCases, nameCases, refusedCases, rotateCases, revokeCases, feedCases, contextCases)
 }
 
 // env is what a case works with.

@@ -119,6 +119,12 @@ func (b *book) Create(ctx context.Context, s auth.Session) error {
 	k := b.key(s.Subject, s.ID)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if err := s.Check(); err != nil && !b.has("creates what Check refuses") {
+		if b.has("writes before it checks") {
+			b.sessions[k] = s
+		}
+		return err
+	}
 	b.tidy()
 	_, ok := b.sessions[k]
 	if b.has("looks before it creates") {
@@ -144,6 +150,8 @@ func (b *book) Create(ctx context.Context, s auth.Session) error {
 		s.Data = bytes.ToValidUTF8(s.Data, []byte("?"))
 	case b.has("cuts user agents"):
 		s.Device.UserAgent = s.Device.UserAgent[:min(len(s.Device.UserAgent), 255)]
+	case b.has("unmaps addresses"):
+		s.Device.IP = s.Device.IP.Unmap()
 	}
 	b.sessions[k] = s
 	b.collect[k] = s.ExpiresAt
@@ -153,6 +161,9 @@ func (b *book) Create(ctx context.Context, s auth.Session) error {
 func (b *book) Get(ctx context.Context, subject, id string) (auth.Session, error) {
 	if err := b.ended(ctx); err != nil {
 		return auth.Session{}, err
+	}
+	if b.has("takes impossible names for a fault") && (auth.Session{Subject: subject, ID: id}).Check() != nil {
+		return auth.Session{}, errors.New("cannot be asked for")
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -178,6 +189,12 @@ func (b *book) Rotate(ctx context.Context, subject, id string, from int64, use a
 		return auth.Session{}, false, err
 	}
 	whole(use.At, use.Rested, use.ExpiresAt)
+	if err := use.Check(); err != nil && !b.has("moves to what Check refuses") {
+		return auth.Session{}, false, err
+	}
+	if from >= 1<<53 && !b.has("counts on for ever") {
+		return auth.Session{}, false, auth.ErrNotStorable
+	}
 	k := b.key(subject, id)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -294,6 +311,10 @@ func (b *book) Revoke(ctx context.Context, r auth.Revocation) error {
 	if !r.Cut.Equal(r.Cut.Truncate(time.Second)) {
 		panic("a cut that is not in whole seconds")
 	}
+	refused := r.Check()
+	if refused != nil && !b.has("announces what Check refuses", "deletes before it checks") {
+		return refused
+	}
 	if b.has("announces before it deletes") {
 		b.announce(r)
 		time.Sleep(time.Millisecond)
@@ -303,6 +324,9 @@ func (b *book) Revoke(ctx context.Context, r auth.Revocation) error {
 	for k, s := range b.sessions {
 		switch {
 		case s.Subject == r.Subject:
+		case b.has("takes a notice for all subjects") && r.AccessTTL > 0:
+			delete(b.sessions, k)
+			continue
 		case b.has("folds the case of subjects") && k[0] == strings.ToLower(r.Subject):
 		case b.has("deletes by prefix") && r.All && strings.HasPrefix(s.Subject, r.Subject):
 		default:
@@ -330,6 +354,9 @@ func (b *book) Revoke(ctx context.Context, r auth.Revocation) error {
 			return err
 		}
 	}
+	if refused != nil && b.has("deletes before it checks") {
+		return refused
+	}
 	names := r.All || len(r.Sessions) > 0
 	if b.has("announces only what it found") && names && !found || b.has("announces before it deletes") {
 		return nil
@@ -338,10 +365,19 @@ func (b *book) Revoke(ctx context.Context, r auth.Revocation) error {
 	return nil
 }
 
+// bookPage is how many revocations a book returns at once.
+const bookPage = 20
+
 func (b *book) announce(r auth.Revocation) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.numbers++
+	switch {
+	case b.has("forgets the IDs of announcements"):
+		r.ID = ""
+	case b.has("keeps lifetimes in seconds"):
+		r.AccessTTL = r.AccessTTL.Truncate(time.Second)
+	}
 	e := entry{b.numbers, r}
 	if !b.has("shares the slices of revocations") {
 		e.Sessions, e.Except = slices.Clone(r.Sessions), slices.Clone(r.Except)
@@ -386,7 +422,7 @@ func (b *book) Changes(ctx context.Context, after string, wait time.Duration) ([
 			return nil, "", false, auth.ErrFeedReset
 		}
 		var rs []auth.Revocation
-		to := from
+		to, more := from, false
 		for i, e := range b.entries {
 			at := i + 1
 			if b.has("reads what is later than the last number") {
@@ -395,14 +431,24 @@ func (b *book) Changes(ctx context.Context, after string, wait time.Duration) ([
 			if at <= from {
 				continue
 			}
+			if more = len(rs) == bookPage; more {
+				break
+			}
 			r := e.Revocation
 			if !b.has("shares the slices of revocations") {
 				r.Sessions, r.Except = slices.Clone(r.Sessions), slices.Clone(r.Except)
 			}
 			rs, to = append(rs, r), max(to, at)
-			if b.has("returns a page") && len(rs) == 100 {
-				break
-			}
+		}
+		switch {
+		case b.has("returns a page"):
+			more = false
+		case b.has("always says that there is more"):
+			more = len(rs) > 0 || after != ""
+		case b.has("skips one between pages") && more:
+			to++
+		case b.has("begins pages at the end") && more && after != "":
+			rs, to, more = nil, b.last(), false
 		}
 		if b.has("gives each to one reader") && after != "" {
 			n := len(rs)
@@ -420,8 +466,8 @@ func (b *book) Changes(ctx context.Context, after string, wait time.Duration) ([
 		changed := b.changed
 		b.mu.Unlock()
 		next := b.position(to)
-		if len(rs) > 0 || b.has("does not wait") {
-			return rs, next, false, nil
+		if (len(rs) > 0 || more || b.has("does not wait")) && !(b.has("waits though there is more") && more && wait > 0) {
+			return rs, next, more, nil
 		}
 		if b.has("does not wake") {
 			changed = nil
@@ -514,14 +560,29 @@ var flaws = []struct {
 	{flaw: "announces only what it found", fails: []string{"Feed_AnnouncesAlsoWhatFoundNothing"}},
 	{flaw: "announces before it deletes", fails: []string{"Feed_AnnouncesWhatIsDeletedAlready"}},
 	{flaw: "announces in small messages", fails: []string{"Feed_ReturnsWhatWasRevoked"}},
-	{flaw: "reads what is later than the last number", fails: []string{"Feed_OmitsNothing"}, may: []string{"Feed_AnnouncesWhatIsDeletedAlready", "Feed_TellsEveryProcess"}},
+	{flaw: "reads what is later than the last number", fails: []string{"Feed_OmitsNothing"}, may: []string{"Feed_EmptyPositionMeansAll", "Feed_AnnouncesWhatIsDeletedAlready", "Feed_TellsEveryProcess"}},
 	{flaw: "shares the slices of revocations", fails: []string{"Feed_ResultIsTheCallers"}},
-	{flaw: "returns a page", fails: []string{"Feed_EmptyPositionMeansAll"}},
+	{flaw: "returns a page", fails: []string{"Feed_EmptyPositionMeansAll"}, may: []string{"Feed_OmitsNothing", "Feed_ManyComeInPages"}},
+	{flaw: "always says that there is more", fails: []string{"Feed_ManyComeInPages", "Feed_WaitsAtMostWait"}, may: []string{"*"}},
+	{flaw: "skips one between pages", fails: []string{"Feed_ManyComeInPages", "Feed_EmptyPositionMeansAll"}, may: []string{"Feed_OmitsNothing", "Feed_AnnouncesWhatIsDeletedAlready", "Feed_TellsEveryProcess"}},
+	{flaw: "begins pages at the end", fails: []string{"Feed_ManyComeInPages"}, may: []string{"*"}},
+	{flaw: "waits though there is more", fails: []string{"Feed_ManyComeInPages"}, may: []string{"*"}},
+	{flaw: "creates what Check refuses", fails: []string{"Refuse_CreateOfWhatNoStoreRepresents"}},
+	{flaw: "writes before it checks", fails: []string{"Refuse_CreateOfWhatNoStoreRepresents"}},
+	{flaw: "moves to what Check refuses", fails: []string{"Refuse_RotateToWhatNoStoreRepresents"}},
+	{flaw: "counts on for ever", fails: []string{"Refuse_RotateBeyondTheLastGeneration"}},
+	{flaw: "announces what Check refuses", fails: []string{"Refuse_RevocationThatNoStoreRepresents"}},
+	{flaw: "deletes before it checks", fails: []string{"Refuse_RevocationThatNoStoreRepresents"}},
+	{flaw: "takes impossible names for a fault", fails: []string{"Refuse_ImpossibleNamesHaveNoSessions"}},
+	{flaw: "unmaps addresses", fails: []string{"Refuse_NothingElse"}},
+	{flaw: "forgets the IDs of announcements", fails: []string{"Feed_ReturnsIDsAndNotices"}, may: []string{"Refuse_NothingElse"}},
+	{flaw: "keeps lifetimes in seconds", fails: []string{"Feed_ReturnsIDsAndNotices"}},
+	{flaw: "takes a notice for all subjects", fails: []string{"Feed_ReturnsIDsAndNotices"}},
 	{flaw: "takes any position"},
 	{flaw: "begins at the end after a bad position", fails: []string{"Feed_RefusesPositionOfNoHistory"}},
 	{flaw: "does not notice a lost history", fails: []string{"Feed_RefusesPositionOfNoHistory"}},
 	{flaw: "returns the empty position", fails: []string{"Feed_EmptyPositionMeansAll"}, may: []string{"*"}},
-	{flaw: "waits for ever with wait 0", fails: []string{"Feed_WaitsAtMostWait", "Feed_EmptyPositionMeansAll"}},
+	{flaw: "waits for ever with wait 0", fails: []string{"Feed_WaitsAtMostWait", "Feed_EmptyPositionMeansAll"}, may: []string{"*"}},
 	{flaw: "does not wait", fails: []string{"Feed_WaitsAtMostWait"}, may: []string{"Feed_ReturnsWhenContextEnds"}},
 	{flaw: "takes a wait for an error", fails: []string{"Feed_WaitsAtMostWait"}, may: []string{"*"}},
 	{flaw: "does not wake", fails: []string{"Feed_WakesWhenOneIsAnnounced"}},
@@ -530,6 +591,10 @@ var flaws = []struct {
 	{flaw: "takes an error for absence", fails: []string{"Context_EndedIsNoDecision"}},
 	{flaw: "looks at the context half way", fails: []string{"Context_EndedCallHappensWholeOrNot"}},
 }
+
+// wide are cases that meet much of the contract on their way, and so may notice
+// any flaw.
+var wide = []string{"Refuse_CreateOfWhatNoStoreRepresents", "Refuse_RevocationThatNoStoreRepresents", "Refuse_ImpossibleNamesHaveNoSessions", "Refuse_RotateBeyondTheLastGeneration", "Refuse_NothingElse", "Feed_ManyComeInPages"}
 
 func TestRun_BookKeepsTheContract(t *testing.T) {
 	t.Parallel()
@@ -555,7 +620,7 @@ func TestCases_EachFlawIsNoticedByItsRule(t *testing.T) {
 				switch {
 				case slices.Contains(f.fails, c.name):
 					require.Error(t, err, "%s did not notice", c.name)
-				case !slices.Contains(f.may, c.name) && !slices.Contains(f.may, "*"):
+				case !slices.Contains(f.may, c.name) && !slices.Contains(f.may, "*") && !slices.Contains(wide, c.name):
 					require.NoError(t, err, c.name)
 				}
 				if err != nil {
