@@ -148,6 +148,9 @@ func notified(ctx context.Context, conn *pgx.Conn, d time.Duration) error {
 func (s *Store) read(ctx context.Context, q querier, from position) ([]auth.Revocation, position, bool, error) {
 	sql, args := s.sql.feedAll, []any{orNull(from.pages), cmp.Or(from.xid, "0"), from.id, int64(page + 1)}
 	if from.snapshot != "" {
+		// A snapshot shows everything before its xmin.
+		xmin, _, _ := strings.Cut(from.snapshot, ":")
+		args[1] = cmp.Or(from.xid, xmin)
 		sql, args = s.sql.feedAfter, append(args, from.snapshot)
 	}
 	rows, err := q.Query(ctx, sql, args...)

@@ -193,6 +193,80 @@ func TestChanges(t *testing.T) {
 		}
 		require.Equal(t, 21, count())
 	})
+	t.Run("PagesAreOfOneSnapshot", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		_, start := changes(t, st, "", 0)
+		const n = 2500
+		late := announce(t, p, schema, "late") // its number is before those of the others
+		for range 5 {                          // several transactions, of which one may be cut by a page's end
+			exec(t, p, `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids)
+				SELECT now() + interval '10 minutes', false, 'old-' || $1::int || i, '{}', '{}' FROM generate_series(1, $2::int) AS i`, n, n/5)
+		}
+		later := announce(t, p, schema, "later")
+		for _, after := range []string{"", start} {
+			seen := map[string]int{}
+			position, pages := after, 0
+			for more := true; more; pages++ {
+				rs, next, others, err := st.Changes(t.Context(), position, time.Hour)
+				require.NoError(t, err)
+				require.LessOrEqual(t, len(rs), 1000)
+				again, same, _, err := st.Changes(t.Context(), position, 0) // exactly the same, by the same position
+				require.NoError(t, err)
+				require.Equal(t, rs, again)
+				if others {
+					require.Equal(t, next, same)
+				}
+				for _, r := range rs {
+					seen[r.ID+r.Subject]++
+				}
+				position, more = next, others
+				switch {
+				case pages == 0 && after == "":
+					commit(t, late)
+					require.NoError(t, st.Revoke(t.Context(), cut("new")))
+				case pages == 1 && after == "":
+					commit(t, later)
+				}
+				require.Less(t, pages, 6)
+			}
+			require.Len(t, seen, n/5+3, "by name: each number is there five times")
+			for subject, times := range seen {
+				if strings.HasPrefix(subject, "old-") {
+					require.Equal(t, 5, times, subject)
+				} else {
+					require.Equal(t, 1, times, subject)
+				}
+			}
+			list, _ := changes(t, st, position, 0)
+			require.Empty(t, list)
+		}
+	})
+	t.Run("UnreadableRowDoesNotStopIt", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		_, next := changes(t, st, "", 0)
+		for i, change := range []string{`version = 2`, `access_ttl = 1000`, `subject = ''`} {
+			subject := fmt.Sprint("ada-", i)
+			require.NoError(t, st.Revoke(t.Context(), cut(subject)))
+			require.NoError(t, st.Revoke(t.Context(), cut("bob")))
+			exec(t, p, `UPDATE `+schema+`.revocations SET `+change+` WHERE subject = $1`, subject)
+			rs, to, more, err := st.Changes(t.Context(), next, 0)
+			require.NoError(t, err)
+			require.False(t, more)
+			require.Len(t, rs, 2)
+			if change == `subject = ''` {
+				subject = ""
+			}
+			require.Equal(t, auth.Revocation{Subject: subject, ID: rs[0].ID}, rs[0])
+			require.NotEmpty(t, rs[0].ID)
+			require.Equal(t, "bob", rs[1].Subject)
+			again, _, _, err := st.Changes(t.Context(), next, 0)
+			require.NoError(t, err)
+			require.Equal(t, rs, again)
+			next = to
+		}
+	})
 	t.Run("RefusesWhatIsNoPosition", func(t *testing.T) {
 		p := pool(t, server.Addr)
 		st := open(t, p, pgstore.Config{Schema: place()})
@@ -202,6 +276,8 @@ func TestChanges(t *testing.T) {
 			"/", snapshot, history, history + "/", "/" + snapshot, history + "/::", history + "/1:2", history + "/0:1:", history + "/5:4:",
 			history + "/4:9:3", history + "/4:9:9", history + "/4:9:6,5", history + "/4:9:6,", history + "/-1:9:", history + "/1:99999999999999999999:",
 			history + "/1:1000000000:", // ahead of the server
+			history + "//" + snapshot + "/0", history + "//" + snapshot + "/x/1", history + "//" + snapshot + "/1/x", history + "/x/" + snapshot + "/1/1",
+			history + "/" + snapshot + "//1/1", history + "//1:1000000000:/1/1", "x//" + snapshot + "/1/1",
 		} {
 			_, _, _, err := st.Changes(t.Context(), after, 0)
 			require.ErrorIs(t, err, auth.ErrFeedReset, after)

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ratchet-go/auth"
 	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/pgstore"
 )
@@ -98,6 +99,59 @@ func TestMigrate(t *testing.T) {
 		exec(t, p, `INSERT INTO `+schema+`.migrations (version) VALUES (1000)`)
 		require.NoError(t, st.Migrate(t.Context()))
 		works(t, st)
+	})
+	t.Run("ColumnsOfALaterReleaseAreKept", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		s := session("ada", "one")
+		require.NoError(t, st.Create(t.Context(), s))
+		require.NoError(t, st.Revoke(t.Context(), cut("bob")))
+		for _, table := range []string{"sessions", "revocations", "history", "migrations"} {
+			exec(t, p, `ALTER TABLE `+schema+`.`+table+` ADD COLUMN newer text NOT NULL DEFAULT 'default'`)
+			exec(t, p, `UPDATE `+schema+`.`+table+` SET newer = 'kept'`)
+		}
+		exec(t, p, `INSERT INTO `+schema+`.migrations (version) VALUES (1000)`)
+		for range 2 {
+			st = open(t, p, pgstore.Config{Schema: schema})
+			got, err := st.Get(t.Context(), "ada", "one")
+			require.NoError(t, err)
+			require.Equal(t, s, got)
+			u := move()
+			got, moved, err := st.Rotate(t.Context(), "ada", "one", s.Generation, u)
+			require.NoError(t, err)
+			require.True(t, moved)
+			s.Generation, s.RotatedAt, s.ExpiresAt, s.Device = s.Generation+1, u.At, u.ExpiresAt, u.Device
+			require.Equal(t, s, got)
+			list, err := st.List(t.Context(), "ada")
+			require.NoError(t, err)
+			require.Equal(t, []auth.Session{s}, list)
+			require.Equal(t, "kept", scan[string](t, p, `SELECT newer FROM `+schema+`.sessions WHERE subject = 'ada'`))
+			require.NoError(t, st.Create(t.Context(), session("cyd", place())))
+			exec(t, p, `DELETE FROM `+schema+`.history`) // as a crash does
+			require.NoError(t, st.Revoke(t.Context(), cut("bob")))
+			_, next := changes(t, st, "", 0)
+			heard, _ := changes(t, st, next, 0)
+			require.Empty(t, heard)
+		}
+		require.NoError(t, st.Revoke(t.Context(), auth.Revocation{Subject: "ada", Sessions: []string{"one"}, Until: now()}))
+		_, err := st.Get(t.Context(), "ada", "one")
+		require.ErrorIs(t, err, auth.ErrSessionNotFound)
+	})
+	t.Run("TablesOfTheReleaseBefore", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), place()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		exec(t, p, `ALTER TABLE `+schema+`.revocations DROP COLUMN version, DROP COLUMN announcement, DROP COLUMN access_ttl`)
+		exec(t, p, `DROP INDEX `+schema+`.revocations_xid_id`)
+		exec(t, p, `CREATE INDEX revocations_xid ON `+schema+`.revocations (xid)`)
+		exec(t, p, `DELETE FROM `+schema+`.migrations WHERE version = 2`)
+		exec(t, p, `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids) VALUES (now() + interval '10 minutes', false, 'ada', '{}', '{}')`)
+		require.NoError(t, st.Migrate(t.Context()))
+		list, next := changes(t, st, "", 0)
+		require.Equal(t, []string{"ada"}, list)
+		// As a process of the release before announces.
+		exec(t, p, `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids) VALUES (now() + interval '10 minutes', false, 'bob', '{}', '{}')`)
+		list, _ = changes(t, st, next, 0)
+		require.Equal(t, []string{"bob"}, list)
 	})
 	t.Run("RefusesOtherEncodings", func(t *testing.T) {
 		p := pool(t, server.Addr)

@@ -22,7 +22,7 @@ type statements struct {
 }
 
 // operators are what {…} in a statement may hold beside names.
-var operators = regexp.MustCompile(`\{([-+*/<=>]+)\}`)
+var operators = regexp.MustCompile(`\{([-+*/<=>|]+)\}`)
 
 // qualified returns sql with its operators named by their schema, and with the
 // schema of the store.
@@ -170,8 +170,8 @@ const visibleSQL = `pg_catalog.pg_visible_in_snapshot(xid, coalesce($1::pg_catal
 const allSQL = `until {>=} {late} AND (` + visibleSQL + ` OR xid {>=} pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()))`
 
 // afterSQL are the revocations that the snapshot at the position, $5, did not
-// show. Those before its xmin it did, and an index finds the others. A row that
-// was restored from elsewhere would be new for ever.
-const afterSQL = `xid {>=} pg_catalog.pg_snapshot_xmin($5::pg_catalog.text::pg_catalog.pg_snapshot)
-	AND NOT pg_catalog.pg_visible_in_snapshot(xid, $5::pg_catalog.text::pg_catalog.pg_snapshot)
+// show. Those before its xmin it did: the first page begins there, which is $2,
+// and an index finds the place. Another condition on xid would let it scan from
+// the beginning. A row that was restored from elsewhere would be new for ever.
+const afterSQL = `NOT pg_catalog.pg_visible_in_snapshot(xid, $5::pg_catalog.text::pg_catalog.pg_snapshot)
 	AND xid {<} pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) AND ` + visibleSQL
