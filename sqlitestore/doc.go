@@ -12,7 +12,23 @@
 // passed; about 200 bytes a session, or more with long names and data. Rows of
 // sessions that have ended are removed on the way, a few at every login, and the
 // space is used again. Nothing in the file is a secret that opens a session, but
-// it tells who signed in from where.
+// it tells who signed in from where. Revocations whose time has passed leave at
+// later ones, wherever they are: one looks at 32, and goes on for as long as
+// half of them leave, up to about a thousand. Changes returns at most 1,024.
+//
+// # Who may write the file
+//
+// Whoever can write the file can bring back sessions that were revoked. [Open]
+// refuses a file that others may write, or whose folder others may write, and one
+// with triggers or views.
+//
+// # Versions
+//
+// Old and new processes may share the file while they are replaced. A later
+// version adds columns with a default, which this one ignores and leaves as they
+// are; a version with which this one cannot share the file raises user_version,
+// and this one then refuses it. A revocation that this version cannot read is
+// returned with its subject only.
 //
 // # What is certain
 //

@@ -119,13 +119,18 @@ func link(path string) error {
 // unmade says that the file could not be made, and why, without the name that
 // it had for the time being.
 func unmade(path string, err error) error {
+	return fmt.Errorf("%s cannot be made: %w", path, unnamed(err))
+}
+
+// unnamed returns what an error of package os says without the name of a file.
+func unnamed(err error) error {
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		err = p.Err
 	}
 	if l, ok := errors.AsType[*os.LinkError](err); ok {
 		err = l.Err
 	}
-	return fmt.Errorf("%s cannot be made: %w", path, err)
+	return err
 }
 
 // open opens the file at path, and makes the tables if it is empty. A
@@ -138,16 +143,20 @@ func open(ctx context.Context, path string) (_ *file, err error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
+	if err := guardFile(path); err != nil {
+		return nil, err
+	}
 	name := filepath.ToSlash(path)
 	if !strings.HasPrefix(name, "/") {
 		name = "/" + name // a drive
 	}
 	// With mode=rw the file is never made by SQLite. What was acknowledged
-	// outlives a power cut by synchronous=FULL. A wait for a lock is ours, as
+	// outlives a power cut by synchronous=FULL. No view or constraint in the file
+	// may call a function with an effect. A wait for a lock is ours, as
 	// it ends with a context.
 	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: name, RawQuery: url.Values{
 		"mode":    {"rw"},
-		"_pragma": {"busy_timeout(0)", "synchronous(FULL)", "fullfsync(1)", "cell_size_check(1)", "journal_size_limit(4194304)"},
+		"_pragma": {"busy_timeout(0)", "synchronous(FULL)", "fullfsync(1)", "cell_size_check(1)", "trusted_schema(0)", "journal_size_limit(4194304)"},
 	}.Encode()}).String())
 	if err != nil {
 		return nil, err

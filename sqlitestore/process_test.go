@@ -203,11 +203,14 @@ func TestKilled_KeepsWhatWasAcknowledged(t *testing.T) {
 
 		s, err := sqlitestore.Open(path)
 		require.NoError(t, err)
-		rs, _, _, err := s.Changes(t.Context(), "", 0)
-		require.NoError(t, err)
 		announced := map[key]bool{}
-		for _, r := range rs {
-			announced[key{r.Subject, r.Sessions[0]}] = true
+		for position, more := "", true; more; {
+			rs, next, others, err := s.Changes(t.Context(), position, 0)
+			require.NoError(t, err)
+			for _, r := range rs {
+				announced[key{r.Subject, r.Sessions[0]}] = true
+			}
+			position, more = next, others
 		}
 		for k, generation := range last {
 			got, err := s.Get(t.Context(), k.subject, k.id)
@@ -238,13 +241,16 @@ func TestOpen_ReadOnlyFileIsAnError(t *testing.T) {
 	dir, err := os.MkdirTemp("", "sqlitestore") // not t.TempDir, which nobody else may enter
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	require.NoError(t, os.Chmod(dir, 0o777)) //nolint:gosec // somebody else is to use it
+	require.NoError(t, os.Chmod(dir, 0o755)) //nolint:gosec // somebody else is to use it
 	binary, err := os.ReadFile(executable(t))
 	require.NoError(t, err)
 	exe, path := filepath.Join(dir, "program"), filepath.Join(dir, "sessions.db")
 	require.NoError(t, os.WriteFile(exe, binary, 0o755)) //nolint:gosec // the same
 	require.NoError(t, open(t, path).Close())
 	require.NoError(t, os.Chmod(path, 0o444)) //nolint:gosec // the same
+	const nobody = 65534
+	require.NoError(t, os.Chown(path, nobody, nobody))
+	require.NoError(t, os.Chown(dir, nobody, nobody))
 	before, err := os.ReadFile(path)
 	require.NoError(t, err)
 

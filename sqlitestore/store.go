@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,17 +49,31 @@ const openPatience = 10 * time.Second
 // to it.
 //
 // Open refuses a file that is not an SQLite database, one of another
-// application, one that a newer version of this package has written, and one
-// that may not be written; it changes none of them.
+// application, one that a newer version of this package has written such that
+// this one may not open it, one with triggers or views, and one that may not be
+// written; it changes none of them.
+//
+// It also refuses a file that somebody else may write, since they can bring back
+// sessions that were revoked: the file, and what SQLite keeps beside it, belong
+// to the user of this process, and only that user may write them. The folder
+// belongs to the user or to root, and no others may write it. This is looked at
+// whenever the file is opened, on Unix only.
+//
+// The path is that of a file. A URI, options after a question mark, and
+// ":memory:" are refused: for sessions that end with the process there is
+// [auth.NewMemoryStore].
 func Open(path string) (*Store, error) {
-	if path == "" {
-		return nil, errors.New("sqlitestore: the path is empty")
+	if err := checkPath(path); err != nil {
+		return nil, fault(err)
 	}
 	path, err := filepath.Abs(path) // the working directory may change
 	if err != nil {
 		return nil, fault(err)
 	}
 	s := &Store{path: path, poll: pollInterval, slot: make(chan struct{}, 1), closing: make(chan struct{}), changed: make(chan struct{})}
+	if err := guardFolder(path); err != nil {
+		return nil, fault(err)
+	}
 	if err := create(path); err != nil {
 		return nil, fault(err)
 	}
@@ -73,6 +88,22 @@ func Open(path string) (*Store, error) {
 		return nil, fault(err)
 	}
 	return s, nil
+}
+
+// checkPath returns an error if the path is what other programs give SQLite
+// instead of one.
+func checkPath(path string) error {
+	lower := strings.ToLower(path)
+	switch {
+	case path == "":
+		return errors.New("the path is empty")
+	case strings.HasPrefix(lower, ":memory:"), strings.Contains(lower, "mode=memory"):
+		return fmt.Errorf("%q is no file: for sessions that end with the process use auth.NewMemoryStore", path)
+	case strings.HasPrefix(lower, "file:"), strings.HasPrefix(lower, "sqlite:"), strings.HasPrefix(lower, "sqlite3:"),
+		strings.Contains(path, "://"), strings.Contains(path, "?"):
+		return fmt.Errorf("%q looks like a URI with options: give the path of the file, such as sessions.db; there are no options", path)
+	}
+	return nil
 }
 
 // Close ends the calls that wait for something, with an error, waits for the

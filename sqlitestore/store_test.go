@@ -79,7 +79,7 @@ func TestStore_KeepsTheContractWhenShared(t *testing.T) {
 func TestOpen_MakesTheFileForItsOwnerAlone(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	path := filepath.Join(dir, "a b?mode=memory&x#y%41'.db")
+	path := filepath.Join(dir, "a b&x#y%41'.db")
 	s := open(t, path)
 	require.NoError(t, s.Create(t.Context(), session("ada", "one")))
 	entries, err := os.ReadDir(dir)
@@ -147,6 +147,18 @@ func TestOpen_RefusesWhatIsNotItsOwn(t *testing.T) {
 			require.NoError(t, open(t, path).Close())
 			execute(t, path, "PRAGMA user_version = 2")
 		}, "has the tables of version 2; this program knows those of version 1"},
+		{"one with a trigger", func(t *testing.T, path string) {
+			require.NoError(t, open(t, path).Close())
+			execute(t, path, "CREATE TRIGGER keep BEFORE DELETE ON sessions BEGIN SELECT RAISE(IGNORE); END")
+		}, "contains the trigger keep, which this package has not made"},
+		{"one with a view", func(t *testing.T, path string) {
+			require.NoError(t, open(t, path).Close())
+			execute(t, path, "ALTER TABLE sessions RENAME TO mine", "CREATE VIEW sessions AS SELECT * FROM mine")
+		}, "contains the view sessions, which this package has not made"},
+		{"one with a virtual table", func(t *testing.T, path string) {
+			require.NoError(t, open(t, path).Close())
+			execute(t, path, "CREATE VIRTUAL TABLE words USING fts5(word)")
+		}, "contains the table words, which this package has not made"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -167,9 +179,13 @@ func TestOpen_RefusesWhatIsNotItsOwn(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"": "the path is empty", t.TempDir(): "not a regular file", filepath.Join(t.TempDir(), "absent", "sessions.db"): "absent/sessions.db cannot be made: no such file",
+		":memory:": "use auth.NewMemoryStore", ":memory:?cache=shared": "use auth.NewMemoryStore", "file::memory:": "looks like a URI", "file:a.db?mode=memory": "use auth.NewMemoryStore",
+		"file:sessions.db": "give the path of the file", "FILE:sessions.db": "give the path of the file", "file:///var/sessions.db": "give the path of the file",
+		"sessions.db?_journal=WAL": "give the path of the file", "sqlite://sessions.db": "give the path of the file", "sqlite3:sessions.db": "give the path of the file",
 	} {
 		_, err := sqlitestore.Open(path)
 		require.ErrorContains(t, err, want)
+		require.ErrorContains(t, err, "sqlitestore: ")
 		require.NotContains(t, err.Error(), ".new-")
 	}
 }
