@@ -223,6 +223,27 @@ func TestKeys_AreRefusedUnlessTheyAreSecret(t *testing.T) {
 	}
 }
 
+// TestKeys_OfAnotherUserAreRefused also where the program runs as root, who can
+// read them: they are not secret from their owner.
+func TestKeys_OfAnotherUserAreRefused(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files to others")
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "sessions.db.keys")
+	require.NoError(t, writeSecrets(file, site.NewSecrets()))
+	_, err := readSecrets(file)
+	require.NoError(t, err)
+	require.NoError(t, os.Chown(file, 65534, -1))
+	out, err := command(t, dir, nil, "-addr", "127.0.0.1:0").CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), "sessions.db.keys belongs to the user 65534, who knows the keys, and this program runs as the user 0")
+	require.NoError(t, os.Chown(file, 0, 65534)) // a group that may do nothing is nobody
+	_, err = readSecrets(file)
+	require.NoError(t, err)
+}
+
 func TestKeys_OfTheEnvironmentAreNotKept(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -25,7 +25,8 @@ func secretsIn(file string) (site.Secrets, error) {
 	return readSecrets(file) // another process may have been quicker
 }
 
-// readSecrets refuses a file that others may read or write.
+// readSecrets refuses a file that others may read or write, or that belongs to
+// somebody else.
 func readSecrets(file string) (site.Secrets, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -36,8 +37,11 @@ func readSecrets(file string) (site.Secrets, error) {
 	if err != nil {
 		return site.Secrets{}, err
 	}
-	if mode := info.Mode(); !mode.IsRegular() || mode.Perm()&0o077 != 0 {
-		return site.Secrets{}, fmt.Errorf("%s has mode %s: nobody but its owner may read or write it (chmod 600), and if somebody may have, remove it, which signs everybody out", file, mode)
+	if !info.Mode().IsRegular() {
+		return site.Secrets{}, fmt.Errorf("%s is not a regular file", file)
+	}
+	if err := private(file, info); err != nil {
+		return site.Secrets{}, err
 	}
 	text, err := io.ReadAll(f)
 	if err != nil {
