@@ -13,9 +13,15 @@
 // others, and each Rotate of one that has others at two, and deletes those that
 // ended more than a minute ago by the server's clock. Revocations are the
 // entries of one stream, <prefix>:feed, until the access tokens that they concern
-// have expired. An announcement removes those among the first eight whose time
-// has passed, so a few that live for longer than others can hold up the rest,
-// until the stream expires as a whole.
+// have expired. An announcement removes those whose time has passed, wherever
+// they are: it looks at 64, from where the last one has come to, and goes on for
+// as long as half of them leave, up to 1,024.
+//
+// Old and new processes may share a server while they are replaced. A record of
+// a newer version may have sections that this one ignores, and that Rotate
+// keeps. A record that cannot be read is an error of Get and Rotate; List leaves
+// it out, and Revoke with All deletes it. An entry of the feed that cannot be
+// read is returned with its subject only.
 //
 // Nothing in it is a secret: whoever reads all of it can mint no token. Whoever
 // can write to it can bring a session back to life for the holder of its token.
@@ -28,7 +34,9 @@
 // Cluster. A script that the server has lost is sent again. Changes waits with
 // XREAD, at most a second at a time, and keeps one connection meanwhile. Where a
 // server of a Cluster does not answer, the client is told to look who has taken
-// over.
+// over. Changes returns at most 1,024 revocations, or some that are 256 KiB
+// together: a page keeps the server for about a millisecond, however long the
+// feed is.
 //
 // # What a failover loses
 //

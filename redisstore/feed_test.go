@@ -377,6 +377,74 @@ func TestFeed_PassedEntriesLeaveWhereverTheyAre(t *testing.T) {
 	require.LessOrEqual(t, c.XLen(ctx, feedKey).Val(), int64(kept+passed/5+40+60+1))
 }
 
+// TestChanges_PagesAreBounded by their number and by their size, since the
+// server answers nobody else meanwhile; and a page whose last entry has left in
+// its time is gone on from all the same.
+func TestChanges_PagesAreBounded(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	add := func(n int, until time.Time, filling string) {
+		p := c.Pipeline()
+		u := fmt.Sprint(until.UnixMilli())
+		for i := range n {
+			p.XAdd(ctx, &redis.XAddArgs{Stream: feedKey, Values: []any{"u", u, "r", fmt.Sprintf(`{"s":"%d%s","u":%s}`, i, filling, u)}})
+		}
+		_, err := p.Exec(ctx)
+		require.NoError(t, err)
+	}
+	read := func(between func(page int, next string)) (pages []int, seen map[string]bool) {
+		seen = map[string]bool{}
+		for position, more := "", true; more; {
+			rs, next, others, err := st.Changes(ctx, position, time.Hour)
+			require.NoError(t, err)
+			for _, r := range rs {
+				seen[r.Subject] = true
+			}
+			pages = append(pages, len(rs))
+			if between != nil {
+				between(len(pages), next)
+			}
+			position, more = next, others
+		}
+		return pages, seen
+	}
+	add(2500, now().Add(time.Hour), "")
+	pages, seen := read(nil)
+	require.Equal(t, []int{1024, 1024, 452}, pages)
+	require.Len(t, seen, 2500)
+	require.NoError(t, c.Del(ctx, feedKey).Err())
+
+	add(1024, now().Add(time.Hour), "") // just one page
+	pages, _ = read(nil)
+	require.Equal(t, []int{1024}, pages)
+	require.NoError(t, c.Del(ctx, feedKey).Err())
+
+	add(100, now().Add(time.Hour), strings.Repeat("x", 20_000))
+	pages, seen = read(nil)
+	require.Len(t, pages, 8)
+	require.Len(t, seen, 100)
+	require.NoError(t, c.Del(ctx, feedKey).Err())
+
+	add(2500, now().Add(-time.Second), "")
+	pages, seen = read(func(page int, next string) {
+		if page == 1 {
+			require.Equal(t, int64(1), c.XDel(ctx, feedKey, next[strings.LastIndex(next, ".")+1:]).Val())
+		}
+	})
+	require.Len(t, pages, 4, "it begins again")
+	require.Len(t, seen, 2500)
+	require.NoError(t, c.Del(ctx, feedKey).Err())
+
+	add(2500, now().Add(time.Hour), "")
+	_, next, more, err := st.Changes(ctx, "", 0)
+	require.NoError(t, err)
+	require.True(t, more)
+	require.NoError(t, c.XDel(ctx, feedKey, next[strings.LastIndex(next, ".")+1:]).Err())
+	_, _, _, err = st.Changes(ctx, next, 0)
+	require.ErrorIs(t, err, auth.ErrFeedReset, "it left before its time")
+}
+
 // TestChanges_EntryOfAnotherHand does not stop the feed, and has a name that is
 // the same at every read.
 func TestChanges_EntryOfAnotherHand(t *testing.T) {
