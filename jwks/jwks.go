@@ -62,9 +62,10 @@ type Config struct {
 	// in keys of his own. It is meant for loopback.
 	InsecureHTTP bool
 
-	// OnError is told of each request that failed, and of keys that were left
-	// out because something is wrong with them. The text names neither the
-	// URL beyond its host nor a token.
+	// OnError is called for each request that failed, and when a set has come
+	// of which keys were left out: with the kid of each and why, once until
+	// another key is left out. The text names neither the URL beyond its host
+	// nor a token, and has nothing of a key.
 	OnError func(ctx context.Context, err error)
 
 	// Now is the clock; nil means time.Now.

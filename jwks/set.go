@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -162,10 +163,8 @@ func parse(body []byte, old *keySet) (*keySet, error) {
 		switch {
 		case err != nil:
 			if len(bad) < maxKeys {
-				bad = append(bad, fmt.Errorf("keys[%d]: %w", i, err))
+				bad = append(bad, fmt.Errorf("keys[%d]%s: %w", i, kidOf(entry), err))
 			}
-			continue
-		case says == "":
 			continue
 		}
 		if _, twice := set.known[says]; twice {
@@ -190,22 +189,51 @@ func parse(body []byte, old *keySet) (*keySet, error) {
 	return set, nil
 }
 
-// What is taken of a key. All else is passed over, and not an error.
+// What is taken of a key.
 var (
 	kinds  = []string{"OKP", "EC", "RSA"}
 	curves = []string{"Ed25519", "P-256", "P-384", "P-521"}
-	algs   = []string{"EdDSA", "ES256", "ES384", "ES512", "PS256", "RS256"}
+	algs   = []string{"EdDSA", "Ed25519", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"}
 
 	public  = []string{"alg", "crv", "e", "kid", "kty", "n", "use", "x", "y"}
 	private = []string{"d", "dp", "dq", "k", "oth", "p", "priv", "q", "qi"}
 )
 
-// readKey reads a key of a set; says is empty if it is of no use here.
+// kidOf returns the kid of a key for an error text, if it has one.
+func kidOf(entry []byte) string {
+	var kid string
+	members, err := readObject(entry)
+	if err != nil || json.Unmarshal(members["kid"], &kid) != nil || kid == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (kid %.64q)", kid)
+}
+
+// isAbsent reports whether a member is null or empty, as some programs write
+// one that they do not have.
+func isAbsent(name string, value json.RawMessage) bool {
+	var v any
+	if json.Unmarshal(value, &v) != nil {
+		return false
+	}
+	switch v := v.(type) {
+	case nil:
+		return true
+	case string:
+		return v == "" && name != "kid"
+	case []any:
+		return len(v) == 0
+	}
+	return false
+}
+
+// readKey reads a key of a set, and returns what the JWK says of it.
 func readKey(entry []byte) (key auth.Key, says string, err error) {
 	members, err := readObject(entry)
 	if err != nil {
 		return auth.Key{}, "", err
 	}
+	maps.DeleteFunc(members, isAbsent)
 	for _, name := range private {
 		if _, ok := members[name]; ok {
 			return auth.Key{}, "", errors.New("it is published with its secret half; withdraw it")
@@ -217,7 +245,7 @@ func readKey(entry []byte) (key auth.Key, says string, err error) {
 	}{{"kty", kinds}, {"use", []string{"sig"}}, {"alg", algs}, {"crv", curves}} {
 		var value string
 		if raw, ok := members[only.name]; ok && json.Unmarshal(raw, &value) == nil && !slices.Contains(only.values, value) {
-			return auth.Key{}, "", nil
+			return auth.Key{}, "", fmt.Errorf("its %s is %.32q; expected %s", only.name, value, strings.Join(only.values, ", "))
 		}
 	}
 	if raw, ok := members["key_ops"]; ok {
@@ -226,7 +254,7 @@ func readKey(entry []byte) (key auth.Key, says string, err error) {
 			return auth.Key{}, "", errors.New("key_ops is not an array of strings")
 		}
 		if !slices.Contains(ops, "verify") {
-			return auth.Key{}, "", nil
+			return auth.Key{}, "", errors.New("its key_ops do not have verify")
 		}
 	}
 	// The members that count, in one order; others are ignored (RFC 7517

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -58,27 +59,30 @@ func TestSet_OneKeyDoesNotSpoilTheOthers(t *testing.T) {
 	var all []string
 	for _, test := range []struct {
 		name, jwk string
-		told      string // to OnError; "" if it is just not for us
+		told      string // to OnError
 	}{
 		{"a secret", `{"kty":"oct","kid":"s","alg":"HS256","k":"` + b64(32) + `"}`, "secret half"},
 		{"a private key", with(other, `"d":"`+b64(32)+`"`), "secret half"},
 		{"a private RSA key by p", `{"kty":"RSA","n":"` + b64(256) + `","e":"AQAB","p":"` + b64(128) + `"}`, "secret half"},
-		{"for encryption", strings.Replace(good, `"use":"sig"`, `"use":"enc"`, 1), ""},
-		{"for wrapping", with(other, `"key_ops":["wrapKey"]`), ""},
-		{"for signing alone", with(other, `"key_ops":["sign"]`), ""},
+		{"for encryption", strings.Replace(good, `"use":"sig"`, `"use":"enc"`, 1), `(kid "` + ed.ID() + `"): its use is "enc"; expected sig`},
+		{"for wrapping", with(other, `"key_ops":["wrapKey"]`), "its key_ops do not have verify"},
+		{"for signing only", with(other, `"key_ops":["sign"]`), "its key_ops do not have verify"},
 		{"key_ops of another type", with(other, `"key_ops":"verify"`), "key_ops"},
-		{"X25519", `{"kty":"OKP","crv":"X25519","x":"` + b64(32) + `"}`, ""},
-		{"Ed448", `{"kty":"OKP","crv":"Ed448","x":"` + b64(57) + `"}`, ""},
-		{"secp256k1", `{"kty":"EC","crv":"secp256k1","x":"` + b64(32) + `","y":"` + b64(32) + `"}`, ""},
-		{"an unknown kty", `{"kty":"AKP","alg":"ML-DSA-65","pub":"` + b64(1952) + `"}`, ""},
-		{"an unknown alg", `{"kty":"RSA","alg":"RSA-OAEP","n":"` + b64(256) + `","e":"AQAB"}`, ""},
-		{"RS512", `{"kty":"RSA","alg":"RS512","n":"` + b64(256) + `","e":"AQAB"}`, ""},
-		{"alg none", strings.Replace(good, `"EdDSA"`, `"none"`, 1), ""},
+		{"X25519", `{"kty":"OKP","crv":"X25519","x":"` + b64(32) + `"}`, `its crv is "X25519"`},
+		{"Ed448", `{"kty":"OKP","crv":"Ed448","x":"` + b64(57) + `"}`, `its crv is "Ed448"`},
+		{"secp256k1", `{"kty":"EC","crv":"secp256k1","x":"` + b64(32) + `","y":"` + b64(32) + `"}`, `its crv is "secp256k1"`},
+		{"an unknown kty", `{"kty":"AKP","alg":"ML-DSA-65","pub":"` + b64(1952) + `"}`, `its kty is "AKP"; expected OKP, EC, RSA`},
+		{"an unknown alg", `{"kty":"RSA","alg":"RSA-OAEP","n":"` + b64(256) + `","e":"AQAB"}`, `its alg is "RSA-OAEP"`},
+		{"RS1", `{"kty":"RSA","alg":"RS1","n":"` + b64(256) + `","e":"AQAB"}`, `its alg is "RS1"`},
+		{"alg none", strings.Replace(good, `"EdDSA"`, `"none"`, 1), `its alg is "none"`},
+		{"Ed25519 of another kind", strings.Replace(ec, `"ES256"`, `"Ed25519"`, 1), "alg"},
+		{"a long kid", `{"kty":"oct","kid":"` + strings.Repeat("k", 500) + `"}`, `keys[0] (kid "` + strings.Repeat("k", 64) + `"): its kty is "oct"`},
+		{"a kid in lines", `{"kty":"oct","kid":"a\nb"}`, `(kid "a\nb")`},
 		{"an alg of another kind", strings.Replace(good, `"EdDSA"`, `"ES256"`, 1), "alg"},
 		{"off its curve", `{"kty":"EC","crv":"P-256","x":"` + b64(32) + `","y":"` + b64(32) + `"}`, "curve"},
 		{"short", `{"kty":"OKP","crv":"Ed25519","x":"` + b64(31) + `"}`, "Ed25519"},
 		{"RSA of 1024 bits", `{"kty":"RSA","n":"` + b64(128) + `","e":"AQAB"}`, "bits"},
-		{"RSA with e 3", `{"kty":"RSA","n":"` + b64(256) + `","e":"Aw"}`, ""},
+		{"RSA with e 3", `{"kty":"RSA","n":"` + strings.Repeat("w", 342) + `","e":"Aw"}`, "exponent (3)"},
 		{"a kid that is no string", `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":7}`, "JWK"},
 		{"an empty kid", `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":""}`, "ID"},
 		{"a member twice", with(other, `"kid":"again"`), "twice"},
@@ -88,7 +92,7 @@ func TestSet_OneKeyDoesNotSpoilTheOthers(t *testing.T) {
 		{"nothing", `{}`, "not a key"},
 	} {
 		all = append(all, test.jwk)
-		for _, list := range []string{set(test.jwk, good), set(good, test.jwk)} {
+		for i, list := range []string{set(test.jwk, good), set(good, test.jwk)} {
 			told := make(chan string, 9)
 			k := over(t, direct(text(list)), func(c *jwks.Config) {
 				c.OnError = func(_ context.Context, err error) { told <- err.Error() }
@@ -97,13 +101,105 @@ func TestSet_OneKeyDoesNotSpoilTheOthers(t *testing.T) {
 			keys, err := k.VerifyKeys(t.Context(), "")
 			require.NoError(t, err)
 			require.Len(t, keys, 1, test.name)
-			if test.told != "" {
-				require.Contains(t, <-told, test.told, test.name)
-			}
+			text := <-told
+			require.Contains(t, text, strings.Replace(test.told, "keys[0]", fmt.Sprintf("keys[%d]", i), 1), test.name)
+			require.Contains(t, text, fmt.Sprintf("jwks: the key set of issuer.example: left out: keys[%d]", i), test.name)
+			require.Less(t, len(text), 300, "nothing of a key")
 		}
 	}
 	k := over(t, direct(text(set(append(all, good)...))), nil)
 	require.Equal(t, 200, statusOf(verifierOf(t, k, nil), token))
+}
+
+// TestSet_WhatIsLeftOutIsToldOnce until another key is left out.
+func TestSet_WhatIsLeftOutIsToldOnce(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	good := published(t, newEd(t))
+	enc := func(kid string) string { return `{"kty":"RSA","use":"enc","kid":"` + kid + `","n":"AQAB","e":"AQAB"}` }
+	p := newPublisher(t, text(set(enc("one"), good, enc("two"))))
+	told := make(chan string, 9)
+	k := p.keys(t, c, func(config *jwks.Config) {
+		config.OnError = func(_ context.Context, err error) { told <- err.Error() }
+	})
+	ask := func(body string) {
+		t.Helper()
+		p.serve(text(body))
+		c.advance(6 * time.Minute)
+		_, err := k.VerifyKeys(t.Context(), "")
+		require.NoError(t, err)
+	}
+	const both = `jwks: the key set of 127.0.0.1: left out: keys[0] (kid "one"): its use is "enc"; expected sig` + "\n" + `keys[2] (kid "two"): its use is "enc"; expected sig`
+	without := func(text string) string {
+		return regexp.MustCompile(`127\.0\.0\.1:\d+`).ReplaceAllString(text, "127.0.0.1")
+	}
+	ask(set(enc("one"), good, enc("two")))
+	require.Equal(t, both, without(<-told))
+	for range 3 {
+		ask(set(enc("one"), good, enc("two")))
+	}
+	ask(set(good))
+	ask(set(enc("one"), good, enc("two")))
+	require.Equal(t, both, without(<-told), "after it was mended")
+	ask(set(enc("three"), good))
+	require.Contains(t, <-told, `keys[0] (kid "three")`)
+	require.Empty(t, told)
+}
+
+// TestSet_NullAndEmptyMembersAreAbsent, as some programs write what they do not
+// have.
+func TestSet_NullAndEmptyMembersAreAbsent(t *testing.T) {
+	t.Parallel()
+	ed := newEd(t)
+	jwk, token := published(t, ed), newToken(t, newIssuer(t, nil, ed))
+	jwk = strings.Replace(strings.Replace(jwk, `"use":"sig",`, "", 1), `,"use":"sig"`, "", 1)
+	bare := strings.Replace(jwk, `"alg":"EdDSA",`, "", 1)
+	require.NotEqual(t, jwk, bare)
+	for _, name := range []string{"use", "alg", "key_ops", "d", "k", "n", "oth", "x5c"} {
+		for _, value := range []string{"null", `""`, "[]", "[ ]"} {
+			k := over(t, direct(text(set(with(bare, `"`+name+`":`+value)))), func(c *jwks.Config) {
+				c.OnError = func(_ context.Context, err error) { t.Errorf("%s %s: %v", name, value, err) }
+			})
+			require.Equal(t, 200, statusOf(verifierOf(t, k, nil), token), "%s %s", name, value)
+		}
+	}
+	// Without a kid a key has its thumbprint, which is what an issuer of this
+	// library calls it.
+	unnamed := strings.Replace(bare, `"kid":"`+ed.ID()+`"`, `"kid":null`, 1)
+	require.NotEqual(t, bare, unnamed)
+	require.Equal(t, 200, statusOf(verifierOf(t, over(t, direct(text(set(unnamed))), nil), nil), token))
+}
+
+// TestSet_Ed25519IsEdDSA: RFC 9864.
+func TestSet_Ed25519IsEdDSA(t *testing.T) {
+	t.Parallel()
+	ed := newEd(t)
+	jwk, token := published(t, ed), newToken(t, newIssuer(t, nil, ed))
+	named := strings.Replace(jwk, `"EdDSA"`, `"Ed25519"`, 1)
+	require.NotEqual(t, jwk, named)
+	require.Equal(t, 200, statusOf(verifierOf(t, over(t, direct(text(set(named))), nil), nil), token))
+}
+
+// TestSet_RSAOfOtherHashesIsTaken: what they verify is tested beside ParseJWK.
+func TestSet_RSAOfOtherHashesIsTaken(t *testing.T) {
+	t.Parallel()
+	jwk := published(t, auth.PS256(newRSA()))
+	for _, alg := range []string{"RS384", "RS512", "PS384", "PS512"} {
+		keys, err := over(t, direct(text(set(strings.Replace(jwk, `"PS256"`, `"`+alg+`"`, 1)))), nil).VerifyKeys(t.Context(), "")
+		require.NoError(t, err)
+		require.Len(t, keys, 1)
+		require.Contains(t, fmt.Sprint(keys[0]), alg)
+	}
+}
+
+// TestSet_AnUnknownKidIsNamedAsSuch, and so is a set that is too large for
+// tokens without one.
+func TestSet_AnUnknownKidIsNamedAsSuch(t *testing.T) {
+	t.Parallel()
+	token := newToken(t, newIssuer(t, nil, newEd(t)))
+	_, err := verifierOf(t, over(t, direct(text(set(published(t, newEd(t))))), nil), nil).Verify(t.Context(), token)
+	require.ErrorIs(t, err, auth.ErrInvalidToken)
+	require.ErrorContains(t, err, "unknown kid")
 }
 
 // TestSet_IgnoresWhatItNeedNotKnow: RFC 7517 sections 4 and 5.
