@@ -143,9 +143,21 @@ func imitates(name string) string {
 }
 
 // appendExtra appends the application's claims, each after a comma.
+//
+// Which of them are refused does not depend on encoding/json, which replaces
+// what is not UTF-8 by U+FFFD, in another way in each version of Go. So the
+// names and texts of Extra are checked as they were given, all strings of the
+// result as the strict reader would, and the result may not have more U+FFFD
+// than was given. In values of other types than those which checkText knows,
+// nobody can tell a U+FFFD that was there from one that was put in, and it is
+// refused.
 func appendExtra(b []byte, extra map[string]any) ([]byte, error) {
 	if len(extra) == 0 {
 		return b, nil
+	}
+	replacements, err := checkText(extra, 0)
+	if err != nil {
+		return nil, fmt.Errorf("auth: User.Extra: %w", err)
 	}
 	object, err := json.Marshal(extra)
 	if err != nil {
@@ -158,11 +170,89 @@ func appendExtra(b []byte, extra map[string]any) ([]byte, error) {
 		}
 		return nil
 	})
+	if err == nil {
+		err = checkStrings(string(object))
+	}
+	if err == nil && strings.Count(string(object), "\uFFFD") != replacements {
+		err = errNotUTF8()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("auth: User.Extra: %w", err)
 	}
 	b = append(b, ',')
 	return append(b, object[1:len(object)-1]...), nil
+}
+
+func errNotUTF8() error {
+	return fmt.Errorf("%w: a name or value is not UTF-8", errJSON)
+}
+
+// checkText refuses names and texts in v that are not UTF-8, and returns how
+// many U+FFFD there are in them. It knows the types that encoding/json itself
+// decodes to, and their relatives; others have no text here.
+func checkText(v any, depth int) (replacements int, err error) {
+	if depth > maxJSONDepth {
+		return 0, errJSONDepth
+	}
+	add := func(v any) {
+		n, e := checkText(v, depth+1)
+		replacements += n
+		if err == nil {
+			err = e
+		}
+	}
+	switch v := v.(type) {
+	case string:
+		if !utf8.ValidString(v) {
+			return 0, errNotUTF8()
+		}
+		return strings.Count(v, "\uFFFD"), nil
+	case json.RawMessage:
+		return checkText(string(v), depth)
+	case []string:
+		for _, text := range v {
+			add(text)
+		}
+	case []any:
+		for _, value := range v {
+			add(value)
+		}
+	case []map[string]any:
+		for _, value := range v {
+			add(value)
+		}
+	case map[string]string:
+		for name, text := range v {
+			add(name)
+			add(text)
+		}
+	case map[string]any:
+		for name, value := range v {
+			add(name)
+			add(value)
+		}
+	}
+	return replacements, err
+}
+
+// checkStrings holds every string of JSON that was read before to the rules of
+// jsonString.
+func checkStrings(b string) error {
+	s := jsonScanner{b: b}
+	for {
+		next := strings.IndexByte(b[s.i:], '"')
+		if next < 0 {
+			return nil
+		}
+		s.i += next
+		raw, err := s.str()
+		if err != nil {
+			return err
+		}
+		if _, ok := jsonString(raw); !ok {
+			return errNotUTF8()
+		}
+	}
 }
 
 // accessGrant is all that an access token says.

@@ -348,6 +348,68 @@ func TestExtra_RefusesWhatNoVerifierShouldRead(t *testing.T) {
 	refusesExtra(t, b, map[string]any{"\xff": 1}, "not one strict JSON object")
 }
 
+// named and texts are types of an application, in which encoding/json finds
+// texts that nothing else can see.
+type named string
+
+type texts struct {
+	Name string
+	More map[named]any
+}
+
+type asText string
+
+func (a asText) MarshalText() ([]byte, error) { return []byte(a), nil }
+
+// TestExtra_WhatIsNotUTF8IsRefusedAndNotReplaced, whichever version of
+// encoding/json writes it.
+func TestExtra_WhatIsNotUTF8IsRefusedAndNotReplaced(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	const want = "not one strict JSON object: a name or value is not UTF-8"
+	for _, bad := range []string{"\xff", "a\xc3", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc0\x80", "ok \uFFFD \xff"} {
+		for name, extra := range map[string]map[string]any{
+			"name": {bad: 1}, "value": {"x": bad}, "list": {"x": []string{"good", bad}}, "list of any": {"x": []any{1, bad}},
+			"nested name": {"x": map[string]any{bad: 1}}, "nested value": {"x": map[string]any{"y": bad}}, "map of text": {"x": map[string]string{"y": bad}}, "name in a map of text": {"x": map[string]string{bad: "y"}},
+			"deep": {"x": []any{[]any{map[string]any{"y": []map[string]any{{"z": bad}}}}}},
+			"raw":  {"x": json.RawMessage(`"` + bad + `"`)}, "raw name": {"x": json.RawMessage(`{"` + bad + `":1}`)},
+		} {
+			t.Log(name)
+			refusesExtra(t, b, extra, want)
+		}
+		// encoding/json may refuse these itself.
+		for _, value := range []any{named(bad), []named{named(bad)}, texts{Name: bad}, &texts{More: map[named]any{named(bad): 1}}, map[named]int{named(bad): 1}, asText(bad), map[asText]int{asText(bad): 1}, marshals(`"` + bad + `"`), marshals(`{"` + bad + `":1}`), struct{ X any }{bad}} {
+			refusesExtra(t, b, map[string]any{"x": value}, "auth: User.Extra: ")
+		}
+	}
+	for _, escape := range []string{`\ud800`, `\uDFFF`, `\ud800x`, `\ud800\u0041`, `\ufffd`} { // no text, or none that was given
+		for _, value := range []any{json.RawMessage(`"` + escape + `"`), json.RawMessage(`{"y":["` + escape + `"]}`), json.RawMessage(`{"y":{"` + escape + `":1}}`), marshals(`"` + escape + `"`)} {
+			refusesExtra(t, b, map[string]any{"x": value}, "auth: User.Extra: ")
+		}
+	}
+	refusesExtra(t, b, map[string]any{"x": named("a broken name \uFFFD")}, want)
+	self := map[string]any{}
+	self["self"] = self
+	refusesExtra(t, b, self, "nested too deeply")
+
+	// U+FFFD is a character like others where it was given.
+	for name, value := range map[string]any{
+		"a broken name \uFFFD": "x", "list": []any{"\uFFFD", []string{"\uFFFD\uFFFD"}, map[string]string{"\uFFFD": "\uFFFD"}}, "raw": json.RawMessage("\"\uFFFD\""),
+		"others": []any{named("Zo\u00eb"), texts{Name: "\U0001F600<&>\u2028"}, asText("\u00e9"), json.RawMessage(`"\ud83d\ude00 \\ufffd"`), []byte("\xff"), 1.5, json.Number("7"), nil, true},
+	} {
+		b.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{name: value} })
+		c, err := b.Verify(context.Background(), b.login(t).Access)
+		require.NoError(t, err, name)
+		var got map[string]any
+		require.NoError(t, c.Decode(&got))
+		given, err := json.Marshal(value)
+		require.NoError(t, err)
+		back, err := json.Marshal(got[name])
+		require.NoError(t, err)
+		require.JSONEq(t, string(given), string(back), name)
+	}
+}
+
 func TestExtra_ComesBackByDecode(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
