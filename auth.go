@@ -32,9 +32,12 @@ type Config struct {
 	Audience []string
 
 	// Secrets, each of at least 32 random bytes, are what both kinds of keys
-	// are derived from (HKDF, RFC 5869; HS256). The first signs, all verify, so
-	// that a secret is changed by putting the new one first and dropping the
-	// old one after SessionTTL.
+	// are derived from (HKDF, RFC 5869; HS256). The first signs, all verify.
+	//
+	// To change a secret, deploy {old, new} to every process, then {new, old}
+	// to every process, and {new} when IdleTTL has passed since. A process that
+	// does not know new yet refuses what it has signed, and the client is told
+	// to sign in again, so {new, old} comes first only in a single process.
 	Secrets [][]byte
 
 	// AccessKeys and RefreshKeys replace Secrets, and may share none. The

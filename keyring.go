@@ -101,6 +101,11 @@ func (l *liveKeys) VerifyKeys(ctx context.Context, id string) ([]Key, error) {
 // leaves a kind as it is. The first of each list signs, all verify, and a key
 // that is in neither list any more is refused at once, with all its tokens.
 //
+// With several processes, each of them must know a key before any signs with
+// it, or refuses what it has signed. So change keys in two steps, {current, next}
+// in every process and then {next, current} in every process, or give all of
+// them the same time by [Key.SignFrom].
+//
 // Put the next key before the current one. A secret then signs at once. A
 // public key, which services elsewhere must have fetched first, is published
 // now and signs when every cache of [Authenticator.JWKSHandler]'s answer has

@@ -189,8 +189,9 @@ func (k Key) WithID(id string) Key {
 }
 
 // SignFrom returns the key as one that signs from then on: until then it is
-// published and verifies, but another key of the list signs. See
-// [Authenticator.SetKeys].
+// published and verifies, but another key of the list signs. It is for secrets
+// as well as for public keys, and lets several processes change in one step,
+// if all of them have the key before that time. See [Authenticator.SetKeys].
 func (k Key) SignFrom(t time.Time) Key {
 	k.from = t
 	return k
