@@ -23,8 +23,8 @@
 // Verify reads exactly this form: m, t and p in this order, decimal numbers without
 // sign or leading zeros, canonical base64 without padding, at most 512 bytes. The
 // parameters come from a store, so they are held to bounds before any work is done:
-// m from 8 KiB a thread to 262144 KiB, t and p from 1 to 16, m×t at most 1 GiB, a
-// salt of 8 to 64 and a tag of 16 to 64 bytes. Everything else, argon2i and argon2d
+// m from 8 KiB a thread to 262144 KiB, t from 1 to 16, p from 1 to 255, m×t at
+// most 1 GiB, a salt of 8 to 64 and a tag of 16 to 64 bytes. Everything else, argon2i and argon2d
 // too, is [ErrHash].
 //
 // Verify also reads bcrypt hashes ($2a$, $2b$ and $2y$, 60 bytes, cost 4 to 15), so
@@ -260,7 +260,7 @@ func (h *Hasher) init() {
 			h.params.threads = defaultThreads
 		}
 		var mistakes []error
-		for _, text := range h.params.mistakes("Hasher.Memory", "Hasher.Time", "Hasher.Threads") {
+		for _, text := range h.params.mistakes("Hasher.Memory", "Hasher.Time", "Hasher.Threads", newThreads) {
 			mistakes = append(mistakes, errors.New("password: "+text))
 		}
 

@@ -337,6 +337,7 @@ func TestCheck_NamesEveryMistake(t *testing.T) {
 		{&Hasher{Memory: 127, Threads: 16}, "password: Hasher.Memory (127 KiB) is less than 8 KiB for each thread (16)"},
 		{&Hasher{Memory: 256*1024 + 1}, "password: Hasher.Memory (262145 KiB) exceeds 262144 KiB"},
 		{&Hasher{Time: 17}, "password: Hasher.Time (17) is not within 1 to 16"},
+		{&Hasher{Memory: 65536, Threads: 255}, "password: Hasher.Threads (255) is not within 1 to 16"},
 		{&Hasher{Threads: 17}, "password: Hasher.Threads (17) is not within 1 to 16"},
 		{&Hasher{Memory: 256 * 1024, Time: 5}, "password: Hasher.Memory × Hasher.Time exceeds 1048576 KiB"},
 		{&Hasher{Budget: 19*1024*1024 - 1}, "password: Hasher.Budget (19922943 bytes) is less than one hash needs (19922944 bytes)"},
@@ -439,4 +440,37 @@ func BenchmarkHasher_64LoginsAtOnce(b *testing.B) {
 		peak = max(peak, stats.HeapSys-stats.HeapReleased)
 	}
 	b.ReportMetric(float64(peak)/(1<<20), "heap-MiB")
+}
+
+// TestVerify_HashesOfManyThreads, as other programs make them on large machines.
+func TestVerify_HashesOfManyThreads(t *testing.T) {
+	t.Parallel()
+	for _, p := range []params{{136, 1, 17}, {256, 2, 32}, {1000, 1, 100}, {2040, 1, 255}, {4099, 2, 128}} {
+		h, s := cheap()
+		hash := mint("password", p, 16, 32)
+		require.NoError(t, h.Verify(t.Context(), hash, "password"), hash)
+		require.ErrorIs(t, h.Verify(t.Context(), hash, "Password"), ErrMismatch)
+		require.NoError(t, Verify(hash, "password"))
+		require.Equal(t, p.threads, s.take()[0].threads)
+		require.False(t, (&Hasher{Memory: 64, Time: 1}).NeedsRehash(hash), "threads are no measure of strength")
+	}
+}
+
+// TestVerify_ThreadsWeighAsMuchAsTheirMemory in the gate.
+func TestVerify_ThreadsWeighAsMuchAsTheirMemory(t *testing.T) {
+	t.Parallel()
+	for _, p := range []params{{2040, 1, 1}, {2040, 1, 16}, {2040, 1, 255}} {
+		h, _ := cheap()
+		var used int64
+		working := h.argon2id
+		h.argon2id = func(password, salt []byte, time, memory uint32, threads uint8, length uint32) []byte {
+			h.gate.mu.Lock()
+			used = h.gate.used
+			h.gate.mu.Unlock()
+			return working(password, salt, time, memory, threads, length)
+		}
+		h.Budget = 1 << 30
+		require.NoError(t, h.Verify(t.Context(), mint("password", p, 16, 32), "password"))
+		require.EqualValues(t, 2040*1024, used)
+	}
 }

@@ -13,7 +13,8 @@ const (
 	maxHash    = 512        // bytes of the whole string
 	maxMemory  = 256 * 1024 // KiB
 	maxTime    = 16
-	maxThreads = 16
+	maxThreads = 255         // of a stored hash; its memory bounds the work
+	newThreads = 16          // of a new one
 	maxWork    = 1024 * 1024 // memory × time, KiB
 
 	minSalt, maxSalt = 8, 64  // bytes
@@ -59,8 +60,11 @@ func (p params) weight() int64 {
 	return int64(p.memory) * 1024
 }
 
-// mistakes says which bounds p breaks; the arguments name its fields.
-func (p params) mistakes(memory, time, threads string) []string {
+// mistakes says which bounds p breaks; the arguments name its fields, and most
+// is how many threads there may be. A thread has at least 8 KiB of the memory,
+// so the memory bounds what a hash costs, whatever its threads: their stacks
+// are small beside it.
+func (p params) mistakes(memory, time, threads string, most uint32) []string {
 	var texts []string
 	if p.memory > maxMemory {
 		texts = append(texts, fmt.Sprintf("%s (%d KiB) exceeds %d KiB", memory, p.memory, maxMemory))
@@ -71,8 +75,8 @@ func (p params) mistakes(memory, time, threads string) []string {
 	if p.time < 1 || p.time > maxTime {
 		texts = append(texts, fmt.Sprintf("%s (%d) is not within 1 to %d", time, p.time, maxTime))
 	}
-	if p.threads < 1 || p.threads > maxThreads {
-		texts = append(texts, fmt.Sprintf("%s (%d) is not within 1 to %d", threads, p.threads, maxThreads))
+	if p.threads < 1 || p.threads > most {
+		texts = append(texts, fmt.Sprintf("%s (%d) is not within 1 to %d", threads, p.threads, most))
 	}
 	if uint64(p.memory)*uint64(p.time) > maxWork {
 		texts = append(texts, fmt.Sprintf("%s × %s exceeds %d KiB", memory, time, maxWork))
@@ -117,7 +121,7 @@ func parseArgon2id(hash string) (stored, error) {
 		!parseCost(costs[0], "m=", &a.memory) || !parseCost(costs[1], "t=", &a.time) || !parseCost(costs[2], "p=", &a.threads) {
 		return nil, unusable("parameters not of the form m=…,t=…,p=… with plain 32-bit numbers")
 	}
-	if texts := a.mistakes("m", "t", "p"); texts != nil {
+	if texts := a.mistakes("m", "t", "p", maxThreads); texts != nil {
 		return nil, unusable(strings.Join(texts, "; "))
 	}
 	var ok bool

@@ -93,7 +93,8 @@ func TestVerify_HostileHashIsRefusedBeforeAnyWork(t *testing.T) {
 		"t 2^32-1":              phcOf("m=64,t=4294967295,p=1"),
 		"t 2^32+1":              phcOf("m=64,t=4294967297,p=1"),
 		"p 0":                   phcOf("m=64,t=1,p=0"),
-		"p 17":                  phcOf("m=1024,t=1,p=17"),
+		"p 256":                 phcOf("m=2048,t=1,p=256"), // 0 if cut to 8 bits
+		"m 8×p-1 of 255":        phcOf("m=2039,t=1,p=255"),
 		"p with leading zero":   phcOf("m=64,t=1,p=01"),
 		"p 257":                 phcOf("m=262144,t=1,p=257"), // 1 if cut to 8 bits
 		"p 2^29":                phcOf("m=64,t=1,p=536870912"),
@@ -158,7 +159,7 @@ func TestVerify_HostileHashIsRefusedBeforeAnyWork(t *testing.T) {
 func TestParse_BoundsAreWithin(t *testing.T) {
 	t.Parallel()
 	for _, hash := range []string{
-		phcOf("m=8,t=1,p=1"), phcOf("m=128,t=1,p=16"), phcOf("m=262144,t=4,p=1"), phcOf("m=65536,t=16,p=16"),
+		phcOf("m=8,t=1,p=1"), phcOf("m=128,t=1,p=16"), phcOf("m=262144,t=4,p=1"), phcOf("m=65536,t=16,p=16"), phcOf("m=136,t=1,p=17"), phcOf("m=2040,t=1,p=255"), phcOf("m=65536,t=16,p=255"),
 		"$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$" + strings.Repeat("AAAA", 5) + "AA",
 		"$argon2id$v=19$m=8,t=1,p=1$" + strings.Repeat("AAAA", 21) + "AA$" + strings.Repeat("AAAA", 21) + "AA",
 	} {
@@ -209,7 +210,7 @@ func FuzzVerify(f *testing.F) {
 			require.LessOrEqual(t, s.memory, uint32(262144))
 			require.GreaterOrEqual(t, s.memory, 8*s.threads)
 			require.LessOrEqual(t, uint64(s.memory)*uint64(s.time), uint64(1048576))
-			require.True(t, 1 <= s.time && s.time <= 16 && 1 <= s.threads && s.threads <= 16)
+			require.True(t, 1 <= s.time && s.time <= 16 && 1 <= s.threads && s.threads <= 255)
 			require.True(t, 8 <= len(s.salt) && len(s.salt) <= 64 && 16 <= len(s.tag) && len(s.tag) <= 64)
 		case bcryptHash:
 			require.Equal(t, hash, string(s))
