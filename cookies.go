@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -175,10 +176,14 @@ func (a *Authenticator) fitsCookie(access string, inBody bool) error {
 // SetCookies sets the cookies of t, and no status or body, so that a redirect
 // may follow. Where t repeats the refresh token that was presented, its cookie
 // is left alone: a late answer must not put back an older one. It does nothing
-// without Config.Cookies.
+// without Config.Cookies. Tokens that were issued with InBody may be too large:
+// browsers drop such a cookie, and an event says so.
 func (a *Authenticator) SetCookies(w http.ResponseWriter, t Tokens) {
 	if a.cookies == nil {
 		return
+	}
+	if err := a.fitsCookie(t.Access, false); err != nil { // issued with InBody
+		a.emit(context.Background(), Event{Type: EventFault, Session: Session{Subject: t.Subject, ID: t.SessionID}, Err: err})
 	}
 	age := int(min(secondsLeft(t.RefreshExpiresAt, a.now()), int64(maxCookieAge/time.Second)))
 	a.setCookie(w, a.cookies.access, t.Access, age)

@@ -160,6 +160,30 @@ func TestAccessToken_TellsWhetherItCameByCookie(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrNoToken, "a cookie that is not extracted")
 }
 
+func TestAccessToken_OfOneSessionTheHeadersCounts(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, withCookies(), withExtractors(auth.FromCookie(), auth.FromQuery("t"), auth.FromHeader("X-T"), auth.FromBearer()))
+	ks := b.chain(t, 3)
+	inQuery := func(token string) webOption { return func(r *http.Request) { r.URL.RawQuery = "t=" + token } }
+	for _, tt := range []struct {
+		options  []webOption
+		want     int
+		byCookie bool
+	}{
+		{[]webOption{webBearer(ks[0].Access), webCookie(accessCookie, ks[2].Access), inQuery(ks[1].Access)}, 0, false},
+		{[]webOption{webHeader("X-T", ks[1].Access), webBearer(ks[0].Access)}, 1, false}, // the first of the extractors
+		{[]webOption{inQuery(ks[0].Access), webCookie(accessCookie, ks[2].Access)}, 0, false},
+		{[]webOption{cookiesOf(accessCookie, ks[1].Access, ks[2].Access, ks[0].Access), webBearer("junk"), inQuery("junk")}, 2, true},
+	} {
+		for range 2 {
+			token, byCookie, err := b.AccessToken(requestOf(tt.options...))
+			require.NoError(t, err)
+			require.Equal(t, ks[tt.want].Access, token)
+			require.Equal(t, tt.byCookie, byCookie)
+		}
+	}
+}
+
 func TestVary_NamesWhatIsLookedAt(t *testing.T) {
 	t.Parallel()
 	for want, es := range map[string][]auth.Extractor{

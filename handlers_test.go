@@ -1172,6 +1172,23 @@ func TestBrowser_LoginRefreshAndLogoutByCookies(t *testing.T) {
 	}
 }
 
+func TestHandlers_ThatEndOnesOwnSessionClearTheCookieThatCounted(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, withCookies())
+	for _, dead := range []webOption{webBearer("junk"), webHeader("Authorization", "Bearer "), webHeader("Authorization", "Basic x")} {
+		k := b.login(t)
+		ask(t, b.Handler(), "DELETE", "/sessions/"+k.SessionID, dead, webCookie(accessCookie, k.Access)).cleared(t)
+		k = b.login(t)
+		ask(t, b.Handler(), "POST", "/logout/all", dead, webCookie(accessCookie, k.Access)).cleared(t)
+		b.clock.advance(time.Minute)
+	}
+	// A dead cookie beside a good header is not the client's way.
+	k := b.login(t)
+	r := ask(t, b.Handler(), "POST", "/logout/all", webBearer(k.Access), webCookie(accessCookie, "junk"), crossSite)
+	r.nothing(t)
+	require.NotContains(t, r.header, "Set-Cookie")
+}
+
 func TestLogoutAllHandler_AmbiguousQueryEndsNothing(t *testing.T) {
 	t.Parallel()
 	for _, q := range []string{"?others=true&x=%zz", "?others=%zz", "?others=true;x", "?others=false&others=true", "?others=true&others=false"} {
