@@ -186,8 +186,9 @@ func (v *Verifier) Optional(next http.Handler) http.Handler {
 	return v.optional(next, func(http.ResponseWriter, *http.Request, error) (bool, error) { return false, nil })
 }
 
-// optional asks rescue before a request becomes anonymous: whether it has been
-// answered, and if not, perhaps a better reason.
+// optional asks rescue before a request becomes anonymous, or is refused for a
+// token that is not good: whether it has been answered, and if not, perhaps a
+// better reason.
 func (v *Verifier) optional(next http.Handler, rescue func(http.ResponseWriter, *http.Request, error) (bool, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v.setVary(w.Header())
@@ -212,6 +213,11 @@ func (v *Verifier) optional(next http.Handler, rescue func(http.ResponseWriter, 
 				ctx = context.WithValue(ctx, reasonKey{}, reason)
 			}
 		default:
+			if AnswerTo(err).Status == http.StatusUnauthorized {
+				if done, _ := rescue(w, r, err); done {
+					return
+				}
+			}
 			v.WriteError(w, r, err)
 			return
 		}
@@ -274,7 +280,8 @@ func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err 
 		r.Method != http.MethodGet && r.Method != http.MethodHead || isUpgrade(r) {
 		return false, nil
 	}
-	if _, byCookie, err := a.AccessToken(r); !byCookie && !errors.Is(err, ErrNoToken) {
+	inHeader := func(t carried) bool { return t.by&byHeader != 0 }
+	if list, unreadable := a.carriedAccess(r, nil); unreadable != nil || slices.ContainsFunc(list, inHeader) {
 		return false, nil // a token in a header: a program, that does this itself
 	}
 	token, _, err := a.refreshTokenOf(r, a.carriedRefreshCookies(r))

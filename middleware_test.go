@@ -607,6 +607,23 @@ func TestAutoRefresh_HeaderThatCannotBeReadDoesNotMatterBesideACookie(t *testing
 			ask(t, h, "GET", "/me", webHeader("Authorization", header)).refused(t, 400, "invalid_request", "")
 		}
 	}
+	// Nor does an old link, wherever its token is from.
+	linked := newBench(t, autoRefresh, withExtractors(auth.FromBearer(), auth.FromQuery("t"), auth.FromCookie()))
+	bob, err := linked.Login(context.Background(), "bob", pass, auth.SignIn{})
+	require.NoError(t, err)
+	l := linked.login(t)
+	linked.clock.advance(time.Hour)
+	for _, token := range []string{l.Access, bob.Access} {
+		for _, h := range []http.Handler{linked.Require()(page), linked.Optional(page)} {
+			for _, options := range [][]webOption{nil, {webCookie(accessCookie, l.Access)}} {
+				r := ask(t, h, "GET", "/me?t="+token, append(options, webCookie(refreshCookie, l.Refresh))...)
+				require.Equal(t, http.StatusTemporaryRedirect, r.status, r.body)
+				// To itself, with the cookies that it has now.
+				r = ask(t, h, "GET", "/me?t="+token, webCookie(accessCookie, r.cookies[accessCookie].Value))
+				require.Equal(t, "true /me?t="+token, r.body)
+			}
+		}
+	}
 	// Of several refresh cookies, one that is dead does not matter either.
 	dead, k := b.login(t), b.login(t)
 	require.NoError(t, b.Revoke(context.Background(), "u1", dead.SessionID))
