@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ratchet-go/auth/password"
@@ -164,6 +165,9 @@ type Authenticator struct {
 	rest        time.Duration
 	maxSessions int // 0 if there is no limit
 	autoRefresh bool
+
+	noticing    chan struct{} // full while a notice is announced
+	noticeRetry atomic.Int64  // when to try again, Unix milliseconds
 }
 
 // Defaults and bounds.
@@ -263,13 +267,15 @@ func New(c Config) (*Authenticator, error) {
 		rest:        max(0, restWindows*c.RetryWindow),
 		maxSessions: max(0, c.MaxSessions),
 		autoRefresh: c.AutoRefresh,
+		noticing:    make(chan struct{}, 1),
 	}
 	a.updater, _ = c.Users.(PasswordUpdater)
 	a.accessKeys.ring.Store(a.newAccessRing(access))
 	a.refreshKeys.ring.Store(newKeyRing(refresh, typRefresh, a.sessionTTL+2*a.leeway, a.now))
 	v.keys = &a.accessKeys
 	v.storeTimeout = c.StoreTimeout
-	v.announce = a.announceOnce
+	v.announce = a.announceAgain
+	v.renew = a.renewNotice
 	v.revoked.announces = feed != nil
 	v.alive = a.sessionAlive
 	if err := a.checkRefreshSize(refresh); err != nil {
@@ -661,7 +667,7 @@ func (a *Authenticator) open(ctx context.Context, rd reading, u User, in SignIn,
 		ID: randomID(), Subject: u.ID, Generation: 1, CreatedAt: created, RotatedAt: rd.now,
 		ExpiresAt: a.sessionEnd(created, rd.now), Device: in.Device, Data: joinData(in.Name, in.Data),
 	}
-	t, err := a.mintAccess(u, s.ID, in.AMR, rd.now, created, created, s.ExpiresAt)
+	t, err := a.mintAccess(ctx, u, s.ID, in.AMR, rd.now, created, created, s.ExpiresAt)
 	if err == nil {
 		err = a.fitsCookie(t.Access, in.InBody)
 	}
@@ -714,7 +720,7 @@ func (a *Authenticator) settle(ctx context.Context, s Session, in SignIn, rechec
 func (a *Authenticator) endReplaced(ctx context.Context, created Session, tokens []string) error {
 	ended := map[sessionKey]bool{{created.Subject, created.ID}: true}
 	for _, token := range tokens {
-		old, err := a.whose(ctx, token)
+		old, _, err := a.whose(ctx, token)
 		key := sessionKey{old.subject, old.sid}
 		switch {
 		case errors.Is(err, ErrUnavailable):
@@ -772,11 +778,11 @@ func later(a, b time.Time) time.Time {
 // mintAccess makes the access token. It may fail, so it comes before anything
 // that counts. The token is issued, and its lifetime counts, by the clock;
 // countsFrom is what a cut is compared with.
-func (a *Authenticator) mintAccess(u User, sid string, amr []string, now, countsFrom, authTime, sessionEnd time.Time) (Tokens, error) {
+func (a *Authenticator) mintAccess(ctx context.Context, u User, sid string, amr []string, now, countsFrom, authTime, sessionEnd time.Time) (Tokens, error) {
 	g := accessGrant{
 		issuer: a.issuer, audience: a.audience, user: u, sid: sid, amr: amr,
 		issuedAt: now, countsFrom: countsFrom, authTime: authTime,
-		expiresAt:  earlier(now.Add(a.accessTTL), sessionEnd).Truncate(time.Second),
+		expiresAt:  earlier(now.Add(a.lifetime(ctx, now)), sessionEnd).Truncate(time.Second),
 		sessionEnd: sessionEnd.Truncate(time.Second),
 	}
 	payload, err := g.payload()
@@ -818,8 +824,11 @@ func (a *Authenticator) inStore(ctx context.Context, s Session, name string, cal
 	limited, cancel := context.WithTimeout(ctx, a.storeTimeout)
 	defer cancel()
 	err := guardHook("Store."+name, func() error { return call(limited) })
-	if err == nil || errors.Is(err, ErrSessionNotFound) {
+	switch {
+	case err == nil || errors.Is(err, ErrSessionNotFound):
 		return err
+	case errors.Is(err, ErrNotStorable): // to try again does not help
+		return a.internal(ctx, s, fmt.Errorf("Store.%s: %w", name, err))
 	}
 	return a.fault(ctx, s, fmt.Errorf("auth: Store.%s: %w", name, err))
 }
@@ -848,60 +857,89 @@ func (a *Authenticator) list(ctx context.Context, subject string, gone func(*rev
 	}), nil
 }
 
-// Revoke ends sessions of a user, and with them their access tokens: in this
-// process at once, elsewhere as soon as the feed is read. No ids: nothing
-// happens. An id that is not there is not an error. [ErrUnavailable] means
-// that the store did not confirm it: call it again.
+// Revoke ends sessions of a user, and with them their access tokens: at once in
+// this process, elsewhere as soon as the feed is read. Without ids it does
+// nothing; unknown ids, and ids that no session can have, are ignored.
+//
+// [ErrUnavailable] means that the store did not confirm it: call it again.
+// [ErrNotStorable] means that no user can have that ID.
 func (a *Authenticator) Revoke(ctx context.Context, subject string, ids ...string) error {
-	return a.revoke(ctx, Revocation{Subject: subject, Sessions: slices.Clone(ids)}, "request")
+	return a.revoke(ctx, Revocation{Subject: subject, Sessions: possible(ids)}, "request")
 }
 
-// RevokeAll ends all sessions of a user that exist when it is called, but for
-// those excepted. Call it when a password was changed.
+// possible returns the ids that a session can have. No other needs to be
+// revoked, and an entry with one could not be stored.
+func possible(ids []string) []string {
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return checkName("", id) != nil })
+}
+
+// RevokeAll ends all sessions of a user that exist when it is called, except
+// those that are named. Call it when a password was changed. Its errors are
+// those of [Authenticator.Revoke].
 func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ...string) error {
-	r := Revocation{Subject: subject, All: true, Except: slices.Clone(except)}
-	var fresh bool
-	if r.Cut, fresh = a.cut(subject); fresh {
-		return a.revoke(ctx, r, "request")
+	if err := checkName("a subject", subject); err != nil {
+		return err
 	}
-	// Another cut within the second: sessions made since then lie at it, so
-	// they are named.
-	list, listErr := a.list(context.WithoutCancel(ctx), subject, a.revoked.confirmed)
+	ctx, cancel := a.withinStoreTimeout(ctx)
+	defer cancel()
+	rd := a.read()
+	r := Revocation{Subject: subject, All: true, Except: possible(except), Cut: notBefore(rd.now, a.leeway), Until: a.until(rd.now)}
+	entered := a.revoked.add(r, source{own: true}, rd.now)
+
+	// A session may have been created at r.Cut or later, if a clock is ahead or
+	// another process has set the same not-before instant, so it is named.
+	list, listErr := a.list(ctx, subject, a.revoked.confirmed)
 	for _, s := range list {
-		if !slices.Contains(except, s.ID) {
+		if !s.CreatedAt.Before(r.Cut) && !slices.Contains(except, s.ID) {
 			r.Sessions = append(r.Sessions, s.ID)
 		}
 	}
-	return errors.Join(listErr, a.revoke(ctx, r, "request"))
+	err := a.revokeWithin(ctx, r, "request")
+	a.revoked.confirm(entered, err, rd.now)
+	return errors.Join(listErr, err)
 }
 
 // ExpireAccess ends the access tokens of a user that were issued up to now,
-// while his sessions live on: clients refresh, and get what roles he has now.
-// Tokens carry whole seconds, so a second call for a user within one second
-// waits for the next.
+// while the sessions live on: clients refresh, and get the roles that the user
+// has now. Tokens carry whole seconds, so a second call for a user within one
+// second waits for the next. Its errors are those of [Authenticator.Revoke].
 func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error {
-	cut, fresh := a.cut(subject)
-	if !fresh {
+	if err := checkName("a subject", subject); err != nil {
+		return err
+	}
+	cut, known := a.nextCut(subject)
+	if !cut.After(known) {
 		select {
-		case <-time.After(cut.Sub(a.now().Add(a.leeway))):
+		case <-time.After(known.Add(-a.leeway).Sub(a.now())):
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
 		}
-		if cut, fresh = a.cut(subject); !fresh {
+		if cut, known = a.nextCut(subject); !cut.After(known) {
 			return fmt.Errorf("%w: access was expired within this second already", ErrUnavailable)
 		}
 	}
 	return a.revoke(ctx, Revocation{Subject: subject, Cut: cut}, "access")
 }
 
-// cut is the second before which everything was issued up to now, by clocks
-// that are up to Leeway ahead. It is not fresh if it is known already: what was
-// issued since was raised to it. It cannot lie later, or nodes whose clocks are
-// behind would take what is raised to it for tokens of the future.
-func (a *Authenticator) cut(subject string) (cut time.Time, fresh bool) {
+// nextCut returns the not-before instant for a subject, and the latest that is
+// known already. Tokens that were issued since carry that one.
+func (a *Authenticator) nextCut(subject string) (cut, known time.Time) {
 	rd := a.read()
-	cut = rd.now.Add(a.leeway).Truncate(time.Second).Add(time.Second)
-	return cut, a.revoked.from(subject, rd).Before(cut)
+	return notBefore(rd.now, a.leeway), a.revoked.from(subject, rd)
+}
+
+// notBefore returns the first whole second after everything that was issued up
+// to now, by clocks that are up to leeway ahead. A later one would not do:
+// tokens issued after it carry it, and a node whose clock is behind would take
+// them for tokens of the future.
+func notBefore(now time.Time, leeway time.Duration) time.Time {
+	return now.Add(leeway).Truncate(time.Second).Add(time.Second)
+}
+
+// withinStoreTimeout returns a context that is not canceled with ctx, in which
+// several calls of the store together take no longer than one may.
+func (a *Authenticator) withinStoreTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), a.storeTimeout)
 }
 
 // end revokes one session.
@@ -912,8 +950,8 @@ func (a *Authenticator) end(ctx context.Context, s Session, reason string) error
 // revoke carries out a revocation, also when the client has hung up: first in
 // this process, whether or not the store says yes.
 func (a *Authenticator) revoke(ctx context.Context, r Revocation, reason string) error {
-	if r.Subject == "" {
-		return errors.New("auth: revoking needs a subject")
+	if err := checkName("a subject", r.Subject); err != nil {
+		return err
 	}
 	if len(r.Sessions) == 0 && r.Cut.IsZero() {
 		return nil
@@ -922,13 +960,17 @@ func (a *Authenticator) revoke(ctx context.Context, r Revocation, reason string)
 }
 
 func (a *Authenticator) revokeWithin(ctx context.Context, r Revocation, reason string) error {
-	err := a.tell(ctx, r, true)
+	err := a.tell(ctx, r, source{own: true})
+	a.emitRevoked(ctx, r, reason, err)
+	return err
+}
+
+func (a *Authenticator) emitRevoked(ctx context.Context, r Revocation, reason string, err error) {
 	about := Session{Subject: r.Subject}
 	if len(r.Sessions) == 1 {
 		about.ID = r.Sessions[0]
 	}
 	a.emit(ctx, Event{Type: revokedType(reason), Session: about, Reason: reason, Err: err})
-	return err
 }
 
 func revokedType(reason string) EventType {
@@ -938,90 +980,227 @@ func revokedType(reason string) EventType {
 	return EventRevoked
 }
 
-// tell enters a revocation here and announces it, for as long as an access
-// token that it concerns may live on any clock.
-func (a *Authenticator) tell(ctx context.Context, r Revocation, own bool) error {
-	now := a.now()
-	r.Until = now.Add(a.accessTTL + time.Minute)
-	a.revoked.add(r, own, now)
-	err := a.inStore(ctx, Session{Subject: r.Subject}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
-	a.revoked.confirm(r, err == nil)
+// until returns for how long a revocation that is made now must be known: as
+// long as any access token that it concerns may live, on any clock. Processes
+// with another AccessTTL have announced it. While this one does not know what
+// was announced lately, it assumes the longest that there is.
+func (a *Authenticator) until(now time.Time) time.Time {
+	ttl := a.accessTTL
+	if a.feed != nil {
+		ttl = max(ttl, unannouncedTTL, a.revoked.longestTTL(now))
+		if last := a.heard.Load(); last == 0 || now.Sub(time.UnixMilli(last)) > missedAfter {
+			ttl = maxAccessTTL
+		}
+	}
+	return now.Add(ttl + noticeMargin)
+}
+
+// A revocation must be known for as long as any access token that it concerns
+// may live, and processes that share a store may have different AccessTTLs: a
+// deployment changes it, or two services differ. So a process whose AccessTTL
+// exceeds unannouncedTTL announces it in the feed by a notice, before it issues
+// a token that lives for so long, and again before the notice runs out.
+const (
+	unannouncedTTL = time.Minute      // every process expects tokens with this lifetime
+	noticeMargin   = time.Minute      // what clocks may differ by, and the rounding of seconds
+	noticeLeast    = 10 * time.Minute // for how long a notice lets tokens be issued, at least
+	noticePause    = time.Second      // after a notice that the store did not take
+)
+
+// noticeLength is for how long one notice lets tokens be issued.
+func (a *Authenticator) noticeLength() time.Duration { return max(a.accessTTL, noticeLeast) }
+
+// noticed reports whether tokens that live for a.accessTTL may be issued until
+// length from now.
+func (a *Authenticator) noticed(now time.Time, length time.Duration) bool {
+	return a.feed == nil || a.accessTTL <= unannouncedTTL ||
+		!a.revoked.noticed(a.accessTTL).Before(now.Add(length+a.accessTTL+noticeMargin))
+}
+
+// lifetime returns how long an access token that is issued now may live. That
+// is AccessTTL, or unannouncedTTL as long as the store does not take a notice.
+func (a *Authenticator) lifetime(ctx context.Context, now time.Time) time.Duration {
+	if !a.noticed(now, 0) {
+		a.notify(ctx, now)
+		if !a.noticed(now, 0) {
+			return unannouncedTTL
+		}
+	}
+	return a.accessTTL
+}
+
+// renewNotice announces a.accessTTL again in good time.
+func (a *Authenticator) renewNotice(ctx context.Context) {
+	if now := a.now(); !a.noticed(now, a.noticeLength()/2) {
+		a.notify(ctx, now)
+	}
+}
+
+// notify announces a.accessTTL, unless another call does so meanwhile. A store
+// that did not take it is left alone for a moment.
+func (a *Authenticator) notify(ctx context.Context, now time.Time) {
+	select {
+	case a.noticing <- struct{}{}:
+		defer func() { <-a.noticing }()
+	case <-ctx.Done():
+		return
+	}
+	if a.noticed(now, a.noticeLength()/2) || now.UnixMilli() < a.noticeRetry.Load() {
+		return
+	}
+	r := Revocation{AccessTTL: a.accessTTL, Until: now.Add(a.noticeLength() + a.accessTTL + noticeMargin)}
+	if err := a.announceNotice(context.WithoutCancel(ctx), r); err != nil {
+		a.noticeRetry.Store(a.now().Add(noticePause).UnixMilli())
+	}
+}
+
+func (a *Authenticator) announceNotice(ctx context.Context, r Revocation) error {
+	r.ID = a.revoked.nextID()
+	err := a.inStore(ctx, Session{}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
+	if err == nil {
+		a.revoked.noteOwn(r, a.now())
+	}
 	return err
 }
 
-// announceOnce announces again what this process knows.
-func (a *Authenticator) announceOnce(ctx context.Context, r Revocation) error {
-	return a.tell(ctx, r, false)
+// tell enters a revocation here and announces it.
+func (a *Authenticator) tell(ctx context.Context, r Revocation, from source) error {
+	now := a.now()
+	r.Until, r.ID = a.until(now), a.revoked.nextID()
+	entered := a.revoked.add(r, from, now)
+	err := a.inStore(ctx, Session{Subject: r.Subject}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
+	a.revoked.confirm(entered, err, a.now())
+	return err
+}
+
+// announceAgain announces what this process knows, or its own not-before
+// instant in a later second.
+func (a *Authenticator) announceAgain(ctx context.Context, r Revocation, repeats bool) error {
+	if r.AccessTTL > 0 {
+		return a.announceNotice(ctx, r)
+	}
+	return a.tell(ctx, r, source{own: repeats, repetition: repeats})
 }
 
 // revokeAgain is for a session that this process knows to be revoked and that
-// somebody still asks for: if the store has it after all, a failover lost its
-// end.
+// a client still asks for. If the store has not confirmed the end, or has the
+// session after all because a failover lost its end, it is revoked again.
 func (a *Authenticator) revokeAgain(ctx context.Context, known *revocation, s Session) error {
-	if !a.revoked.ask(known, a.now()) {
-		return nil
-	}
 	ctx = context.WithoutCancel(ctx)
-	alive, err := a.sessionAlive(ctx, s.Subject, s.ID)
-	if err != nil || !alive {
-		return err
+	if !a.revoked.isOpen(known) {
+		if !a.revoked.ask(known, a.now()) {
+			return nil
+		}
+		alive, err := a.sessionAlive(ctx, s.Subject, s.ID)
+		if err != nil {
+			return err
+		}
+		a.revoked.answered(known, a.now())
+		if !alive {
+			return nil
+		}
 	}
-	return a.tell(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, true)
+	return a.tell(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, source{own: true})
 }
 
 // sessionAlive asks the store whether a session is there.
 func (a *Authenticator) sessionAlive(ctx context.Context, subject, id string) (bool, error) {
-	var s Session
-	err := a.inStore(ctx, Session{Subject: subject, ID: id}, "Get", func(ctx context.Context) (err error) {
-		s, err = a.store.Get(ctx, subject, id)
-		return err
-	})
+	s, err := a.get(ctx, Session{Subject: subject, ID: id})
 	if errors.Is(err, ErrSessionNotFound) {
 		return false, nil
 	}
 	return err == nil && a.now().Before(s.ExpiresAt), err
 }
 
+// get reads the record of a session.
+func (a *Authenticator) get(ctx context.Context, of Session) (s Session, err error) {
+	err = a.inStore(ctx, of, "Get", func(ctx context.Context) (err error) {
+		s, err = a.store.Get(ctx, of.Subject, of.ID)
+		return err
+	})
+	return s, err
+}
+
 // Logout ends the session of every token that was validly signed here, of
 // either kind, expired or not. A token that was not, and a session that is
 // gone already, are not errors. [ErrUnavailable] means that the store did not
-// confirm it.
+// confirm it. However many tokens there are, it takes no longer than one call
+// of the store may.
 func (a *Authenticator) Logout(ctx context.Context, tokens ...string) error {
 	var errs []error
-	seen := map[sessionKey]bool{}
+	var named []namedSession
+	now := a.now()
 	for _, token := range tokens {
-		t, err := a.whose(ctx, token)
-		key := sessionKey{t.subject, t.sid}
-		switch {
-		case errors.Is(err, ErrUnavailable):
+		t, expires, err := a.whose(ctx, token)
+		if errors.Is(err, ErrUnavailable) {
 			errs = append(errs, err)
-			continue
-		case err != nil || seen[key]:
+		}
+		if err != nil {
 			continue
 		}
-		seen[key] = true
-		s := Session{ID: t.sid, Subject: t.subject}
-		if known, err := a.revoked.check(t, a.now()); err != nil {
+		i := slices.IndexFunc(named, func(n namedSession) bool { return n.subject == t.subject && n.sid == t.sid })
+		if i < 0 {
+			i = len(named)
+			named = append(named, namedSession{subjectTimes: t})
+		}
+		named[i].live = named[i].live || now.Before(expires)
+	}
+	ctx, cancel := a.withinStoreTimeout(ctx)
+	defer cancel()
+	var list []Revocation // one a subject
+	for _, n := range named {
+		s := Session{ID: n.sid, Subject: n.subject}
+		if known, err := a.revoked.check(n.subjectTimes, now); err != nil {
 			errs = append(errs, a.revokeAgain(ctx, known, s))
 			continue
 		}
-		errs = append(errs, a.end(ctx, s, "logout"))
+		if !n.live {
+			// Whoever has an old token may send it again and again, so it costs
+			// no write unless there is something to end.
+			_, err := a.get(ctx, s)
+			if err != nil {
+				if !errors.Is(err, ErrSessionNotFound) {
+					errs = append(errs, err)
+				}
+				continue
+			}
+		}
+		i := slices.IndexFunc(list, func(r Revocation) bool { return r.Subject == n.subject })
+		if i < 0 {
+			i = len(list)
+			list = append(list, Revocation{Subject: n.subject})
+		}
+		list[i].Sessions = append(list[i].Sessions, n.sid)
+	}
+	for _, r := range list {
+		err := a.tell(ctx, r, source{own: true})
+		for _, id := range r.Sessions {
+			a.emitRevoked(ctx, Revocation{Subject: r.Subject, Sessions: []string{id}}, "logout", err)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// whose returns which session a token of either kind names.
-func (a *Authenticator) whose(ctx context.Context, token string) (subjectTimes, error) {
+// namedSession is a session that tokens of a logout name.
+type namedSession struct {
+	subjectTimes
+	live bool // one of them has not expired, so others may not have either
+}
+
+// whose returns which session a token of either kind names, and when the token
+// expires.
+func (a *Authenticator) whose(ctx context.Context, token string) (t subjectTimes, expires time.Time, err error) {
 	if c, _ := a.openRefresh(ctx, token); c.sid != "" {
-		return c.times(), nil
+		return c.times(), c.expiresAt, nil
 	}
 	c, err := a.Verifier.open(ctx, token)
 	if err != nil {
-		return subjectTimes{}, err
+		return subjectTimes{}, time.Time{}, err
 	}
-	t := c.times()
-	t.issued = time.Time{} // a cut ends access, not the session
-	return t, nil
+	t = c.times()
+	t.issued = time.Time{} // a not-before instant ends access, not the session
+	return t, c.ExpiresAt, nil
 }
 
 // openRefresh checks everything about a refresh token except time and
@@ -1091,7 +1270,7 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 	}
 
 	// All that can fail is done before the token is spent.
-	t, err := a.mintAccess(u, c.sid, c.amr, rd.now, a.countsFrom(&c, rd), c.authTime, a.certainEnd(&c, rd.now))
+	t, err := a.mintAccess(ctx, u, c.sid, c.amr, rd.now, a.countsFrom(&c, rd), c.authTime, a.certainEnd(&c, rd.now))
 	if err == nil {
 		err = a.fitsCookie(t.Access, o.InBody)
 	}

@@ -259,6 +259,9 @@ func (f *faultyStore) List(ctx context.Context, subject string) (list []auth.Ses
 }
 
 func (f *faultyStore) Revoke(ctx context.Context, r auth.Revocation) error {
+	if r.AccessTTL > 0 {
+		return f.wrap("Revoke of a notice", func() error { return f.Store.Revoke(ctx, r) })
+	}
 	return f.wrap("Revoke", func() error { return f.Store.Revoke(ctx, r) })
 }
 

@@ -546,7 +546,7 @@ func (a *Authenticator) RequestTokens(r *http.Request) (tokens []string, byCooki
 	fromCookies := a.CookieTokens(r)
 	if refused := a.CheckOrigin(r); refused != nil {
 		for _, value := range fromCookies {
-			switch _, err := a.whose(r.Context(), value); {
+			switch _, _, err := a.whose(r.Context(), value); {
 			case err == nil:
 				return nil, true, refused
 			case errors.Is(err, ErrUnavailable):

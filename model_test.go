@@ -300,15 +300,17 @@ func (w *world) step() {
 		if s == nil || len(s.tokens) == 0 {
 			return
 		}
-		token := s.tokens[1]
+		token, exp := s.tokens[1], s.exp[1]
 		for _, a := range w.access {
 			if a.s == s && w.r.IntN(2) == 0 {
-				token = a.token
+				token, exp = a.token, a.exp
 			}
 		}
+		_, err := w.raw.Get(ctx, s.user, s.id)
+		nothing := !now.Before(exp) && err != nil // to end
 		w.note("%s logout %s", now.Format("15:04:05.000"), s.id[:4])
-		err := w.b.Logout(ctx, token, "rubbish")
-		if fault.method == "Revoke" && !s.dead {
+		err = w.b.Logout(ctx, token, "rubbish")
+		if fault.method == "Revoke" && !s.dead && !nothing {
 			w.sameError(auth.ErrUnavailable, err)
 		} else if fault.method != "Revoke" {
 			w.sameError(nil, err)
@@ -327,12 +329,16 @@ func (w *world) step() {
 		if s := w.pick(); s != nil && w.r.IntN(2) == 0 {
 			except = append(except, s.id)
 		}
-		again := !w.cuts[user].Before(cutAt(now)) // within the second: it lists what there is
+		again := !w.cuts[user].Before(cutAt(now)) // within the second: some sessions are only listed
 		if again && fault.method == "List" {
 			return
 		}
 		w.note("%s revoke all of %s except %v", now.Format("15:04:05.000"), user, except)
-		w.sameError(w.unless(fault), w.b.RevokeAll(ctx, user, except...))
+		want := w.unless(fault)
+		if fault.method == "List" {
+			want = auth.ErrUnavailable
+		}
+		w.sameError(want, w.b.RevokeAll(ctx, user, except...))
 		w.cut(user, now)
 		for _, s := range w.sessions {
 			if s.user == user && (again || s.created.Before(w.cuts[user])) && !slices.Contains(except, s.id) {

@@ -1,59 +1,107 @@
 package auth
 
 import (
+	"container/heap"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// revocations is what this process knows of ended sessions and cuts. Each is
-// kept until its Until has passed, so that there are few; with none, a look
-// costs one atomic load.
+// revocations is what this process knows of ended sessions and of not-before
+// instants. Each entry is kept until its Until has passed; with none, a look
+// costs one atomic load. A subject has at most one entry that ends all of its
+// sessions and one that ends its access tokens, besides those of single
+// sessions, so that no user can make a look expensive.
 type revocations struct {
 	size      atomic.Int64 // entries
 	seq       atomic.Uint64
-	announces bool // entries of this process are announced twice
+	announces bool          // entries of this process are announced twice
+	process   string        // random, begins the ID of each announcement
+	number    atomic.Uint64 // of announcements
+	leeway    time.Duration
 
 	mu       sync.RWMutex
 	reading  uint64 // how often the whole feed was read
 	sessions map[sessionKey]*revocation
-	subjects map[string][]*revocation // cuts, and All
-	queue    []queued                 // of all of them, the next to leave nearly first
-	watchers map[string]map[*watcher]struct{}
+	subjects map[string]subjectEntries
+	queue    entryHeap
+	work     []*revocation // to be announced again
+	watchers map[string]map[string]map[*watcher]struct{}
+	unread   map[string]bool // the IDs of entries that could not be read
+
+	// Lifetimes of access tokens that processes have announced, and until when
+	// tokens with such a lifetime may live.
+	notices map[time.Duration]notice
+	growth  uint64 // how often the longest of them has become longer
 }
 
 type sessionKey struct{ subject, id string }
 
-// revocation is one entry: a session, all sessions but some, or a cut alone.
+type subjectEntries struct {
+	all    *revocation // ends sessions
+	access *revocation // ends access tokens
+}
+
+type notice struct {
+	until time.Time
+	heard uint64
+}
+
+// revocation is one entry: a session, all sessions of a subject except some,
+// or the access tokens of a subject that were issued before an instant.
 type revocation struct {
-	Revocation
-	seq   uint64    // of the change that made it what it is
-	own   bool      // made by this process
-	again bool      // announced a second time already
-	asked time.Time // when a refresh last asked the store about it
-	open  bool      // the store has not confirmed it
-	heard uint64    // the last reading of the whole feed since which it was heard of
+	subject string
+	session string    // "" for an entry of a subject
+	all     bool      // ends sessions
+	before  time.Time // of an entry of a subject
+
+	// spared holds the sessions for which an instant earlier than before
+	// counts, or none at all (the zero Time).
+	spared map[string]time.Time
+
+	until   time.Time
+	seq     uint64    // of the change that made before what it is
+	version uint64    // of the change that made the entry what it is
+	heard   uint64    // the last reading of the whole feed since which it was heard of
+	growth  uint64    // of notices, when it was last announced
+	asked   time.Time // when the store last answered somebody about it
+	retryAt time.Time // not announced again before this
+	ownCut  time.Time // the latest instant of an access entry that this process set
+	repeat  time.Time // if not zero, an instant after which ownCut is to be repeated
+	calls   int32     // of Store.Revoke that are under way
+	fails   uint8     // calls of Store.Revoke in a row
+	own     bool      // made by this process
+	again   bool      // announced a second time already
+	open    bool      // the store has not confirmed it
+	alone   bool      // announced by itself, since it failed together with others
+	waiting bool      // in work
+	removed bool
 }
 
 // live reports whether the entry still counts: until its time, and for as long
 // as the store has not confirmed it, or what failed to end would come back.
 func (r *revocation) live(now time.Time) bool {
-	return r.open || !r.Until.Before(now)
+	return r.open || !r.until.Before(now)
 }
 
-// queued is an entry with the Until under which it was queued.
-type queued struct {
-	*revocation
-	until time.Time
+// beforeFor returns the instant before which the entry ends a session.
+func (r *revocation) beforeFor(session string) time.Time {
+	if at, ok := r.spared[session]; ok {
+		return at
+	}
+	return r.before
 }
 
 // errCut is the reason to refuse an access token that was issued before its
-// subject's cut. A refresh gives a new one.
+// subject's not-before instant. A refresh gives a new one.
 var errCut = fmt.Errorf("%w: it was issued before its subject's access was expired", ErrTokenExpired)
 
 // subjectTimes is what a revocation is compared with.
@@ -67,19 +115,15 @@ func (c *Claims) times() subjectTimes {
 	return subjectTimes{c.Subject, c.SessionID, c.AuthTime, later(c.IssuedAt, c.countsFrom)}
 }
 
+// hits returns why an entry of t's subject refuses t.
 func (r *revocation) hits(t subjectTimes) error {
 	switch {
-	case r.Subject != t.subject:
-		return nil
-	case len(r.Sessions) > 0:
-		if r.Sessions[0] == t.sid {
+	case r == nil:
+	case r.all:
+		if t.created.Before(r.beforeFor(t.sid)) {
 			return ErrSessionRevoked
 		}
-	case r.All:
-		if t.created.Before(r.Cut) && !slices.Contains(r.Except, t.sid) {
-			return ErrSessionRevoked
-		}
-	case !t.issued.IsZero() && t.issued.Before(r.Cut):
+	case !t.issued.IsZero() && t.issued.Before(r.before):
 		return errCut
 	}
 	return nil
@@ -92,22 +136,23 @@ func (rs *revocations) check(t subjectTimes, now time.Time) (*revocation, error)
 	}
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	if r := rs.sessions[sessionKey{t.subject, t.sid}]; r != nil && r.live(now) {
+	return rs.find(t, func(r *revocation) bool { return r.live(now) })
+}
+
+// find looks among the entries that counts accepts. The end of a session says
+// more than that of an access token. It is called with rs locked.
+func (rs *revocations) find(t subjectTimes, counts func(*revocation) bool) (*revocation, error) {
+	if r := rs.sessions[sessionKey{t.subject, t.sid}]; r != nil && counts(r) {
 		return r, ErrSessionRevoked
 	}
-	var cut *revocation
-	for _, r := range rs.subjects[t.subject] {
-		if !r.live(now) {
+	entries := rs.subjects[t.subject]
+	for _, r := range [...]*revocation{entries.all, entries.access} {
+		if r == nil || !counts(r) {
 			continue
 		}
-		if err := r.hits(t); errors.Is(err, errCut) {
-			cut = r // the end of the session says more
-		} else if err != nil {
+		if err := r.hits(t); err != nil {
 			return r, err
 		}
-	}
-	if cut != nil {
-		return cut, errCut
 	}
 	return nil, nil
 }
@@ -119,9 +164,9 @@ type reading struct {
 }
 
 // from returns the earliest time at which something of the subject may begin
-// that was read by rd: a cut that was known then is not undercut. One that
-// became known later is, so that nothing that was looked up before it outlives
-// it.
+// that was read by rd: the latest not-before instant that was known then. One
+// that became known later is left out, so that nothing that was looked up
+// before it outlives it.
 func (rs *revocations) from(subject string, rd reading) time.Time {
 	at := rd.now
 	if rs.size.Load() == 0 {
@@ -129,242 +174,707 @@ func (rs *revocations) from(subject string, rd reading) time.Time {
 	}
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	for _, r := range rs.subjects[subject] {
-		if r.seq <= rd.seq && r.live(rd.now) && r.Cut.After(at) {
-			at = r.Cut
+	entries := rs.subjects[subject]
+	for _, r := range [...]*revocation{entries.all, entries.access} {
+		if r != nil && r.seq <= rd.seq && r.live(rd.now) && r.before.After(at) {
+			at = r.before
 		}
 	}
 	return at
 }
 
-// add enters a revocation of this process, or one that it announces again.
-func (rs *revocations) add(r Revocation, own bool, now time.Time) {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	rs.enter(r, own, 0, now)
+// nextID returns the ID of the next announcement.
+func (rs *revocations) nextID() string {
+	return rs.process + "." + strconv.FormatUint(rs.number.Add(1), 36)
 }
 
-// hear enters what the feed told, as a whole or since the last time.
-func (rs *revocations) hear(list []Revocation, whole bool, now time.Time) {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	if whole {
-		rs.reading++
-	}
-	for _, r := range list {
-		rs.enter(r, false, rs.reading, now)
-	}
+// isOwn reports whether an announcement with that ID is this process's.
+func (rs *revocations) isOwn(id string) bool {
+	process, _, _ := strings.Cut(id, ".")
+	return process == rs.process
 }
 
-// enter adds a revocation, and ends the contexts that it concerns. It is called
-// with rs locked.
-func (rs *revocations) enter(r Revocation, own bool, heard uint64, now time.Time) {
-	if r.Until.Before(now) {
-		return
-	}
+// entered is an entry as it was when a call of the store began.
+type entered struct {
+	*revocation
+	version uint64
+}
+
+// add enters a revocation that this process is about to announce, for the
+// first time or again, and returns the entries for [revocations.confirm]. What
+// the store has yet to confirm for the first time is open until it has.
+func (rs *revocations) add(r Revocation, from source, now time.Time) []entered {
 	rs.prune(now)
+	var list []entered
+	rs.change(func() []*watcher {
+		touched, ended := rs.enter(r, from, now)
+		for _, e := range touched {
+			e.calls++
+			list = append(list, entered{e, e.version})
+		}
+		return ended
+	})
+	return list
+}
+
+// applyPiece is how many entries are applied at once, so that requests do not
+// wait for long.
+const applyPiece = 256
+
+// hear applies what the feed returned, as a part of the whole or since the last
+// time. It returns those that could not be read and were not met before.
+func (rs *revocations) hear(list []Revocation, whole bool, now time.Time) (unreadable []Revocation) {
+	rs.prune(now)
+	if whole {
+		rs.mu.Lock()
+		rs.reading++
+		rs.mu.Unlock()
+	}
+	for piece := range slices.Chunk(list, applyPiece) {
+		rs.change(func() (ended []*watcher) {
+			for _, r := range piece {
+				switch {
+				case r.AccessTTL > 0:
+					rs.note(r, rs.reading, now)
+					continue
+				case len(r.Sessions) == 0 && !r.All && r.Cut.IsZero():
+					if rs.unread[r.ID] {
+						continue
+					}
+					rs.markUnread(r.ID)
+					unreadable = append(unreadable, r)
+					if r.Subject == "" {
+						continue
+					}
+					r.Cut, r.Until = notBefore(now, rs.leeway), now.Add(maxAccessTTL)
+				}
+				_, more := rs.enter(r, source{heard: rs.reading, id: r.ID}, now)
+				ended = append(ended, more...)
+			}
+			return ended
+		})
+	}
+	return unreadable
+}
+
+// maxUnread bounds the IDs of entries that could not be read.
+const maxUnread = 1 << 16
+
+func (rs *revocations) markUnread(id string) {
+	if rs.unread == nil || len(rs.unread) >= maxUnread {
+		rs.unread = map[string]bool{}
+	}
+	rs.unread[id] = true
+}
+
+// change calls f with rs locked, and ends the contexts that it returns when rs
+// is free again.
+func (rs *revocations) change(f func() []*watcher) {
+	rs.mu.Lock()
+	ended := f()
+	rs.mu.Unlock()
+	for _, w := range ended {
+		w.cancel(w.cause)
+	}
+}
+
+// source says where a revocation that is entered comes from.
+type source struct {
+	own        bool   // this process announces it for the first time
+	repetition bool   // of a not-before instant of this process
+	heard      uint64 // the feed has it, at this reading
+	id         string // of the announcement in the feed
+}
+
+// enter adds a revocation. It returns the entries that it touched, and the
+// watchers that it ends. It is called with rs locked.
+func (rs *revocations) enter(r Revocation, from source, now time.Time) (touched []*revocation, ended []*watcher) {
+	if r.Until.Before(now) {
+		return nil, nil
+	}
 	for _, id := range r.Sessions {
 		key := sessionKey{r.Subject, id}
-		if old := rs.sessions[key]; old != nil {
-			old.merge(r, own, heard)
-			continue
+		e := rs.sessions[key]
+		if e == nil {
+			e = &revocation{subject: r.Subject, session: id}
+			rs.insert(e, r.Until, from)
+			if rs.sessions == nil {
+				rs.sessions = map[sessionKey]*revocation{}
+			}
+			rs.sessions[key] = e
+		} else {
+			e.merge(r.Until, from, false)
 		}
-		rs.insert(&revocation{Revocation: Revocation{Subject: r.Subject, Sessions: []string{id}, Until: r.Until}, own: own, heard: heard})
+		touched = append(touched, e)
+		for w := range rs.watchers[r.Subject][id] {
+			ended = rs.end(ended, w, ErrSessionRevoked)
+		}
 	}
 	if r.All || !r.Cut.IsZero() && len(r.Sessions) == 0 {
-		same := func(old *revocation) bool { return old.All == r.All && slices.Equal(old.Except, r.Except) }
-		if i := slices.IndexFunc(rs.subjects[r.Subject], same); i >= 0 {
-			old := rs.subjects[r.Subject][i]
-			if r.Cut.After(old.Cut) {
-				old.Cut, old.again = r.Cut, false
-				old.seq = rs.seq.Add(1)
+		e := rs.enterSubject(r, from)
+		touched = append(touched, e)
+		for _, watchers := range rs.watchers[r.Subject] {
+			for w := range watchers {
+				if err := e.hits(w.subjectTimes); err != nil {
+					ended = rs.end(ended, w, err)
+				}
 			}
-			if r.Cut.Before(old.Cut) {
-				heard = 0 // of an earlier one
-			}
-			old.merge(r, own, heard)
-		} else {
-			rs.insert(&revocation{Revocation: Revocation{Subject: r.Subject, All: r.All, Except: slices.Clone(r.Except), Cut: r.Cut, Until: r.Until}, own: own, heard: heard})
 		}
 	}
-	for w := range rs.watchers[r.Subject] {
-		w.test(rs)
-	}
+	return touched, ended
 }
 
-func (r *revocation) merge(with Revocation, own bool, heard uint64) {
-	if !with.Until.Before(r.Until) {
-		r.Until = with.Until
-		r.heard = max(r.heard, heard)
+// enterSubject merges an entry of a subject into the one that is there.
+func (rs *revocations) enterSubject(r Revocation, from source) *revocation {
+	entries := rs.subjects[r.Subject]
+	place := &entries.access
+	if r.All {
+		place = &entries.all
 	}
-	r.own = r.own || own
-}
-
-func (rs *revocations) insert(r *revocation) {
-	if rs.sessions == nil {
-		rs.sessions, rs.subjects = map[sessionKey]*revocation{}, map[string][]*revocation{}
+	next := revocation{subject: r.Subject, all: r.All, before: r.Cut}
+	if r.All && len(r.Except) > 0 {
+		next.spared = make(map[string]time.Time, len(r.Except))
+		for _, id := range r.Except {
+			next.spared[id] = time.Time{}
+		}
 	}
-	r.seq = rs.seq.Add(1)
-	if len(r.Sessions) > 0 {
-		rs.sessions[sessionKey{r.Subject, r.Sessions[0]}] = r
+	e := *place
+	if e == nil {
+		e = &next
+		*place = e
+		rs.insert(e, r.Until, from)
+		if rs.subjects == nil {
+			rs.subjects = map[string]subjectEntries{}
+		}
+		rs.subjects[r.Subject] = entries
 	} else {
-		rs.subjects[r.Subject] = append(rs.subjects[r.Subject], r)
+		before, spared := later(e.before, next.before), mergeSpared(e, &next)
+		grown := before.After(e.before) || !maps.Equal(spared, e.spared)
+		if before.After(e.before) {
+			e.seq = rs.seq.Add(1)
+		}
+		e.before, e.spared = before, spared
+		// The feed has the entry as it is only if what it told is all of it.
+		if !next.before.Equal(before) || !maps.Equal(next.spared, spared) {
+			from.heard = 0
+		}
+		e.merge(r.Until, from, grown)
 	}
-	rs.queue = append(rs.queue, queued{r, r.Until})
+	rs.noteCut(e, r.Cut, from)
+	return e
+}
+
+// mergeSpared returns what two entries of a subject spare together: a session
+// is ended by the later of the two instants that count for it.
+func mergeSpared(a, b *revocation) map[string]time.Time {
+	before := later(a.before, b.before)
+	var spared map[string]time.Time
+	for _, e := range [...]*revocation{a, b} {
+		for id := range e.spared {
+			at := later(a.beforeFor(id), b.beforeFor(id))
+			if !at.Before(before) {
+				continue
+			}
+			if spared == nil {
+				spared = map[string]time.Time{}
+			}
+			spared[id] = at
+		}
+	}
+	return spared
+}
+
+// noteCut notes whether this process has to repeat the not-before instant that
+// it set for the access tokens of a subject. Another process that had not heard
+// of it may have set one that is not earlier, and raised its tokens to that; so
+// this one spares them. A repetition is never repeated.
+func (rs *revocations) noteCut(e *revocation, cut time.Time, from source) {
+	if from.own && !e.all {
+		e.ownCut, e.repeat = cut, time.Time{}
+		if from.repetition {
+			e.ownCut = time.Time{}
+		}
+		return
+	}
+	access := rs.subjects[e.subject].access
+	if access == nil || access.ownCut.IsZero() || from.id == "" || rs.isOwn(from.id) || cut.Before(access.ownCut) {
+		return
+	}
+	access.repeat = later(access.repeat, cut)
+	rs.plan(access)
+}
+
+// merge applies to an entry what is not its content. grown says that the
+// content has changed.
+func (r *revocation) merge(until time.Time, from source, grown bool) {
+	if grown {
+		r.version++
+		r.again = false
+		r.heard = 0
+	}
+	if !until.Before(r.until) {
+		r.until = until
+		r.heard = max(r.heard, from.heard)
+	}
+	if from.own {
+		r.own = true
+		r.open = r.open || grown
+	}
+}
+
+func (rs *revocations) insert(r *revocation, until time.Time, from source) {
+	r.until, r.heard, r.own, r.open = until, from.heard, from.own, from.own
+	r.seq, r.growth = rs.seq.Add(1), rs.growth
+	heap.Push(&rs.queue, queued{r, until.UnixMilli()})
 	rs.size.Add(1)
 }
 
-// prune lets a few entries go whose time is over. One whose time was extended,
-// or that the store has not confirmed, queues again.
+// queued is an entry with the Until under which it was queued, in Unix
+// milliseconds.
+type queued struct {
+	*revocation
+	until int64
+}
+
+// entryHeap has the entry that leaves next at its root.
+type entryHeap []queued
+
+func (h entryHeap) Len() int           { return len(h) }
+func (h entryHeap) Less(i, j int) bool { return h[i].until < h[j].until }
+func (h entryHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *entryHeap) Push(x any)        { *h = append(*h, x.(queued)) }
+func (h *entryHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	old[len(old)-1] = queued{}
+	*h = old[:len(old)-1]
+	return last
+}
+
+// Bounds of what one call of prune does.
+const (
+	prunePieces = 64
+	prunePiece  = 256
+)
+
+// prune lets entries go whose time is over: all of them, or as many as can go
+// without a call taking long. It gives way to readers between pieces.
 func (rs *revocations) prune(now time.Time) {
-	for range 8 {
-		if len(rs.queue) == 0 || !rs.queue[0].until.Before(now) {
+	for range prunePieces {
+		rs.mu.Lock()
+		more := rs.pruneLocked(now)
+		rs.mu.Unlock()
+		if !more {
 			return
-		}
-		r := rs.queue[0].revocation
-		rs.queue[0] = queued{}
-		rs.queue = rs.queue[1:]
-		// What only this process may know stays until it was told once more.
-		waits := rs.announces && r.own && !r.again && now.Before(r.Until.Add(announceLast))
-		if r.live(now) || waits {
-			rs.queue = append(rs.queue, queued{r, later(r.Until, now.Add(time.Minute))})
-			continue
-		}
-		rs.size.Add(-1)
-		if len(r.Sessions) > 0 {
-			delete(rs.sessions, sessionKey{r.Subject, r.Sessions[0]})
-			continue
-		}
-		rest := slices.DeleteFunc(rs.subjects[r.Subject], func(x *revocation) bool { return x == r })
-		if len(rest) == 0 {
-			delete(rs.subjects, r.Subject)
-		} else {
-			rs.subjects[r.Subject] = rest
 		}
 	}
 }
 
-// ask reports whether somebody who was refused by r may ask the store about it:
-// once a minute, or until the store has confirmed it.
-func (rs *revocations) ask(r *revocation, now time.Time) bool {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	if !r.open && !r.asked.IsZero() && now.Sub(r.asked) < time.Minute {
-		return false
+func (rs *revocations) pruneLocked(now time.Time) (more bool) {
+	for range prunePiece {
+		if len(rs.queue) == 0 || rs.queue[0].until >= now.UnixMilli() {
+			return false
+		}
+		r := rs.queue[0].revocation
+		// What only this process may know stays until it was announced once more.
+		waits := rs.announces && r.own && !r.again && now.Before(r.until.Add(announceLast))
+		if r.live(now) || waits {
+			// Its time was extended, or the store has not confirmed it.
+			rs.queue[0].until = later(r.until, now.Add(time.Minute)).UnixMilli()
+			heap.Fix(&rs.queue, 0)
+			continue
+		}
+		heap.Pop(&rs.queue)
+		rs.remove(r)
 	}
-	r.asked = now
 	return true
 }
 
-// confirmed reports whether the store has taken r.
-func (rs *revocations) confirmed(r *revocation) bool {
+func (rs *revocations) remove(r *revocation) {
+	r.removed = true
+	rs.size.Add(-1)
+	if r.session != "" {
+		delete(rs.sessions, sessionKey{r.subject, r.session})
+		return
+	}
+	entries := rs.subjects[r.subject]
+	if r.all {
+		entries.all = nil
+	} else {
+		entries.access = nil
+	}
+	if entries == (subjectEntries{}) {
+		delete(rs.subjects, r.subject)
+	} else {
+		rs.subjects[r.subject] = entries
+	}
+}
+
+// isOpen reports whether the store has yet to confirm an entry.
+func (rs *revocations) isOpen(r *revocation) bool {
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	return !r.open
+	return r.open
 }
 
-// confirm notes whether the store has taken r.
-func (rs *revocations) confirm(r Revocation, ok bool) {
+// confirmed reports whether the store has taken r.
+func (rs *revocations) confirmed(r *revocation) bool { return !rs.isOpen(r) }
+
+// ask reports whether the store is to be asked about an entry that refused
+// somebody: once a minute, counted from its answer.
+func (rs *revocations) ask(r *revocation, now time.Time) bool {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	return r.asked.IsZero() || now.Sub(r.asked) >= time.Minute || now.Before(r.asked)
+}
+
+// answered notes that the store has answered about an entry.
+func (rs *revocations) answered(r *revocation, now time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	for _, id := range r.Sessions {
-		if known := rs.sessions[sessionKey{r.Subject, id}]; known != nil {
-			known.open = !ok
-		}
-	}
-	for _, known := range rs.subjects[r.Subject] {
-		if ok && known.Cut.After(r.Cut) {
-			continue // another has come meanwhile
-		}
-		if known.All == r.All && slices.Equal(known.Except, r.Except) {
-			known.open = !ok
-		}
-	}
+	r.asked = now
 }
 
-// announcement is an entry that is to be announced again.
-type announcement struct {
-	Revocation
-	entry *revocation
-}
+// Pauses before a revocation that the store has not confirmed is announced
+// again.
+const (
+	announceRetryFirst = time.Second
+	announceRetryLast  = time.Minute
+)
 
-// due returns the entries that are to be announced again: those of this process
-// that leave soon and were not announced twice, those never confirmed, and, if
-// the feed may have lost some, all that it was not heard of since it was last
-// read as a whole.
-func (rs *revocations) due(now time.Time, lost bool) []announcement {
+// confirm notes what the store said of the entries that a call of Revoke was
+// about. One that has changed since the call began stays unconfirmed. One that
+// no store can represent is not tried again.
+func (rs *revocations) confirm(list []entered, err error, now time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	rs.prune(now)
+	for _, e := range list {
+		e.calls--
+		switch {
+		case err == nil || errors.Is(err, ErrNotStorable):
+			e.fails, e.retryAt = 0, time.Time{}
+			e.open = e.open && e.revocation.version != e.version
+		default:
+			e.open, e.fails = true, min(e.fails+1, 16)
+			e.retryAt = now.Add(min(announceRetryFirst<<(e.fails-1), announceRetryLast))
+			e.alone = e.alone || len(list) > 1 && e.fails > 1
+		}
+		if e.open && e.calls == 0 {
+			rs.plan(e.revocation)
+		}
+	}
+}
+
+// plan puts an entry among those that are to be announced again.
+func (rs *revocations) plan(r *revocation) {
+	if rs.announces && !r.waiting && !r.removed {
+		r.waiting = true
+		rs.work = append(rs.work, r)
+	}
+}
+
+// planLost plans every entry, and returns every notice, that was not heard of
+// since the whole feed was last read.
+func (rs *revocations) planLost() []Revocation {
+	rs.planEach(func(r *revocation) bool { return r.heard < rs.reading })
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	var lost []Revocation
+	for ttl, n := range rs.notices {
+		if n.heard < rs.reading {
+			lost = append(lost, Revocation{AccessTTL: ttl, Until: n.until})
+		}
+	}
+	return lost
+}
+
+// planGrown plans this process's entries from before a longer lifetime of
+// access tokens was heard of, which may have to be known for longer now.
+func (rs *revocations) planGrown() {
+	rs.planEach(func(r *revocation) bool { return r.own && r.growth < rs.growth })
+}
+
+// planEach plans the entries for which due is true. It is rare.
+func (rs *revocations) planEach(due func(*revocation) bool) {
+	rs.mu.RLock()
+	all := slices.Clone(rs.queue)
+	rs.mu.RUnlock()
+	for piece := range slices.Chunk(all, applyPiece) {
+		rs.mu.Lock()
+		for _, q := range piece {
+			if due(q.revocation) {
+				rs.plan(q.revocation)
+			}
+		}
+		rs.mu.Unlock()
+	}
+}
+
+// planLeaving plans this process's entries that leave soon and were not
+// announced a second time.
+func (rs *revocations) planLeaving(now time.Time) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
 	before := now.Add(announceLead)
-	var due []announcement
-	for _, q := range rs.queue {
-		r := q.revocation
-		if lost && r.heard < rs.reading || r.open || r.own && !r.again && r.Until.Before(before) {
-			due = append(due, announcement{Revocation{Subject: r.Subject, Sessions: r.Sessions, All: r.All, Except: r.Except, Cut: r.Cut}, r})
+	var look func(i int)
+	look = func(i int) {
+		if i >= len(rs.queue) || rs.queue[i].until >= before.UnixMilli() {
+			return // nothing below it leaves earlier
 		}
+		if r := rs.queue[i].revocation; r.own && !r.again && r.until.Before(before) {
+			rs.plan(r)
+		}
+		look(2*i + 1)
+		look(2*i + 2)
 	}
-	return due
+	look(0)
 }
 
-// announced notes that an entry was announced again.
-func (rs *revocations) announced(r *revocation) {
+// Bounds of what is announced at once.
+const (
+	announceBatch    = 64  // calls
+	announceSessions = 100 // of a subject, in one call
+)
+
+// announcement is what is to be announced of one entry, or of several sessions
+// of a subject.
+type announcement struct {
+	revocations []Revocation
+	entries     []entered
+	repeats     bool // a not-before instant, in a later second
+}
+
+// take removes some of the entries that are to be announced again from those
+// that wait, and returns them, and when others of them are due: the zero Time
+// if there are none.
+func (rs *revocations) take(now time.Time) (batch []announcement, next time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	r.again = true
+	bySubject := map[string]int{}
+	keep := rs.work[:0]
+	wait := func(r *revocation, until time.Time) {
+		keep = append(keep, r)
+		if next.IsZero() || until.Before(next) {
+			next = until
+		}
+	}
+	for _, r := range rs.work {
+		switch {
+		case r.removed || r.calls > 0: // the call that is under way decides
+			r.waiting = false
+			continue
+		case now.Before(r.retryAt):
+			wait(r, r.retryAt)
+			continue
+		case !r.repeat.IsZero() && !notBefore(now, rs.leeway).After(r.repeat):
+			wait(r, r.repeat.Add(-rs.leeway))
+			continue
+		case len(batch) == announceBatch:
+			wait(r, now)
+			continue
+		}
+		r.waiting = false
+		mine := entered{r, r.version}
+		if r.session == "" {
+			a := announcement{revocations: r.announced(), entries: []entered{mine}}
+			if a.repeats = !r.repeat.IsZero(); a.repeats {
+				a.revocations = []Revocation{{Subject: r.subject, Cut: notBefore(now, rs.leeway)}}
+			}
+			batch = append(batch, a)
+			continue
+		}
+		if i, ok := bySubject[r.subject]; ok && !r.alone && len(batch[i].entries) < announceSessions {
+			batch[i].entries = append(batch[i].entries, mine)
+			batch[i].revocations[0].Sessions = append(batch[i].revocations[0].Sessions, r.session)
+			continue
+		}
+		if !r.alone {
+			bySubject[r.subject] = len(batch)
+		}
+		batch = append(batch, announcement{
+			revocations: []Revocation{{Subject: r.subject, Sessions: []string{r.session}}}, entries: []entered{mine},
+		})
+	}
+	clear(rs.work[len(keep):])
+	rs.work = keep
+	return batch, next
+}
+
+// announced returns an entry of a subject as revocations that end the same
+// together.
+func (r *revocation) announced() []Revocation {
+	if !r.all {
+		return []Revocation{{Subject: r.subject, Cut: r.before}}
+	}
+	instants := []time.Time{r.before}
+	for _, at := range r.spared {
+		if !at.IsZero() && !slices.ContainsFunc(instants, at.Equal) {
+			instants = append(instants, at)
+		}
+	}
+	var rs []Revocation
+	for _, at := range instants {
+		next := Revocation{Subject: r.subject, All: true, Cut: at}
+		for id := range r.spared {
+			if r.spared[id].Before(at) {
+				next.Except = append(next.Except, id)
+			}
+		}
+		slices.Sort(next.Except)
+		rs = append(rs, next)
+	}
+	return rs
+}
+
+// done notes that entries were announced again.
+func (rs *revocations) done(list []entered) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, e := range list {
+		if e.revocation.version == e.version {
+			e.again, e.growth = true, rs.growth
+			e.revocation.heard = max(e.revocation.heard, rs.reading)
+		}
+	}
+}
+
+// putBack plans entries again that take returned.
+func (rs *revocations) putBack(batch []announcement) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, a := range batch {
+		for _, e := range a.entries {
+			rs.plan(e.revocation)
+		}
+	}
+}
+
+// note applies a notice. It is called with rs locked.
+func (rs *revocations) note(r Revocation, heard uint64, now time.Time) {
+	if r.Until.Before(now) {
+		return
+	}
+	longest := rs.longest(now)
+	maps.DeleteFunc(rs.notices, func(_ time.Duration, n notice) bool { return n.until.Before(now) })
+	if rs.notices == nil {
+		rs.notices = map[time.Duration]notice{}
+	}
+	if n := rs.notices[r.AccessTTL]; !r.Until.Before(n.until) {
+		rs.notices[r.AccessTTL] = notice{r.Until, max(heard, n.heard)}
+	}
+	if r.AccessTTL > longest {
+		rs.growth++
+	}
+}
+
+// noteOwn applies a notice of this process that the store has taken.
+func (rs *revocations) noteOwn(r Revocation, now time.Time) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.note(r, rs.reading, now)
+}
+
+// grown returns how often the longest lifetime has become longer.
+func (rs *revocations) grown() uint64 {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	return rs.growth
+}
+
+// longest returns the longest lifetime that access tokens may have which are
+// alive at now. It is called with rs locked.
+func (rs *revocations) longest(now time.Time) (ttl time.Duration) {
+	for d, n := range rs.notices {
+		if n.until.After(now) {
+			ttl = max(ttl, d)
+		}
+	}
+	return ttl
+}
+
+// longestTTL is [revocations.longest] with rs unlocked.
+func (rs *revocations) longestTTL(now time.Time) time.Duration {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	return rs.longest(now)
+}
+
+// noticed returns until when access tokens with a lifetime are announced.
+func (rs *revocations) noticed(ttl time.Duration) (until time.Time) {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	for d, n := range rs.notices {
+		if d >= ttl {
+			until = later(until, n.until)
+		}
+	}
+	return until
 }
 
 // missed ends every context: revocations may have come and gone unseen.
 func (rs *revocations) missed() {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	for _, ws := range rs.watchers {
-		for w := range ws {
-			w.cancel(fmt.Errorf("%w: revocations may have been missed", ErrUnavailable))
+	rs.change(func() (ended []*watcher) {
+		for _, sessions := range rs.watchers {
+			for _, watchers := range sessions {
+				for w := range watchers {
+					ended = rs.end(ended, w, fmt.Errorf("%w: revocations may have been missed", ErrUnavailable))
+				}
+			}
 		}
-	}
+		return ended
+	})
 }
 
 // watcher is a context that ends with its session.
 type watcher struct {
 	subjectTimes
 	cancel context.CancelCauseFunc
+	cause  error // why it ends, once it does
 }
 
-// test ends w if an entry concerns it. It is called with rs locked.
-func (w *watcher) test(rs *revocations) {
-	if r := rs.sessions[sessionKey{w.subject, w.sid}]; r != nil {
-		w.cancel(ErrSessionRevoked)
-		return
+// end takes w out and appends it to ended, for [revocations.change] to cancel.
+// It is called with rs locked.
+func (rs *revocations) end(ended []*watcher, w *watcher, cause error) []*watcher {
+	w.cause = cause
+	rs.drop(w)
+	return append(ended, w)
+}
+
+// drop takes w out, if it is still there. It is called with rs locked.
+func (rs *revocations) drop(w *watcher) {
+	sessions := rs.watchers[w.subject]
+	delete(sessions[w.sid], w)
+	if len(sessions[w.sid]) == 0 {
+		delete(sessions, w.sid)
 	}
-	for _, r := range rs.subjects[w.subject] {
-		if err := r.hits(w.subjectTimes); err != nil {
-			w.cancel(err)
-			return
-		}
+	if len(sessions) == 0 {
+		delete(rs.watchers, w.subject)
 	}
 }
 
 func (rs *revocations) watch(w *watcher) {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	if rs.watchers == nil {
-		rs.watchers = map[string]map[*watcher]struct{}{}
-	}
-	if rs.watchers[w.subject] == nil {
-		rs.watchers[w.subject] = map[*watcher]struct{}{}
-	}
-	rs.watchers[w.subject][w] = struct{}{}
-	w.test(rs)
+	rs.change(func() []*watcher {
+		if rs.watchers == nil {
+			rs.watchers = map[string]map[string]map[*watcher]struct{}{}
+		}
+		if rs.watchers[w.subject] == nil {
+			rs.watchers[w.subject] = map[string]map[*watcher]struct{}{}
+		}
+		if rs.watchers[w.subject][w.sid] == nil {
+			rs.watchers[w.subject][w.sid] = map[*watcher]struct{}{}
+		}
+		rs.watchers[w.subject][w.sid][w] = struct{}{}
+		if _, err := rs.find(w.subjectTimes, func(*revocation) bool { return true }); err != nil {
+			return rs.end(nil, w, err)
+		}
+		return nil
+	})
 }
 
 func (rs *revocations) unwatch(w *watcher) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	delete(rs.watchers[w.subject], w)
-	if len(rs.watchers[w.subject]) == 0 {
-		delete(rs.watchers, w.subject)
-	}
+	rs.drop(w)
 }
 
 // SessionContext returns a context that ends when the session of c does: when
@@ -375,7 +885,7 @@ func (rs *revocations) unwatch(w *watcher) {
 // and WebSocket do; their clients connect again. Call the function when done.
 func (v *Verifier) SessionContext(ctx context.Context, c *Claims) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watcher{c.times(), cancel}
+	w := &watcher{subjectTimes: c.times(), cancel: cancel}
 	v.revoked.watch(w)
 	left := time.Duration(math.MaxInt64)
 	if !c.SessionExpiresAt.IsZero() { // it is in claims that a test made
@@ -398,13 +908,20 @@ const (
 	feedRetryLast  = 5 * time.Second
 	announceLead   = 30 * time.Second // before an entry leaves
 	announceLast   = 10 * time.Minute // after it would have
-	missedAfter    = time.Minute      // every entry lives for longer
+	announceEvery  = 10 * time.Second // how often Run looks for entries that leave
+	announceFor    = 200 * time.Millisecond
+	announceFails  = 2           // in a row, after which Run reads the feed first
+	missedAfter    = time.Minute // every entry lives for longer
 )
 
 // Run follows the revocation feed until ctx ends, and returns ctx's error. A
 // server that passes a Store or a Feed calls it once, in a goroutine of its
 // own; until it has read the feed, Verify answers [ErrUnavailable]. Where
 // there is nothing to follow it just waits.
+//
+// While it runs, events of its own are delivered to OnEvent by another
+// goroutine, so that an OnEvent that blocks does not stop it. If many wait,
+// further ones are dropped.
 func (v *Verifier) Run(ctx context.Context) error {
 	if v.feed == nil {
 		<-ctx.Done()
@@ -414,33 +931,28 @@ func (v *Verifier) Run(ctx context.Context) error {
 		return errors.New("auth: Run is running already")
 	}
 	defer v.running.Store(false)
-	retry := feedRetryFirst
-	announced, lost := v.now(), false
-	last := "" // position that was reached
-	for position := ""; ctx.Err() == nil; {
-		next, err := v.follow(ctx, position)
-		if err == nil && position == "" && last != "" && !lost {
-			// What went wrong may have been a failover.
-			err = v.changes(ctx, last, 0, nil)
-			if lost = errors.Is(err, ErrFeedReset); lost {
-				v.emit(ctx, Event{Type: EventFault, Err: fmt.Errorf("auth: revocation feed: %w", err)})
-				err = nil
-			}
-		}
+	ctx, stop := v.queueEvents(ctx)
+	defer stop()
+	f := follower{v: v, whole: true}
+	retry, again := feedRetryFirst, false
+	for ctx.Err() == nil {
+		err := f.step(ctx)
 		if err == nil {
-			retry, position, last = feedRetryFirst, next, next
-			if now := v.now(); lost || now.Sub(announced) >= announceLead/3 {
-				announced = now
-				lost = !v.announceAgain(ctx, lost) && lost
-			}
+			retry, again = feedRetryFirst, false
 			continue
 		}
-		position = ""
 		if ctx.Err() != nil {
 			break
 		}
 		v.emit(ctx, Event{Type: EventFault, Err: fmt.Errorf("auth: revocation feed: %w", err)})
 		v.isStale(ctx)
+		if errors.Is(err, ErrFeedReset) && f.position != "" {
+			f.reset()
+			if !again { // at once, if it is not one reset after the other
+				again = true
+				continue
+			}
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(retry):
@@ -450,67 +962,206 @@ func (v *Verifier) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// follow reads the feed once.
-func (v *Verifier) follow(ctx context.Context, position string) (next string, err error) {
+// follower is the state of Run.
+type follower struct {
+	v        *Verifier
+	position string       // that was reached
+	pages    bool         // the last answer said that there is more
+	asked    time.Time    // when the first of these pages was asked for
+	whole    bool         // the feed is read from its beginning
+	reached  bool         // it was read as a whole once
+	lost     bool         // it may have lost revocations
+	growth   uint64       // of notices, that was acted upon
+	planned  time.Time    // when entries that leave were last looked for
+	next     time.Time    // when something is to be announced; the zero Time if nothing is
+	notices  []Revocation // lost, to be announced again
+}
+
+// reset begins again, after the feed has become another.
+func (f *follower) reset() {
+	f.position, f.pages, f.whole = "", false, true
+	f.lost = f.lost || f.reached
+}
+
+// step reads the feed once, from the position that was reached, then announces
+// for a moment what is to be announced again. After an error it may be called
+// again, and goes on from the same position.
+func (f *follower) step(ctx context.Context) error {
+	v := f.v
 	wait := min(feedWait, v.maxStale/2)
-	if position == "" {
-		wait = 0 // the whole horizon, which makes ready
+	switch now := v.now(); {
+	case f.pages:
+		wait = 0
+	case f.whole: // what makes Ready
+		f.asked, wait = now, 0
+	default:
+		f.asked = now
+		if !f.next.IsZero() {
+			wait = min(wait, max(0, f.next.Sub(now)))
+		}
 	}
-	asked := v.now()
-	next = position
-	for more := true; more && err == nil; wait = 0 {
-		err = v.changes(ctx, next, wait, func(rs []Revocation, to string, others bool) error {
-			if to == "" {
-				return errors.New("the feed returned an empty position")
-			}
-			v.revoked.hear(rs, next == "", v.now())
-			next, more = to, others
-			return nil
-		})
+	err := v.changes(ctx, f.position, wait, func(rs []Revocation, next string, more bool) error {
+		if next == "" {
+			return errors.New("the feed returned an empty position")
+		}
+		for _, r := range v.revoked.hear(rs, f.position == "", v.now()) {
+			v.emit(ctx, unreadableEvent(r))
+		}
+		f.position, f.pages = next, more
+		return nil
+	})
+	if err != nil || f.pages {
+		return err
 	}
-	if err != nil {
-		return "", err
-	}
-	if last := v.heard.Swap(asked.UnixMilli()); last != 0 && asked.Sub(time.UnixMilli(last)) > missedAfter {
+	if last := v.heard.Swap(f.asked.UnixMilli()); last != 0 && f.asked.Sub(time.UnixMilli(last)) > missedAfter {
 		v.revoked.missed()
 	}
 	v.staleSaid.Store(false)
-	if position == "" {
-		v.readyOnce.Do(func() { close(v.ready) })
+	f.whole, f.reached = false, true
+	v.readyOnce.Do(func() { close(v.ready) })
+	f.announce(ctx)
+	return nil
+}
+
+func unreadableEvent(r Revocation) Event {
+	err := errors.New("auth: an entry of the revocation feed cannot be read, and was skipped")
+	if r.Subject != "" {
+		err = errors.New("auth: an entry of the revocation feed cannot be read; access tokens of its subject expire")
 	}
-	return next, nil
+	return Event{Type: EventFault, Session: Session{Subject: r.Subject}, Err: err}
 }
 
 // changes calls the feed. It may take as long whether or not it waits, since
-// there may be much to read. take, if it is not nil, gets the answer.
+// there may be much to read. take gets the answer.
 func (v *Verifier) changes(ctx context.Context, position string, wait time.Duration, take func(rs []Revocation, next string, more bool) error) error {
 	ctx, cancel := context.WithTimeout(ctx, min(feedWait, v.maxStale/2)+v.storeTimeout)
 	defer cancel()
 	return guardHook("Feed.Changes", func() error {
 		rs, next, more, err := v.feed.Changes(ctx, position, wait)
-		if err == nil && take != nil {
+		if err == nil {
 			err = take(rs, next, more)
 		}
 		return err
 	})
 }
 
-// announceAgain tells the store once more what this process knows: what it
-// made itself, before it forgets it, or all that the feed has lost. A failover
-// that lost a revocation is healed by it as long as one process that knew is
-// alive. It stops at the first that fails, so as not to keep the feed waiting,
-// and reports whether none did.
-func (v *Verifier) announceAgain(ctx context.Context, lost bool) bool {
+// announce tells the store once more what this process knows: what it revoked
+// itself, before it forgets it; what the store has not confirmed; and what the
+// feed has lost. A failover that lost a revocation is healed by it as long as
+// one process that knew is alive. It does so for a moment only, so that the
+// feed is read all the while, and leaves the rest for later.
+func (f *follower) announce(ctx context.Context) {
+	v := f.v
+	now := v.now()
+	v.revoked.prune(now)
 	if v.announce == nil {
-		return true
+		return
 	}
-	for _, r := range v.revoked.due(v.now(), lost) {
-		if v.announce(ctx, r.Revocation) != nil {
+	v.renew(ctx)
+	if f.lost {
+		f.notices, f.lost = v.revoked.planLost(), false
+	}
+	if g := v.revoked.grown(); g != f.growth {
+		f.growth = g
+		v.revoked.planGrown()
+	}
+	if now.Sub(f.planned) >= announceEvery || now.Before(f.planned) {
+		f.planned = now
+		v.revoked.planLeaving(now)
+	}
+	f.next = f.announcePlanned(ctx, now)
+}
+
+// announcePlanned returns when there is more to announce.
+func (f *follower) announcePlanned(ctx context.Context, begun time.Time) (next time.Time) {
+	v := f.v
+	fails, successes := 0, 0
+	announce := func(r Revocation, repeats bool) bool {
+		if v.announce(ctx, r, repeats) != nil {
+			fails++
 			return false
 		}
-		v.revoked.announced(r.entry)
+		fails = 0
+		successes++
+		return true
 	}
-	return true
+	over := func() bool {
+		return fails == announceFails || ctx.Err() != nil || v.now().Sub(begun) >= announceFor
+	}
+	for len(f.notices) > 0 && !over() {
+		if announce(f.notices[0], false) {
+			f.notices = f.notices[1:]
+		}
+	}
+	for !over() {
+		batch, later := v.revoked.take(v.now())
+		if len(batch) == 0 {
+			return later
+		}
+		for i, a := range batch {
+			if over() {
+				v.revoked.putBack(batch[i:])
+				break
+			}
+			ok := true
+			for _, r := range a.revocations {
+				ok = ok && announce(r, a.repeats)
+			}
+			if ok {
+				v.revoked.done(a.entries)
+			}
+		}
+	}
+	if successes == 0 && fails > 0 { // the store takes nothing now
+		return v.now().Add(announceRetryFirst)
+	}
+	return v.now()
+}
+
+// eventQueue takes the events of a Run. It is found in the context of what the
+// Run does.
+type eventQueue struct {
+	of     *Verifier
+	events chan Event
+}
+
+type eventQueueKey struct{}
+
+// Bounds of Run's events.
+const (
+	eventsWaiting = 64
+	eventsFlush   = time.Second // how long Run waits for OnEvent when it ends
+)
+
+// queueEvents returns a context whose events are delivered in order by a
+// goroutine of their own. stop ends it when they are delivered.
+func (v *Verifier) queueEvents(ctx context.Context) (queueing context.Context, stop func()) {
+	q := &eventQueue{v, make(chan Event, eventsWaiting)}
+	ends, delivered := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(delivered)
+		for {
+			select {
+			case e := <-q.events:
+				v.deliver(ctx, e)
+				continue
+			default:
+			}
+			select {
+			case e := <-q.events:
+				v.deliver(ctx, e)
+			case <-ends:
+				return
+			}
+		}
+	}()
+	return context.WithValue(ctx, eventQueueKey{}, q), func() {
+		close(ends)
+		select {
+		case <-delivered:
+		case <-time.After(eventsFlush):
+		}
+	}
 }
 
 // Ready returns a channel that is closed once revocations are known: from the

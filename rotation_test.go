@@ -793,14 +793,14 @@ func TestLogout_EndsEverySessionThatAValidlySignedTokenNames(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, list, 1)
 	require.Equal(t, three.SessionID, list[0].ID)
-	require.Equal(t, 2, b.store.count("Revoke"))
+	require.Equal(t, 1, b.store.count("Revoke"), "one call a subject")
 	require.Len(t, b.events.take(auth.EventLogout), 2)
 
 	// Again, in a loop: the feed is not flooded.
 	for range 10 {
 		require.NoError(t, b.Logout(ctx, one.Access))
 	}
-	require.Equal(t, 2, b.store.count("Revoke"))
+	require.Equal(t, 1, b.store.count("Revoke"), "one call a subject")
 
 	b.store.failBefore("Revoke", errStore)
 	require.ErrorIs(t, b.Logout(ctx, three.Refresh), auth.ErrUnavailable)

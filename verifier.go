@@ -96,7 +96,8 @@ type Verifier struct {
 	readyOnce    sync.Once
 
 	// What only an Authenticator has.
-	announce func(ctx context.Context, r Revocation) error
+	announce func(ctx context.Context, r Revocation, repeats bool) error
+	renew    func(ctx context.Context) // the notice of its AccessTTL
 	alive    func(ctx context.Context, subject, id string) (bool, error)
 }
 
@@ -211,6 +212,7 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 	if c.Remember > 0 && c.Remember <= maxRemember {
 		v.remembered = newTokenMemory(c.Remember)
 	}
+	v.revoked.process, v.revoked.leeway = randomID(), v.leeway
 	if v.feed == nil {
 		v.readyOnce.Do(func() { close(v.ready) })
 	}
@@ -324,13 +326,26 @@ func (v *Verifier) checkRevoked(ctx context.Context, c *Claims, now time.Time) e
 	return nil
 }
 
-// emit hands an event to the application. Its panic is contained: what has
-// been decided stays so.
+// emit hands an event to the application, or to the queue of the Run that ctx
+// belongs to.
 func (v *Verifier) emit(ctx context.Context, e Event) {
 	if v.onEvent == nil {
 		return
 	}
 	e.Time = v.now()
+	if q, ok := ctx.Value(eventQueueKey{}).(*eventQueue); ok && q.of == v {
+		select {
+		case q.events <- e:
+		default: // OnEvent does not return; there is nobody to tell
+		}
+		return
+	}
+	v.deliver(ctx, e)
+}
+
+// deliver calls OnEvent. Its panic is contained: what has been decided stays
+// so.
+func (v *Verifier) deliver(ctx context.Context, e Event) {
 	_ = guardHook("OnEvent", func() error {
 		v.onEvent(context.WithoutCancel(ctx), e)
 		return nil
