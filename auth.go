@@ -1029,11 +1029,18 @@ func (a *Authenticator) lifetime(ctx context.Context, now time.Time) time.Durati
 	return a.accessTTL
 }
 
-// renewNotice announces a.accessTTL again in good time.
+// renewNotice announces a.accessTTL again in good time: when between a quarter
+// and three quarters of the notice are left, which differs between processes,
+// so that one of them renews it for all.
 func (a *Authenticator) renewNotice(ctx context.Context) {
-	if now := a.now(); !a.noticed(now, a.noticeLength()/2) {
+	if now := a.now(); !a.noticed(now, a.renewBefore()) {
 		a.notify(ctx, now)
 	}
+}
+
+func (a *Authenticator) renewBefore() time.Duration {
+	part := time.Duration(base64Value[a.revoked.process[0]]) // 0 to 63
+	return a.noticeLength()/4 + a.noticeLength()/2*part/63
 }
 
 // notify announces a.accessTTL, unless another call does so meanwhile. A store
@@ -1045,7 +1052,7 @@ func (a *Authenticator) notify(ctx context.Context, now time.Time) {
 	case <-ctx.Done():
 		return
 	}
-	if a.noticed(now, a.noticeLength()/2) || now.UnixMilli() < a.noticeRetry.Load() {
+	if a.noticed(now, a.renewBefore()) || now.UnixMilli() < a.noticeRetry.Load() {
 		return
 	}
 	r := Revocation{AccessTTL: a.accessTTL, Until: now.Add(a.noticeLength() + a.accessTTL + noticeMargin)}
@@ -1086,7 +1093,6 @@ func (a *Authenticator) announceAgain(ctx context.Context, r Revocation, repeats
 // a client still asks for. If the store has not confirmed the end, or has the
 // session after all because a failover lost its end, it is revoked again.
 func (a *Authenticator) revokeAgain(ctx context.Context, known *revocation, s Session) error {
-	ctx = context.WithoutCancel(ctx)
 	if !a.revoked.isOpen(known) {
 		if !a.revoked.ask(known, a.now()) {
 			return nil
@@ -1246,7 +1252,7 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 		return Tokens{}, grantError{ErrTokenExpired}
 	}
 	if known, err := a.revoked.check(c.times(), rd.now); err != nil {
-		if err := a.revokeAgain(ctx, known, s); err != nil {
+		if err := a.revokeAgain(context.WithoutCancel(ctx), known, s); err != nil {
 			return Tokens{}, err
 		}
 		return Tokens{}, grantError{err}

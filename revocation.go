@@ -553,7 +553,9 @@ func (rs *revocations) confirm(list []entered, err error, now time.Time) {
 		switch {
 		case err == nil || errors.Is(err, ErrNotStorable):
 			e.fails, e.retryAt = 0, time.Time{}
-			e.open = e.open && e.revocation.version != e.version
+			if e.revocation.version == e.version {
+				e.open, e.again = false, e.again || err != nil
+			}
 		default:
 			e.open, e.fails = true, min(e.fails+1, 16)
 			e.retryAt = now.Add(min(announceRetryFirst<<(e.fails-1), announceRetryLast))
