@@ -711,29 +711,7 @@ func (a *Authenticator) settle(ctx context.Context, s Session, in SignIn, rechec
 	}
 	// The sessions that the client still holds go last, when nothing else can
 	// keep the new one from it.
-	return a.endReplaced(ctx, s, in.Replaces)
-}
-
-// endReplaced ends the sessions that the tokens name, so that none of them
-// counts beside the session that was just created. It stops at the first one
-// that the store does not confirm, since the login has then failed.
-func (a *Authenticator) endReplaced(ctx context.Context, created Session, tokens []string) error {
-	ended := map[sessionKey]bool{{created.Subject, created.ID}: true}
-	for _, token := range tokens {
-		old, _, err := a.whose(ctx, token)
-		key := sessionKey{old.subject, old.sid}
-		switch {
-		case errors.Is(err, ErrUnavailable):
-			return err
-		case err != nil || ended[key]: // a token that does not verify names no session
-			continue
-		}
-		ended[key] = true
-		if err := a.end(ctx, Session{ID: old.sid, Subject: old.subject}, "replaced"); err != nil {
-			return err
-		}
-	}
-	return nil
+	return a.endSessions(ctx, in.Replaces, "replaced", sessionKey{s.Subject, s.ID})
 }
 
 // evict ends the sessions beyond the limit, the least recently used first, but
@@ -909,8 +887,12 @@ func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error 
 	}
 	cut, known := a.nextCut(subject)
 	if !cut.After(known) {
+		wait := known.Sub(cut) + time.Second
+		if wait > a.leeway+2*time.Second { // no clock that is right is so far ahead
+			return fmt.Errorf("%w: access was expired at %s already, by a clock that is ahead", ErrUnavailable, known.Format(time.RFC3339))
+		}
 		select {
-		case <-time.After(known.Add(-a.leeway).Sub(a.now())):
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
 		}
@@ -1133,6 +1115,11 @@ func (a *Authenticator) get(ctx context.Context, of Session) (s Session, err err
 // confirm it. However many tokens there are, it takes no longer than one call
 // of the store may.
 func (a *Authenticator) Logout(ctx context.Context, tokens ...string) error {
+	return a.endSessions(ctx, tokens, "logout", sessionKey{})
+}
+
+// endSessions ends the sessions that tokens name, except one.
+func (a *Authenticator) endSessions(ctx context.Context, tokens []string, reason string, except sessionKey) error {
 	var errs []error
 	var named []namedSession
 	now := a.now()
@@ -1141,7 +1128,7 @@ func (a *Authenticator) Logout(ctx context.Context, tokens ...string) error {
 		if errors.Is(err, ErrUnavailable) {
 			errs = append(errs, err)
 		}
-		if err != nil {
+		if err != nil || t.subject == except.subject && t.sid == except.id {
 			continue
 		}
 		i := slices.IndexFunc(named, func(n namedSession) bool { return n.subject == t.subject && n.sid == t.sid })
@@ -1149,7 +1136,7 @@ func (a *Authenticator) Logout(ctx context.Context, tokens ...string) error {
 			i = len(named)
 			named = append(named, namedSession{subjectTimes: t})
 		}
-		named[i].live = named[i].live || now.Before(expires)
+		named[i].live = named[i].live || expires.IsZero() || now.Before(expires)
 	}
 	ctx, cancel := a.withinStoreTimeout(ctx)
 	defer cancel()
@@ -1181,14 +1168,14 @@ func (a *Authenticator) Logout(ctx context.Context, tokens ...string) error {
 	for _, r := range list {
 		err := a.tell(ctx, r, source{own: true})
 		for _, id := range r.Sessions {
-			a.emitRevoked(ctx, Revocation{Subject: r.Subject, Sessions: []string{id}}, "logout", err)
+			a.emitRevoked(ctx, Revocation{Subject: r.Subject, Sessions: []string{id}}, reason, err)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// namedSession is a session that tokens of a logout name.
+// namedSession is a session that tokens name.
 type namedSession struct {
 	subjectTimes
 	live bool // one of them has not expired, so others may not have either

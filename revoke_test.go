@@ -419,7 +419,7 @@ func TestLogout_AnExpiredTokenCostsAWriteOnlyIfItsSessionIsThere(t *testing.T) {
 		gone, there, moved, kept := start(t, a), start(t, a), start(t, a), start(t, longer)
 		require.NoError(t, a.Revoke(ctx, "u1", gone.SessionID))
 		time.Sleep(6 * 24 * time.Hour)
-		next, err := a.Refresh(ctx, moved.Refresh, laptop)
+		next, err := a.Refresh(ctx, moved.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		time.Sleep(2 * 24 * time.Hour) // all refresh tokens but next have expired, and the entries are gone
 		before := len(store.passed())
@@ -434,10 +434,10 @@ func TestLogout_AnExpiredTokenCostsAWriteOnlyIfItsSessionIsThere(t *testing.T) {
 		_, err = memory.Get(ctx, "u1", there.SessionID)
 		require.ErrorIs(t, err, auth.ErrSessionNotFound)
 		require.NoError(t, a.Logout(ctx, moved.Refresh), "a spent one that has expired")
-		_, err = a.Refresh(ctx, next.Refresh, laptop)
+		_, err = a.Refresh(ctx, next.Refresh, auth.RefreshOptions{Device: laptop})
 		require.ErrorIs(t, err, auth.ErrSessionRevoked)
 		require.NoError(t, a.Logout(ctx, kept.Access), "the own SessionTTL does not decide")
-		_, err = longer.Refresh(ctx, kept.Refresh, laptop)
+		_, err = longer.Refresh(ctx, kept.Refresh, auth.RefreshOptions{Device: laptop})
 		require.ErrorIs(t, err, auth.ErrSessionRevoked)
 		require.Len(t, store.passed(), before+3)
 
@@ -738,7 +738,7 @@ func TestRevokeAll_TwoProcessesInOneSecond(t *testing.T) {
 			require.NoError(t, b.RevokeAll(ctx, "u1"))
 			feed.paused.Store(false)
 			time.Sleep(time.Second)
-			_, err := a.Refresh(ctx, tokens.Refresh, laptop)
+			_, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
 			require.ErrorIs(t, err, auth.ErrSessionRevoked, ahead)
 			for _, x := range []*auth.Authenticator{a, b} {
 				_, err = x.Verify(ctx, tokens.Access)
@@ -777,7 +777,7 @@ func TestExpireAccess_TwoProcessesInOneSecond(t *testing.T) {
 				time.Sleep(12 * time.Second)
 				feed.paused.Store(true)
 				require.NoError(t, first(a, tokens.SessionID))
-				old, err := a.Refresh(ctx, tokens.Refresh, laptop) // with the role that is about to be taken away
+				old, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop}) // with the role that is about to be taken away
 				require.NoError(t, err)
 				require.NoError(t, b.ExpireAccess(ctx, "u1"))
 				feed.paused.Store(false)
@@ -790,7 +790,7 @@ func TestExpireAccess_TwoProcessesInOneSecond(t *testing.T) {
 				require.LessOrEqual(t, n, 2, "a repetition is never repeated")
 				time.Sleep(time.Minute)
 				require.Len(t, store.passed(), n)
-				fresh, err := a.Refresh(ctx, old.Refresh, laptop)
+				fresh, err := a.Refresh(ctx, old.Refresh, auth.RefreshOptions{Device: laptop})
 				require.NoError(t, err)
 				_, err = b.Verify(ctx, fresh.Access)
 				require.NoError(t, err)
@@ -814,7 +814,7 @@ func TestExpireAccess_AProcessWhoseClockIsAheadIsWaitedFor(t *testing.T) {
 		tokens := start(t, a)
 		require.NoError(t, b.ExpireAccess(ctx, "u1"))
 		synctest.Wait()
-		old, err := a.Refresh(ctx, tokens.Refresh, laptop)
+		old, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		require.NoError(t, a.ExpireAccess(ctx, "u1"), "it waits until its own instant is later")
 		for _, x := range []*auth.Authenticator{a, b} {
@@ -857,14 +857,14 @@ func TestRun_AnEntryThatCannotBeRead(t *testing.T) {
 		require.NoError(t, err)
 		synctest.Wait()
 		require.Len(t, es.take(auth.EventFault), 2)
-		fresh, err := a.Refresh(ctx, tokens.Refresh, laptop)
+		fresh, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		_, err = a.Verify(ctx, fresh.Access)
 		require.NoError(t, err)
 
 		// Read again after a failover, it moves nothing.
 		time.Sleep(time.Minute)
-		fresh, err = a.Refresh(ctx, fresh.Refresh, laptop)
+		fresh, err = a.Refresh(ctx, fresh.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		time.Sleep(time.Second)
 		es.take(auth.EventFault)
@@ -907,11 +907,11 @@ func TestRevocations_OneThatExpiresTakesNoOtherOfItsUserAlong(t *testing.T) {
 	clock.advance(32 * time.Minute) // the first is over
 	require.NoError(t, a.Revoke(ctx, "u2", "one"))
 	require.Equal(t, 3, a.Health().Revocations)
-	next, err := a.Refresh(ctx, third.Refresh, laptop)
+	next, err := a.Refresh(ctx, third.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	_, err = a.Verify(ctx, next.Access)
 	require.NoError(t, err)
-	_, err = a.Refresh(ctx, second.Refresh, laptop)
+	_, err = a.Refresh(ctx, second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrSessionRevoked)
 }
 
