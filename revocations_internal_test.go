@@ -1,0 +1,178 @@
+package auth
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// seedOf returns AUTH_SEED, or a random seed, and logs it.
+func seedOf(t *testing.T) uint64 {
+	t.Helper()
+	seed := rand.Uint64()
+	if text := os.Getenv("AUTH_SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Logf("AUTH_SEED=%d", seed)
+	return seed
+}
+
+// ends is what a list of revocations says, one by one.
+func ends(list []Revocation, t subjectTimes) error {
+	var access error
+	for _, r := range list {
+		switch {
+		case r.Subject != t.subject:
+		case slices.Contains(r.Sessions, t.sid):
+			return ErrSessionRevoked
+		case r.All && t.created.Before(r.Cut) && !slices.Contains(r.Except, t.sid):
+			return ErrSessionRevoked
+		case !r.All && len(r.Sessions) == 0 && !t.issued.IsZero() && t.issued.Before(r.Cut):
+			access = errCut
+		}
+	}
+	return access
+}
+
+// The merged entries of a subject say what all revocations of it said, in any
+// order, and so does what is announced of them again.
+func TestRevocations_MergedSayWhatEachOfThemSaid(t *testing.T) {
+	t.Parallel()
+	base := seedOf(t)
+	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	for round := range 3000 {
+		r := rand.New(rand.NewPCG(base, uint64(round)))
+		ids := []string{"a", "b", "c", "d"}
+		some := func() (list []string) {
+			for _, id := range ids {
+				if r.IntN(3) == 0 {
+					list = append(list, id)
+				}
+			}
+			return list
+		}
+		second := func() time.Time { return at.Add(time.Duration(r.IntN(6)) * time.Second) }
+		rs, again := &revocations{}, &revocations{}
+		var list []Revocation
+		for range 1 + r.IntN(8) {
+			x := Revocation{Subject: []string{"u1", "u2"}[r.IntN(2)], Until: at.Add(time.Hour)}
+			switch r.IntN(4) {
+			case 0:
+				x.Sessions = some()
+			case 1:
+				x.Cut = second()
+			case 2:
+				x.Sessions = some()
+				fallthrough
+			default:
+				x.All, x.Except, x.Cut = true, some(), second()
+			}
+			list = append(list, x)
+			rs.add(x, source{own: r.IntN(2) == 0}, at)
+		}
+		var announced []Revocation
+		for _, e := range rs.sessions {
+			announced = append(announced, Revocation{Subject: e.subject, Sessions: []string{e.session}, Until: at.Add(time.Hour)})
+		}
+		for _, entries := range rs.subjects {
+			for _, e := range []*revocation{entries.all, entries.access} {
+				if e == nil {
+					continue
+				}
+				require.LessOrEqual(t, len(e.spared), len(ids))
+				for _, x := range e.announced() {
+					x.Until = at.Add(time.Hour)
+					announced = append(announced, x)
+				}
+			}
+		}
+		again.hear(announced, true, at)
+		for _, subject := range []string{"u1", "u2", "u3"} {
+			for _, sid := range append(ids, "e") {
+				for created := range 7 {
+					for issued := range 8 {
+						times := subjectTimes{subject: subject, sid: sid, created: at.Add(time.Duration(created) * time.Second)}
+						if issued > 0 {
+							times.issued = at.Add(time.Duration(issued-1) * time.Second)
+						}
+						want := ends(list, times)
+						_, err := rs.check(times, at)
+						require.Equal(t, want, err, "round %d: %v\n%+v", round, times, list)
+						_, err = again.check(times, at)
+						require.Equal(t, want, err, "round %d, announced again: %v\n%+v\n%+v", round, times, list, announced)
+					}
+				}
+			}
+		}
+	}
+}
+
+// However often a user ends the other sessions, there is one entry, and it
+// spares no more sessions than the last call named.
+func TestRevocations_OfOneSubjectStayFew(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	rs := &revocations{}
+	for i := range 20_000 {
+		now := at.Add(time.Duration(i) * 40 * time.Millisecond)
+		rs.hear([]Revocation{{Subject: "u1", All: true, Except: []string{fmt.Sprint(i)}, Cut: notBefore(now, 0), Until: now.Add(time.Hour)}}, false, now)
+		rs.hear([]Revocation{{Subject: "u1", Cut: notBefore(now, 0), Until: now.Add(time.Hour)}}, false, now)
+	}
+	require.Equal(t, int64(2), rs.size.Load())
+	require.LessOrEqual(t, len(rs.subjects["u1"].all.spared), 1)
+	require.Len(t, rs.queue, 2)
+}
+
+// What waits for the lock waits for one piece of what is applied, not for all
+// of it. Contexts end between the pieces, with the lock free.
+func TestRevocations_AreAppliedInPieces(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	rs := &revocations{}
+	var list []Revocation
+	for i := range 10 * applyPiece {
+		list = append(list, Revocation{Subject: fmt.Sprint("u", i), Sessions: []string{"one"}, Until: at.Add(time.Hour)})
+	}
+	var sizes []int64
+	for i := range 10 {
+		rs.watch(&watcher{subjectTimes: subjectTimes{subject: fmt.Sprint("u", i*applyPiece), sid: "one"}, cancel: func(error) {
+			require.True(t, rs.mu.TryLock())
+			rs.mu.Unlock()
+			sizes = append(sizes, rs.size.Load())
+		}})
+	}
+	rs.hear(list, true, at)
+	for i, size := range sizes {
+		require.Equal(t, int64((i+1)*applyPiece), size)
+	}
+	require.Len(t, sizes, 10)
+}
+
+func TestRevocations_WatchersOfOtherSessionsAreNotTouched(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	rs := &revocations{}
+	ended := map[string]error{}
+	for _, sid := range []string{"a", "b", "c", "c"} {
+		name := fmt.Sprint(sid, len(rs.watchers["u1"][sid]))
+		rs.watch(&watcher{
+			subjectTimes: subjectTimes{"u1", sid, at, at.Add(time.Duration(len(rs.watchers["u1"][sid])) * time.Hour)},
+			cancel:       func(cause error) { ended[name] = cause },
+		})
+	}
+	rs.hear([]Revocation{{Subject: "u1", Sessions: []string{"a"}, Until: at.Add(time.Hour)}}, false, at)
+	require.Equal(t, map[string]error{"a0": ErrSessionRevoked}, ended)
+	rs.hear([]Revocation{{Subject: "u1", Cut: at.Add(time.Minute), Until: at.Add(time.Hour)}}, false, at)
+	require.Equal(t, map[string]error{"a0": ErrSessionRevoked, "b0": errCut, "c0": errCut}, ended)
+	rs.hear([]Revocation{{Subject: "u1", All: true, Cut: at.Add(time.Minute), Until: at.Add(time.Hour)}}, false, at)
+	require.Equal(t, map[string]error{"a0": ErrSessionRevoked, "b0": errCut, "c0": errCut, "c1": ErrSessionRevoked}, ended)
+	require.Empty(t, rs.watchers)
+}
