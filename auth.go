@@ -276,7 +276,7 @@ func New(c Config) (*Authenticator, error) {
 	v.storeTimeout = c.StoreTimeout
 	v.announce = a.announceAgain
 	v.renew = a.renewNotice
-	v.revoked.announces = feed != nil
+	v.revoked.announces, v.revoked.ttl = feed != nil, c.AccessTTL
 	v.alive = a.sessionAlive
 	if err := a.checkRefreshSize(refresh); err != nil {
 		return nil, err

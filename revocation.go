@@ -27,6 +27,7 @@ type revocations struct {
 	process   string        // random, begins the ID of each announcement
 	number    atomic.Uint64 // of announcements
 	leeway    time.Duration
+	ttl       time.Duration // the AccessTTL of this process
 
 	mu       sync.RWMutex
 	reading  uint64 // how often the whole feed was read
@@ -38,9 +39,10 @@ type revocations struct {
 	unread   map[string]bool // the IDs of entries that could not be read
 
 	// Lifetimes of access tokens that processes have announced, and until when
-	// tokens with such a lifetime may live.
+	// tokens with such a lifetime may live. growth counts how often the longest
+	// of them, and of this process's own, has become longer.
 	notices map[time.Duration]notice
-	growth  uint64 // how often the longest of them has become longer
+	growth  uint32
 }
 
 type sessionKey struct{ subject, id string }
@@ -68,22 +70,27 @@ type revocation struct {
 	spared map[string]time.Time
 
 	until   time.Time
-	seq     uint64    // of the change that made before what it is
-	version uint64    // of the change that made the entry what it is
-	heard   uint64    // the last reading of the whole feed since which it was heard of
-	growth  uint64    // of notices, when it was last announced
-	asked   time.Time // when the store last answered somebody about it
-	retryAt time.Time // not announced again before this
-	ownCut  time.Time // the latest instant of an access entry that this process set
-	repeat  time.Time // if not zero, an instant after which ownCut is to be repeated
-	calls   int32     // of Store.Revoke that are under way
-	fails   uint8     // calls of Store.Revoke in a row
-	own     bool      // made by this process
-	again   bool      // announced a second time already
-	open    bool      // the store has not confirmed it
-	alone   bool      // announced by itself, since it failed together with others
-	waiting bool      // in work
+	seq     uint64 // of the change that made before what it is
+	heard   uint64 // the last reading of the whole feed since which it was heard of
+	asked   int64  // when the store last answered somebody about it, Unix milliseconds
+	retryAt int64  // not announced again before this, Unix milliseconds
+	version uint32 // of the change that made the entry what it is
+	growth  uint32 // of notices, when it was last announced
+	own     *ownCut
+	calls   int32 // of Store.Revoke that are under way
+	fails   uint8 // calls of Store.Revoke in a row
+	mine    bool  // made by this process
+	again   bool  // announced a second time already
+	open    bool  // the store has not confirmed it
+	alone   bool  // announced by itself, since it failed together with others
+	waiting bool  // in work
 	removed bool
+}
+
+// ownCut is a not-before instant that this process set for access tokens.
+type ownCut struct {
+	at     time.Time
+	repeat time.Time // if not zero, an instant after which at is to be repeated
 }
 
 // live reports whether the entry still counts: until its time, and for as long
@@ -197,7 +204,7 @@ func (rs *revocations) isOwn(id string) bool {
 // entered is an entry as it was when a call of the store began.
 type entered struct {
 	*revocation
-	version uint64
+	version uint32
 }
 
 // add enters a revocation that this process is about to announce, for the
@@ -390,17 +397,17 @@ func mergeSpared(a, b *revocation) map[string]time.Time {
 // this one spares them. A repetition is never repeated.
 func (rs *revocations) noteCut(e *revocation, cut time.Time, from source) {
 	if from.own && !e.all {
-		e.ownCut, e.repeat = cut, time.Time{}
+		e.own = &ownCut{at: cut}
 		if from.repetition {
-			e.ownCut = time.Time{}
+			e.own = nil
 		}
 		return
 	}
 	access := rs.subjects[e.subject].access
-	if access == nil || access.ownCut.IsZero() || from.id == "" || rs.isOwn(from.id) || cut.Before(access.ownCut) {
+	if access == nil || access.own == nil || from.id == "" || rs.isOwn(from.id) || cut.Before(access.own.at) {
 		return
 	}
-	access.repeat = later(access.repeat, cut)
+	access.own.repeat = later(access.own.repeat, cut)
 	rs.plan(access)
 }
 
@@ -417,13 +424,13 @@ func (r *revocation) merge(until time.Time, from source, grown bool) {
 		r.heard = max(r.heard, from.heard)
 	}
 	if from.own {
-		r.own = true
+		r.mine = true
 		r.open = r.open || grown
 	}
 }
 
 func (rs *revocations) insert(r *revocation, until time.Time, from source) {
-	r.until, r.heard, r.own, r.open = until, from.heard, from.own, from.own
+	r.until, r.heard, r.mine, r.open = until, from.heard, from.own, from.own
 	r.seq, r.growth = rs.seq.Add(1), rs.growth
 	heap.Push(&rs.queue, queued{r, until.UnixMilli()})
 	rs.size.Add(1)
@@ -477,7 +484,7 @@ func (rs *revocations) pruneLocked(now time.Time) (more bool) {
 		}
 		r := rs.queue[0].revocation
 		// What only this process may know stays until it was announced once more.
-		waits := rs.announces && r.own && !r.again && now.Before(r.until.Add(announceLast))
+		waits := rs.announces && r.mine && !r.again && now.Before(r.until.Add(announceLast))
 		if r.live(now) || waits {
 			// Its time was extended, or the store has not confirmed it.
 			rs.queue[0].until = later(r.until, now.Add(time.Minute)).UnixMilli()
@@ -525,14 +532,15 @@ func (rs *revocations) confirmed(r *revocation) bool { return !rs.isOpen(r) }
 func (rs *revocations) ask(r *revocation, now time.Time) bool {
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	return r.asked.IsZero() || now.Sub(r.asked) >= time.Minute || now.Before(r.asked)
+	age := now.UnixMilli() - r.asked
+	return age < 0 || age >= time.Minute.Milliseconds()
 }
 
 // answered notes that the store has answered about an entry.
 func (rs *revocations) answered(r *revocation, now time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	r.asked = now
+	r.asked = now.UnixMilli()
 }
 
 // Pauses before a revocation that the store has not confirmed is announced
@@ -552,13 +560,13 @@ func (rs *revocations) confirm(list []entered, err error, now time.Time) {
 		e.calls--
 		switch {
 		case err == nil || errors.Is(err, ErrNotStorable):
-			e.fails, e.retryAt = 0, time.Time{}
+			e.fails, e.retryAt = 0, 0
 			if e.revocation.version == e.version {
 				e.open, e.again = false, e.again || err != nil
 			}
 		default:
 			e.open, e.fails = true, min(e.fails+1, 16)
-			e.retryAt = now.Add(min(announceRetryFirst<<(e.fails-1), announceRetryLast))
+			e.retryAt = now.Add(min(announceRetryFirst<<(e.fails-1), announceRetryLast)).UnixMilli()
 			e.alone = e.alone || len(list) > 1 && e.fails > 1
 		}
 		if e.open && e.calls == 0 {
@@ -593,7 +601,7 @@ func (rs *revocations) planLost() []Revocation {
 // planGrown plans this process's entries from before a longer lifetime of
 // access tokens was heard of, which may have to be known for longer now.
 func (rs *revocations) planGrown() {
-	rs.planEach(func(r *revocation) bool { return r.own && r.growth < rs.growth })
+	rs.planEach(func(r *revocation) bool { return r.mine && r.growth < rs.growth })
 }
 
 // planEach plans the entries for which due is true. It is rare.
@@ -623,7 +631,7 @@ func (rs *revocations) planLeaving(now time.Time) {
 		if i >= len(rs.queue) || rs.queue[i].until >= before.UnixMilli() {
 			return // nothing below it leaves earlier
 		}
-		if r := rs.queue[i].revocation; r.own && !r.again && r.until.Before(before) {
+		if r := rs.queue[i].revocation; r.mine && !r.again && r.until.Before(before) {
 			rs.plan(r)
 		}
 		look(2*i + 1)
@@ -665,11 +673,11 @@ func (rs *revocations) take(now time.Time) (batch []announcement, next time.Time
 		case r.removed || r.calls > 0: // the call that is under way decides
 			r.waiting = false
 			continue
-		case now.Before(r.retryAt):
-			wait(r, r.retryAt)
+		case now.UnixMilli() < r.retryAt:
+			wait(r, fromMillis(r.retryAt))
 			continue
-		case !r.repeat.IsZero() && !notBefore(now, rs.leeway).After(r.repeat):
-			wait(r, r.repeat.Add(-rs.leeway))
+		case r.repeats() && !notBefore(now, rs.leeway).After(r.own.repeat):
+			wait(r, r.own.repeat.Add(-rs.leeway))
 			continue
 		case len(batch) == announceBatch:
 			wait(r, now)
@@ -679,7 +687,7 @@ func (rs *revocations) take(now time.Time) (batch []announcement, next time.Time
 		mine := entered{r, r.version}
 		if r.session == "" {
 			a := announcement{revocations: r.announced(), entries: []entered{mine}}
-			if a.repeats = !r.repeat.IsZero(); a.repeats {
+			if a.repeats = r.repeats(); a.repeats {
 				a.revocations = []Revocation{{Subject: r.subject, Cut: notBefore(now, rs.leeway)}}
 			}
 			batch = append(batch, a)
@@ -701,6 +709,9 @@ func (rs *revocations) take(now time.Time) (batch []announcement, next time.Time
 	rs.work = keep
 	return batch, next
 }
+
+// repeats reports whether the entry's own not-before instant is to be repeated.
+func (r *revocation) repeats() bool { return r.own != nil && !r.own.repeat.IsZero() }
 
 // announced returns an entry of a subject as revocations that end the same
 // together.
@@ -764,7 +775,7 @@ func (rs *revocations) note(r Revocation, heard uint64, now time.Time) {
 	if n := rs.notices[r.AccessTTL]; !r.Until.Before(n.until) {
 		rs.notices[r.AccessTTL] = notice{r.Until, max(heard, n.heard)}
 	}
-	if r.AccessTTL > longest {
+	if r.AccessTTL > max(longest, rs.ttl, unannouncedTTL) {
 		rs.growth++
 	}
 }
@@ -777,7 +788,7 @@ func (rs *revocations) noteOwn(r Revocation, now time.Time) {
 }
 
 // grown returns how often the longest lifetime has become longer.
-func (rs *revocations) grown() uint64 {
+func (rs *revocations) grown() uint32 {
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
 	return rs.growth
@@ -973,7 +984,7 @@ type follower struct {
 	whole    bool         // the feed is read from its beginning
 	reached  bool         // it was read as a whole once
 	lost     bool         // it may have lost revocations
-	growth   uint64       // of notices, that was acted upon
+	growth   uint32       // of notices, that was acted upon
 	planned  time.Time    // when entries that leave were last looked for
 	next     time.Time    // when something is to be announced; the zero Time if nothing is
 	notices  []Revocation // lost, to be announced again
