@@ -104,10 +104,12 @@ func TestRevocations_MergedSayWhatEachOfThemSaid(t *testing.T) {
 							times.issued = at.Add(time.Duration(issued-1) * time.Second)
 						}
 						want := ends(list, times)
-						_, err := rs.check(times, at)
-						require.Equal(t, want, err, "round %d: %v\n%+v", round, times, list)
-						_, err = again.check(times, at)
-						require.Equal(t, want, err, "round %d, announced again: %v\n%+v\n%+v", round, times, list, announced)
+						if _, err := rs.check(times, at); err != want { //nolint:errorlint // the very error
+							t.Fatalf("round %d: %v, want %v for %v\n%+v", round, err, want, times, list)
+						}
+						if _, err := again.check(times, at); err != want { //nolint:errorlint // the very error
+							t.Fatalf("round %d, announced again: %v, want %v for %v\n%+v\n%+v", round, err, want, times, list, announced)
+						}
 					}
 				}
 			}
