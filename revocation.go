@@ -417,7 +417,6 @@ func (r *revocation) merge(until time.Time, from source, grown bool) {
 	if grown {
 		r.version++
 		r.again = false
-		r.heard = 0
 	}
 	if !until.Before(r.until) {
 		r.until = until

@@ -299,6 +299,8 @@ func TestLogout_AnswersOnlyWhenTheStoreHasConfirmed(t *testing.T) {
 			a, _ := node(t, store)
 			stop := run(a.Verifier)
 			<-a.Ready()
+			require.NoError(t, a.RevokeAll(context.Background(), "u1")) // which the store has confirmed
+			time.Sleep(12 * time.Second)
 			tokens := start(t, a)
 			hangs.Store(true)
 			begun := time.Now()
@@ -938,6 +940,23 @@ func TestRun_OneConfirmedLateIsAnnouncedOnceMoreAndThenForgotten(t *testing.T) {
 		time.Sleep(3 * time.Hour)
 		require.LessOrEqual(t, len(store.passed())-n, 1, "before it leaves")
 		require.Zero(t, a.Health().Revocations)
+	})
+}
+
+func TestRun_AnInstantThatWasMovedIsAnnouncedOnceMoreAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &testStore{Store: auth.NewMemoryStore()}
+		a, _ := node(t, store)
+		stop := run(a.Verifier)
+		defer stop()
+		<-a.Ready()
+		for range 3 {
+			n := len(store.passed())
+			require.NoError(t, a.ExpireAccess(context.Background(), "u1"))
+			time.Sleep(17 * time.Minute)
+			require.Len(t, store.passed(), n+2, "once, and once more before it leaves")
+		}
 	})
 }
 
