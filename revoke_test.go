@@ -960,6 +960,44 @@ func TestRun_AnInstantThatWasMovedIsAnnouncedOnceMoreAgain(t *testing.T) {
 	})
 }
 
+// A revocation is not forgotten while the feed cannot be read, since this may be
+// the only process that knows it after a failover.
+func TestRun_AnOwnRevocationStaysUntilItWasAnnouncedOnceMore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var fails atomic.Bool
+		store := &testStore{Store: auth.NewMemoryStore(), changes: func(context.Context, string) error {
+			if fails.Load() {
+				return errStore
+			}
+			return nil
+		}}
+		a, _ := node(t, store)
+		stop := run(a.Verifier)
+		defer stop()
+		<-a.Ready()
+		ctx := context.Background()
+		require.NoError(t, a.Revoke(ctx, "u1", "one"))
+		time.Sleep(15 * time.Minute)
+		fails.Store(true)
+		time.Sleep(5 * time.Minute)
+		require.NoError(t, a.Revoke(ctx, "u1", "two")) // others leave now
+		fails.Store(false)
+		time.Sleep(10 * time.Second)
+		named := map[string]int{}
+		for _, r := range store.passed() {
+			named[strings.Join(r.Sessions, " ")]++
+		}
+		require.Equal(t, map[string]int{"one": 2, "two": 1}, named)
+
+		// But not for ever.
+		fails.Store(true)
+		time.Sleep(3 * time.Hour) // more than 24 hours were assumed for none of them
+		require.NoError(t, a.Revoke(ctx, "u2", "three"))
+		require.Equal(t, 1, a.Health().Revocations)
+	})
+}
+
 func TestRun_AnOnEventThatBlocksDoesNotStopIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
