@@ -486,6 +486,9 @@ func (rs *revocations) pruneLocked(now time.Time) (more bool) {
 		waits := rs.announces && r.mine && !r.again && now.Before(r.until.Add(announceLast))
 		if r.live(now) || waits {
 			// Its time was extended, or the store has not confirmed it.
+			if waits {
+				rs.plan(r)
+			}
 			rs.queue[0].until = later(r.until, now.Add(time.Minute)).UnixMilli()
 			heap.Fix(&rs.queue, 0)
 			continue
