@@ -943,6 +943,45 @@ func TestRun_OneConfirmedLateIsAnnouncedOnceMoreAndThenForgotten(t *testing.T) {
 	})
 }
 
+// What the store has confirmed is what it was asked, not what has come since.
+func TestRun_AnInstantThatWasMovedWhileTheStoreWasAskedIsNotConfirmed(t *testing.T) {
+	t.Parallel()
+	for name, revoke := range map[string]func(a *auth.Authenticator) error{
+		"expire access": func(a *auth.Authenticator) error { return a.ExpireAccess(context.Background(), "u1") },
+		"revoke all":    func(a *auth.Authenticator) error { return a.RevokeAll(context.Background(), "u1") },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var calls atomic.Int64
+			store := &testStore{Store: auth.NewMemoryStore(), revoke: func(_ context.Context, r auth.Revocation) error {
+				if r.AccessTTL > 0 {
+					return nil
+				}
+				switch calls.Add(1) {
+				case 1:
+					time.Sleep(1500 * time.Millisecond)
+				case 2:
+					return errStore
+				}
+				return nil
+			}}
+			a, _ := node(t, store)
+			stop := run(a.Verifier)
+			defer stop()
+			<-a.Ready()
+			var wg sync.WaitGroup
+			wg.Go(func() { require.NoError(t, revoke(a)) })
+			time.Sleep(1100 * time.Millisecond)
+			require.ErrorIs(t, revoke(a), auth.ErrUnavailable)
+			wg.Wait()
+			time.Sleep(time.Minute)
+			passed := store.passed()
+			require.Len(t, passed, 3, name)
+			require.True(t, passed[1].Cut.After(passed[0].Cut))
+			require.Equal(t, passed[1].Cut, passed[2].Cut)
+		})
+	}
+}
+
 func TestRun_AnInstantThatWasMovedIsAnnouncedOnceMoreAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
