@@ -187,7 +187,7 @@ const (
 	minJWKSMaxAge      = 5 * time.Second // clients do not ask more often
 	maxJWKSMaxAge      = 24 * time.Hour
 	maxStoreTimeout    = time.Minute
-	lastTry            = 200 * time.Millisecond // to undo a login that the store did not let complete
+	lastTry            = 200 * time.Millisecond // to undo a login that the store did not let complete, and to announce a notice within a login
 )
 
 // New returns an Authenticator, or every mistake in c joined, each naming its
@@ -1003,6 +1003,10 @@ func (a *Authenticator) noticed(now time.Time, length time.Duration) bool {
 // is AccessTTL, or unannouncedTTL as long as the store does not take a notice.
 func (a *Authenticator) lifetime(ctx context.Context, now time.Time) time.Duration {
 	if !a.noticed(now, 0) {
+		// A store that does not answer soon is not waited for, since a call
+		// that matters more follows. Run tries for longer.
+		ctx, cancel := context.WithTimeout(ctx, min(a.storeTimeout, lastTry))
+		defer cancel()
 		a.notify(ctx, now)
 		if !a.noticed(now, 0) {
 			return unannouncedTTL
@@ -1038,7 +1042,7 @@ func (a *Authenticator) notify(ctx context.Context, now time.Time) {
 		return
 	}
 	r := Revocation{AccessTTL: a.accessTTL, Until: now.Add(a.noticeLength() + a.accessTTL + noticeMargin)}
-	if err := a.announceNotice(context.WithoutCancel(ctx), r); err != nil {
+	if err := a.announceNotice(ctx, r); err != nil {
 		a.noticeRetry.Store(a.now().Add(noticePause).UnixMilli())
 	}
 }

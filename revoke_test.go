@@ -261,6 +261,34 @@ func TestAccessTTL_OfALoginIsBoundedUntilTheStoreHasTakenItsNotice(t *testing.T)
 	}
 }
 
+func TestLogin_WaitsForAStoreThatHangsNotMuchLongerThanOneCallMay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var hangs atomic.Bool
+		store := &testStore{Store: auth.NewMemoryStore(), revoke: func(ctx context.Context, _ auth.Revocation) error {
+			if hangs.Load() {
+				return hang(ctx)
+			}
+			return nil
+		}}
+		a, _ := node(t, store)
+		hangs.Store(true)
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				begun := time.Now()
+				tokens := start(t, a)
+				require.LessOrEqual(t, time.Since(begun), 500*time.Millisecond)
+				require.LessOrEqual(t, time.Until(tokens.AccessExpiresAt), time.Minute)
+			})
+		}
+		wg.Wait()
+		hangs.Store(false)
+		time.Sleep(time.Second)
+		require.Greater(t, time.Until(start(t, a).AccessExpiresAt), 14*time.Minute)
+	})
+}
+
 func TestRevoke_EntriesLiveForAtMostTwiceTheLifetimeThatAllProcessesHave(t *testing.T) {
 	t.Parallel()
 	for _, ttl := range []time.Duration{time.Second + time.Millisecond*3, 10 * time.Second, time.Minute, 5 * time.Minute, 15 * time.Minute, 24 * time.Hour} {
