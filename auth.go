@@ -911,9 +911,9 @@ func (a *Authenticator) nextCut(subject string) (cut, known time.Time) {
 }
 
 // notBefore returns the first whole second after everything that was issued up
-// to now, by clocks that are up to leeway ahead. A later one would not do:
-// tokens issued after it carry it, and a node whose clock is behind would take
-// them for tokens of the future.
+// to now, by clocks that are up to leeway ahead. It is as early as it can be: a
+// process that has not heard of it yet issues tokens that others refuse, until
+// its clock has reached it.
 func notBefore(now time.Time, leeway time.Duration) time.Time {
 	return now.Add(leeway).Truncate(time.Second).Add(time.Second)
 }
