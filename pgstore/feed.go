@@ -26,7 +26,7 @@ const page = 1000
 // Changes implements [auth.Feed]. A position is the history of the server and
 // the snapshot in which the feed was read; what that snapshot did not show is
 // new, whatever the order in which it was written. It returns at most 1,000
-// revocations. All pages are of one snapshot, which the position between two
+// revocations, or 2,000 with the last page. All pages are of one snapshot, which the position between two
 // pages names: what commits meanwhile comes after the last of them.
 //
 // While it waits it occupies a connection of the pool, on which it listens;
@@ -72,6 +72,12 @@ func (s *Store) follow(ctx context.Context, conn *pgxpool.Conn, from position, e
 		var more bool
 		look := func(conn *pgxpool.Conn) (err error) {
 			rs, at, more, err = s.read(ctx, conn, from)
+			if err == nil && from.pages != "" && !more {
+				// After the last of several pages, what was announced meanwhile.
+				var others []auth.Revocation
+				others, at, more, err = s.read(ctx, conn, at)
+				rs = append(rs, others...)
+			}
 			return err
 		}
 		var err error
@@ -185,8 +191,7 @@ func (s *Store) read(ctx context.Context, q querier, from position) ([]auth.Revo
 	if more {
 		return rs, position{now.history, from.snapshot, pages, last.xid, last.id}, true, nil
 	}
-	// After the last of several pages there is what was announced meanwhile.
-	return rs, position{history: now.history, snapshot: pages}, pages != now.snapshot, nil
+	return rs, position{history: now.history, snapshot: pages}, false, nil
 }
 
 // feedRow is a row of the feed as it is read, with nil for no row.

@@ -199,12 +199,14 @@ func TestStore_WorksWhateverTheSettings(t *testing.T) {
 		t.Run(name+"/PgBouncer", func(t *testing.T) {
 			database := place()
 			exec(t, admin, `CREATE DATABASE `+database)
-			if !strings.Contains(strings.Join(list, " "), evil) {
-				for _, setting := range list {
-					exec(t, admin, `ALTER DATABASE `+database+` SET `+setting)
-				}
-			}
 			in := func(c *pgxpool.Config) { c.ConnConfig.Database = database }
+			there := evil
+			if strings.Contains(strings.Join(list, " "), evil) {
+				there = shadow(t, pool(t, server.Addr, in))
+			}
+			for _, setting := range list {
+				exec(t, admin, `ALTER DATABASE `+database+` SET `+strings.ReplaceAll(setting, evil, there))
+			}
 			for _, m := range []pgx.QueryExecMode{pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
 				st := open(t, pool(t, bouncer.Addr, in, mode(m), conns(3)), pgstore.Config{Poll: 20 * time.Millisecond})
 				whole(t, st, st)

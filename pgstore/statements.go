@@ -61,8 +61,15 @@ func newStatements(schema string) statements {
 const row = "subject {=} $1::pg_catalog.text AND id {=} $2::pg_catalog.text"
 
 // columns are those of a record, in the order in which scan reads them.
-const columns = "subject, id, generation, (extract(epoch FROM created_at) {*} 1000)::bigint, (extract(epoch FROM rotated_at) {*} 1000)::bigint, " +
-	"(extract(epoch FROM expires_at) {*} 1000)::bigint, user_agent, coalesce(pg_catalog.host(ip), ''), pg_catalog.encode(data, 'hex')"
+var columns = "subject, id, generation, " + millis("created_at") + ", " + millis("rotated_at") + ", " + millis("expires_at") + ", " +
+	"user_agent, coalesce(pg_catalog.host(ip), ''), pg_catalog.encode(data, 'hex')"
+
+// millis returns the time in a column as Unix milliseconds. What lies outside
+// the years 1 to 6000, such as infinity, is none of this package's, and becomes
+// the nearest time that can be read.
+func millis(column string) string {
+	return "(extract(epoch FROM greatest(least(" + column + ", timestamp with time zone '6000-12-31 23:59:59.999+00'), timestamp with time zone '0001-01-01 00:00:00+00')) {*} 1000)::bigint"
+}
 
 // createSQL adds a record, and deletes what has expired in one page of the
 // table, picked at random. An index on expires_at would find it as well, but
@@ -146,7 +153,7 @@ SELECT pg_catalog.pg_notify('{channel}', '')`
 func feedSQL(condition string) string {
 	return `
 SELECT m.*, r.xid::pg_catalog.text, r.id, r.version, r.subject, r.sessions, r.everything, r.except_ids,
-	(extract(epoch FROM r.cut) {*} 1000)::bigint, (extract(epoch FROM r.until) {*} 1000)::bigint, r.announcement, r.access_ttl
+	CASE WHEN r.cut IS NOT NULL THEN ` + millis("r.cut") + ` END, ` + millis("r.until") + `, r.announcement, r.access_ttl
 FROM (
 	SELECT pg_catalog.concat_ws('-', (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) {*} 1000000)::bigint,
 			(SELECT oid FROM pg_catalog.pg_database WHERE datname {=} pg_catalog.current_database()),

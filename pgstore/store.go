@@ -181,10 +181,14 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 		if err == nil {
 			return rec, true, nil
 		}
-		if !errors.Is(err, pgx.ErrNoRows) {
+		refused := err // the device, or the session's name
+		if !errors.Is(err, pgx.ErrNoRows) && !errors.Is(err, auth.ErrNotStorable) {
 			return auth.Session{}, false, err
 		}
 		rec, err = s.Get(ctx, subject, id)
+		if err == nil && errors.Is(refused, auth.ErrNotStorable) {
+			err = refused
+		}
 		if err != nil {
 			return auth.Session{}, false, err
 		}
@@ -215,7 +219,7 @@ func (s *Store) List(ctx context.Context, subject string) ([]auth.Session, error
 			return err
 		})
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, auth.ErrNotStorable) {
 		return nil, err
 	}
 	return list, nil
@@ -353,8 +357,25 @@ func (s *Store) do(ctx context.Context, what string, repeatable bool, statement 
 			tries--
 			continue
 		}
+		if impossible(err) {
+			err = fmt.Errorf("%w: %w", auth.ErrNotStorable, err)
+		}
 		return fmt.Errorf("pgstore: %s: %w", what, err)
 	}
+}
+
+// impossible reports whether the database cannot represent a text at all. Its
+// encoding is then not UTF8, as Migrate demands.
+func impossible(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return false
+	}
+	switch pg.Code {
+	case "22021", "22P05": // character_not_in_repertoire, untranslatable_character
+		return true
+	}
+	return false
 }
 
 // died reports whether a connection is gone and the statement may be tried on
@@ -389,7 +410,7 @@ func conflict(err error) bool {
 
 // absent tells that there is no such session from that nobody knows.
 func absent(err error) error {
-	if errors.Is(err, pgx.ErrNoRows) {
+	if errors.Is(err, pgx.ErrNoRows) || errors.Is(err, auth.ErrNotStorable) {
 		return auth.ErrSessionNotFound
 	}
 	return err
