@@ -14,7 +14,7 @@
 // ended more than a minute ago by the server's clock. Revocations are the
 // entries of one stream, <prefix>:feed, until the access tokens that they concern
 // have expired. An announcement removes those whose time has passed, wherever
-// they are: it looks at 64, from where the last one has come to, and goes on for
+// they are: it looks at 32, from where the last one has come to, and goes on for
 // as long as half of them leave, up to 1,024.
 //
 // Old and new processes may share a server while they are replaced. A record of
@@ -34,9 +34,9 @@
 // Cluster. A script that the server has lost is sent again. Changes waits with
 // XREAD, at most a second at a time, and keeps one connection meanwhile. Where a
 // server of a Cluster does not answer, the client is told to look who has taken
-// over. Changes returns at most 1,024 revocations, or some that are 256 KiB
-// together: a page keeps the server for about a millisecond, however long the
-// feed is.
+// over. Changes returns at most 512 revocations, or some that are 256 KiB
+// together: a page keeps the server for one or two milliseconds, however long
+// the feed is.
 //
 // # What a failover loses
 //

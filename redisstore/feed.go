@@ -38,7 +38,9 @@ func (s *Store) feed() string { return s.prefix + ":feed" }
 // A newer version may add a member, if a process that ignores it ends no less
 // than the revocation means to. Otherwise it must raise the version: a process
 // that knows only lower ones ends the access tokens of the subject, which it
-// must still find in s. In any case the entry keeps its fields u and r.
+// must still find in s. Names of members differ by more than their case, since
+// the decoder does not tell that apart. In any case the entry keeps its fields u
+// and r.
 type entry struct {
 	Version   int      `json:"v,omitempty"` // 0 is the first
 	Subject   string   `json:"s"`
@@ -113,7 +115,7 @@ func parsePosition(text string) (position, error) {
 // within a second, or a second and a half if the server hangs. A server that
 // takes half a second longer than it was asked to wait is an error.
 //
-// It returns at most 1,024 revocations, or fewer that are 256 KiB together,
+// It returns at most 512 revocations, or fewer that are 256 KiB together,
 // since the server answers nobody else meanwhile.
 func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
 	if err := ctx.Err(); err != nil {

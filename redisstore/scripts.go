@@ -124,7 +124,7 @@ return 1
 // since readers have it as their position.
 //
 // The newest entry tells, as h, the last one that was looked at, while there are
-// others behind that. Each announcement looks at 64 more, and goes on for as
+// others behind that. Each announcement looks at 32 more, and goes on for as
 // long as at least half of them leave, up to 1,024. So an announcement takes
 // bounded time, all entries are looked at again and again, and many that have
 // passed leave within a few announcements. A server that does not permit
@@ -138,10 +138,10 @@ if newest[1] then
     if newest[1][2][f] == 'h' and v:match('^%d+%-%d+$') then hand = v end
   end
 end
-for _ = 1, 16 do
-  local es = redis.call('XRANGE', KEYS[1], hand ~= '' and '(' .. hand or '-', '+', 'COUNT', 65)
+for _ = 1, 32 do
+  local es = redis.call('XRANGE', KEYS[1], hand ~= '' and '(' .. hand or '-', '+', 'COUNT', 33)
   local left = 0
-  for i = 1, math.min(#es - 1, 64) do
+  for i = 1, math.min(#es - 1, 32) do
     hand = es[i][1]
     for f = 1, #es[i][2] - 1, 2 do
       if es[i][2][f] == 'u' and (tonumber(es[i][2][f + 1]) or now) < now then
@@ -151,11 +151,11 @@ for _ = 1, 16 do
       end
     end
   end
-  if #es < 65 then
+  if #es < 33 then
     hand = ''
     break
   end
-  if left < 32 then break end
+  if left < 16 then break end
 end
 redis.call('XADD', KEYS[1], '*', 'u', ARGV[1], 'r', ARGV[3], 'h', hand)
 if redis.call('PEXPIREAT', KEYS[1], ARGV[2], 'GT') == 0 and redis.call('PTTL', KEYS[1]) == -1 and
@@ -172,7 +172,7 @@ return 1
 // have taken its stream along, so then everything is read: nothing depends on
 // the order of IDs in two streams.
 //
-// A page ends after 1,024 entries, or with the entry that makes it 256 KiB, so
+// A page ends after 512 entries, or with the entry that makes it 256 KiB, so
 // that the server answers others soon.
 const luaChanges = luaNow + `
 local function untilOf(e)
@@ -198,7 +198,7 @@ local there, page, size, more = from == '-' and 0 or 1, {}, 0, 0
 while true do
   local es = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 64)
   for _, e in ipairs(es) do
-    if #page == 1024 or size >= 262144 then
+    if #page == 512 or size >= 262144 then
       more = 1
       break
     end
