@@ -969,8 +969,8 @@ func revokedType(reason string) EventType {
 func (a *Authenticator) until(now time.Time) time.Time {
 	ttl := a.accessTTL
 	if a.feed != nil {
-		ttl = max(ttl, unannouncedTTL, a.revoked.longestTTL(now))
-		if last := a.heard.Load(); last == 0 || now.Sub(time.UnixMilli(last)) > missedAfter {
+		ttl = max(ttl, a.revoked.longestTTL(now))
+		if now.Sub(time.UnixMilli(a.heard.Load())) > missedAfter { // or never
 			ttl = maxAccessTTL
 		}
 	}
@@ -981,10 +981,12 @@ func (a *Authenticator) until(now time.Time) time.Time {
 // may live, and processes that share a store may have different AccessTTLs: a
 // deployment changes it, or two services differ. So a process whose AccessTTL
 // exceeds unannouncedTTL announces it in the feed by a notice, before it issues
-// a token that lives for so long, and again before the notice runs out.
+// a token that lives for that long, and again before the notice runs out. A
+// token with at most unannouncedTTL needs none: noticeMargin covers it, and
+// clocks may differ by less than half of any AccessTTL.
 const (
-	unannouncedTTL = time.Minute      // every process expects tokens with this lifetime
-	noticeMargin   = time.Minute      // what clocks may differ by, and the rounding of seconds
+	unannouncedTTL = time.Minute
+	noticeMargin   = time.Minute      // for what clocks differ by, and for the rounding of seconds
 	noticeLeast    = 10 * time.Minute // for how long a notice lets tokens be issued, at least
 	noticePause    = time.Second      // after a notice that the store did not take
 )

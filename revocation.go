@@ -75,7 +75,6 @@ type revocation struct {
 	asked   int64  // when the store last answered somebody about it, Unix milliseconds
 	retryAt int64  // not announced again before this, Unix milliseconds
 	version uint32 // of the change that made the entry what it is
-	growth  uint32 // of notices, when it was last announced
 	own     *ownCut
 	calls   int32 // of Store.Revoke that are under way
 	fails   uint8 // calls of Store.Revoke in a row
@@ -430,7 +429,7 @@ func (r *revocation) merge(until time.Time, from source, grown bool) {
 
 func (rs *revocations) insert(r *revocation, until time.Time, from source) {
 	r.until, r.heard, r.mine, r.open = until, from.heard, from.own, from.own
-	r.seq, r.growth = rs.seq.Add(1), rs.growth
+	r.seq = rs.seq.Add(1)
 	heap.Push(&rs.queue, queued{r, until.UnixMilli()})
 	rs.size.Add(1)
 }
@@ -600,10 +599,10 @@ func (rs *revocations) planLost() []Revocation {
 	return lost
 }
 
-// planGrown plans this process's entries from before a longer lifetime of
-// access tokens was heard of, which may have to be known for longer now.
+// planGrown plans this process's entries, which have to be known for longer if
+// a longer lifetime of access tokens was heard of.
 func (rs *revocations) planGrown() {
-	rs.planEach(func(r *revocation) bool { return r.mine && r.growth < rs.growth })
+	rs.planEach(func(r *revocation) bool { return r.mine })
 }
 
 // planEach plans the entries for which due is true. It is rare.
@@ -672,7 +671,7 @@ func (rs *revocations) take(now time.Time) (batch []announcement, next time.Time
 	}
 	for _, r := range rs.work {
 		switch {
-		case r.removed || r.calls > 0: // the call that is under way decides
+		case r.removed:
 			r.waiting = false
 			continue
 		case now.UnixMilli() < r.retryAt:
@@ -747,8 +746,7 @@ func (rs *revocations) done(list []entered) {
 	defer rs.mu.Unlock()
 	for _, e := range list {
 		if e.revocation.version == e.version {
-			e.again, e.growth = true, rs.growth
-			e.revocation.heard = max(e.revocation.heard, rs.reading)
+			e.again = true
 		}
 	}
 }
@@ -777,7 +775,7 @@ func (rs *revocations) note(r Revocation, heard uint64, now time.Time) {
 	if n := rs.notices[r.AccessTTL]; !r.Until.Before(n.until) {
 		rs.notices[r.AccessTTL] = notice{r.Until, max(heard, n.heard)}
 	}
-	if r.AccessTTL > max(longest, rs.ttl, unannouncedTTL) {
+	if r.AccessTTL > max(longest, rs.ttl) {
 		rs.growth++
 	}
 }
@@ -984,7 +982,6 @@ type follower struct {
 	pages    bool         // the last answer said that there is more
 	asked    time.Time    // when the first of these pages was asked for
 	whole    bool         // the feed is read from its beginning
-	reached  bool         // it was read as a whole once
 	lost     bool         // it may have lost revocations
 	growth   uint32       // of notices, that was acted upon
 	planned  time.Time    // when entries that leave were last looked for
@@ -994,8 +991,7 @@ type follower struct {
 
 // reset begins again, after the feed has become another.
 func (f *follower) reset() {
-	f.position, f.pages, f.whole = "", false, true
-	f.lost = f.lost || f.reached
+	f.position, f.pages, f.whole, f.lost = "", false, true, true
 }
 
 // step reads the feed once, from the position that was reached, then announces
@@ -1032,7 +1028,7 @@ func (f *follower) step(ctx context.Context) error {
 		v.revoked.missed()
 	}
 	v.staleSaid.Store(false)
-	f.whole, f.reached = false, true
+	f.whole = false
 	v.readyOnce.Do(func() { close(v.ready) })
 	f.announce(ctx)
 	return nil
