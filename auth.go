@@ -706,29 +706,36 @@ func (a *Authenticator) settle(ctx context.Context, s Session, in SignIn, rechec
 	if err := recheck(fresh); err != nil {
 		return err
 	}
-	if err := a.evict(ctx, s); err != nil {
+	replaced, err := a.namedSessions(ctx, in.Replaces)
+	if err != nil {
+		return err
+	}
+	replaced = slices.DeleteFunc(replaced, func(n namedSession) bool { return n.subject == s.Subject && n.sid == s.ID })
+	if err := a.evict(ctx, s, replaced); err != nil {
 		return err
 	}
 	// The sessions that the client still holds go last, when nothing else can
 	// keep the new one from it.
-	return a.endSessions(ctx, in.Replaces, "replaced", sessionKey{s.Subject, s.ID})
+	return a.endNamed(ctx, replaced, "replaced")
 }
 
 // evict ends the sessions beyond the limit, the least recently used first, but
-// not the one that was just made.
-func (a *Authenticator) evict(ctx context.Context, made Session) error {
+// not the one that was just made. Those that it replaces do not count, since
+// they are ended as well.
+func (a *Authenticator) evict(ctx context.Context, made Session, replaced []namedSession) error {
 	if a.maxSessions == 0 {
 		return nil
 	}
 	list, err := a.list(ctx, made.Subject, func(*revocation) bool { return true })
-	if err != nil || len(list) <= a.maxSessions {
+	if err != nil {
 		return err
 	}
+	list = slices.DeleteFunc(list, func(s Session) bool {
+		return s.ID == made.ID || slices.ContainsFunc(replaced, func(n namedSession) bool { return n.subject == s.Subject && n.sid == s.ID })
+	})
 	var ids []string
-	for _, s := range list[a.maxSessions:] {
-		if s.ID != made.ID {
-			ids = append(ids, s.ID)
-		}
+	for _, s := range list[min(len(list), a.maxSessions-1):] {
+		ids = append(ids, s.ID)
 	}
 	return a.revoke(ctx, Revocation{Subject: made.Subject, Sessions: ids}, "evicted")
 }
@@ -1121,48 +1128,59 @@ func (a *Authenticator) get(ctx context.Context, of Session) (s Session, err err
 // confirm it. However many tokens there are, it takes no longer than one call
 // of the store may.
 func (a *Authenticator) Logout(ctx context.Context, tokens ...string) error {
-	return a.endSessions(ctx, tokens, "logout", sessionKey{})
+	named, err := a.namedSessions(ctx, tokens)
+	return errors.Join(err, a.endNamed(ctx, named, "logout"))
 }
 
-// endSessions ends the sessions that tokens name, except one.
-func (a *Authenticator) endSessions(ctx context.Context, tokens []string, reason string, except sessionKey) error {
-	var errs []error
-	var named []namedSession
+// namedSession is a session that tokens name.
+type namedSession struct {
+	subjectTimes
+	live bool // one of them has not expired, so others may not have either
+}
+
+// namedSessions returns the sessions that validly signed tokens name, each
+// once. The error tells of tokens of which that could not be decided.
+func (a *Authenticator) namedSessions(ctx context.Context, tokens []string) (named []namedSession, err error) {
 	now := a.now()
+	places := map[sessionKey]int{}
+	var errs []error
 	for _, token := range tokens {
 		t, expires, err := a.whose(ctx, token)
 		if errors.Is(err, ErrUnavailable) {
 			errs = append(errs, err)
 		}
-		if err != nil || t.subject == except.subject && t.sid == except.id {
+		if err != nil {
 			continue
 		}
-		i := slices.IndexFunc(named, func(n namedSession) bool { return n.subject == t.subject && n.sid == t.sid })
-		if i < 0 {
+		i, ok := places[sessionKey{t.subject, t.sid}]
+		if !ok {
 			i = len(named)
+			places[sessionKey{t.subject, t.sid}] = i
 			named = append(named, namedSession{subjectTimes: t})
 		}
 		named[i].live = named[i].live || expires.IsZero() || now.Before(expires)
 	}
+	return named, errors.Join(errs...)
+}
+
+// endNamed ends sessions, by one call of the store for each user where that is
+// certain to be necessary.
+func (a *Authenticator) endNamed(ctx context.Context, named []namedSession, reason string) error {
 	ctx, cancel := a.withinStoreTimeout(ctx)
 	defer cancel()
-	var list []Revocation // one a subject
+	now := a.now()
+	var list []Revocation // one for each user
+	var others []func() error
 	for _, n := range named {
 		s := Session{ID: n.sid, Subject: n.subject}
-		if known, err := a.revoked.check(n.subjectTimes, now); err != nil {
-			errs = append(errs, a.revokeAgain(ctx, known, s))
+		known, err := a.revoked.check(n.subjectTimes, now)
+		switch {
+		case err != nil:
+			others = append(others, func() error { return a.revokeAgain(ctx, known, s) })
 			continue
-		}
-		if !n.live {
-			// Whoever has an old token may send it again and again, so it costs
-			// no write unless there is something to end.
-			_, err := a.get(ctx, s)
-			if err != nil {
-				if !errors.Is(err, ErrSessionNotFound) {
-					errs = append(errs, err)
-				}
-				continue
-			}
+		case !n.live:
+			others = append(others, func() error { return a.endIfThere(ctx, s, reason) })
+			continue
 		}
 		i := slices.IndexFunc(list, func(r Revocation) bool { return r.Subject == n.subject })
 		if i < 0 {
@@ -1171,6 +1189,7 @@ func (a *Authenticator) endSessions(ctx context.Context, tokens []string, reason
 		}
 		list[i].Sessions = append(list[i].Sessions, n.sid)
 	}
+	var errs []error
 	for _, r := range list {
 		err := a.tell(ctx, r, source{own: true})
 		for _, id := range r.Sessions {
@@ -1178,13 +1197,23 @@ func (a *Authenticator) endSessions(ctx context.Context, tokens []string, reason
 		}
 		errs = append(errs, err)
 	}
+	for _, end := range others {
+		errs = append(errs, end())
+	}
 	return errors.Join(errs...)
 }
 
-// namedSession is a session that tokens name.
-type namedSession struct {
-	subjectTimes
-	live bool // one of them has not expired, so others may not have either
+// endIfThere ends a session that only expired tokens name. Whoever has one may
+// send it again and again, so it costs no write unless there is something to
+// end.
+func (a *Authenticator) endIfThere(ctx context.Context, s Session, reason string) error {
+	switch _, err := a.get(ctx, s); {
+	case errors.Is(err, ErrSessionNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	return a.revokeWithin(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reason)
 }
 
 // whose returns which session a token of either kind names, and when the token

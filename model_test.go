@@ -230,8 +230,7 @@ func (w *world) step() {
 			w.sameError(auth.ErrUnavailable, err)
 		default:
 			if fault.method == "Revoke" && err != nil {
-				// Somebody had to go, and that failed. The login's own id, which
-				// decides among those last used at the same time, is not known.
+				// Somebody had to go, and that failed.
 				w.sameError(auth.ErrUnavailable, err)
 				for _, x := range w.live(user) {
 					stream, cancel := w.b.SessionContext(ctx, &auth.Claims{Subject: user, SessionID: x.id, AuthTime: x.created, IssuedAt: now.Add(time.Hour)})
@@ -245,8 +244,8 @@ func (w *world) step() {
 			}
 			w.sessions = append(w.sessions, s)
 			var gone []*mSession
-			if live := w.live(user); w.max > 0 && len(live) > w.max {
-				gone = slices.DeleteFunc(live[w.max:], func(x *mSession) bool { return x == s })
+			if others := slices.DeleteFunc(w.live(user), func(x *mSession) bool { return x == s }); w.max > 0 && len(others) >= w.max {
+				gone = others[w.max-1:]
 			}
 			for _, x := range gone {
 				x.dead = true

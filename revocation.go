@@ -919,6 +919,7 @@ const (
 	feedWait       = 5 * time.Second
 	feedRetryFirst = 50 * time.Millisecond
 	feedRetryLast  = 5 * time.Second
+	resetApart     = 30 * time.Second // one reset after another sooner is treated as an error
 	announceLead   = 30 * time.Second // before an entry leaves
 	announceLast   = 10 * time.Minute // after it would have
 	announceEvery  = 10 * time.Second // how often Run looks for entries that leave
@@ -947,11 +948,14 @@ func (v *Verifier) Run(ctx context.Context) error {
 	ctx, stop := v.queueEvents(ctx)
 	defer stop()
 	f := follower{v: v, whole: true}
-	retry, again := feedRetryFirst, false
+	retry := feedRetryFirst
+	var lastReset time.Time
 	for ctx.Err() == nil {
 		err := f.step(ctx)
 		if err == nil {
-			retry, again = feedRetryFirst, false
+			if v.now().Sub(lastReset).Abs() > resetApart {
+				retry = feedRetryFirst
+			}
 			continue
 		}
 		if ctx.Err() != nil {
@@ -961,9 +965,10 @@ func (v *Verifier) Run(ctx context.Context) error {
 		v.isStale(ctx)
 		if errors.Is(err, ErrFeedReset) && f.position != "" {
 			f.reset()
-			if !again { // at once, if it is not one reset after the other
-				again = true
-				continue
+			now := v.now()
+			often := now.Sub(lastReset).Abs() <= resetApart
+			if lastReset = now; !often {
+				continue // at once
 			}
 		}
 		select {

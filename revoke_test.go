@@ -241,7 +241,10 @@ func TestAccessTTL_OfALoginIsBoundedUntilTheStoreHasTakenItsNotice(t *testing.T)
 			}}
 			a, _ := node(t, store, lifetimes(ttl))
 			lives := func() time.Duration { return time.Until(start(t, a).AccessExpiresAt).Round(time.Second) }
-			require.Equal(t, min(ttl, time.Minute), lives(), "the store takes no notice")
+			for range 20 {
+				require.Equal(t, min(ttl, time.Minute), lives(), "the store takes no notice")
+			}
+			require.LessOrEqual(t, notices.Load(), int64(1), "it is not asked at every login")
 			fails.Store(false)
 			time.Sleep(2 * time.Second)
 			require.Equal(t, ttl, lives(), "the login announces it, whether or not anybody has called Run")
@@ -597,6 +600,9 @@ func TestRun_ReadsTheFeedWhileItAnnounces(t *testing.T) {
 					require.Error(t, a.Revoke(ctx, subject(i), fmt.Sprint("session", i)))
 				}
 				down.Store(false)
+				require.NoError(t, elsewhere.Revoke(ctx, "u2", "one")) // which wakes Run
+				time.Sleep(1100 * time.Millisecond)                    // and now they are due
+				before := calls.Load()
 				for range 20 {
 					tokens := start(t, elsewhere)
 					require.NoError(t, elsewhere.Revoke(ctx, "u1", tokens.SessionID))
@@ -608,6 +614,9 @@ func TestRun_ReadsTheFeedWhileItAnnounces(t *testing.T) {
 						time.Sleep(10 * time.Millisecond)
 					}
 					require.LessOrEqual(t, time.Since(begun), 300*time.Millisecond, "%d due, %s", due, name)
+				}
+				if name == "a subject each" {
+					require.Greater(t, calls.Load(), before, "it was announcing meanwhile")
 				}
 				time.Sleep(30 * time.Second)
 				rs := everything(t, memory)
@@ -631,6 +640,90 @@ func accessKeys() auth.Keys {
 		panic(err)
 	}
 	return auth.Keys{auth.HS256(key)}
+}
+
+// What another process with a longer AccessTTL needs is needed no longer than
+// that, and what it has announced is no leave for one that is longer still.
+func TestRevoke_NoticesOfOthersCountWhileTheyLast(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &testStore{Store: auth.NewMemoryStore(), revoke: func(_ context.Context, r auth.Revocation) error {
+			if r.AccessTTL > 5*time.Minute {
+				return errStore
+			}
+			return nil
+		}}
+		a, _ := node(t, store, lifetimes(5*time.Minute))
+		stop := run(a.Verifier)
+		<-a.Ready()
+		require.Greater(t, time.Until(start(t, a).AccessExpiresAt), 4*time.Minute)
+		b, _ := node(t, store, lifetimes(2*time.Second))
+		stopB := run(b.Verifier)
+		defer stopB()
+		<-b.Ready()
+		longer, _ := node(t, store, lifetimes(time.Hour))
+		stopLonger := run(longer.Verifier)
+		<-longer.Ready()
+		require.LessOrEqual(t, time.Until(start(t, longer).AccessExpiresAt), time.Minute)
+		stopLonger()
+		lasts := func() time.Duration {
+			require.NoError(t, b.Revoke(context.Background(), "u1", "one"))
+			passed := store.passed()
+			return time.Until(passed[len(passed)-1].Until)
+		}
+		require.Equal(t, 6*time.Minute, lasts())
+		stop()
+		time.Sleep(time.Hour)
+		require.Equal(t, time.Minute+2*time.Second, lasts(), "nobody needs more any longer")
+	})
+}
+
+func TestRun_NoticesThatAFailoverLostAreAnnouncedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &feedStore{MemoryStore: auth.NewMemoryStore()}
+		longer, _ := node(t, store, lifetimes(3*time.Hour))
+		stop := run(longer.Verifier)
+		<-longer.Ready()
+		start(t, longer)
+		stop() // its tokens live on
+		a, _ := node(t, store)
+		stop = run(a.Verifier)
+		defer stop()
+		<-a.Ready()
+		store.failOver()
+		time.Sleep(30 * time.Second)
+		ttls := map[time.Duration]bool{}
+		for _, r := range everything(t, store.MemoryStore) {
+			ttls[r.AccessTTL] = true
+		}
+		require.Equal(t, map[time.Duration]bool{3 * time.Hour: true}, ttls, "which covers shorter ones")
+	})
+}
+
+func TestRun_AFeedThatIsAlwaysResetIsNotHammered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var resets atomic.Bool
+		store := &testStore{Store: auth.NewMemoryStore(), changes: func(_ context.Context, after string) error {
+			if after != "" && resets.Load() {
+				return auth.ErrFeedReset
+			}
+			return nil
+		}}
+		a, _ := node(t, store)
+		stop := run(a.Verifier)
+		defer stop()
+		<-a.Ready()
+		resets.Store(true)
+		store.mu.Lock()
+		store.reads = nil
+		store.mu.Unlock()
+		time.Sleep(time.Minute)
+		store.mu.Lock()
+		defer store.mu.Unlock()
+		require.Less(t, len(store.reads), 200)
+	})
 }
 
 func TestRun_AStoreThatTakesNothingIsNotHammered(t *testing.T) {
