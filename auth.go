@@ -1081,7 +1081,7 @@ func (a *Authenticator) announceAgain(ctx context.Context, r Revocation, repeats
 	if r.AccessTTL > 0 {
 		return a.announceNotice(ctx, r)
 	}
-	return a.tell(ctx, r, source{own: repeats, repetition: repeats})
+	return a.tell(ctx, r, source{own: repeats, repetition: repeats, again: !repeats})
 }
 
 // revokeAgain is for a session that this process knows to be revoked and that

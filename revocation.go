@@ -83,7 +83,9 @@ type revocation struct {
 	open    bool  // the store has not confirmed it
 	alone   bool  // announced by itself, since it failed together with others
 	waiting bool  // in work
-	removed bool
+
+	announcing bool // Run has taken it from work
+	removed    bool
 }
 
 // ownCut is a not-before instant that this process set for access tokens.
@@ -204,6 +206,7 @@ func (rs *revocations) isOwn(id string) bool {
 type entered struct {
 	*revocation
 	version uint32
+	whole   bool // the call announces all of it that the store has not confirmed
 }
 
 // add enters a revocation that this process is about to announce, for the
@@ -213,10 +216,12 @@ func (rs *revocations) add(r Revocation, from source, now time.Time) []entered {
 	rs.prune(now)
 	var list []entered
 	rs.change(func() []*watcher {
+		open := rs.isOpenFor(r)
 		touched, ended := rs.enter(r, from, now)
 		for _, e := range touched {
 			e.calls++
-			list = append(list, entered{e, e.version})
+			whole := e.session != "" || !open || e.before.Equal(r.Cut) && len(e.spared) == len(r.Except)
+			list = append(list, entered{e, e.version, whole && !from.again})
 		}
 		return ended
 	})
@@ -288,6 +293,7 @@ func (rs *revocations) change(f func() []*watcher) {
 type source struct {
 	own        bool   // this process announces it for the first time
 	repetition bool   // of a not-before instant of this process
+	again      bool   // it was entered already, and may be a part of an entry
 	heard      uint64 // the feed has it, at this reading
 	id         string // of the announcement in the feed
 }
@@ -551,9 +557,20 @@ const (
 	announceRetryLast  = time.Minute
 )
 
+// isOpenFor reports whether the store has yet to confirm the entry of a subject
+// into which r is merged. It is called with rs locked.
+func (rs *revocations) isOpenFor(r Revocation) bool {
+	e := rs.subjects[r.Subject].access
+	if r.All {
+		e = rs.subjects[r.Subject].all
+	}
+	return e != nil && e.open
+}
+
 // confirm notes what the store said of the entries that a call of Revoke was
-// about. One that has changed since the call began stays unconfirmed. One that
-// no store can represent is not tried again.
+// about. One that has changed since the call began, and one of which the call
+// was only a part, stays unconfirmed. One that no store can represent is not
+// tried again.
 func (rs *revocations) confirm(list []entered, err error, now time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -562,7 +579,7 @@ func (rs *revocations) confirm(list []entered, err error, now time.Time) {
 		switch {
 		case err == nil || errors.Is(err, ErrNotStorable):
 			e.fails, e.retryAt = 0, 0
-			if e.revocation.version == e.version {
+			if e.revocation.version == e.version && (e.whole || err != nil) {
 				e.open, e.again = false, e.again || err != nil
 			}
 		default:
@@ -570,7 +587,7 @@ func (rs *revocations) confirm(list []entered, err error, now time.Time) {
 			e.retryAt = now.Add(min(announceRetryFirst<<(e.fails-1), announceRetryLast)).UnixMilli()
 			e.alone = e.alone || len(list) > 1 && e.fails > 1
 		}
-		if e.open && e.calls == 0 {
+		if e.open && e.calls == 0 && !e.announcing {
 			rs.plan(e.revocation)
 		}
 	}
@@ -684,8 +701,8 @@ func (rs *revocations) take(now time.Time) (batch []announcement, next time.Time
 			wait(r, now)
 			continue
 		}
-		r.waiting = false
-		mine := entered{r, r.version}
+		r.waiting, r.announcing = false, true
+		mine := entered{revocation: r, version: r.version}
 		if r.session == "" {
 			a := announcement{revocations: r.announced(), entries: []entered{mine}}
 			if a.repeats = r.repeats(); a.repeats {
@@ -740,13 +757,17 @@ func (r *revocation) announced() []Revocation {
 	return rs
 }
 
-// done notes that entries were announced again.
-func (rs *revocations) done(list []entered) {
+// done notes whether entries were announced again as a whole.
+func (rs *revocations) done(list []entered, ok bool) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	for _, e := range list {
-		if e.revocation.version == e.version {
-			e.again = true
+		e.announcing = false
+		if ok && e.revocation.version == e.version {
+			e.again, e.open = true, false
+		}
+		if e.open && e.calls == 0 {
+			rs.plan(e.revocation)
 		}
 	}
 }
@@ -757,6 +778,7 @@ func (rs *revocations) putBack(batch []announcement) {
 	defer rs.mu.Unlock()
 	for _, a := range batch {
 		for _, e := range a.entries {
+			e.announcing = false
 			rs.plan(e.revocation)
 		}
 	}
@@ -1123,9 +1145,7 @@ func (f *follower) announcePlanned(ctx context.Context, begun time.Time) (next t
 			for _, r := range a.revocations {
 				ok = ok && announce(r, a.repeats)
 			}
-			if ok {
-				v.revoked.done(a.entries)
-			}
+			v.revoked.done(a.entries, ok)
 		}
 	}
 	if successes == 0 && fails > 0 { // the store takes nothing now

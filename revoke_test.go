@@ -678,6 +678,47 @@ func TestRevoke_NoticesOfOthersCountWhileTheyLast(t *testing.T) {
 	})
 }
 
+// An entry that two calls made is confirmed when the store has taken both.
+func TestRevokeAll_OneThatTheStoreTookConfirmsNoEarlierOne(t *testing.T) {
+	t.Parallel()
+	for _, failing := range []int64{1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			var calls atomic.Int64
+			store := &testStore{Store: auth.NewMemoryStore(), revoke: func(_ context.Context, r auth.Revocation) error {
+				if r.AccessTTL == 0 && calls.Add(1) == failing {
+					return errStore
+				}
+				return nil
+			}}
+			a, _ := node(t, store)
+			b, _ := node(t, store)
+			for _, x := range []*auth.Authenticator{a, b} {
+				stop := run(x.Verifier)
+				defer stop()
+				<-x.Ready()
+			}
+			ctx := context.Background()
+			one, two := start(t, a), start(t, a)
+			time.Sleep(12 * time.Second)
+			for i, spared := range []auth.Tokens{one, two} {
+				err := a.RevokeAll(ctx, "u1", spared.SessionID)
+				require.Equal(t, int64(i+1) == failing, err != nil)
+			}
+			time.Sleep(20 * time.Second)
+			for _, tokens := range []auth.Tokens{one, two} {
+				_, err := store.Get(ctx, "u1", tokens.SessionID)
+				require.ErrorIs(t, err, auth.ErrSessionNotFound)
+				_, err = b.Verify(ctx, tokens.Access)
+				require.ErrorIs(t, err, auth.ErrSessionRevoked)
+			}
+			n := calls.Load()
+			require.LessOrEqual(t, n, int64(2+3))
+			time.Sleep(10 * time.Minute)
+			require.Equal(t, n, calls.Load(), "and announced no more than is necessary")
+		})
+	}
+}
+
 func TestRun_NoticesThatAFailoverLostAreAnnouncedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
