@@ -1047,7 +1047,7 @@ func (a *Authenticator) notify(ctx context.Context, now time.Time) {
 	case <-ctx.Done():
 		return
 	}
-	if a.noticed(now, a.renewBefore()) || now.UnixMilli() < a.noticeRetry.Load() {
+	if a.noticed(now, a.renewBefore()) || isPaused(now, a.noticeRetry.Load(), noticePause) {
 		return
 	}
 	r := Revocation{AccessTTL: a.accessTTL, Until: now.Add(a.noticeLength() + a.accessTTL + noticeMargin)}

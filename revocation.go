@@ -570,14 +570,15 @@ func (rs *revocations) isOpenFor(r Revocation) bool {
 // confirm notes what the store said of the entries that a call of Revoke was
 // about. One that has changed since the call began, and one of which the call
 // was only a part, stays unconfirmed. One that no store can represent is not
-// tried again.
+// tried again; if the call was about several, nobody knows which of them that
+// is, so each is announced by itself.
 func (rs *revocations) confirm(list []entered, err error, now time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	for _, e := range list {
 		e.calls--
 		switch {
-		case err == nil || errors.Is(err, ErrNotStorable):
+		case err == nil || errors.Is(err, ErrNotStorable) && len(list) == 1:
 			e.fails, e.retryAt = 0, 0
 			if e.revocation.version == e.version && (e.whole || err != nil) {
 				e.open, e.again = false, e.again || err != nil
@@ -673,8 +674,9 @@ type announcement struct {
 }
 
 // take removes some of the entries that are to be announced again from those
-// that wait, and returns them, and when others of them are due: the zero Time
-// if there are none.
+// that wait, and returns them. If there are none, next is when the first of
+// those that wait is due, or the zero Time. It stops when the batch is full, so
+// that readers do not wait while it looks at many entries.
 func (rs *revocations) take(now time.Time) (batch []announcement, next time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -686,19 +688,21 @@ func (rs *revocations) take(now time.Time) (batch []announcement, next time.Time
 			next = until
 		}
 	}
+	looked := 0
 	for _, r := range rs.work {
+		if len(batch) == announceBatch {
+			break
+		}
+		looked++
 		switch {
 		case r.removed:
 			r.waiting = false
 			continue
-		case now.UnixMilli() < r.retryAt:
+		case isPaused(now, r.retryAt, announceRetryLast):
 			wait(r, fromMillis(r.retryAt))
 			continue
 		case r.repeats() && !notBefore(now, rs.leeway).After(r.own.repeat):
 			wait(r, r.own.repeat.Add(-rs.leeway))
-			continue
-		case len(batch) == announceBatch:
-			wait(r, now)
 			continue
 		}
 		r.waiting, r.announcing = false, true
@@ -723,9 +727,20 @@ func (rs *revocations) take(now time.Time) (batch []announcement, next time.Time
 			revocations: []Revocation{{Subject: r.subject, Sessions: []string{r.session}}}, entries: []entered{mine},
 		})
 	}
-	clear(rs.work[len(keep):])
-	rs.work = keep
+	// What was kept goes in front of what was not looked at.
+	rest := rs.work[looked-len(keep):]
+	copy(rest, keep)
+	clear(rs.work[:looked-len(keep)])
+	rs.work = rest
 	return batch, next
+}
+
+// isPaused reports whether a pause of at most longest lasts until a time in
+// Unix milliseconds. If the time is further ahead, the clock was set back, and
+// the pause is over.
+func isPaused(now time.Time, until int64, longest time.Duration) bool {
+	left := until - now.UnixMilli()
+	return 0 < left && left <= longest.Milliseconds()
 }
 
 // repeats reports whether the entry's own not-before instant is to be repeated.
@@ -1045,6 +1060,9 @@ func (f *follower) step(ctx context.Context) error {
 		for _, r := range v.revoked.hear(rs, f.position == "", v.now()) {
 			v.emit(ctx, unreadableEvent(r))
 		}
+		if more && next == f.position {
+			return errors.New("the feed returned the position that it was given, and says that there is more")
+		}
 		f.position, f.pages = next, more
 		return nil
 	})
@@ -1114,21 +1132,27 @@ func (f *follower) announce(ctx context.Context) {
 func (f *follower) announcePlanned(ctx context.Context, begun time.Time) (next time.Time) {
 	v := f.v
 	fails, successes := 0, 0
-	announce := func(r Revocation, repeats bool) bool {
-		if v.announce(ctx, r, repeats) != nil {
+	announce := func(r Revocation, repeats bool) (done bool) {
+		err := v.announce(ctx, r, repeats)
+		switch {
+		case err == nil:
+			fails = 0
+			successes++
+		case !errors.Is(err, ErrNotStorable): // which is an answer
 			fails++
-			return false
 		}
-		fails = 0
-		successes++
-		return true
+		return err == nil
 	}
 	over := func() bool {
-		return fails == announceFails || ctx.Err() != nil || v.now().Sub(begun) >= announceFor
+		passed := v.now().Sub(begun)
+		return fails == announceFails || ctx.Err() != nil || passed >= announceFor || passed < 0 // the clock was set back
 	}
 	for len(f.notices) > 0 && !over() {
-		if announce(f.notices[0], false) {
-			f.notices = f.notices[1:]
+		notice := f.notices[0]
+		f.notices = f.notices[1:]
+		if !announce(notice, false) && fails > 0 {
+			f.notices = append(f.notices, notice)
+			break // so that no notice stops the entries
 		}
 	}
 	for !over() {

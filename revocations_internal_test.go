@@ -178,3 +178,44 @@ func TestRevocations_WatchersOfOtherSessionsAreNotTouched(t *testing.T) {
 	require.Equal(t, map[string]error{"a0": ErrSessionRevoked, "b0": errCut, "c0": errCut, "c1": ErrSessionRevoked}, ended)
 	require.Empty(t, rs.watchers)
 }
+
+func TestRevocations_ManyThatAreAnnouncedAgainAreNotAllLookedAtForABatch(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	rs := &revocations{announces: true, process: "p"}
+	const many = 3*announceBatch + 10
+	for i := range many {
+		rs.add(Revocation{Subject: fmt.Sprint("u", i), Sessions: []string{"s"}, Until: now.Add(time.Hour)}, source{}, now)
+	}
+	rs.planEach(func(r *revocation) bool { r.calls = 0; return true })
+	paused := slices.Clone(rs.work[:3])
+	for _, r := range paused {
+		r.retryAt = now.Add(time.Second).UnixMilli()
+	}
+	last := rs.work[many-1]
+	last.removed = true
+
+	taken := map[string]int{}
+	for n := 0; ; n++ {
+		batch, next := rs.take(now)
+		if n == 0 {
+			require.True(t, last.waiting, "readers wait while it looks at what does not fit")
+		}
+		require.True(t, slices.Equal(paused, rs.work[:3]), "what is paused stays")
+		if len(batch) == 0 {
+			require.WithinDuration(t, now.Add(time.Second), next, 0)
+			break
+		}
+		for _, a := range batch {
+			taken[a.revocations[0].Subject]++
+		}
+	}
+	require.Len(t, taken, many-4)
+	for subject, times := range taken {
+		require.Equal(t, 1, times, subject)
+	}
+	require.Len(t, rs.work, 3)
+	batch, next := rs.take(now.Add(time.Second))
+	require.Len(t, batch, 3)
+	require.Zero(t, next)
+}

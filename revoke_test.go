@@ -1277,3 +1277,147 @@ func TestRun_AnOnEventThatBlocksDoesNotStopIt(t *testing.T) {
 		close(release)
 	})
 }
+
+func TestRun_AnnouncesAgainAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	for _, ahead := range []time.Duration{2 * time.Minute, time.Hour, 4 * 365 * 24 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			var offset atomic.Int64
+			offset.Store(int64(ahead))
+			var down atomic.Bool
+			down.Store(true)
+			store := &testStore{Store: auth.NewMemoryStore(), revoke: func(context.Context, auth.Revocation) error {
+				if down.Load() {
+					return errStore
+				}
+				return nil
+			}}
+			a, _ := node(t, store, func(c *auth.Config) {
+				c.Now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
+			})
+			defer run(a.Verifier)()
+			<-a.Ready()
+			ctx := context.Background()
+			tokens := start(t, a)
+			require.ErrorIs(t, a.Logout(ctx, tokens.Refresh), auth.ErrUnavailable)
+			offset.Store(0)
+			down.Store(false)
+			require.Greater(t, time.Until(other(t, a).AccessExpiresAt), 10*time.Minute, "the store takes notices again")
+			time.Sleep(2 * time.Minute)
+			_, err := store.Store.Get(ctx, "u1", tokens.SessionID)
+			require.ErrorIs(t, err, auth.ErrSessionNotFound, "ahead by %s", ahead)
+		})
+	}
+}
+
+// circlingFeed never gets any further: it takes no position, or returns the one
+// that it was given.
+type circlingFeed struct {
+	auth.Store
+	resets bool
+	reads  atomic.Int64
+}
+
+func (f *circlingFeed) Changes(ctx context.Context, after string, _ time.Duration) ([]auth.Revocation, string, bool, error) {
+	switch {
+	case f.reads.Add(1) > 1000: // it is asked without a pause
+		return nil, "", false, hang(ctx)
+	case f.resets && after != "":
+		return nil, "", false, auth.ErrFeedReset
+	}
+	return nil, "here", !f.resets, nil
+}
+
+func TestRun_DoesNotHammerAFeedThatGetsNoFurther(t *testing.T) {
+	t.Parallel()
+	for _, resets := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			feed := &circlingFeed{Store: auth.NewMemoryStore(), resets: resets}
+			a, es := node(t, feed)
+			defer run(a.Verifier)()
+			time.Sleep(time.Minute)
+			require.Less(t, feed.reads.Load(), int64(100), "resets: %v", resets)
+			require.NotEmpty(t, es.take(auth.EventFault))
+			require.Equal(t, resets, a.Health().Ready)
+		})
+	}
+}
+
+func TestRun_WhatCannotBeStoredTakesNothingElseAlong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		store := &testStore{Store: auth.NewMemoryStore(), revoke: func(_ context.Context, r auth.Revocation) error {
+			switch {
+			case slices.ContainsFunc(r.Sessions, func(id string) bool { return len(id) > 64 }):
+				return fmt.Errorf("of this store: %w", auth.ErrNotStorable)
+			case down.Load() && r.AccessTTL == 0:
+				return errStore
+			}
+			return nil
+		}}
+		a, _ := node(t, store)
+		defer run(a.Verifier)()
+		<-a.Ready()
+		ctx := context.Background()
+		for i, length := range []int{65, 255} {
+			tokens := start(t, a)
+			down.Store(i == 1) // then the sessions are announced together by Run
+			require.Error(t, a.Revoke(ctx, "u1", strings.Repeat("x", length), tokens.SessionID))
+			down.Store(false)
+			time.Sleep(5 * time.Minute)
+			_, err := store.Store.Get(ctx, "u1", tokens.SessionID)
+			require.ErrorIs(t, err, auth.ErrSessionNotFound)
+		}
+		calls := len(store.passed())
+		time.Sleep(5 * time.Minute)
+		require.Len(t, store.passed(), calls, "what no store can represent is given up")
+	})
+}
+
+func TestRun_ALostNoticeThatTheStoreDoesNotTakeStopsNoRevocation(t *testing.T) {
+	t.Parallel()
+	for name, refusal := range map[string]error{"cannot represent it": nil, "fails": errStore} {
+		synctest.Test(t, func(t *testing.T) {
+			feed := &feedStore{MemoryStore: auth.NewMemoryStore()}
+			var newer, down atomic.Bool
+			newer.Store(true)
+			var notices atomic.Int64
+			store := &testStore{Store: feed, page: func(rs []auth.Revocation) []auth.Revocation {
+				if newer.Load() {
+					for i := range 3 { // of a version that allows longer ones
+						rs = append(rs, auth.Revocation{AccessTTL: time.Duration(25+i) * time.Hour, Until: time.Now().Add(50 * time.Hour), ID: "newer.1"})
+					}
+				}
+				return rs
+			}, revoke: func(_ context.Context, r auth.Revocation) error {
+				switch {
+				case r.AccessTTL > 24*time.Hour:
+					notices.Add(1)
+					return refusal
+				case r.AccessTTL == 0 && down.Load():
+					return errStore
+				}
+				return nil
+			}}
+			a, _ := node(t, store)
+			defer run(a.Verifier)()
+			<-a.Ready()
+			newer.Store(false)
+			down.Store(true)
+			ctx := context.Background()
+			tokens := start(t, a)
+			require.ErrorIs(t, a.Logout(ctx, tokens.Refresh), auth.ErrUnavailable)
+			feed.failOver()
+			time.Sleep(20 * time.Second)
+			down.Store(false)
+			time.Sleep(2 * time.Minute)
+			require.True(t, slices.ContainsFunc(everything(t, feed), func(r auth.Revocation) bool {
+				return slices.Contains(r.Sessions, tokens.SessionID)
+			}), name)
+			if refusal == nil {
+				require.Equal(t, int64(3), notices.Load(), "it is given up")
+			}
+		})
+	}
+}
