@@ -562,23 +562,21 @@ func checkSecret(secret []byte, size int) error {
 }
 
 // weakness returns why somebody may guess a secret, or an empty string. What
-// an editor or a shell adds around a secret, a byte order mark, quotes and line
-// ends, is not part of it.
+// an editor, a shell or a buffer adds around a secret, such as white space, NULs
+// and quotes, is not part of it, but fills it up.
 func weakness(secret []byte) string {
-	text := strings.TrimPrefix(string(secret), "\uFEFF")
-	text = strings.TrimRight(text, "\r\n")
-	if n := len(text); n >= 2 && (text[0] == '"' || text[0] == '\'') && text[n-1] == text[0] {
-		text = text[1 : n-1]
-	}
-	if isPublishedSecret(text) {
+	text := unquoted(strings.TrimRight(strings.TrimPrefix(string(secret), "\uFEFF"), "\r\n"))
+	isEdge := func(r rune) bool { return unicode.IsSpace(r) || r == 0 || r == '\uFEFF' }
+	core := strings.TrimFunc(unquoted(strings.TrimFunc(text, isEdge)), isEdge)
+	if isPublishedSecret(core) {
 		return "is a published example"
 	}
-	if isPlaceholder(strings.TrimSpace(text)) {
+	if isPlaceholder(core) {
 		return "is a placeholder that nothing has replaced"
 	}
 	var seen [256]bool
 	different := 0
-	for _, c := range []byte(text) {
+	for _, c := range []byte(core) {
 		if !seen[c] {
 			seen[c] = true
 			different++
@@ -587,7 +585,7 @@ func weakness(secret []byte) string {
 	if different < 8 {
 		return fmt.Sprintf("has %d different bytes, at least 8 are needed", different)
 	}
-	if repeats(text) {
+	if repeats(core) {
 		return "repeats a shorter string"
 	}
 	if isWords(text) {
@@ -603,8 +601,15 @@ func weakness(secret []byte) string {
 	return ""
 }
 
+// unquoted returns what stands in quotes, or s if it does not.
+func unquoted(s string) string {
+	if n := len(s); n >= 2 && (s[0] == '"' || s[0] == '\'') && s[n-1] == s[0] {
+		return s[1 : n-1]
+	}
+	return s
+}
+
 func isPublishedSecret(text string) bool {
-	text = strings.TrimSpace(text)
 	for _, p := range published {
 		if strings.EqualFold(text, p) {
 			return true
