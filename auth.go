@@ -278,6 +278,9 @@ func New(c Config) (*Authenticator, error) {
 	v.renew = a.renewNotice
 	v.revoked.announces, v.revoked.ttl = feed != nil, c.AccessTTL
 	v.alive = a.sessionAlive
+	if a.cookies != nil {
+		v.refreshSessions = a.refreshSessions
+	}
 	if err := a.checkRefreshSize(refresh); err != nil {
 		return nil, err
 	}

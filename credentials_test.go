@@ -451,3 +451,22 @@ func TestCredentials_LogoutEndsWhatCanBeReadAndLoginWhatItReplaces(t *testing.T)
 		})
 	}
 }
+
+func TestCredentials_LinkBesideTheRefreshCookieOfAnotherSessionIsRefused(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, withCookies(), withExtractors(auth.FromCookie(), auth.FromQuery("t"), auth.FromBearer()))
+	all := exhibits(t, b)
+	other := all["other"]
+	for _, h := range []http.Handler{b.Require()(hello), b.Optional(hello)} {
+		for _, cookie := range []string{"late", "ended", "a0", "a2", "gone"} {
+			ask(t, h, "GET", "/?t="+other.access, webCookie(refreshCookie, all[cookie].refresh)).refused(t, 400, "invalid_request", "login")
+			ask(t, h, "GET", "/?t="+other.access, webCookie(refreshCookie, other.refresh), webCookie(refreshCookie, all[cookie].refresh)).refused(t, 400, "invalid_request", "login")
+			ask(t, h, "GET", "/?t="+other.access, webBearer("junk"), webCookie(refreshCookie, all[cookie].refresh)).refused(t, 400, "invalid_request", "login")
+			require.Equal(t, "hello bob", ask(t, h, "GET", "/", webBearer(other.access), webCookie(refreshCookie, all[cookie].refresh)).body)
+		}
+		for _, cookie := range []string{"other", "foreign", "junk"} {
+			require.Equal(t, "hello bob", ask(t, h, "GET", "/?t="+other.access, webCookie(refreshCookie, all[cookie].refresh)).body)
+		}
+		ask(t, h, "GET", "/?t="+all["a0"].access, webCookie(refreshCookie, other.refresh)).refused(t, 401, "invalid_token", "refresh")
+	}
+}

@@ -326,28 +326,55 @@ func hasCookie(r *http.Request, name string) bool {
 // [ErrCrossOrigin], or [ErrUnavailable] if it cannot be said which of several
 // counts.
 func (v *Verifier) AccessToken(r *http.Request) (token string, byCookieOnly bool, err error) {
+	chosen, err := v.accessToken(r)
+	if err != nil {
+		return "", chosen.by == byCookie, err
+	}
+	return chosen.token, chosen.by == byCookie, nil
+}
+
+// accessToken returns the token, and everything that carries it and counts.
+func (v *Verifier) accessToken(r *http.Request) (chosen carried, err error) {
 	var space [2]carried
 	list, err := v.carriedAccess(r, space[:0])
-	var chosen carried
 	switch {
 	case err != nil:
-		return "", false, err
+		return carried{}, err
 	case len(list) == 0:
-		return "", false, ErrNoToken
+		return carried{}, ErrNoToken
 	case len(list) == 1:
 		chosen = list[0]
 	default:
 		if chosen, err = v.chooseAccess(r.Context(), list); err != nil {
-			return "", false, err
+			return carried{}, err
 		}
 	}
-	byCookieOnly = chosen.by == byCookie
-	if chosen.by&byCookie != 0 {
-		if err := v.CheckOrigin(r); err != nil {
-			return "", byCookieOnly, err
-		}
+	switch {
+	case chosen.by&byCookie != 0:
+		err = v.CheckOrigin(r)
+	case chosen.by == byQuery:
+		err = v.checkLink(r, chosen.token)
 	}
-	return chosen.token, byCookieOnly, nil
+	return chosen, err
+}
+
+// checkLink refuses a good token in the query beside the refresh cookie of
+// another session, dead or not: such a link must not sign anybody into another's
+// account, also where the access cookie is gone. A Verifier alone cannot read
+// refresh cookies.
+func (v *Verifier) checkLink(r *http.Request, token string) error {
+	if v.refreshSessions == nil || !hasCookie(r, v.cookies.refresh.Name) {
+		return nil
+	}
+	c, err := v.Verify(r.Context(), token)
+	if err != nil {
+		return nil //nolint:nilerr // whoever uses the token is told
+	}
+	own := sessionKey{c.Subject, c.SessionID}
+	if slices.ContainsFunc(v.refreshSessions(r), func(s sessionKey) bool { return s != own }) {
+		return errTwoSessions
+	}
+	return nil
 }
 
 // chooseAccess verifies access tokens that differ, and chooses among them. Of

@@ -222,13 +222,14 @@ func (a *Authenticator) SessionsHandler() http.Handler {
 }
 
 // claimsOf is Authenticate for what ends the session. Afterwards it could not
-// be told any more how the token came.
-func (a *Authenticator) claimsOf(r *http.Request) (c *Claims, byCookie bool, err error) {
-	token, byCookie, err := a.AccessToken(r)
+// be told any more how the token came. cookie says that a cookie that counts
+// came along, and is to be cleared.
+func (a *Authenticator) claimsOf(r *http.Request) (c *Claims, cookie bool, err error) {
+	chosen, err := a.accessToken(r)
 	if err == nil {
-		c, err = a.Verify(r.Context(), token)
+		c, err = a.Verify(r.Context(), chosen.token)
 	}
-	return c, byCookie, err
+	return c, chosen.by&byCookie != 0, err
 }
 
 type listedSession struct {
@@ -402,6 +403,17 @@ func (a *Authenticator) carriedRefreshCookies(r *http.Request) (list []carried) 
 func (a *Authenticator) isRefreshToken(ctx context.Context, token string) bool {
 	c, err := a.openRefresh(ctx, token)
 	return c.sid != "" || errors.Is(err, ErrUnavailable)
+}
+
+// refreshSessions returns the sessions of the refresh cookies that were signed
+// here, dead or not.
+func (a *Authenticator) refreshSessions(r *http.Request) (sessions []sessionKey) {
+	for _, value := range a.refreshCookies(r) {
+		if c, _ := a.openRefresh(r.Context(), value); c.sid != "" {
+			sessions = append(sessions, sessionKey{c.subject, c.sid})
+		}
+	}
+	return sessions
 }
 
 // refreshCookies returns the values of the cookies of that name.

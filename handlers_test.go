@@ -1182,6 +1182,25 @@ func TestHandlers_ThatEndOnesOwnSessionClearTheCookieThatCounted(t *testing.T) {
 		ask(t, b.Handler(), "POST", "/logout/all", dead, webCookie(accessCookie, k.Access)).cleared(t)
 		b.clock.advance(time.Minute)
 	}
+	// So is a cookie that counts beside a good header.
+	for _, same := range []bool{true, false} {
+		for _, path := range []string{"/sessions/", "/logout/all"} {
+			k := b.login(t)
+			header := webBearer(k.Access)
+			if !same {
+				b.clock.advance(time.Minute)
+				next, err := b.Refresh(context.Background(), k.Refresh, auth.RefreshOptions{})
+				require.NoError(t, err)
+				header = webBearer(next.Access)
+			}
+			method := "POST"
+			if path == "/sessions/" {
+				method, path = "DELETE", path+k.SessionID
+			}
+			ask(t, b.Handler(), method, path, header, webCookie(accessCookie, k.Access)).cleared(t)
+			b.clock.advance(time.Minute)
+		}
+	}
 	// A dead cookie beside a good header is not the client's way.
 	k := b.login(t)
 	r := ask(t, b.Handler(), "POST", "/logout/all", webBearer(k.Access), webCookie(accessCookie, "junk"), crossSite)

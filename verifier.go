@@ -99,6 +99,8 @@ type Verifier struct {
 	announce func(ctx context.Context, r Revocation, repeats bool) error
 	renew    func(ctx context.Context) // the notice of its AccessTTL
 	alive    func(ctx context.Context, subject, id string) (bool, error)
+
+	refreshSessions func(*http.Request) []sessionKey // of the refresh cookies that were signed here
 }
 
 // NewVerifier returns a Verifier, or every mistake in c joined, each naming
