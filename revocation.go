@@ -534,9 +534,15 @@ func (rs *revocations) isOpen(r *revocation) bool {
 // confirmed reports whether the store has taken r.
 func (rs *revocations) confirmed(r *revocation) bool { return !rs.isOpen(r) }
 
-// ask reports whether the store is to be asked about an entry that refused
-// somebody: once a minute, counted from its answer.
+// ask reports whether the store is to be asked about a session that an entry
+// refused. If the entry is of this session, it is asked once a minute, counted
+// from its answer. If it is of all sessions, it is asked each time: another
+// process that had not heard of the entry may have created the session since,
+// and what was asked about another session says nothing of this one.
 func (rs *revocations) ask(r *revocation, now time.Time) bool {
+	if r.session == "" {
+		return true
+	}
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
 	age := now.UnixMilli() - r.asked

@@ -1421,3 +1421,46 @@ func TestRun_ALostNoticeThatTheStoreDoesNotTakeStopsNoRevocation(t *testing.T) {
 		})
 	}
 }
+
+func TestLogout_OfSessionsThatAProcessCreatedBeforeItHeardOfRevokeAll(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(a *auth.Authenticator, tokens auth.Tokens) error{
+		"logout": func(a *auth.Authenticator, tokens auth.Tokens) error {
+			return a.Logout(context.Background(), tokens.Refresh)
+		},
+		"access logout": func(a *auth.Authenticator, tokens auth.Tokens) error {
+			return a.Logout(context.Background(), tokens.Access)
+		},
+		"refresh": func(a *auth.Authenticator, tokens auth.Tokens) error {
+			_, err := a.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
+			require.ErrorIs(t, err, auth.ErrSessionRevoked)
+			return nil
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			memory := auth.NewMemoryStore()
+			var deaf atomic.Bool
+			a, _ := node(t, memory)
+			b, _ := node(t, &testStore{Store: memory, changes: func(context.Context, string) error {
+				if deaf.Load() {
+					return errStore
+				}
+				return nil
+			}})
+			for _, x := range []*auth.Authenticator{a, b} {
+				stop := run(x.Verifier)
+				defer stop()
+				<-x.Ready()
+			}
+			deaf.Store(true)
+			time.Sleep(10 * time.Second)
+			require.NoError(t, a.RevokeAll(context.Background(), "u1"))
+			for range 3 {
+				tokens := start(t, b)
+				require.NoError(t, end(a, tokens))
+				_, err := memory.Get(context.Background(), "u1", tokens.SessionID)
+				require.ErrorIs(t, err, auth.ErrSessionNotFound, name)
+			}
+		})
+	}
+}
