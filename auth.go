@@ -816,7 +816,7 @@ func (a *Authenticator) inStore(ctx context.Context, s Session, name string, cal
 	case err == nil || errors.Is(err, ErrSessionNotFound):
 		return err
 	case errors.Is(err, ErrNotStorable): // to try again does not help
-		return a.internal(ctx, s, fmt.Errorf("Store.%s: %w", name, err))
+		return a.internal(ctx, s, err)
 	}
 	return a.fault(ctx, s, fmt.Errorf("auth: Store.%s: %w", name, err))
 }

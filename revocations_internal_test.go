@@ -104,10 +104,10 @@ func TestRevocations_MergedSayWhatEachOfThemSaid(t *testing.T) {
 							times.issued = at.Add(time.Duration(issued-1) * time.Second)
 						}
 						want := ends(list, times)
-						if _, err := rs.check(times, at); err != want { //nolint:errorlint // the very error
+						if _, err := rs.check(times, at); err != want {
 							t.Fatalf("round %d: %v, want %v for %v\n%+v", round, err, want, times, list)
 						}
-						if _, err := again.check(times, at); err != want { //nolint:errorlint // the very error
+						if _, err := again.check(times, at); err != want {
 							t.Fatalf("round %d, announced again: %v, want %v for %v\n%+v\n%+v", round, err, want, times, list, announced)
 						}
 					}

@@ -546,7 +546,7 @@ func TestRun_ARevocationThatTheStoreNeverTakesStopsNoOther(t *testing.T) {
 			tokens := start(t, a)
 			for i := range 5 {
 				require.Error(t, a.Revoke(ctx, "u1", fmt.Sprint("poison", i)))
-				require.Error(t, a.Revoke(ctx, fmt.Sprint("poisoned"), "one"))
+				require.Error(t, a.Revoke(ctx, "poisoned", "one"))
 			}
 			down.Store(true)
 			require.ErrorIs(t, a.Logout(ctx, tokens.Refresh), auth.ErrUnavailable)

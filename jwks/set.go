@@ -160,8 +160,7 @@ func parse(body []byte, old *keySet) (*keySet, error) {
 	var bad []error
 	for i, entry := range entries {
 		key, says, err := readKey(entry)
-		switch {
-		case err != nil:
+		if err != nil {
 			if len(bad) < maxKeys {
 				bad = append(bad, fmt.Errorf("keys[%d]%s: %w", i, kidOf(entry), err))
 			}

@@ -466,7 +466,8 @@ func (b *book) Changes(ctx context.Context, after string, wait time.Duration) ([
 		changed := b.changed
 		b.mu.Unlock()
 		next := b.position(to)
-		if (len(rs) > 0 || more || b.has("does not wait")) && !(b.has("waits though there is more") && more && wait > 0) {
+		waits := wait > 0 && more && b.has("waits though there is more")
+		if !waits && (len(rs) > 0 || more || b.has("does not wait")) {
 			return rs, next, more, nil
 		}
 		if b.has("does not wake") {
