@@ -44,15 +44,15 @@ func guardFolder(path string) error {
 // some. The owner must be the user of this process also where that is root:
 // what belongs to another user is what that user may write.
 func guardFile(path string) error {
-	real, err := filepath.EvalSymlinks(path)
+	resolved, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return err
 	}
-	if err := guardFolder(real); err != nil {
+	if err := guardFolder(resolved); err != nil {
 		return err
 	}
 	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
-		info, err := os.Lstat(real + suffix)
+		info, err := os.Lstat(resolved + suffix)
 		if errors.Is(err, fs.ErrNotExist) && suffix != "" {
 			continue
 		}
@@ -62,11 +62,11 @@ func guardFile(path string) error {
 		stat, user := info.Sys().(*syscall.Stat_t), os.Geteuid()
 		switch {
 		case !info.Mode().IsRegular():
-			return fmt.Errorf("%s is not a regular file", real+suffix)
+			return fmt.Errorf("%s is not a regular file", resolved+suffix)
 		case info.Mode().Perm()&0o022 != 0:
-			return fmt.Errorf("%s has mode %s: others may write it; only its owner may (chmod go-w), and if somebody has, remove it, which signs everybody out", real+suffix, info.Mode())
+			return fmt.Errorf("%s has mode %s: others may write it; only its owner may (chmod go-w), and if somebody has, remove it, which signs everybody out", resolved+suffix, info.Mode())
 		case int(stat.Uid) != user:
-			return fmt.Errorf("%s belongs to the user %d, who may write it, and not to %d, the user of this process; run as its owner, or change that", real+suffix, stat.Uid, user)
+			return fmt.Errorf("%s belongs to the user %d, who may write it, and not to %d, the user of this process; run as its owner, or change that", resolved+suffix, stat.Uid, user)
 		}
 	}
 	return nil
