@@ -524,8 +524,9 @@ func (l *tokenList) add(token string) {
 
 // RequestTokens returns every token in the request, of either kind and
 // unverified, for [Authenticator.Logout], and whether a cookie came along. What
-// cannot be read does not hide the others: a body that is not a form or a JSON
-// object is searched for what has the shape of a token.
+// cannot be read does not hide the others: a body without the fields of
+// [Authenticator.RefreshToken], whatever it says that it is, is searched for what
+// has the shape of a token.
 //
 // A request from an origin that is not trusted is refused if it carries a
 // cookie that was signed here, expired or not, or nothing else at all.
@@ -539,7 +540,7 @@ func (a *Authenticator) RequestTokens(r *http.Request) (tokens []string, byCooki
 	for _, value := range fromBody {
 		list.add(value)
 	}
-	if err != nil {
+	if err != nil || list == nil {
 		list = searchTokens(r)
 	}
 	tokens = list
@@ -575,7 +576,9 @@ func (a *Authenticator) RequestTokens(r *http.Request) (tokens []string, byCooki
 }
 
 // searchTokens returns what has the shape of a token in a body that cannot be
-// read, or in the form that somebody outside made of it.
+// read or is not what it says, such as JSON that is sent as a form, or in the
+// form that somebody outside made of it. What begins as every token of ours does
+// is one; names of hosts and files, which may have two dots as well, are not.
 func searchTokens(r *http.Request) (list tokenList) {
 	for _, name := range []string{"refresh_token", "refreshToken"} {
 		for _, value := range r.PostForm[name] {
@@ -586,7 +589,7 @@ func searchTokens(r *http.Request) (list tokenList) {
 	for _, word := range strings.FieldsFunc(string(body), func(c rune) bool {
 		return c != '.' && c != '-' && c != '_' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')
 	}) {
-		if strings.Count(word, ".") == 2 {
+		if strings.HasPrefix(word, "eyJ") && strings.Count(word, ".") == 2 {
 			list.add(word)
 		}
 	}

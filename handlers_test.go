@@ -856,6 +856,34 @@ func TestLogoutHandler_JunkDoesNotHideTheGoodToken(t *testing.T) {
 	}
 }
 
+func TestLogoutHandler_EndsWhatStandsInABodyThatIsNotWhatItSays(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, withCookies())
+	hosts := ""
+	for i := range 50 {
+		hosts += fmt.Sprintf("https://www%d.example.com/a.b.c%d ", i, i)
+	}
+	for _, body := range []func(token string) webOption{
+		func(token string) webOption { return webForm(`{"refresh_token":"` + token + `"}`) }, // as curl -d says by itself
+		func(token string) webOption { return webForm("user%5Brefresh_token%5D=" + token) },
+		func(token string) webOption { return webForm("refresh_token=&token=" + token) },
+		func(token string) webOption { return webJSON(`{"tokens":{"refresh_token":"` + token + `"}}`) },
+		func(token string) webOption { return webBody("text/plain", hosts+token+" "+hosts) },
+		func(token string) webOption { return webJSON(`["` + hosts + `","` + token + `"]`) },
+	} {
+		for _, access := range []bool{false, true} {
+			k := b.login(t)
+			token := k.Refresh
+			if access {
+				token = k.Access
+			}
+			ask(t, b.LogoutHandler(), http.MethodPost, "/logout", body(token)).nothing(t)
+			_, err := b.store.Store.Get(context.Background(), "u1", k.SessionID)
+			require.ErrorIs(t, err, auth.ErrSessionNotFound)
+		}
+	}
+}
+
 func TestLogoutHandler_TokenOfAnotherIssuerEndsNothing(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, withCookies())

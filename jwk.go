@@ -182,7 +182,7 @@ func pemBlocks(data []byte) ([]pemBlock, error) {
 				letters.WriteString(strings.Join(strings.Fields(line), ""))
 			}
 		}
-		der, err := base64.StdEncoding.DecodeString(letters.String())
+		der, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(letters.String(), "="))
 		if err != nil {
 			return nil, fmt.Errorf("the %s block is not base64", kind)
 		}

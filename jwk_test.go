@@ -117,6 +117,7 @@ func TestParsePEM_ReadsTheFilesThatPeopleHave(t *testing.T) {
 		"its own certificate behind":        {oldEC + certificate, auth.ES256(ec), true},
 		"its own certificate before":        {certificate + "\n" + ecBlock, auth.ES256(ec), true},
 		"parameters and both halves":        {parameters + oldEC + ecPublic, auth.ES256(ec), true},
+		"padding cut off":                   {strings.ReplaceAll(oldEC, "=", ""), auth.ES256(ec), true},
 	}
 	for name, file := range files {
 		for way, spoil := range spoiled {
