@@ -399,7 +399,8 @@ func mergeSpared(a, b *revocation) map[string]time.Time {
 // noteCut notes whether this process has to repeat the not-before instant that
 // it set for the access tokens of a subject. Another process that had not heard
 // of it may have set one that is not earlier, and raised its tokens to that; so
-// this one spares them. A repetition is never repeated.
+// this one spares them. One that is later than clocks and Leeways can explain
+// was set afterward, and is no reason. A repetition is never repeated.
 func (rs *revocations) noteCut(e *revocation, cut time.Time, from source) {
 	if from.own && !e.all {
 		e.own = &ownCut{at: cut}
@@ -409,7 +410,10 @@ func (rs *revocations) noteCut(e *revocation, cut time.Time, from source) {
 		return
 	}
 	access := rs.subjects[e.subject].access
-	if access == nil || access.own == nil || from.id == "" || rs.isOwn(from.id) || cut.Before(access.own.at) {
+	if access == nil || access.own == nil || from.id == "" || rs.isOwn(from.id) {
+		return
+	}
+	if after := cut.Sub(access.own.at); after < 0 || after > 2*maxLeeway+time.Second {
 		return
 	}
 	access.own.repeat = later(access.own.repeat, cut)

@@ -1464,3 +1464,23 @@ func TestLogout_OfSessionsThatAProcessCreatedBeforeItHeardOfRevokeAll(t *testing
 		})
 	}
 }
+
+func TestExpireAccess_MinutesAfterThatOfAnotherProcessIsAnnouncedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &testStore{Store: auth.NewMemoryStore()}
+		var nodes []*auth.Authenticator
+		for range 4 {
+			a, _ := node(t, store)
+			stop := run(a.Verifier)
+			defer stop()
+			<-a.Ready()
+			nodes = append(nodes, a)
+		}
+		for i, a := range nodes {
+			require.NoError(t, a.ExpireAccess(context.Background(), "u1"))
+			time.Sleep(3 * time.Minute)
+			require.Len(t, store.passed(), i+1, "clients refresh once, not once for each process")
+		}
+	})
+}
