@@ -198,19 +198,36 @@ func (s *Store) read(ctx context.Context, q querier, from position) ([]auth.Revo
 type feedRow struct {
 	xid, subject, announcement *string
 	id, version                *int64
-	sessions, except           []string
+	sessions, except           []*string
 	all                        *bool
 	cut, until, accessTTL      *int64
+}
+
+// maxAccessTTL is the longest lifetime that a notice announces, in milliseconds.
+const maxAccessTTL = 24 * 60 * 60 * 1000
+
+// ids returns the IDs in an array, and whether it holds nothing else.
+func ids(array []*string) ([]string, bool) {
+	list := make([]string, 0, len(array))
+	for _, id := range array {
+		if id == nil || *id == "" {
+			return nil, false
+		}
+		list = append(list, *id)
+	}
+	return list, true
 }
 
 // revocation returns what the row announces. Of a row that this version cannot
 // read that is the subject, if there is one, and a name of the row as its ID.
 func (f *feedRow) revocation() auth.Revocation {
-	if *f.version != 1 || (*f.subject != "") == (*f.accessTTL > 0) {
+	sessions, ok1 := ids(f.sessions)
+	except, ok2 := ids(f.except)
+	if *f.version != 1 || *f.accessTTL < 0 || *f.accessTTL > maxAccessTTL || (*f.subject != "") == (*f.accessTTL > 0) || !ok1 || !ok2 {
 		return auth.Revocation{Subject: *f.subject, ID: fmt.Sprint("row.", *f.id)}
 	}
 	r := auth.Revocation{
-		Subject: *f.subject, Sessions: f.sessions, All: *f.all, Except: f.except, Until: fromMillis(*f.until),
+		Subject: *f.subject, Sessions: sessions, All: *f.all, Except: except, Until: fromMillis(*f.until),
 		ID: *f.announcement, AccessTTL: time.Duration(*f.accessTTL) * time.Millisecond,
 	}
 	if f.cut != nil {

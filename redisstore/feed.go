@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,15 +48,28 @@ type entry struct {
 	Sessions  []string `json:"i,omitempty"`
 	All       bool     `json:"a,omitempty"`
 	Except    []string `json:"e,omitempty"`
-	Cut       int64    `json:"c"`
-	Until     int64    `json:"u"`
+	Cut       *int64   `json:"c"`
+	Until     *int64   `json:"u"`
 	ID        string   `json:"n,omitempty"`
 	AccessTTL int64    `json:"t,omitempty"`
 }
 
+// maxAccessTTL is the longest lifetime that a notice announces, in milliseconds.
+const maxAccessTTL = 24 * 60 * 60 * 1000
+
+// whole reports whether the entry is of this version and lacks nothing. Without
+// an Until it would count as over, and without a Cut, unless it names sessions
+// only, it would end nothing.
+func (e *entry) whole() bool {
+	return e.Version == 0 && e.Until != nil && (e.Cut != nil || e.AccessTTL != 0 || len(e.Sessions) > 0 && !e.All) &&
+		e.AccessTTL >= 0 && e.AccessTTL <= maxAccessTTL && (e.Subject != "") == (e.AccessTTL == 0) &&
+		!slices.Contains(e.Sessions, "") && !slices.Contains(e.Except, "") // of null
+}
+
 func encodeRevocation(r auth.Revocation) ([]byte, error) {
+	cut, until := r.Cut.UnixMilli(), r.Until.UnixMilli()
 	b, err := json.Marshal(entry{
-		Subject: r.Subject, Sessions: r.Sessions, All: r.All, Except: r.Except, Cut: r.Cut.UnixMilli(), Until: r.Until.UnixMilli(),
+		Subject: r.Subject, Sessions: r.Sessions, All: r.All, Except: r.Except, Cut: &cut, Until: &until,
 		ID: r.ID, AccessTTL: r.AccessTTL.Milliseconds(),
 	})
 	if err != nil {
@@ -70,12 +84,15 @@ func encodeRevocation(r auth.Revocation) ([]byte, error) {
 func decodeRevocation(id, text string) auth.Revocation {
 	var e entry
 	err := json.Unmarshal([]byte(text), &e)
-	if err == nil && e.Version == 0 && (e.Subject != "") == (e.AccessTTL == 0) {
-		return auth.Revocation{
-			Subject: e.Subject, Sessions: e.Sessions, All: e.All, Except: e.Except,
-			Cut: time.UnixMilli(e.Cut).UTC(), Until: time.UnixMilli(e.Until).UTC(),
+	if err == nil && e.whole() {
+		r := auth.Revocation{
+			Subject: e.Subject, Sessions: e.Sessions, All: e.All, Except: e.Except, Until: time.UnixMilli(*e.Until).UTC(),
 			ID: e.ID, AccessTTL: time.Duration(e.AccessTTL) * time.Millisecond,
 		}
+		if e.Cut != nil {
+			r.Cut = time.UnixMilli(*e.Cut).UTC()
+		}
+		return r
 	}
 	var known struct {
 		Subject string `json:"s"`
@@ -188,8 +205,9 @@ func (s *Store) read(ctx context.Context, p position) (rs []auth.Revocation, nex
 	return rs, next, others == 1, nil
 }
 
-// fields takes an entry of the stream apart: its ID, and the values of its
-// fields u and r. What others there are is not the reader's.
+// fields takes an entry of the stream apart: its ID, and the values of its first
+// field u, as the scripts read it, and of r. What others there are is not the
+// reader's.
 func fields(e any) (id, until, text string, ok bool) {
 	parts, _ := e.([]any)
 	if len(parts) != 2 {
@@ -198,10 +216,15 @@ func fields(e any) (id, until, text string, ok bool) {
 	id, ok1 := parts[0].(string)
 	values, ok2 := parts[1].([]any)
 	until = "0"
+	found := false
 	for i := 0; i+1 < len(values); i += 2 {
 		value, _ := values[i+1].(string)
 		switch values[i] {
 		case "u":
+			if found {
+				continue
+			}
+			found = true
 			if _, err := strconv.ParseInt(value, 10, 64); err == nil && len(value) <= 18 && value[0] != '+' {
 				until = value
 			}

@@ -124,7 +124,7 @@ return 1
 // since readers have it as their position.
 //
 // The newest entry tells, as h, the last one that was looked at, while there are
-// others behind that. Each announcement looks at 32 more, and goes on for as
+// others behind that; what is no ID counts as none. Each announcement looks at 32 more, and goes on for as
 // long as at least half of them leave, up to 1,024. So an announcement takes
 // bounded time, all entries are looked at again and again, and many that have
 // passed leave within a few announcements. A server that does not permit
@@ -135,7 +135,8 @@ local newest = redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 if newest[1] then
   for f = 1, #newest[1][2] - 1, 2 do
     local v = newest[1][2][f + 1]
-    if newest[1][2][f] == 'h' and v:match('^%d+%-%d+$') then hand = v end
+    local ms, n = v:match('^(%d+)%-(%d+)$')
+    if newest[1][2][f] == 'h' and ms and #ms < 20 and #n < 20 then hand = v end
   end
 end
 for _ = 1, 32 do
@@ -144,9 +145,11 @@ for _ = 1, 32 do
   for i = 1, math.min(#es - 1, 32) do
     hand = es[i][1]
     for f = 1, #es[i][2] - 1, 2 do
-      if es[i][2][f] == 'u' and (tonumber(es[i][2][f + 1]) or now) < now then
-        redis.call('XDEL', KEYS[1], hand)
-        left = left + 1
+      if es[i][2][f] == 'u' then
+        if (tonumber(es[i][2][f + 1]) or now) < now then
+          redis.call('XDEL', KEYS[1], hand)
+          left = left + 1
+        end
         break
       end
     end

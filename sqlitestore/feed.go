@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ratchet-go/auth"
@@ -135,9 +136,8 @@ const firstRow = 1
 // revocationRow is a row of the feed as it is read.
 type revocationRow struct {
 	place
-	version                        int64
+	version, all                   int64
 	subject, sessions, except, own string
-	all                            bool
 	cut                            sql.NullInt64
 	until, accessTTL               int64
 }
@@ -147,18 +147,22 @@ func (r *revocationRow) fields() []any {
 	return []any{&r.id, &r.nonce, &r.version, &r.subject, &r.sessions, &r.all, &r.except, &r.cut, &r.until, &r.own, &r.accessTTL}
 }
 
+// maxAccessTTL is the longest lifetime that a notice announces, in milliseconds.
+const maxAccessTTL = 24 * 60 * 60 * 1000
+
 // revocation returns what the row announces. Of a row that this version cannot
 // read that is the subject, if there is one, and a name of the row as its ID.
 func (r *revocationRow) revocation() auth.Revocation {
 	rev := auth.Revocation{
-		Subject: r.subject, All: r.all, Until: fromMillis(r.until),
+		Subject: r.subject, All: r.all != 0, Until: fromMillis(r.until),
 		ID: r.own, AccessTTL: time.Duration(r.accessTTL) * time.Millisecond,
 	}
 	if r.cut.Valid {
 		rev.Cut = fromMillis(r.cut.Int64)
 	}
-	if r.version != 1 || (r.subject != "") == (r.accessTTL > 0) ||
-		json.Unmarshal([]byte(r.sessions), &rev.Sessions) != nil || json.Unmarshal([]byte(r.except), &rev.Except) != nil {
+	if r.version != 1 || r.all&^1 != 0 || r.accessTTL < 0 || r.accessTTL > maxAccessTTL || (r.subject != "") == (r.accessTTL > 0) ||
+		json.Unmarshal([]byte(r.sessions), &rev.Sessions) != nil || json.Unmarshal([]byte(r.except), &rev.Except) != nil ||
+		slices.Contains(rev.Sessions, "") || slices.Contains(rev.Except, "") { // of null
 		return auth.Revocation{Subject: r.subject, ID: "row." + r.String()}
 	}
 	return rev

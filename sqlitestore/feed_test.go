@@ -245,7 +245,8 @@ func TestChanges_UnreadableRowDoesNotStopTheFeed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
-	for i, change := range []string{"version = 2", "sessions = '{'", "sessions = '[{}]'", "except_ids = 'x'", "access_ttl = 1000", "subject = ''"} {
+	for i, change := range []string{"version = 2", "sessions = '{'", "sessions = '[{}]'", "except_ids = 'x'", "access_ttl = 1000", "subject = ''",
+		"all_sessions = 2", "sessions = '[null]'", "access_ttl = -5"} {
 		_, next, _, err := s.Changes(t.Context(), "", 0)
 		require.NoError(t, err)
 		require.NoError(t, s.Revoke(t.Context(), revocation("ada", "one")))
