@@ -40,8 +40,9 @@ func (s *Store) feed() string { return s.prefix + ":feed" }
 // than the revocation means to. Otherwise it must raise the version: a process
 // that knows only lower ones ends the access tokens of the subject, which it
 // must still find in s. Names of members differ by more than their case, since
-// the decoder does not tell that apart. In any case the entry keeps its fields u
-// and r.
+// the decoder does not tell that apart, and h is the script's that announces. In
+// any case the entry has the fields u and r, in this order, and no others: the
+// first version reads none that has.
 type entry struct {
 	Version   int      `json:"v,omitempty"` // 0 is the first
 	Subject   string   `json:"s"`

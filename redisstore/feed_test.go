@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"slices"
@@ -377,6 +378,38 @@ func TestFeed_PassedEntriesLeaveWhereverTheyAre(t *testing.T) {
 	require.LessOrEqual(t, c.XLen(ctx, feedKey).Val(), int64(kept+passed/5+60+140+1))
 }
 
+// TestFeed_EntriesAreReadByTheVersionBefore, which knows no others than those
+// that have the two fields u and r, in this order.
+func TestFeed_EntriesAreReadByTheVersionBefore(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	handed := false
+	for i := range 40 { // so many that an announcement does not look at all of them
+		r := ending("ada", fmt.Sprint(i))
+		require.NoError(t, st.Revoke(ctx, r))
+		values, err := c.Do(ctx, "XREVRANGE", feedKey, "+", "-", "COUNT", 1).Slice()
+		require.NoError(t, err)
+		fields := values[0].([]any)[1].([]any)
+		require.Len(t, fields, 4)
+		require.Equal(t, []any{"u", fmt.Sprint(r.Until.UnixMilli()), "r"}, fields[:3])
+		var entry struct {
+			Subject  string   `json:"s"`
+			Sessions []string `json:"i"`
+			Until    int64    `json:"u"`
+			Hand     string   `json:"h"`
+		}
+		require.NoError(t, json.Unmarshal([]byte(fields[3].(string)), &entry))
+		require.Equal(t, "ada", entry.Subject)
+		require.Equal(t, r.Sessions, entry.Sessions)
+		require.Equal(t, r.Until.UnixMilli(), entry.Until)
+		handed = handed || entry.Hand != ""
+	}
+	require.True(t, handed)
+	rs, _ := begin(t, st)
+	require.Len(t, rs, 40)
+}
+
 // TestChanges_PagesAreBounded by their number and by their size, since the
 // server answers nobody else meanwhile; and a page whose last entry has left in
 // its time is gone on from all the same.
@@ -470,8 +503,9 @@ func TestChanges_EntryOfAnotherHand(t *testing.T) {
 		{[]any{"u", "9999999999999", "r", `{"s":"ada","t":-5,"u":9999999999999}`}, "ada", false},
 		{[]any{"u", "9999999999999", "r", `{"t":-5,"u":9999999999999}`}, "", false},
 		{[]any{"u", "9999999999999", "u", "1", "r", `{"s":7}`}, "", false},
-		{[]any{"u", "9999999999999", "r", `{"s":7}`, "h", "99999999999999999999-1"}, "", false},
-		{[]any{"u", "9999999999999", "r", `{"s":7}`, "h", "1-99999999999999999999"}, "", false},
+		{[]any{"u", "9999999999999", "r", `{"s":7,"h":"99999999999999999999-1"}`}, "", false},
+		{[]any{"u", "9999999999999", "r", `{"s":7,"h":"1-99999999999999999999"}`}, "", false},
+		{[]any{"u", "9999999999999", "r", `{"s":7,"h":"9999999999999999999-9999999999999999999"}`}, "", false},
 		{[]any{"u", "9999999999999", "r", `{"s":"ada","i":["one"],"u":9999999999999,"newer":{"s":"bob"}}`}, "ada", true},
 		{[]any{"newer", "1", "u", "9999999999999", "r", `{"s":"ada","i":["one"],"u":9999999999999}`, "z", "2"}, "ada", true},
 	} {

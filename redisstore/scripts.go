@@ -123,20 +123,21 @@ return 1
 // shows that the history is the same. The newest stays until there is another,
 // since readers have it as their position.
 //
-// The newest entry tells, as h, the last one that was looked at, while there are
-// others behind that; what is no ID counts as none. Each announcement looks at 32 more, and goes on for as
-// long as at least half of them leave, up to 1,024. So an announcement takes
-// bounded time, all entries are looked at again and again, and many that have
-// passed leave within a few announcements. A server that does not permit
+// The newest entry tells, as the last member of its revocation, h, the last one
+// that was looked at, while there are others behind that. It is no field of its
+// own, since processes of the version before read entries of two fields only.
+// What is no ID counts as none. Each announcement looks at 32 more, and goes on
+// for as long as at least half of them leave, up to 1,024. So an announcement
+// takes bounded time, all entries are looked at again and again, and many that
+// have passed leave within a few announcements. A server that does not permit
 // XREVRANGE looks from the first entry each time.
 const luaAnnounce = luaNow + `
 local hand = ''
 local newest = redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 if newest[1] then
   for f = 1, #newest[1][2] - 1, 2 do
-    local v = newest[1][2][f + 1]
-    local ms, n = v:match('^(%d+)%-(%d+)$')
-    if newest[1][2][f] == 'h' and ms and #ms < 20 and #n < 20 then hand = v end
+    local ms, n = newest[1][2][f + 1]:match(',"h":"(%d+)%-(%d+)"}$')
+    if newest[1][2][f] == 'r' and ms and #ms < 20 and #n < 20 then hand = ms .. '-' .. n end
   end
 end
 for _ = 1, 32 do
@@ -160,7 +161,9 @@ for _ = 1, 32 do
   end
   if left < 16 then break end
 end
-redis.call('XADD', KEYS[1], '*', 'u', ARGV[1], 'r', ARGV[3], 'h', hand)
+local entry = ARGV[3]
+if hand ~= '' then entry = entry:sub(1, -2) .. ',"h":"' .. hand .. '"}' end
+redis.call('XADD', KEYS[1], '*', 'u', ARGV[1], 'r', entry)
 if redis.call('PEXPIREAT', KEYS[1], ARGV[2], 'GT') == 0 and redis.call('PTTL', KEYS[1]) == -1 and
   redis.call('XLEN', KEYS[1]) == 1 then
   redis.call('PEXPIREAT', KEYS[1], ARGV[2])
