@@ -76,7 +76,10 @@ func (w *skewedWorld) note(format string, args ...any) {
 	w.log = append(w.log, fmt.Sprintf(format, args...))
 }
 
-func (w *skewedWorld) now(n int) time.Time { return w.clock.Now().Add(skews[n]) }
+// now is the clock of a node, which is read to the millisecond.
+func (w *skewedWorld) now(n int) time.Time {
+	return w.clock.Now().Add(skews[n]).Truncate(time.Millisecond)
+}
 
 func (w *skewedWorld) ok(cond bool, format string, args ...any) {
 	if !cond {
