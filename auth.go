@@ -459,7 +459,7 @@ type RefreshOptions struct {
 	InBody bool
 }
 
-// Format prints the sign-in without the token that it replaces.
+// Format prints the sign-in without the tokens that it replaces.
 func (in SignIn) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "auth.SignIn{device %q amr %q}", in.Name, in.AMR)
 }

@@ -390,7 +390,7 @@ func parseJWK(m map[string]string) (Key, error) {
 	usual := k.alg
 	if alg, ok := m["alg"]; ok && alg != k.alg {
 		if k, ok = otherKeyFor(alg, raw); !ok {
-			return Key{}, fmt.Errorf("its alg is not %s", usual)
+			return Key{}, fmt.Errorf("its alg is not %s, nor another one for such a key", usual)
 		}
 	}
 	if id, ok := m["kid"]; ok {

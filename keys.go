@@ -691,8 +691,9 @@ func trimEdges(b []byte) []byte {
 	return bytes.Trim(bytes.TrimPrefix(bytes.TrimLeft(b, edges), []byte("\uFEFF")), edges)
 }
 
-// decodings returns what b says in hex and base64, where it can be read so. Line breaks are skipped, also such as are written as two characters;
-// so are blanks, quotes, padding and the commas and colons between bytes.
+// decodings returns what b says in hex and base64, where it can be read so. Line
+// breaks are skipped, also such as are written as two characters; so are blanks,
+// quotes, padding and the commas and colons between bytes.
 func decodings(b []byte) [][]byte {
 	text := strings.TrimPrefix(strings.NewReplacer(`\r`, "", `\n`, "").Replace(string(trimEdges(b))), "0x")
 	text = strings.Map(func(r rune) rune {
