@@ -695,7 +695,7 @@ func trimEdges(b []byte) []byte {
 // breaks are skipped, also such as are written as two characters; so are blanks,
 // quotes, padding and the commas and colons between bytes.
 func decodings(b []byte) [][]byte {
-	text := strings.TrimPrefix(strings.NewReplacer(`\r`, "", `\n`, "").Replace(string(trimEdges(b))), "0x")
+	text := strings.NewReplacer(`\r`, "", `\n`, "").Replace(string(trimEdges(b)))
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) || strings.ContainsRune("\"'`,:=\x00\uFEFF", r) {
 			return -1
@@ -704,7 +704,8 @@ func decodings(b []byte) [][]byte {
 	}, text)
 	var all [][]byte
 	for _, decode := range [...]func(string) ([]byte, error){
-		base64.RawStdEncoding.DecodeString, base64.RawURLEncoding.DecodeString, hex.DecodeString,
+		base64.RawStdEncoding.DecodeString, base64.RawURLEncoding.DecodeString,
+		func(s string) ([]byte, error) { return hex.DecodeString(strings.TrimPrefix(s, "0x")) }, // base64 may begin so, too
 	} {
 		if inner, err := decode(text); err == nil && len(inner) > 0 {
 			all = append(all, inner)

@@ -326,6 +326,16 @@ func TestKeys_NoSecretIsWhatTheListPublishes(t *testing.T) {
 			}
 		}
 	}
+	// In base64 some keys begin as a number in hex does.
+	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawURLEncoding} {
+		seed := make([]byte, ed25519.SeedSize)
+		binary.BigEndian.PutUint32(seed, 1540)
+		public := ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey)
+		text := enc.EncodeToString(public)
+		require.Equal(t, "0x", text[:2])
+		require.ErrorContains(t, keyErr(auth.HS256([]byte(text)), auth.EdDSA(public)), "the secret is the public key of VerifierConfig.Keys[1]")
+		require.ErrorContains(t, keyErr(auth.HS256([]byte("0x"+hex.EncodeToString(public))), auth.EdDSA(public)), "the secret is the public key of VerifierConfig.Keys[1]")
+	}
 	// Another public key is no secret either, but nobody can tell it from one.
 	other, _, err := ed25519.GenerateKey(nil)
 	require.NoError(t, err)
