@@ -51,7 +51,8 @@
 // after a restart, a crash, a failover or a restored copy the position is
 // refused by [auth.ErrFeedReset], and the core begins again.
 //
-// Changes returns at most 1,000 revocations. The pages of a long feed are all of
+// Changes returns at most 1,000 revocations, or 2,000 with the last page of a
+// long feed. The pages of a long feed are all of
 // one snapshot, so that none is left out and there is an end; what is announced
 // meanwhile comes after them. Revoke deletes up to 256 revocations that are
 // over, wherever they are.

@@ -26,8 +26,9 @@ const page = 1000
 // Changes implements [auth.Feed]. A position is the history of the server and
 // the snapshot in which the feed was read; what that snapshot did not show is
 // new, whatever the order in which it was written. It returns at most 1,000
-// revocations, or 2,000 with the last page. All pages are of one snapshot, which the position between two
-// pages names: what commits meanwhile comes after the last of them.
+// revocations, or 2,000 with the last page. All pages are of one snapshot, which
+// the position between two pages names: what commits meanwhile comes after the
+// last of them.
 //
 // While it waits it occupies a connection of the pool, on which it listens;
 // with Config.Poll it occupies none. An error ends that connection.
