@@ -1039,6 +1039,8 @@ type follower struct {
 	planned  time.Time    // when entries that leave were last looked for
 	next     time.Time    // when something is to be announced; the zero Time if nothing is
 	notices  []Revocation // lost, to be announced again
+
+	noticesAt int64 // not before this, Unix milliseconds
 }
 
 // reset begins again, after the feed has become another.
@@ -1157,11 +1159,12 @@ func (f *follower) announcePlanned(ctx context.Context, begun time.Time) (next t
 		passed := v.now().Sub(begun)
 		return fails == announceFails || ctx.Err() != nil || passed >= announceFor || passed < 0 // the clock was set back
 	}
-	for len(f.notices) > 0 && !over() {
+	for len(f.notices) > 0 && !over() && !isPaused(v.now(), f.noticesAt, announceRetryFirst) {
 		notice := f.notices[0]
 		f.notices = f.notices[1:]
 		if !announce(notice, false) && fails > 0 {
 			f.notices = append(f.notices, notice)
+			f.noticesAt = v.now().Add(announceRetryFirst).UnixMilli()
 			break // so that no notice stops the entries
 		}
 	}

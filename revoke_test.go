@@ -1484,3 +1484,31 @@ func TestExpireAccess_MinutesAfterThatOfAnotherProcessIsAnnouncedOnce(t *testing
 		}
 	})
 }
+
+func TestRun_ALostNoticeThatTheStoreTakesWithAnErrorIsNotAnnouncedWithoutAPause(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		feed := &feedStore{MemoryStore: auth.NewMemoryStore()}
+		long, _ := node(t, feed, lifetimes(12*time.Hour))
+		start(t, long)
+		var answers atomic.Bool
+		var calls atomic.Int64
+		store := &testStore{Store: feed, revoke: func(ctx context.Context, r auth.Revocation) error {
+			if answers.Load() || calls.Add(1) > 1000 {
+				return nil
+			}
+			_ = feed.Revoke(ctx, r) // which wakes whoever follows the feed
+			return errStore
+		}}
+		answers.Store(true)
+		a, _ := node(t, store)
+		defer run(a.Verifier)()
+		<-a.Ready()
+		time.Sleep(time.Second)
+		answers.Store(false)
+		feed.failOver()
+		time.Sleep(time.Minute)
+		require.NotZero(t, calls.Load())
+		require.Less(t, calls.Load(), int64(150))
+	})
+}
