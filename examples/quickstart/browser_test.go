@@ -73,7 +73,7 @@ func (b browser) do(actions ...chromedp.Action[chromedp.Void]) {
 func (b browser) sees(id, text string) {
 	b.t.Helper()
 	js := fmt.Sprintf(`(e => !!e && e.checkVisibility() && e.innerText.includes(%q))(document.getElementById(%q))`, text, id)
-	for giveUp := time.Now().Add(8 * time.Second); ; time.Sleep(30 * time.Millisecond) {
+	for giveUp := time.Now().Add(20 * time.Second); ; time.Sleep(30 * time.Millisecond) {
 		shown, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](js))
 		if err == nil && shown {
 			return
