@@ -329,18 +329,24 @@ const maxNumericDate = 253402300799
 // jsonTime returns a NumericDate (RFC 7519 section 2) that is a number within
 // the years 1970 to 9999, to the second.
 func jsonTime(value string) (time.Time, bool) {
+	n, ok := jsonSeconds(value)
+	if !ok {
+		return time.Time{}, false
+	}
+	return time.Unix(n, 0).UTC(), true
+}
+
+// jsonSeconds is [jsonTime] in Unix seconds.
+func jsonSeconds(value string) (int64, bool) {
 	n, ok := jsonInt(value)
 	if !ok {
 		f, err := strconv.ParseFloat(value, 64)
 		if err != nil || !(f >= 0 && f <= maxNumericDate) {
-			return time.Time{}, false
+			return 0, false
 		}
 		n = int64(math.Floor(f))
 	}
-	if n < 0 || n > maxNumericDate {
-		return time.Time{}, false
-	}
-	return time.Unix(n, 0).UTC(), true
+	return n, n >= 0 && n <= maxNumericDate
 }
 
 // jsonInt returns a number of at most 18 decimal digits that is not negative.

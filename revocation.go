@@ -120,7 +120,7 @@ type subjectTimes struct {
 }
 
 func (c *Claims) times() subjectTimes {
-	return subjectTimes{c.Subject, c.SessionID, c.AuthTime, later(c.IssuedAt, c.countsFrom)}
+	return subjectTimes{c.Subject, c.SessionID, c.AuthTime, later(c.IssuedAt, time.Unix(c.countsFrom, 0).UTC())}
 }
 
 // hits returns why an entry of t's subject refuses t.

@@ -75,7 +75,7 @@ type Claims struct {
 	// not refreshed again. It is up to three retry windows less than it may.
 	SessionExpiresAt time.Time
 
-	countsFrom time.Time // eff_iat; the zero Time where the token has none
+	countsFrom int64 // eff_iat in Unix seconds; 0 where the token has none
 	payload    string
 	verifiedAt time.Time
 }
@@ -84,7 +84,7 @@ type Claims struct {
 // lists beside them, so that a request gets claims of its own in one piece.
 type verified struct {
 	Claims
-	notBefore time.Time
+	notBefore int64 // nbf in Unix seconds; 0 where the token has none
 	lists     [6]string
 }
 
@@ -680,13 +680,13 @@ func readAccess(c *verified, payload, issuer string, audience []string) error {
 		case "exp":
 			c.ExpiresAt, ok = jsonTime(value)
 		case "nbf":
-			c.notBefore, ok = jsonTime(value)
+			c.notBefore, ok = jsonSeconds(value)
 		case "auth_time":
 			c.AuthTime, ok = jsonTime(value)
 		case "session_exp":
 			c.SessionExpiresAt, ok = jsonTime(value)
 		case "eff_iat":
-			c.countsFrom, ok = jsonTime(value)
+			c.countsFrom, ok = jsonSeconds(value)
 		case "gen", "cnf":
 			// A generation is a refresh token's. A token bound to a key of its
 			// holder (RFC 7800) must not pass for one that is not.

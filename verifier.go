@@ -263,8 +263,8 @@ func (v *Verifier) verify(ctx context.Context, token string, c *verified) error 
 		return ErrTokenExpired
 	case c.IssuedAt.After(now.Add(v.future())):
 		return v.tooEarly(ctx, c, "iat", c.IssuedAt.Sub(now))
-	case c.notBefore.After(now.Add(v.leeway)):
-		return v.tooEarly(ctx, c, "nbf", c.notBefore.Sub(now))
+	case c.notBefore > 0 && time.Unix(c.notBefore, 0).After(now.Add(v.leeway)):
+		return v.tooEarly(ctx, c, "nbf", time.Unix(c.notBefore, 0).Sub(now))
 	}
 	if err := v.checkRevoked(ctx, &c.Claims, now); err != nil {
 		return err
