@@ -77,7 +77,7 @@ type revocation struct {
 	version uint32 // of the change that made the entry what it is
 	own     *ownCut
 	calls   int32 // of Store.Revoke that are under way
-	fails   uint8 // calls of Store.Revoke in a row
+	fails   uint8 // calls of Store.Revoke that failed in a row
 	mine    bool  // made by this process
 	again   bool  // announced a second time already
 	open    bool  // the store has not confirmed it
