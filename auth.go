@@ -1010,7 +1010,7 @@ func (a *Authenticator) noticeLength() time.Duration { return max(a.accessTTL, n
 // length from now.
 func (a *Authenticator) noticed(now time.Time, length time.Duration) bool {
 	return a.feed == nil || a.accessTTL <= unannouncedTTL ||
-		!a.revoked.noticed(a.accessTTL).Before(now.Add(length+a.accessTTL+noticeMargin))
+		a.revoked.covered.Load() >= now.Add(length+a.accessTTL+noticeMargin).UnixMilli()
 }
 
 // lifetime returns how long an access token that is issued now may live. That

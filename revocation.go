@@ -28,6 +28,7 @@ type revocations struct {
 	number    atomic.Uint64 // of announcements
 	leeway    time.Duration
 	ttl       time.Duration // the AccessTTL of this process
+	covered   atomic.Int64  // until when notices cover it, Unix milliseconds
 
 	mu       sync.RWMutex
 	reading  uint64 // how often the whole feed was read
@@ -822,6 +823,9 @@ func (rs *revocations) note(r Revocation, heard uint64, now time.Time) {
 	if n := rs.notices[r.AccessTTL]; !r.Until.Before(n.until) {
 		rs.notices[r.AccessTTL] = notice{r.Until, max(heard, n.heard)}
 	}
+	if r.AccessTTL >= rs.ttl {
+		rs.covered.Store(max(rs.covered.Load(), r.Until.UnixMilli()))
+	}
 	if r.AccessTTL > max(longest, rs.ttl) {
 		rs.growth++
 	}
@@ -857,18 +861,6 @@ func (rs *revocations) longestTTL(now time.Time) time.Duration {
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
 	return rs.longest(now)
-}
-
-// noticed returns until when access tokens with a lifetime are announced.
-func (rs *revocations) noticed(ttl time.Duration) (until time.Time) {
-	rs.mu.RLock()
-	defer rs.mu.RUnlock()
-	for d, n := range rs.notices {
-		if d >= ttl {
-			until = later(until, n.until)
-		}
-	}
-	return until
 }
 
 // missed ends every context: revocations may have come and gone unseen.

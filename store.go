@@ -209,7 +209,8 @@ const (
 	maxID          = 255 // bytes of an ID or a subject
 	maxStoredAgent = 1024
 	maxGeneration  = 1 << 53
-	maxYear        = 6000 // 48 bits of milliseconds count to the year 6429
+	firstSecond    = -62135596800 // of the year 1
+	endSecond      = 127206115200 // of the year 6000; 48 bits of milliseconds count to the year 6429
 )
 
 // notStorable is an [ErrNotStorable] that says which value it is about.
@@ -238,7 +239,7 @@ func checkDevice(d Device) error {
 }
 
 func checkTime(what string, t time.Time) error {
-	if year := t.UTC().Year(); year < 1 || year > maxYear {
+	if s := t.Unix(); s < firstSecond || s >= endSecond {
 		return notStorable(what + " must lie in the years 1 to 6000")
 	}
 	return nil
