@@ -39,7 +39,8 @@ func (e *env) changes(ctx context.Context, st auth.Store, after string, wait, li
 	go func() {
 		var all []auth.Revocation
 		empty := 0 // pages without revocations
-		for more := true; more; wait = 0 {
+		// wait is the caller's too, which may give up and read it meanwhile.
+		for more, wait := true, wait; more; wait = 0 {
 			if time.Now().After(end) {
 				return // nobody waits for it
 			}
