@@ -1006,10 +1006,14 @@ const (
 // noticeLength is for how long one notice lets tokens be issued.
 func (a *Authenticator) noticeLength() time.Duration { return max(a.accessTTL, noticeLeast) }
 
+// needsNotice reports whether access tokens live for longer than other
+// processes assume without a notice.
+func (a *Authenticator) needsNotice() bool { return a.feed != nil && a.accessTTL > unannouncedTTL }
+
 // noticed reports whether tokens that live for a.accessTTL may be issued until
 // length from now.
 func (a *Authenticator) noticed(now time.Time, length time.Duration) bool {
-	return a.feed == nil || a.accessTTL <= unannouncedTTL ||
+	return !a.needsNotice() ||
 		a.revoked.covered.Load() >= now.Add(length+a.accessTTL+noticeMargin).UnixMilli()
 }
 
@@ -1031,16 +1035,27 @@ func (a *Authenticator) lifetime(ctx context.Context, now time.Time) time.Durati
 
 // renewNotice announces a.accessTTL again in good time: when between a quarter
 // and three quarters of the notice are left, which differs between processes,
-// so that one of them renews it for all.
-func (a *Authenticator) renewNotice(ctx context.Context) {
-	if now := a.now(); !a.noticed(now, a.renewBefore()) {
+// so that one of them renews it for all. It returns when the notice is to be
+// renewed next, or the zero Time if none is.
+func (a *Authenticator) renewNotice(ctx context.Context) (next time.Time) {
+	now := a.now()
+	if !a.noticed(now, a.renewBefore()) {
 		a.notify(ctx, now)
+	}
+	switch {
+	case !a.needsNotice():
+		return time.Time{}
+	case !a.noticed(now, a.renewBefore()):
+		return now.Add(announceRetryFirst)
+	default:
+		return time.UnixMilli(a.revoked.covered.Load() + 1).Add(-a.renewBefore() - a.accessTTL - noticeMargin)
 	}
 }
 
 func (a *Authenticator) renewBefore() time.Duration {
-	part := time.Duration(base64Value[a.revoked.process[0]]) // 0 to 63
-	return a.noticeLength()/4 + a.noticeLength()/2*part/63
+	id := a.revoked.process
+	part := time.Duration(base64Value[id[0]])<<6 | time.Duration(base64Value[id[1]]) // 0 to 4095
+	return a.noticeLength()/4 + a.noticeLength()/2*part/4095
 }
 
 // notify announces a.accessTTL, unless another call does so meanwhile. A store

@@ -1117,7 +1117,7 @@ func (f *follower) announce(ctx context.Context) {
 	if v.announce == nil {
 		return
 	}
-	v.renew(ctx)
+	renewal := v.renew(ctx)
 	if f.lost {
 		f.notices, f.lost = v.revoked.planLost(), false
 	}
@@ -1130,6 +1130,9 @@ func (f *follower) announce(ctx context.Context) {
 		v.revoked.planLeaving(now)
 	}
 	f.next = f.announcePlanned(ctx, now)
+	if !renewal.IsZero() && (f.next.IsZero() || renewal.Before(f.next)) {
+		f.next = renewal
+	}
 }
 
 // announcePlanned returns when there is more to announce.

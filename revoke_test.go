@@ -262,7 +262,7 @@ func TestAccessTTL_OfALoginIsBoundedUntilTheStoreHasTakenItsNotice(t *testing.T)
 			if ttl > time.Minute && ttl < time.Hour {
 				require.Positive(t, notices.Load(), "Run renews the notice")
 			}
-			require.LessOrEqual(t, notices.Load(), int64(2*time.Hour/max(ttl, 10*time.Minute)*8+12), ttl) // some processes renew at the same moment
+			require.LessOrEqual(t, notices.Load(), int64(2*time.Hour/max(ttl, 10*time.Minute)*4+6), ttl)
 			require.Equal(t, ttl, lives())
 		})
 	}

@@ -97,7 +97,7 @@ type Verifier struct {
 
 	// What only an Authenticator has.
 	announce func(ctx context.Context, r Revocation, repeats bool) error
-	renew    func(ctx context.Context) // the notice of its AccessTTL
+	renew    func(ctx context.Context) time.Time // the notice of its AccessTTL; returns when to do so next
 	alive    func(ctx context.Context, subject, id string) (bool, error)
 
 	refreshSessions func(*http.Request) []sessionKey // of the refresh cookies that were signed here
