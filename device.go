@@ -110,3 +110,24 @@ func isPrintable(s string) bool {
 func isPlainText(s string) bool {
 	return isPrintable(s) || utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
+
+// Device is what is known of the program that presented a credential.
+// [Verifier.Device] reads it from a request.
+type Device struct {
+	UserAgent string     // cleaned, at most 256 bytes of UTF-8
+	IP        netip.Addr // the zero Addr when unknown
+}
+
+func cleanDevice(d Device) Device {
+	return Device{UserAgent: cleanText(d.UserAgent, maxUserAgent), IP: plainAddr(d.IP)}
+}
+
+func checkDevice(d Device) error {
+	switch {
+	case len(d.UserAgent) > maxStoredAgent || !isPlainText(d.UserAgent):
+		return notStorable("Device.UserAgent must be at most 1024 bytes of UTF-8 without control characters")
+	case d.IP.Zone() != "":
+		return notStorable("Device.IP must not have a zone")
+	}
+	return nil
+}

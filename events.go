@@ -2,7 +2,11 @@ package auth
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
 	"time"
 )
 
@@ -94,4 +98,113 @@ func appendDevice(as []slog.Attr, prefix string, d Device) []slog.Attr {
 		as = append(as, slog.String(prefix+"user_agent", d.UserAgent))
 	}
 	return as
+}
+
+// emit hands an event to the application, or to the queue of the Run that ctx
+// belongs to.
+func (v *Verifier) emit(ctx context.Context, e Event) {
+	if v.onEvent == nil {
+		return
+	}
+	e.Time = v.now()
+	if q, ok := ctx.Value(eventQueueKey{}).(*eventQueue); ok && q.of == v {
+		select {
+		case q.events <- e:
+		default: // OnEvent does not return; there is nobody to tell
+		}
+		return
+	}
+	v.deliver(ctx, e)
+}
+
+// deliver calls OnEvent. Its panic is contained: what has been decided stays
+// so.
+func (v *Verifier) deliver(ctx context.Context, e Event) {
+	_ = guardHook("OnEvent", func() error {
+		v.onEvent(context.WithoutCancel(ctx), e)
+		return nil
+	})
+}
+
+// rarely is how often emitRarely emits.
+const rarely = time.Minute
+
+// emitRarely emits an event that any client can cause as often as it likes, at
+// most once a minute: last is when it was emitted, in Unix milliseconds.
+func (v *Verifier) emitRarely(ctx context.Context, last *atomic.Int64, e Event) {
+	now, before := v.now().UnixMilli(), last.Load()
+	ago := now - before
+	if before != 0 && 0 <= ago && ago < rarely.Milliseconds() { // less than 0: the clock was set back
+		return
+	}
+	if last.CompareAndSwap(before, now) {
+		v.emit(ctx, e)
+	}
+}
+
+// guardHook calls the application's code and turns its panic into an error.
+// The value that it panicked with is named by its type alone, since it may
+// hold anything.
+func guardHook(name string, f func() error) (err error) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case runtime.Error:
+			err = &panicError{fmt.Sprintf("auth: %s panicked: %v\n%s", name, p, debug.Stack())}
+		default:
+			err = &panicError{fmt.Sprintf("auth: %s panicked with a %T\n%s", name, p, debug.Stack())}
+		}
+	}()
+	return f()
+}
+
+// panicError is what guardHook makes of a panic.
+type panicError struct{ text string }
+
+func (e *panicError) Error() string { return e.text }
+
+// eventQueue takes the events of a Run. It is found in the context of what the
+// Run does.
+type eventQueue struct {
+	of     *Verifier
+	events chan Event
+}
+
+type eventQueueKey struct{}
+
+// Bounds of Run's events.
+const (
+	eventsWaiting = 64
+	eventsFlush   = time.Second // how long Run waits for OnEvent when it ends
+)
+
+// queueEvents returns a context whose events are delivered in order by a
+// goroutine of their own. stop ends it when they are delivered.
+func (v *Verifier) queueEvents(ctx context.Context) (queueing context.Context, stop func()) {
+	q := &eventQueue{v, make(chan Event, eventsWaiting)}
+	ends, delivered := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(delivered)
+		for {
+			select {
+			case e := <-q.events:
+				v.deliver(ctx, e)
+				continue
+			default:
+			}
+			select {
+			case e := <-q.events:
+				v.deliver(ctx, e)
+			case <-ends:
+				return
+			}
+		}
+	}()
+	return context.WithValue(ctx, eventQueueKey{}, q), func() {
+		close(ends)
+		select {
+		case <-delivered:
+		case <-time.After(eventsFlush):
+		}
+	}
 }

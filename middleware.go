@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -245,86 +244,4 @@ func (v *Verifier) WriteError(w http.ResponseWriter, r *http.Request, err error)
 		return
 	}
 	WriteError(w, r, err)
-}
-
-// Require is [Verifier.Require], with Config.AutoRefresh.
-func (a *Authenticator) Require(guards ...Guard) func(http.Handler) http.Handler {
-	if !a.autoRefresh {
-		return a.Verifier.Require(guards...)
-	}
-	return a.require(guards, func(w http.ResponseWriter, r *http.Request, err error) {
-		done, reason := a.refreshPage(w, r, err)
-		if done {
-			return
-		}
-		if reason != nil {
-			err = reason
-		}
-		a.WriteError(w, r, err)
-	})
-}
-
-// Optional is [Verifier.Optional], with Config.AutoRefresh.
-func (a *Authenticator) Optional(next http.Handler) http.Handler {
-	if !a.autoRefresh {
-		return a.Verifier.Optional(next)
-	}
-	return a.optional(next, a.refreshPage)
-}
-
-// refreshPage answers a page load whose access cookie is absent or expired by
-// a redirect to itself with new cookies. It reports whether it answered; if
-// not, and a refresh was refused, it says why.
-func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err error) (done bool, reason error) {
-	if !errors.Is(err, ErrNoToken) && !errors.Is(err, ErrTokenExpired) ||
-		r.Method != http.MethodGet && r.Method != http.MethodHead || isUpgrade(r) {
-		return false, nil
-	}
-	inHeader := func(t carried) bool { return t.by&byHeader != 0 }
-	if list, unreadable := a.carriedAccess(r, nil); unreadable != nil || slices.ContainsFunc(list, inHeader) {
-		return false, nil // a token in a header: a program, that does this itself
-	}
-	token, _, err := a.refreshTokenOf(r, a.carriedRefreshCookies(r))
-	if errors.Is(err, ErrNoToken) {
-		return false, nil
-	}
-	var t Tokens
-	if err == nil {
-		t, err = a.Refresh(r.Context(), token, RefreshOptions{Device: a.Device(r)})
-	}
-	switch {
-	case err == nil:
-		a.SetCookies(w, t)
-		w.Header().Set("Location", itself(r))
-		w.WriteHeader(http.StatusTemporaryRedirect)
-		return true, nil
-	case AnswerTo(err).Status >= 500:
-		a.WriteError(w, r, err)
-		return true, nil
-	}
-	var grant grantError
-	if errors.As(err, &grant) {
-		err = grant.error // a page was asked for, not a grant
-		if errors.Is(err, ErrTokenExpired) {
-			// It was the refresh token: there is nothing left to refresh.
-			err = fmt.Errorf("%w: it was not refreshed in time", ErrSessionRevoked)
-		}
-	}
-	return false, err
-}
-
-// itself returns a reference to the URL of r that is relative to the one that
-// the client used, whatever was stripped or rewritten here; "./" before it, so
-// that it can be nothing but a path.
-func itself(r *http.Request) string {
-	u, err := url.ParseRequestURI(r.RequestURI)
-	if err != nil { // a request that came over no wire
-		u = r.URL
-	}
-	path := u.EscapedPath()
-	location := "./" + path[strings.LastIndexByte(path, '/')+1:]
-	if u.RawQuery != "" {
-		location += "?" + u.RawQuery
-	}
-	return location
 }

@@ -4,16 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"net/netip"
 	"time"
 )
-
-// Device is what is known of the program that presented a credential.
-// [Verifier.Device] reads it from a request.
-type Device struct {
-	UserAgent string     // cleaned, at most 256 bytes of UTF-8
-	IP        netip.Addr // the zero Addr when unknown
-}
 
 // Session is one signed-in device: one record in the store, for as long as it
 // lives. Nothing in it is a secret: whoever reads the whole store can mint
@@ -199,11 +191,6 @@ var (
 	ErrNotStorable = errors.New("auth: not storable")
 )
 
-// cutMillis brings t to the resolution in which everything is stored.
-func cutMillis(t time.Time) time.Time {
-	return time.UnixMilli(t.UnixMilli()).UTC()
-}
-
 // Bounds of what a store keeps.
 const (
 	maxID          = 255 // bytes of an ID or a subject
@@ -217,6 +204,7 @@ const (
 type notStorable string
 
 func (e notStorable) Error() string { return ErrNotStorable.Error() + ": " + string(e) }
+
 func (e notStorable) Unwrap() error { return ErrNotStorable }
 
 // checkName returns an error unless a subject or an ID is 1 to 255 bytes of
@@ -224,16 +212,6 @@ func (e notStorable) Unwrap() error { return ErrNotStorable }
 func checkName(what, name string) error {
 	if name == "" || len(name) > maxID || !isPlainText(name) {
 		return notStorable(what + " must be 1 to 255 bytes of UTF-8 without control characters")
-	}
-	return nil
-}
-
-func checkDevice(d Device) error {
-	switch {
-	case len(d.UserAgent) > maxStoredAgent || !isPlainText(d.UserAgent):
-		return notStorable("Device.UserAgent must be at most 1024 bytes of UTF-8 without control characters")
-	case d.IP.Zone() != "":
-		return notStorable("Device.IP must not have a zone")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"unicode/utf8"
 )
 
 // User is what the application tells of one of its users. The zero User is
@@ -88,4 +89,38 @@ func (u User) Format(f fmt.State, verb rune) {
 // anything else than who it is.
 func (u User) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("id", u.ID), slog.Bool("disabled", u.Disabled))
+}
+
+// checkUser refuses what would make a token that says something else.
+func checkUser(u *User) error {
+	switch {
+	case u.ID == "":
+		return errors.New("auth: User.ID is empty")
+	case len(u.ID) > maxSubject:
+		return fmt.Errorf("auth: User.ID is %d bytes, at most %d are allowed", len(u.ID), maxSubject)
+	case !isPlainText(u.ID):
+		return errors.New("auth: User.ID is not UTF-8 without control characters")
+	case !utf8.ValidString(u.Username):
+		return errors.New("auth: User.Username is not UTF-8")
+	}
+	for i, role := range u.Roles {
+		if role == "" || !utf8.ValidString(role) {
+			return fmt.Errorf("auth: User.Roles[%d] is empty or not UTF-8", i)
+		}
+	}
+	for i, scope := range u.Scopes {
+		if !isScope(scope) {
+			return fmt.Errorf("auth: User.Scopes[%d] is not a scope token (RFC 6749 section 3.3)", i)
+		}
+	}
+	return nil
+}
+
+func isScope(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c == '"' || c == '\\' || c >= 0x7f {
+			return false
+		}
+	}
+	return s != ""
 }

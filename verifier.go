@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,22 +18,6 @@ const (
 	maxLeeway       = time.Minute
 	defaultMaxStale = time.Minute
 	defaultStore    = 2 * time.Second
-)
-
-// StalePolicy says what becomes of requests when the revocation feed is older
-// than MaxStale. An [EventStale] says so in any case.
-type StalePolicy int
-
-// The choices of a StalePolicy.
-const (
-	// StaleContinue goes on with what is known, the default: an access token
-	// that was revoked elsewhere lives until it expires.
-	StaleContinue StalePolicy = iota
-	// StaleAskStore asks the store at every request whether the session is
-	// there; a Verifier without a store refuses.
-	StaleAskStore
-	// StaleRefuse answers [ErrUnavailable].
-	StaleRefuse
 )
 
 // VerifierConfig is what [NewVerifier] needs. It is copied. Fields mean what
@@ -327,66 +309,3 @@ func (v *Verifier) checkRevoked(ctx context.Context, c *Claims, now time.Time) e
 	}
 	return nil
 }
-
-// emit hands an event to the application, or to the queue of the Run that ctx
-// belongs to.
-func (v *Verifier) emit(ctx context.Context, e Event) {
-	if v.onEvent == nil {
-		return
-	}
-	e.Time = v.now()
-	if q, ok := ctx.Value(eventQueueKey{}).(*eventQueue); ok && q.of == v {
-		select {
-		case q.events <- e:
-		default: // OnEvent does not return; there is nobody to tell
-		}
-		return
-	}
-	v.deliver(ctx, e)
-}
-
-// deliver calls OnEvent. Its panic is contained: what has been decided stays
-// so.
-func (v *Verifier) deliver(ctx context.Context, e Event) {
-	_ = guardHook("OnEvent", func() error {
-		v.onEvent(context.WithoutCancel(ctx), e)
-		return nil
-	})
-}
-
-// rarely is how often emitRarely emits.
-const rarely = time.Minute
-
-// emitRarely emits an event that any client can cause as often as it likes, at
-// most once a minute: last is when it was emitted, in Unix milliseconds.
-func (v *Verifier) emitRarely(ctx context.Context, last *atomic.Int64, e Event) {
-	now, before := v.now().UnixMilli(), last.Load()
-	ago := now - before
-	if before != 0 && 0 <= ago && ago < rarely.Milliseconds() { // less than 0: the clock was set back
-		return
-	}
-	if last.CompareAndSwap(before, now) {
-		v.emit(ctx, e)
-	}
-}
-
-// guardHook calls the application's code and turns its panic into an error.
-// The value that it panicked with is named by its type alone, since it may
-// hold anything.
-func guardHook(name string, f func() error) (err error) {
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case runtime.Error:
-			err = &panicError{fmt.Sprintf("auth: %s panicked: %v\n%s", name, p, debug.Stack())}
-		default:
-			err = &panicError{fmt.Sprintf("auth: %s panicked with a %T\n%s", name, p, debug.Stack())}
-		}
-	}()
-	return f()
-}
-
-// panicError is what guardHook makes of a panic.
-type panicError struct{ text string }
-
-func (e *panicError) Error() string { return e.text }

@@ -2,12 +2,88 @@ package auth
 
 import (
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
 )
+
+// KeySource finds the keys that may have signed a token. It is called
+// concurrently, and for every token.
+type KeySource interface {
+	// VerifyKeys returns the keys that id names; with an empty id, those that
+	// a token without a kid may have been signed by. An empty list means that
+	// there is no such key, and the token is refused. An error means that it
+	// is not known, and is answered by 503.
+	VerifyKeys(ctx context.Context, id string) ([]Key, error)
+}
+
+// Keys is a list of keys, and a [KeySource]. Where it signs, the first key
+// does; all of them verify.
+type Keys []Key
+
+// VerifyKeys implements [KeySource].
+func (ks Keys) VerifyKeys(_ context.Context, id string) ([]Key, error) {
+	if id == "" {
+		return ks, nil
+	}
+	for i := range ks {
+		if ks[i].ID() == id {
+			return ks[i : i+1 : i+1], nil
+		}
+	}
+	return nil, nil
+}
+
+// check returns what is wrong with the keys, each mistake naming its place.
+func (ks Keys) check(field string) error {
+	var errs []error
+	for i, k := range ks {
+		switch {
+		case k.key == nil:
+			errs = append(errs, fmt.Errorf("auth: %s[%d] is the zero Key", field, i))
+			continue
+		case k.err != nil:
+			errs = append(errs, fmt.Errorf("auth: %s[%d] (%s): %w", field, i, k.alg, k.err))
+			continue
+		}
+		for j, other := range ks[:i] {
+			switch {
+			case other.key == nil:
+			case other.ID() == k.ID():
+				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] have the same ID", field, j, field, i))
+			case other.sameSecret(k):
+				// A key is for one algorithm (RFC 8725 section 3.1).
+				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] are of the same secret", field, j, field, i))
+			case other.isPublished(k):
+				errs = append(errs, fmt.Errorf("auth: %s[%d]: the secret is the public key of %s[%d]%s", field, j, field, i, howToMake))
+			case k.isPublished(other):
+				errs = append(errs, fmt.Errorf("auth: %s[%d]: the secret is the public key of %s[%d]%s", field, i, field, j, howToMake))
+			case other.alg != k.alg && other.samePublic(k):
+				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] are one key for two algorithms", field, j, field, i))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// derivedKeys makes both kinds of keys of one secret (RFC 5869), so that
+// neither can stand in for the other.
+func derivedKeys(secrets [][]byte) (access, refresh Keys, err error) {
+	for _, secret := range secrets {
+		for label, to := range map[string]*Keys{"access": &access, "refresh": &refresh} {
+			k, err := hkdf.Key(sha256.New, secret, nil, "ratchet v1 "+label, sha256.Size)
+			if err != nil {
+				return nil, nil, fmt.Errorf("auth: deriving keys: %w", err)
+			}
+			*to = append(*to, HS256(k))
+		}
+	}
+	return access, refresh, nil
+}
 
 // keyRing is a checked list of keys at work.
 type keyRing struct {

@@ -1,0 +1,219 @@
+package auth
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/ratchet-go/auth/password"
+)
+
+// answerRow is one row of the table from errors to HTTP.
+type answerRow struct {
+	err       error
+	status    int
+	code      string // the error member of the body
+	challenge string // the error attribute of WWW-Authenticate: "-" none, "" no challenge at all
+	action    string // what the client should do: "refresh", "login" or nothing
+	text      string // error_description
+}
+
+const codeMissing = "missing_token"
+
+// answers is searched from the top; an error that wraps several of these is
+// what stands first.
+var answers = [...]answerRow{
+	{password.ErrBusy, 503, "temporarily_unavailable", "", "", "too many logins at once; try again"},
+	{ErrUnavailable, 503, "temporarily_unavailable", "", "", "try again"},
+	{errCookieTooLarge, 500, "token_too_large", "", "", "the token is too large for a cookie; the request cannot succeed until the server is changed"},
+	{ErrCrossOrigin, 403, "cross_origin", "", "", "the request comes from an origin that is not trusted"},
+	{errTooLarge, 413, "invalid_request", "", "", "the request body is too large"},
+	{errContentType, 415, "invalid_request", "", "", "the body must be application/json or application/x-www-form-urlencoded"},
+	{errMethod, 405, "invalid_request", "", "", "the method is not allowed here"},
+	{errEndpoint, 404, "not_found", "", "", "there is no such endpoint"},
+	{errTwoSessions, 400, "invalid_request", "", "login", "the credentials are of two sessions"},
+	{ErrInvalidRequest, 400, "invalid_request", "", "", "the request is malformed"},
+	{ErrSessionNotFound, 404, "not_found", "", "", "no such session"},
+	{ErrInvalidCredentials, 401, "invalid_credentials", "", "login", "login or password is wrong"},
+	{ErrNoToken, 401, codeMissing, "-", "login", "a token is required"},
+	{ErrTokenReused, 401, "invalid_token", "invalid_token", "login", "the session has ended"},
+	{ErrSessionRevoked, 401, "invalid_token", "invalid_token", "login", "the session has ended"},
+	{ErrTokenExpired, 401, "invalid_token", "invalid_token", "refresh", "the token has expired"},
+	{ErrInvalidToken, 401, "invalid_token", "invalid_token", "login", "the token is not valid"},
+	{ErrReauthenticate, 401, "insufficient_user_authentication", "insufficient_user_authentication", "login", "a more recent login is required"},
+	{ErrForbidden, 403, "insufficient_scope", "insufficient_scope", "", "the token does not permit this"},
+}
+
+var internalAnswer = answerRow{nil, 500, "server_error", "", "", "the server could not do this"}
+
+// finding is what is looked for in the tree of an error.
+type finding struct {
+	row     int // the first of the table's that is in it
+	grant   bool
+	request requestError
+	fresh   *freshError
+	scope   *scopeError
+}
+
+// look walks the tree once. errors.Is and errors.As would walk it for each row
+// and type, which costs more than refusing a request does.
+func (f *finding) look(err error) {
+	switch e := err.(type) { //nolint:errorlint // this is the walk
+	case grantError:
+		f.grant = true
+	case requestError:
+		if f.request == "" {
+			f.request = e
+		}
+	case *freshError:
+		if f.fresh == nil {
+			f.fresh = e
+		}
+	case *scopeError:
+		if f.scope == nil {
+			f.scope = e
+		}
+	}
+	is, hasIs := err.(interface{ Is(error) bool })
+	for i := range answers[:f.row] {
+		if err == answers[i].err || hasIs && is.Is(answers[i].err) { //nolint:errorlint // this is the walk
+			f.row = i
+			break
+		}
+	}
+	switch e := err.(type) { //nolint:errorlint // this is the walk
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			f.look(inner)
+		}
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			if inner != nil {
+				f.look(inner)
+			}
+		}
+	}
+}
+
+// retryAfter is how long, in seconds, a client is asked to stay away when
+// something did not answer.
+const retryAfter = "1"
+
+// Answer is what an error is on HTTP.
+type Answer struct {
+	Status      int
+	Code        string // the "error" of the body
+	Description string // for people; it holds nothing that is not for clients
+	Action      string // "refresh", "login" or nothing: what the client should do
+	Challenge   string // WWW-Authenticate (RFC 6750 section 3, RFC 9470 section 3), or nothing
+}
+
+// AnswerTo returns the answer to an error of this package, from the one table.
+// An error that is not of this package is a 500 without details. It is for a
+// Config.OnError that has bodies of its own.
+func AnswerTo(err error) Answer {
+	f := finding{row: len(answers)}
+	if err != nil {
+		f.look(err)
+	}
+	row := internalAnswer
+	if f.row < len(answers) {
+		row = answers[f.row]
+	}
+	a := Answer{Status: row.status, Code: row.code, Description: row.text, Action: row.action}
+	if f.request != "" {
+		a.Description = string(f.request)
+	} else if f.grant && row.status == http.StatusUnauthorized {
+		a.Code, a.Action = "invalid_grant", "login"
+		if row.code == codeMissing {
+			a.Status, a.Code = http.StatusBadRequest, "invalid_request"
+		}
+		return a
+	}
+	switch row.challenge {
+	case "":
+		return a
+	case "-":
+		a.Challenge = "Bearer"
+		return a
+	}
+	a.Challenge = `Bearer error="` + row.challenge + `", error_description="` + row.text + `"`
+	if f.fresh != nil {
+		a.Challenge += `, max_age="` + strconv.FormatInt(max(0, int64(f.fresh.maxAge/time.Second)), 10) + `"`
+	}
+	if f.scope != nil && f.scope.scope != "" {
+		a.Challenge += `, scope="` + f.scope.scope + `"`
+	}
+	return a
+}
+
+// SetHeader sets what the answer has in headers: WWW-Authenticate,
+// Retry-After, and that it is not to be cached.
+func (a Answer) SetHeader(h http.Header) {
+	set := headerSetter{h: h}
+	a.setHeader(&set)
+}
+
+func (a Answer) setHeader(set *headerSetter) {
+	set.to("Cache-Control", "no-store")
+	if a.Challenge != "" {
+		set.to("Www-Authenticate", a.Challenge)
+	}
+	if a.Status == http.StatusServiceUnavailable {
+		set.to("Retry-After", retryAfter)
+	}
+}
+
+// headerSetter sets headers with one piece of memory for all their values.
+type headerSetter struct {
+	h      http.Header
+	values []string
+}
+
+// to sets a header; its name is canonical.
+func (s *headerSetter) to(name, value string) {
+	if len(s.values) == cap(s.values) {
+		s.values = make([]string, 0, 5)
+	}
+	s.values = append(s.values, value)
+	n := len(s.values)
+	s.h[name] = s.values[n-1 : n : n]
+}
+
+// WriteError answers a request with an error, as [AnswerTo] has it, and a JSON
+// body {"error","error_description","action"}. It sets no cookies and clears
+// none.
+func WriteError(w http.ResponseWriter, _ *http.Request, err error) {
+	a := AnswerTo(err)
+	body := make([]byte, 0, 160)
+	body = append(body, `{"error":`...)
+	body = appendJSONString(body, a.Code)
+	body = append(body, `,"error_description":`...)
+	body = appendJSONString(body, a.Description)
+	if a.Action != "" {
+		body = append(body, `,"action":`...)
+		body = appendJSONString(body, a.Action)
+	}
+	set := headerSetter{h: w.Header()}
+	a.setHeader(&set)
+	writeBody(w, &set, a.Status, append(body, '}'))
+}
+
+// writeJSON writes an answer of the endpoints.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil { // strings and numbers of our own cannot fail
+		status, body = http.StatusInternalServerError, []byte(`{"error":"server_error"}`)
+	}
+	writeBody(w, &headerSetter{h: w.Header()}, status, body)
+}
+
+// writeBody writes JSON. None of it may be cached.
+func writeBody(w http.ResponseWriter, set *headerSetter, status int, body []byte) {
+	set.to("Content-Type", "application/json; charset=utf-8")
+	set.to("Cache-Control", "no-store")
+	set.to("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // the client may be gone: there is nobody to tell
+}

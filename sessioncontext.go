@@ -1,0 +1,98 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+)
+
+// missed ends every context: revocations may have come and gone unseen.
+func (rs *revocations) missed() {
+	rs.change(func() (ended []*watcher) {
+		for _, sessions := range rs.watchers {
+			for _, watchers := range sessions {
+				for w := range watchers {
+					ended = rs.end(ended, w, fmt.Errorf("%w: revocations may have been missed", ErrUnavailable))
+				}
+			}
+		}
+		return ended
+	})
+}
+
+// watcher is a context that ends with its session.
+type watcher struct {
+	subjectTimes
+	cancel context.CancelCauseFunc
+	cause  error // why it ends, once it does
+}
+
+// end takes w out and appends it to ended, for [revocations.change] to cancel.
+// It is called with rs locked.
+func (rs *revocations) end(ended []*watcher, w *watcher, cause error) []*watcher {
+	w.cause = cause
+	rs.drop(w)
+	return append(ended, w)
+}
+
+// drop takes w out, if it is still there. It is called with rs locked.
+func (rs *revocations) drop(w *watcher) {
+	sessions := rs.watchers[w.subject]
+	delete(sessions[w.sid], w)
+	if len(sessions[w.sid]) == 0 {
+		delete(sessions, w.sid)
+	}
+	if len(sessions) == 0 {
+		delete(rs.watchers, w.subject)
+	}
+}
+
+func (rs *revocations) watch(w *watcher) {
+	rs.change(func() []*watcher {
+		if rs.watchers == nil {
+			rs.watchers = map[string]map[string]map[*watcher]struct{}{}
+		}
+		if rs.watchers[w.subject] == nil {
+			rs.watchers[w.subject] = map[string]map[*watcher]struct{}{}
+		}
+		if rs.watchers[w.subject][w.sid] == nil {
+			rs.watchers[w.subject][w.sid] = map[*watcher]struct{}{}
+		}
+		rs.watchers[w.subject][w.sid][w] = struct{}{}
+		if _, err := rs.find(w.subjectTimes, func(*revocation) bool { return true }); err != nil {
+			return rs.end(nil, w, err)
+		}
+		return nil
+	})
+}
+
+func (rs *revocations) unwatch(w *watcher) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.drop(w)
+}
+
+// SessionContext returns a context that ends when the session of c does: when
+// it is revoked ([ErrSessionRevoked]), when its subject's access is expired or
+// c.SessionExpiresAt comes ([ErrTokenExpired]); [context.Cause] tells. A refresh
+// neither ends nor extends it, and the expiry of the access token does not end
+// it. It is for handlers that outlive their request's token, as those of SSE
+// and WebSocket do; their clients connect again. Call the function when done.
+func (v *Verifier) SessionContext(ctx context.Context, c *Claims) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	w := &watcher{subjectTimes: c.times(), cancel: cancel}
+	v.revoked.watch(w)
+	left := time.Duration(math.MaxInt64)
+	if !c.SessionExpiresAt.IsZero() { // it is in claims that a test made
+		left = c.SessionExpiresAt.Sub(v.now())
+	}
+	end := time.AfterFunc(left, func() {
+		cancel(fmt.Errorf("%w: the session's end has come", ErrTokenExpired))
+	})
+	context.AfterFunc(ctx, func() {
+		end.Stop()
+		v.revoked.unwatch(w)
+	})
+	return ctx, func() { cancel(nil) }
+}
