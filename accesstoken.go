@@ -16,8 +16,8 @@ import (
 // One token, wherever it stands, needs no judgment: whoever uses it verifies
 // it. Of several that differ, choose says which one counts.
 
-// carried is a token that a request carries.
-type carried struct {
+// credential is a token that a request carries.
+type credential struct {
 	token string
 	by    carrier // all that carry it
 
@@ -42,7 +42,7 @@ const maxVerified = 16
 
 // addCarried adds a token, unless there are as many as room allows already. A
 // token that is there is not added, but carried by one more.
-func addCarried(list []carried, token string, by carrier, room int) []carried {
+func addCarried(list []credential, token string, by carrier, room int) []credential {
 	for i := range list {
 		if list[i].token == token {
 			list[i].by |= by
@@ -52,15 +52,15 @@ func addCarried(list []carried, token string, by carrier, room int) []carried {
 	if token == "" || len(list) >= room {
 		return list
 	}
-	return append(list, carried{token: token, by: by})
+	return append(list, credential{token: token, by: by})
 }
 
 // carriedAccess adds the access tokens that the request carries to list. The
 // error says why a place cannot be read.
-func (v *Verifier) carriedAccess(r *http.Request, list []carried) (_ []carried, unreadable error) {
+func (v *Verifier) carriedAccess(r *http.Request, list []credential) (_ []credential, unreadable error) {
 	cookies := false
 	for _, e := range v.extractors {
-		if e.place == inCookie {
+		if e.source == inCookie {
 			cookies = true
 			continue
 		}
@@ -69,7 +69,7 @@ func (v *Verifier) carriedAccess(r *http.Request, list []carried) (_ []carried, 
 			unreadable = err
 		}
 		by := byHeader
-		if e.place == inQuery {
+		if e.source == inQuery {
 			by = byQuery
 		}
 		list = addCarried(list, token, by, len(list)+1)
@@ -111,19 +111,19 @@ func (v *Verifier) AccessToken(r *http.Request) (token string, byCookieOnly bool
 }
 
 // accessToken returns the token, and everything that carries it and counts.
-func (v *Verifier) accessToken(r *http.Request) (chosen carried, err error) {
-	var space [2]carried
+func (v *Verifier) accessToken(r *http.Request) (chosen credential, err error) {
+	var space [2]credential
 	list, err := v.carriedAccess(r, space[:0])
 	switch {
 	case err != nil:
-		return carried{}, err
+		return credential{}, err
 	case len(list) == 0:
-		return carried{}, ErrNoToken
+		return credential{}, ErrNoToken
 	case len(list) == 1:
 		chosen = list[0]
 	default:
 		if chosen, err = v.chooseAccess(r.Context(), list); err != nil {
-			return carried{}, err
+			return credential{}, err
 		}
 	}
 	switch {
@@ -157,9 +157,9 @@ func (v *Verifier) checkLink(r *http.Request, token string) error {
 // chooseAccess verifies access tokens that differ, and chooses among them. Of
 // one session, a header's comes before one in the query, and then the newest
 // cookie.
-func (v *Verifier) chooseAccess(ctx context.Context, list []carried) (carried, error) {
+func (v *Verifier) chooseAccess(ctx context.Context, list []credential) (credential, error) {
 	for i := range list {
-		t, c := &list[i], new(verified)
+		t, c := &list[i], new(parsedClaims)
 		t.err = v.verify(ctx, t.token, c)
 		if t.err == nil || errors.Is(t.err, ErrTokenExpired) || errors.Is(t.err, ErrSessionRevoked) {
 			t.whose = sessionKey{c.Subject, c.SessionID}
@@ -183,18 +183,18 @@ var errTwoSessions = fmt.Errorf("%w: credentials of two sessions", ErrInvalidReq
 // choose applies the rule to tokens that differ and were verified. The one that
 // it returns is carried by a cookie if any that counts is, so that its origin
 // is checked. If none counts, it returns the one whose error is the answer.
-func choose(list []carried) (carried, error) {
-	var best *carried
+func choose(list []credential) (credential, error) {
+	var best *credential
 	var by carrier
 	for i := range list {
 		t := &list[i]
 		switch {
 		case errors.Is(t.err, ErrUnavailable):
-			return carried{}, t.err // unknown is not worthless
+			return credential{}, t.err // unknown is not worthless
 		case t.err != nil:
 			continue
 		case best != nil && t.whose != best.whose:
-			return carried{}, errTwoSessions
+			return credential{}, errTwoSessions
 		case best == nil || t.rank > best.rank:
 			best = t
 		}
@@ -206,7 +206,7 @@ func choose(list []carried) (carried, error) {
 	if by == byQuery { // such a link must not sign anybody into another's account
 		for i := range list {
 			if t := &list[i]; t.by&byCookie != 0 && t.whose != (sessionKey{}) && t.whose != best.whose {
-				return carried{}, errTwoSessions
+				return credential{}, errTwoSessions
 			}
 		}
 	}
@@ -218,8 +218,8 @@ func choose(list []carried) (carried, error) {
 // mainRefusal returns, of tokens of which none counts, the one whose refusal
 // the client is told: one that has merely expired, since a refresh may help,
 // else what came in a header.
-func mainRefusal(list []carried) carried {
-	weight := func(t *carried) (w int) {
+func mainRefusal(list []credential) credential {
+	weight := func(t *credential) (w int) {
 		if errors.Is(t.err, ErrTokenExpired) {
 			w += 4
 		}

@@ -22,20 +22,20 @@ type Authenticator struct {
 	updater     PasswordUpdater // nil if users is none
 	store       Store
 	hasher      *password.Hasher
-	accessKeys  liveKeys
-	refreshKeys liveKeys
+	accessKeys  activeKeys
+	refreshKeys activeKeys
 	keysMu      sync.Mutex // of SetKeys
 	jwksMaxAge  time.Duration
 	accessTTL   time.Duration
 	idleTTL     time.Duration
 	sessionTTL  time.Duration
 	window      time.Duration // negative if there is none
-	rest        time.Duration
+	cooldown    time.Duration
 	maxSessions int // 0 if there is no limit
 	autoRefresh bool
 
-	noticing    chan struct{} // full while a notice is announced
-	noticeRetry atomic.Int64  // when to try again, Unix milliseconds
+	publishingNotice chan struct{} // full while a notice is announced
+	noticeRetry      atomic.Int64  // when to try again, Unix milliseconds
 }
 
 // New returns an Authenticator, or every mistake in c joined, each naming its
@@ -74,7 +74,7 @@ func New(c Config) (*Authenticator, error) {
 		c.MaxSessions = defaultMaxSessions
 	}
 	if c.StoreTimeout == 0 {
-		c.StoreTimeout = defaultStore
+		c.StoreTimeout = defaultStoreTimeout
 	}
 	if err := missingUnit("Config.StoreTimeout", c.StoreTimeout); err != nil {
 		errs = append(errs, err)
@@ -103,29 +103,29 @@ func New(c Config) (*Authenticator, error) {
 		return nil, err
 	}
 	a := &Authenticator{
-		Verifier:    v,
-		users:       c.Users,
-		store:       c.Store,
-		hasher:      c.Hasher,
-		jwksMaxAge:  c.JWKSMaxAge,
-		accessTTL:   c.AccessTTL,
-		idleTTL:     c.IdleTTL,
-		sessionTTL:  c.SessionTTL,
-		window:      c.RetryWindow,
-		rest:        max(0, restWindows*c.RetryWindow),
-		maxSessions: max(0, c.MaxSessions),
-		autoRefresh: c.AutoRefresh,
-		noticing:    make(chan struct{}, 1),
+		Verifier:         v,
+		users:            c.Users,
+		store:            c.Store,
+		hasher:           c.Hasher,
+		jwksMaxAge:       c.JWKSMaxAge,
+		accessTTL:        c.AccessTTL,
+		idleTTL:          c.IdleTTL,
+		sessionTTL:       c.SessionTTL,
+		window:           c.RetryWindow,
+		cooldown:         max(0, cooldownWindows*c.RetryWindow),
+		maxSessions:      max(0, c.MaxSessions),
+		autoRefresh:      c.AutoRefresh,
+		publishingNotice: make(chan struct{}, 1),
 	}
 	a.updater, _ = c.Users.(PasswordUpdater)
 	a.accessKeys.ring.Store(a.newAccessRing(access))
 	a.refreshKeys.ring.Store(newKeyRing(refresh, typRefresh, a.sessionTTL+2*a.leeway, a.now))
 	v.keys = &a.accessKeys
 	v.storeTimeout = c.StoreTimeout
-	v.announce = a.announceAgain
-	v.renew = a.renewNotice
-	v.revoked.announces, v.revoked.ttl = feed != nil, c.AccessTTL
-	v.alive = a.sessionAlive
+	v.republish = a.republish
+	v.renewNotice = a.renewNotice
+	v.revoked.republishes, v.revoked.accessTTL = feed != nil, c.AccessTTL
+	v.sessionExists = a.sessionExists
 	if a.cookies != nil {
 		v.refreshSessions = a.refreshSessions
 	}
@@ -162,31 +162,31 @@ func (a *Authenticator) checkRefreshSize(keys Keys) error {
 	return nil
 }
 
-// read reads the clock, and what is known of revocations at that time.
-func (a *Authenticator) read() reading {
-	return reading{seq: a.revoked.seq.Load(), now: a.now()}
+// snapshot reads the clock, and what is known of revocations at that time.
+func (a *Authenticator) snapshot() snapshot {
+	return snapshot{seq: a.revoked.seq.Load(), now: a.now()}
 }
 
-// internal reports a mistake of the application's or ours, such as claims that
+// internalError reports a mistake of the application's or ours, such as claims that
 // cannot be put into a token.
-func (a *Authenticator) internal(ctx context.Context, s Session, err error) error {
+func (a *Authenticator) internalError(ctx context.Context, s Session, err error) error {
 	a.emit(ctx, Event{Type: EventFault, Session: s, Err: err})
 	return err
 }
 
-// inStore calls the store, with the time that it may take. Decisions of the
+// callStore calls the store, with the time that it may take. Decisions of the
 // store are passed on; anything else means that it did not answer.
-func (a *Authenticator) inStore(ctx context.Context, s Session, name string, call func(context.Context) error) error {
+func (a *Authenticator) callStore(ctx context.Context, s Session, name string, call func(context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, a.storeTimeout)
 	defer cancel()
-	err := guardHook("Store."+name, func() error { return call(limited) })
+	err := callHook("Store."+name, func() error { return call(limited) })
 	switch {
 	case err == nil || errors.Is(err, ErrSessionNotFound):
 		return err
 	case errors.Is(err, ErrNotStorable): // to try again does not help
-		return a.internal(ctx, s, err)
+		return a.internalError(ctx, s, err)
 	}
-	return a.fault(ctx, s, fmt.Errorf("auth: Store.%s: %w", name, err))
+	return a.unavailable(ctx, s, fmt.Errorf("auth: Store.%s: %w", name, err))
 }
 
 // withinStoreTimeout returns a context that is not canceled with ctx, in which
@@ -195,18 +195,18 @@ func (a *Authenticator) withinStoreTimeout(ctx context.Context) (context.Context
 	return context.WithTimeout(context.WithoutCancel(ctx), a.storeTimeout)
 }
 
-// fault reports that something did not answer, and returns what the caller is
+// unavailable reports that something did not answer, and returns what the caller is
 // told. A client that hung up is not a fault.
-func (a *Authenticator) fault(ctx context.Context, s Session, err error) error {
+func (a *Authenticator) unavailable(ctx context.Context, s Session, err error) error {
 	if !errors.Is(ctx.Err(), context.Canceled) {
 		a.emit(ctx, Event{Type: EventFault, Session: s, Err: err})
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// get reads the record of a session.
-func (a *Authenticator) get(ctx context.Context, of Session) (s Session, err error) {
-	err = a.inStore(ctx, of, "Get", func(ctx context.Context) (err error) {
+// getSession reads the record of a session.
+func (a *Authenticator) getSession(ctx context.Context, of Session) (s Session, err error) {
+	err = a.callStore(ctx, of, "Get", func(ctx context.Context) (err error) {
 		s, err = a.store.Get(ctx, of.Subject, of.ID)
 		return err
 	})

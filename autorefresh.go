@@ -42,7 +42,7 @@ func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err 
 		r.Method != http.MethodGet && r.Method != http.MethodHead || isUpgrade(r) {
 		return false, nil
 	}
-	inHeader := func(t carried) bool { return t.by&byHeader != 0 }
+	inHeader := func(t credential) bool { return t.by&byHeader != 0 }
 	if list, unreadable := a.carriedAccess(r, nil); unreadable != nil || slices.ContainsFunc(list, inHeader) {
 		return false, nil // a token in a header: a program, that does this itself
 	}
@@ -57,7 +57,7 @@ func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err 
 	switch {
 	case err == nil:
 		a.SetCookies(w, t)
-		w.Header().Set("Location", itself(r))
+		w.Header().Set("Location", selfURL(r))
 		w.WriteHeader(http.StatusTemporaryRedirect)
 		return true, nil
 	case AnswerTo(err).Status >= 500:
@@ -75,10 +75,10 @@ func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err 
 	return false, err
 }
 
-// itself returns a reference to the URL of r that is relative to the one that
+// selfURL returns a reference to the URL of r that is relative to the one that
 // the client used, whatever was stripped or rewritten here; "./" before it, so
 // that it can be nothing but a path.
-func itself(r *http.Request) string {
+func selfURL(r *http.Request) string {
 	u, err := url.ParseRequestURI(r.RequestURI)
 	if err != nil { // a request that came over no wire
 		u = r.URL

@@ -12,11 +12,11 @@ import (
 func TestTokenMemory_HoldsATokenOnceAndWithinItsBounds(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
-	c := &verified{Claims: Claims{ExpiresAt: now.Add(time.Hour), payload: strings.Repeat("x", 300)}}
-	m := newTokenMemory(64)
+	c := &parsedClaims{Claims: Claims{ExpiresAt: now.Add(time.Hour), payload: strings.Repeat("x", 300)}}
+	m := newTokenCache(64)
 	copies := func(token string) (n int, last *key) {
-		for i := range m.places {
-			if r := m.places[i].Load(); r != nil && r.token == token {
+		for i := range m.slots {
+			if r := m.slots[i].Load(); r != nil && r.token == token {
 				n, last = n+1, r.key
 			}
 		}
@@ -24,7 +24,7 @@ func TestTokenMemory_HoldsATokenOnceAndWithinItsBounds(t *testing.T) {
 	}
 	for i := range 20 { // its key was made again, or two were as quick
 		k := HS256([]byte("the secret of the places, which is 1")).key
-		m.keep("a token", signedToken{key: k}, c, now)
+		m.add("a token", signedToken{key: k}, c, now)
 		n, last := copies("a token")
 		require.Equal(t, 1, n, i)
 		require.Same(t, k, last)
@@ -33,16 +33,16 @@ func TestTokenMemory_HoldsATokenOnceAndWithinItsBounds(t *testing.T) {
 		big := *c
 		big.payload = strings.Repeat("x", 1000*(i%8))
 		big.Roles = make([]string, i%2000)
-		m.keep(fmt.Sprint("token ", i), signedToken{}, &big, now)
+		m.add(fmt.Sprint("token ", i), signedToken{}, &big, now)
 		n, _ := copies(fmt.Sprint("token ", i))
 		require.LessOrEqual(t, n, 1)
 	}
 	var held int64
-	for i := range m.places {
-		if r := m.places[i].Load(); r != nil {
+	for i := range m.slots {
+		if r := m.slots[i].Load(); r != nil {
 			held += r.size
 		}
 	}
 	require.Equal(t, held, m.bytes.Load())
-	require.LessOrEqual(t, held, int64(len(m.places)*rememberedBytes))
+	require.LessOrEqual(t, held, int64(len(m.slots)*cacheBytes))
 }

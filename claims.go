@@ -37,26 +37,26 @@ type Claims struct {
 	verifiedAt time.Time
 }
 
-// verified is what an access token gives: claims, and the space for their
+// parsedClaims is what an access token gives: claims, and the space for their
 // lists beside them, so that a request gets claims of its own in one piece.
-type verified struct {
+type parsedClaims struct {
 	Claims
 	notBefore int64 // nbf in Unix seconds; 0 where the token has none
 	lists     [6]string
 }
 
 // copyTo gives a request claims that it may change.
-func (v *verified) copyTo(own *verified) {
+func (v *parsedClaims) copyTo(own *parsedClaims) {
 	own.Claims, own.notBefore = v.Claims, v.notBefore
 	space := own.lists[:0]
 	for _, list := range [...]*[]string{&own.Audience, &own.Roles, &own.Scopes, &own.AMR} {
-		space = keep(list, append(space, *list...), len(space))
+		space = setList(list, append(space, *list...), len(space))
 	}
 }
 
-// keep makes list what was appended to space from there on, and returns the
+// setList makes list what was appended to space from there on, and returns the
 // space that is left behind it.
-func keep(list *[]string, space []string, from int) []string {
+func setList(list *[]string, space []string, from int) []string {
 	if from == len(space) {
 		*list = nil
 	} else {
@@ -279,13 +279,13 @@ func checkStrings(b string) error {
 
 // readAccess reads the claims of an access token whose signature was checked
 // into c, and holds them to RFC 9068 section 4. Times are judged by the caller.
-func readAccess(c *verified, payload, issuer string, audience []string) error {
+func readAccess(c *parsedClaims, payload, issuer string, audience []string) error {
 	c.payload = payload
 	space := c.lists[:0]
 	strs := func(list *[]string, value string) (ok bool) {
 		grown, ok := jsonStrings(space, value)
 		if ok {
-			space = keep(list, grown, len(space))
+			space = setList(list, grown, len(space))
 		}
 		return ok
 	}
@@ -300,7 +300,7 @@ func readAccess(c *verified, payload, issuer string, audience []string) error {
 			} else {
 				var one string
 				one, ok = jsonString(value)
-				space = keep(&c.Audience, append(space, one), len(space))
+				space = setList(&c.Audience, append(space, one), len(space))
 			}
 		case "sub":
 			c.Subject, ok = jsonString(value)
@@ -321,7 +321,7 @@ func readAccess(c *verified, payload, issuer string, audience []string) error {
 					space = append(space, word)
 				}
 			}
-			keep(&c.Scopes, space, from)
+			setList(&c.Scopes, space, from)
 		case "amr":
 			ok = strs(&c.AMR, value)
 		case "iat":
@@ -361,7 +361,7 @@ func (c *Claims) check(issuer string, audience []string) error {
 	switch {
 	case c.Issuer != issuer:
 		return errors.New("iss is another")
-	case !shares(c.Audience, audience):
+	case !intersects(c.Audience, audience):
 		return errors.New("aud is another")
 	case c.Subject == "", c.SessionID == "", c.TokenID == "":
 		return errors.New("sub, sid or jti is missing")

@@ -153,13 +153,13 @@ const (
 	defaultWindow      = 10 * time.Second
 	minDefaultWindow   = 100 * time.Millisecond // of one that was not set
 	maxWindow          = time.Minute
-	restWindows        = 3
+	cooldownWindows    = 3
 	defaultMaxSessions = 100
 	defaultJWKSMaxAge  = 5 * time.Minute
 	minJWKSMaxAge      = 5 * time.Second // clients do not ask more often
 	maxJWKSMaxAge      = 24 * time.Hour
 	maxStoreTimeout    = time.Minute
-	lastTry            = 200 * time.Millisecond // to undo a login that the store did not let complete, and to announce a notice within a login
+	cleanupTimeout     = 200 * time.Millisecond // to undo a login that the store did not let complete, and to announce a notice within a login
 )
 
 // keys returns the keys of both kinds.
@@ -231,7 +231,7 @@ func (c *Config) setLifetimes() error {
 	if shortest == "SessionTTL" {
 		idleShown = sessionShown
 	}
-	room := (c.IdleTTL - c.AccessTTL - leeway) / restWindows
+	room := (c.IdleTTL - c.AccessTTL - leeway) / cooldownWindows
 	windowShown := setDuration(&c.RetryWindow, min(defaultWindow, max(minDefaultWindow, room.Truncate(time.Millisecond))))
 	window := max(0, c.RetryWindow)
 
@@ -243,7 +243,7 @@ func (c *Config) setLifetimes() error {
 	if c.RetryWindow > maxWindow {
 		bad("RetryWindow %s exceeds %s", windowShown, maxWindow)
 	}
-	if least := restWindows*window + c.AccessTTL + leeway; c.IdleTTL < least {
+	if least := cooldownWindows*window + c.AccessTTL + leeway; c.IdleTTL < least {
 		bad("%s %s is less than %s: three times Config.RetryWindow %s, Config.AccessTTL %s and Config.Leeway %s", shortest, idleShown, least, windowShown, accessShown, leewayShown)
 	}
 	if c.IdleTTL > c.SessionTTL {

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// revocation is one entry: a session, all sessions of a subject except some,
+// entry is one entry: a session, all sessions of a subject except some,
 // or the access tokens of a subject that were issued before an instant.
-type revocation struct {
+type entry struct {
 	subject string
 	session string    // "" for an entry of a subject
 	all     bool      // ends sessions
@@ -18,39 +18,39 @@ type revocation struct {
 	// counts, or none at all (the zero Time).
 	spared map[string]time.Time
 
-	until   time.Time
-	seq     uint64 // of the change that made before what it is
-	heard   uint64 // the last reading of the whole feed since which it was heard of
-	asked   int64  // when the store last answered somebody about it, Unix milliseconds
-	retryAt int64  // not announced again before this, Unix milliseconds
-	version uint32 // of the change that made the entry what it is
-	own     *ownCut
-	calls   int32 // of Store.Revoke that are under way
-	fails   uint8 // calls of Store.Revoke that failed in a row
-	mine    bool  // made by this process
-	again   bool  // announced a second time already
-	open    bool  // the store has not confirmed it
-	alone   bool  // announced by itself, since it failed together with others
-	waiting bool  // in work
+	until        time.Time
+	seq          uint64 // of the change that made before what it is
+	seenInRead   uint64 // the last reading of the whole feed since which it was heard of
+	recheckedAt  int64  // when the store last answered somebody about it, Unix milliseconds
+	retryAt      int64  // not announced again before this, Unix milliseconds
+	version      uint32 // of the change that made the entry what it is
+	ownNotBefore *ownNotBefore
+	calls        int32 // of Store.Revoke that are under way
+	fails        uint8 // calls of Store.Revoke that failed in a row
+	mine         bool  // made by this process
+	republished  bool  // announced a second time already
+	unconfirmed  bool  // the store has not confirmed it
+	publishAlone bool  // announced by itself, since it failed together with others
+	queued       bool  // in work
 
-	announcing bool // Run has taken it from work
+	publishing bool // Run has taken it from work
 	removed    bool
 }
 
-// ownCut is a not-before instant that this process set for access tokens.
-type ownCut struct {
-	at     time.Time
-	repeat time.Time // if not zero, an instant after which at is to be repeated
+// ownNotBefore is a not-before instant that this process set for access tokens.
+type ownNotBefore struct {
+	at          time.Time
+	repeatAfter time.Time // if not zero, an instant after which at is to be repeated
 }
 
 // live reports whether the entry still counts: until its time, and for as long
 // as the store has not confirmed it, or what failed to end would come back.
-func (r *revocation) live(now time.Time) bool {
-	return r.open || !r.until.Before(now)
+func (r *entry) live(now time.Time) bool {
+	return r.unconfirmed || !r.until.Before(now)
 }
 
 // beforeFor returns the instant before which the entry ends a session.
-func (r *revocation) beforeFor(session string) time.Time {
+func (r *entry) beforeFor(session string) time.Time {
 	if at, ok := r.spared[session]; ok {
 		return at
 	}
@@ -59,27 +59,27 @@ func (r *revocation) beforeFor(session string) time.Time {
 
 // merge applies to an entry what is not its content. grown says that the
 // content has changed.
-func (r *revocation) merge(until time.Time, from source, grown bool) {
+func (r *entry) merge(until time.Time, from origin, grown bool) {
 	if grown {
 		r.version++
-		r.again = false
+		r.republished = false
 	}
 	if !until.Before(r.until) {
 		r.until = until
-		r.heard = max(r.heard, from.heard)
+		r.seenInRead = max(r.seenInRead, from.seenInRead)
 	}
 	if from.own {
 		r.mine = true
-		r.open = r.open || grown
+		r.unconfirmed = r.unconfirmed || grown
 	}
 }
 
 // mergeSpared returns what two entries of a subject spare together: a session
 // is ended by the later of the two instants that count for it.
-func mergeSpared(a, b *revocation) map[string]time.Time {
+func mergeSpared(a, b *entry) map[string]time.Time {
 	before := later(a.before, b.before)
 	var spared map[string]time.Time
-	for _, e := range [...]*revocation{a, b} {
+	for _, e := range [...]*entry{a, b} {
 		for id := range e.spared {
 			at := later(a.beforeFor(id), b.beforeFor(id))
 			if !at.Before(before) {
@@ -94,9 +94,9 @@ func mergeSpared(a, b *revocation) map[string]time.Time {
 	return spared
 }
 
-// errCut is the reason to refuse an access token that was issued before its
+// errIssuedBefore is the reason to refuse an access token that was issued before its
 // subject's not-before instant. A refresh gives a new one.
-var errCut = fmt.Errorf("%w: it was issued before its subject's access was expired", ErrTokenExpired)
+var errIssuedBefore = fmt.Errorf("%w: it was issued before its subject's access was expired", ErrTokenExpired)
 
 // subjectTimes is what a revocation is compared with.
 type subjectTimes struct {
@@ -109,8 +109,8 @@ func (c *Claims) times() subjectTimes {
 	return subjectTimes{c.Subject, c.SessionID, c.AuthTime, later(c.IssuedAt, time.Unix(c.countsFrom, 0).UTC())}
 }
 
-// hits returns why an entry of t's subject refuses t.
-func (r *revocation) hits(t subjectTimes) error {
+// matches returns why an entry of t's subject refuses t.
+func (r *entry) matches(t subjectTimes) error {
 	switch {
 	case r == nil:
 	case r.all:
@@ -118,17 +118,17 @@ func (r *revocation) hits(t subjectTimes) error {
 			return ErrSessionRevoked
 		}
 	case !t.issued.IsZero() && t.issued.Before(r.before):
-		return errCut
+		return errIssuedBefore
 	}
 	return nil
 }
 
 // repeats reports whether the entry's own not-before instant is to be repeated.
-func (r *revocation) repeats() bool { return r.own != nil && !r.own.repeat.IsZero() }
+func (r *entry) repeats() bool { return r.ownNotBefore != nil && !r.ownNotBefore.repeatAfter.IsZero() }
 
-// announced returns an entry of a subject as revocations that end the same
+// revocations returns an entry of a subject as revocations that end the same
 // together.
-func (r *revocation) announced() []Revocation {
+func (r *entry) revocations() []Revocation {
 	if !r.all {
 		return []Revocation{{Subject: r.subject, Cut: r.before}}
 	}

@@ -114,27 +114,27 @@ func (v *Verifier) emit(ctx context.Context, e Event) {
 		}
 		return
 	}
-	v.deliver(ctx, e)
+	v.deliverEvent(ctx, e)
 }
 
-// deliver calls OnEvent. Its panic is contained: what has been decided stays
+// deliverEvent calls OnEvent. Its panic is contained: what has been decided stays
 // so.
-func (v *Verifier) deliver(ctx context.Context, e Event) {
-	_ = guardHook("OnEvent", func() error {
+func (v *Verifier) deliverEvent(ctx context.Context, e Event) {
+	_ = callHook("OnEvent", func() error {
 		v.onEvent(context.WithoutCancel(ctx), e)
 		return nil
 	})
 }
 
-// rarely is how often emitRarely emits.
-const rarely = time.Minute
+// emitInterval is how often emitLimited emits.
+const emitInterval = time.Minute
 
-// emitRarely emits an event that any client can cause as often as it likes, at
+// emitLimited emits an event that any client can cause as often as it likes, at
 // most once a minute: last is when it was emitted, in Unix milliseconds.
-func (v *Verifier) emitRarely(ctx context.Context, last *atomic.Int64, e Event) {
+func (v *Verifier) emitLimited(ctx context.Context, last *atomic.Int64, e Event) {
 	now, before := v.now().UnixMilli(), last.Load()
 	ago := now - before
-	if before != 0 && 0 <= ago && ago < rarely.Milliseconds() { // less than 0: the clock was set back
+	if before != 0 && 0 <= ago && ago < emitInterval.Milliseconds() { // less than 0: the clock was set back
 		return
 	}
 	if last.CompareAndSwap(before, now) {
@@ -142,10 +142,10 @@ func (v *Verifier) emitRarely(ctx context.Context, last *atomic.Int64, e Event) 
 	}
 }
 
-// guardHook calls the application's code and turns its panic into an error.
+// callHook calls the application's code and turns its panic into an error.
 // The value that it panicked with is named by its type alone, since it may
 // hold anything.
-func guardHook(name string, f func() error) (err error) {
+func callHook(name string, f func() error) (err error) {
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
@@ -158,7 +158,7 @@ func guardHook(name string, f func() error) (err error) {
 	return f()
 }
 
-// panicError is what guardHook makes of a panic.
+// panicError is what callHook makes of a panic.
 type panicError struct{ text string }
 
 func (e *panicError) Error() string { return e.text }
@@ -188,13 +188,13 @@ func (v *Verifier) queueEvents(ctx context.Context) (queueing context.Context, s
 		for {
 			select {
 			case e := <-q.events:
-				v.deliver(ctx, e)
+				v.deliverEvent(ctx, e)
 				continue
 			default:
 			}
 			select {
 			case e := <-q.events:
-				v.deliver(ctx, e)
+				v.deliverEvent(ctx, e)
 			case <-ends:
 				return
 			}

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// queued is an entry with the Until under which it was queued, in Unix
+// heapItem is an entry with the Until under which it was queued, in Unix
 // milliseconds.
-type queued struct {
-	*revocation
+type heapItem struct {
+	*entry
 	until int64
 }
 
 // entryHeap has the entry that leaves next at its root.
-type entryHeap []queued
+type entryHeap []heapItem
 
 func (h entryHeap) Len() int { return len(h) }
 
@@ -21,26 +21,26 @@ func (h entryHeap) Less(i, j int) bool { return h[i].until < h[j].until }
 
 func (h entryHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
 
-func (h *entryHeap) Push(x any) { *h = append(*h, x.(queued)) }
+func (h *entryHeap) Push(x any) { *h = append(*h, x.(heapItem)) }
 
 func (h *entryHeap) Pop() any {
 	old := *h
 	last := old[len(old)-1]
-	old[len(old)-1] = queued{}
+	old[len(old)-1] = heapItem{}
 	*h = old[:len(old)-1]
 	return last
 }
 
 // Bounds of what one call of prune does.
 const (
-	prunePieces = 64
-	prunePiece  = 256
+	pruneChunks = 64
+	pruneChunk  = 256
 )
 
 // prune lets entries go whose time is over: all of them, or as many as can go
 // without a call taking long. It gives way to readers between pieces.
-func (rs *revocations) prune(now time.Time) {
-	for range prunePieces {
+func (rs *revocationSet) prune(now time.Time) {
+	for range pruneChunks {
 		rs.mu.Lock()
 		more := rs.pruneLocked(now)
 		rs.mu.Unlock()
@@ -50,14 +50,14 @@ func (rs *revocations) prune(now time.Time) {
 	}
 }
 
-func (rs *revocations) pruneLocked(now time.Time) (more bool) {
-	for range prunePiece {
+func (rs *revocationSet) pruneLocked(now time.Time) (more bool) {
+	for range pruneChunk {
 		if len(rs.queue) == 0 || rs.queue[0].until >= now.UnixMilli() {
 			return false
 		}
-		r := rs.queue[0].revocation
+		r := rs.queue[0].entry
 		// What only this process may know stays until it was announced once more.
-		waits := rs.announces && r.mine && !r.again && now.Before(r.until.Add(announceLast))
+		waits := rs.republishes && r.mine && !r.republished && now.Before(r.until.Add(republishLast))
 		if r.live(now) || waits {
 			// Its time was extended, or the store has not confirmed it.
 			if waits {
@@ -73,7 +73,7 @@ func (rs *revocations) pruneLocked(now time.Time) (more bool) {
 	return true
 }
 
-func (rs *revocations) remove(r *revocation) {
+func (rs *revocationSet) remove(r *entry) {
 	r.removed = true
 	rs.size.Add(-1)
 	if r.session != "" {
@@ -93,9 +93,9 @@ func (rs *revocations) remove(r *revocation) {
 	}
 }
 
-func (rs *revocations) insert(r *revocation, until time.Time, from source) {
-	r.until, r.heard, r.mine, r.open = until, from.heard, from.own, from.own
+func (rs *revocationSet) insert(r *entry, until time.Time, from origin) {
+	r.until, r.seenInRead, r.mine, r.unconfirmed = until, from.seenInRead, from.own, from.own
 	r.seq = rs.seq.Add(1)
-	heap.Push(&rs.queue, queued{r, until.UnixMilli()})
+	heap.Push(&rs.queue, heapItem{r, until.UnixMilli()})
 	rs.size.Add(1)
 }

@@ -14,14 +14,14 @@ import (
 // at; if they hold different tokens, those that do not verify do not count, and
 // tokens of two sessions are refused.
 type Extractor struct {
-	place place
-	name  string
+	source source
+	name   string
 }
 
-type place int
+type source int
 
 const (
-	inBearer place = iota + 1
+	inBearer source = iota + 1
 	inCookie
 	inHeader
 	inQuery
@@ -59,13 +59,13 @@ func checkExtractors(field string, es []Extractor, jar *cookieJar) ([]Extractor,
 	var errs []error
 	for i, e := range es {
 		switch {
-		case e.place == 0:
+		case e.source == 0:
 			errs = append(errs, fmt.Errorf("auth: %s[%d] is the zero Extractor", field, i))
-		case e.name == "" || e.place == inHeader && !isToken(e.name):
+		case e.name == "" || e.source == inHeader && !isToken(e.name):
 			errs = append(errs, fmt.Errorf("auth: %s[%d] has no usable name", field, i))
-		case e.place == inHeader && slices.Contains([]string{"Authorization", "Cookie", "Host", "Refresh-Token"}, e.name):
+		case e.source == inHeader && slices.Contains([]string{"Authorization", "Cookie", "Host", "Refresh-Token"}, e.name):
 			errs = append(errs, fmt.Errorf("auth: %s[%d]: header %s carries something else", field, i, e.name))
-		case e.place == inCookie && jar == nil:
+		case e.source == inCookie && jar == nil:
 			errs = append(errs, fmt.Errorf("auth: %s[%d] reads a cookie, but Cookies is nil", field, i))
 		case slices.Contains(es[:i], e):
 			errs = append(errs, fmt.Errorf("auth: %s[%d] is there twice", field, i))
@@ -78,7 +78,7 @@ func checkExtractors(field string, es []Extractor, jar *cookieJar) ([]Extractor,
 func varyOf(es []Extractor) []string {
 	var names []string
 	for _, e := range es {
-		if e.place != inQuery {
+		if e.source != inQuery {
 			names = append(names, e.name)
 		}
 	}
@@ -100,7 +100,7 @@ func isToken(s string) bool {
 
 // find returns what stands in a place other than a cookie, or nothing.
 func (e Extractor) find(r *http.Request) (string, error) {
-	switch e.place {
+	switch e.source {
 	case inBearer:
 		return bearer(r.Header["Authorization"])
 	case inHeader:
@@ -119,7 +119,7 @@ func (e Extractor) find(r *http.Request) (string, error) {
 // token, also where find refuses it. A logout looks so.
 func (e Extractor) findAll(r *http.Request) []string {
 	var values []string
-	switch e.place {
+	switch e.source {
 	case inBearer:
 		for _, h := range r.Header["Authorization"] {
 			if rest, ok := cutBearer(h); ok {

@@ -25,16 +25,16 @@ const (
 
 // Waits of Run.
 const (
-	feedWait       = 5 * time.Second
-	feedRetryFirst = 50 * time.Millisecond
-	feedRetryLast  = 5 * time.Second
-	resetApart     = 30 * time.Second // one reset after another sooner is treated as an error
-	announceLead   = 30 * time.Second // before an entry leaves
-	announceLast   = 10 * time.Minute // after it would have
-	announceEvery  = 10 * time.Second // how often Run looks for entries that leave
-	announceFor    = 200 * time.Millisecond
-	announceFails  = 2           // in a row, after which Run reads the feed first
-	missedAfter    = time.Minute // every entry lives for longer
+	feedWait         = 5 * time.Second
+	feedRetryFirst   = 50 * time.Millisecond
+	feedRetryLast    = 5 * time.Second
+	minResetInterval = 30 * time.Second // one reset after another sooner is treated as an error
+	republishLead    = 30 * time.Second // before an entry leaves
+	republishLast    = 10 * time.Minute // after it would have
+	republishEvery   = 10 * time.Second // how often Run looks for entries that leave
+	republishFor     = 200 * time.Millisecond
+	republishFails   = 2           // in a row, after which Run reads the feed first
+	maxFeedGap       = time.Minute // every entry lives for longer
 )
 
 // Run follows the revocation feed until ctx ends, and returns ctx's error. A
@@ -56,13 +56,13 @@ func (v *Verifier) Run(ctx context.Context) error {
 	defer v.running.Store(false)
 	ctx, stop := v.queueEvents(ctx)
 	defer stop()
-	f := follower{v: v, whole: true}
+	f := follower{v: v, fromStart: true}
 	retry := feedRetryFirst
 	var lastReset time.Time
 	for ctx.Err() == nil {
 		err := f.step(ctx)
 		if err == nil {
-			if v.now().Sub(lastReset).Abs() > resetApart {
+			if v.now().Sub(lastReset).Abs() > minResetInterval {
 				retry = feedRetryFirst
 			}
 			continue
@@ -75,7 +75,7 @@ func (v *Verifier) Run(ctx context.Context) error {
 		if errors.Is(err, ErrFeedReset) && f.position != "" {
 			f.reset()
 			now := v.now()
-			often := now.Sub(lastReset).Abs() <= resetApart
+			often := now.Sub(lastReset).Abs() <= minResetInterval
 			if lastReset = now; !often {
 				continue // at once
 			}
@@ -91,23 +91,23 @@ func (v *Verifier) Run(ctx context.Context) error {
 
 // follower is the state of Run.
 type follower struct {
-	v        *Verifier
-	position string       // that was reached
-	pages    bool         // the last answer said that there is more
-	asked    time.Time    // when the first of these pages was asked for
-	whole    bool         // the feed is read from its beginning
-	lost     bool         // it may have lost revocations
-	growth   uint32       // of notices, that was acted upon
-	planned  time.Time    // when entries that leave were last looked for
-	next     time.Time    // when something is to be announced; the zero Time if nothing is
-	notices  []Revocation // lost, to be announced again
+	v             *Verifier
+	position      string       // that was reached
+	moreToRead    bool         // the last answer said that there is more
+	readAt        time.Time    // when the first of these pages was asked for
+	fromStart     bool         // the feed is read from its beginning
+	feedReset     bool         // it may have lost revocations
+	ttlGrowth     uint32       // of notices, that was acted upon
+	plannedAt     time.Time    // when entries that leave were last looked for
+	nextRepublish time.Time    // when something is to be announced; the zero Time if nothing is
+	lostNotices   []Revocation // lost, to be announced again
 
-	noticesAt int64 // not before this, Unix milliseconds
+	retryNoticesAt int64 // not before this, Unix milliseconds
 }
 
 // reset begins again, after the feed has become another.
 func (f *follower) reset() {
-	f.position, f.pages, f.whole, f.lost = "", false, true, true
+	f.position, f.moreToRead, f.fromStart, f.feedReset = "", false, true, true
 }
 
 // step reads the feed once, from the position that was reached, then announces
@@ -117,39 +117,39 @@ func (f *follower) step(ctx context.Context) error {
 	v := f.v
 	wait := min(feedWait, v.maxStale/2)
 	switch now := v.now(); {
-	case f.pages:
+	case f.moreToRead:
 		wait = 0
-	case f.whole: // what makes Ready
-		f.asked, wait = now, 0
+	case f.fromStart: // what makes Ready
+		f.readAt, wait = now, 0
 	default:
-		f.asked = now
-		if !f.next.IsZero() {
-			wait = min(wait, max(0, f.next.Sub(now)))
+		f.readAt = now
+		if !f.nextRepublish.IsZero() {
+			wait = min(wait, max(0, f.nextRepublish.Sub(now)))
 		}
 	}
-	err := v.changes(ctx, f.position, wait, func(rs []Revocation, next string, more bool) error {
+	err := v.readFeed(ctx, f.position, wait, func(rs []Revocation, next string, more bool) error {
 		if next == "" {
 			return errors.New("the feed returned an empty position")
 		}
-		for _, r := range v.revoked.hear(rs, f.position == "", v.now()) {
+		for _, r := range v.revoked.apply(rs, f.position == "", v.now()) {
 			v.emit(ctx, unreadableEvent(r))
 		}
 		if more && next == f.position {
 			return errors.New("the feed returned the position that it was given, and says that there is more")
 		}
-		f.position, f.pages = next, more
+		f.position, f.moreToRead = next, more
 		return nil
 	})
-	if err != nil || f.pages {
+	if err != nil || f.moreToRead {
 		return err
 	}
-	if last := v.heard.Swap(f.asked.UnixMilli()); last != 0 && f.asked.Sub(time.UnixMilli(last)) > missedAfter {
-		v.revoked.missed()
+	if last := v.feedReadAt.Swap(f.readAt.UnixMilli()); last != 0 && f.readAt.Sub(time.UnixMilli(last)) > maxFeedGap {
+		v.revoked.cancelAll()
 	}
-	v.staleSaid.Store(false)
-	f.whole = false
+	v.staleReported.Store(false)
+	f.fromStart = false
 	v.readyOnce.Do(func() { close(v.ready) })
-	f.announce(ctx)
+	f.republish(ctx)
 	return nil
 }
 
@@ -161,12 +161,12 @@ func unreadableEvent(r Revocation) Event {
 	return Event{Type: EventFault, Session: Session{Subject: r.Subject}, Err: err}
 }
 
-// changes calls the feed. It may take as long whether or not it waits, since
+// readFeed calls the feed. It may take as long whether or not it waits, since
 // there may be much to read. take gets the answer.
-func (v *Verifier) changes(ctx context.Context, position string, wait time.Duration, take func(rs []Revocation, next string, more bool) error) error {
+func (v *Verifier) readFeed(ctx context.Context, position string, wait time.Duration, take func(rs []Revocation, next string, more bool) error) error {
 	ctx, cancel := context.WithTimeout(ctx, min(feedWait, v.maxStale/2)+v.storeTimeout)
 	defer cancel()
-	return guardHook("Feed.Changes", func() error {
+	return callHook("Feed.Changes", func() error {
 		rs, next, more, err := v.feed.Changes(ctx, position, wait)
 		if err == nil {
 			err = take(rs, next, more)
@@ -175,42 +175,42 @@ func (v *Verifier) changes(ctx context.Context, position string, wait time.Durat
 	})
 }
 
-// announce tells the store once more what this process knows: what it revoked
+// republish tells the store once more what this process knows: what it revoked
 // itself, before it forgets it; what the store has not confirmed; and what the
 // feed has lost. A failover that lost a revocation is healed by it as long as
 // one process that knew is alive. It does so for a moment only, so that the
 // feed is read all the while, and leaves the rest for later.
-func (f *follower) announce(ctx context.Context) {
+func (f *follower) republish(ctx context.Context) {
 	v := f.v
 	now := v.now()
 	v.revoked.prune(now)
-	if v.announce == nil {
+	if v.republish == nil {
 		return
 	}
-	renewal := v.renew(ctx)
-	if f.lost {
-		f.notices, f.lost = v.revoked.planLost(), false
+	renewal := v.renewNotice(ctx)
+	if f.feedReset {
+		f.lostNotices, f.feedReset = v.revoked.planLost(), false
 	}
-	if g := v.revoked.grown(); g != f.growth {
-		f.growth = g
+	if g := v.revoked.ttlGrowth(); g != f.ttlGrowth {
+		f.ttlGrowth = g
 		v.revoked.planGrown()
 	}
-	if now.Sub(f.planned) >= announceEvery || now.Before(f.planned) {
-		f.planned = now
+	if now.Sub(f.plannedAt) >= republishEvery || now.Before(f.plannedAt) {
+		f.plannedAt = now
 		v.revoked.planLeaving(now)
 	}
-	f.next = f.announcePlanned(ctx, now)
-	if !renewal.IsZero() && (f.next.IsZero() || renewal.Before(f.next)) {
-		f.next = renewal
+	f.nextRepublish = f.republishPlanned(ctx, now)
+	if !renewal.IsZero() && (f.nextRepublish.IsZero() || renewal.Before(f.nextRepublish)) {
+		f.nextRepublish = renewal
 	}
 }
 
-// announcePlanned returns when there is more to announce.
-func (f *follower) announcePlanned(ctx context.Context, begun time.Time) (next time.Time) {
+// republishPlanned returns when there is more to announce.
+func (f *follower) republishPlanned(ctx context.Context, begun time.Time) (next time.Time) {
 	v := f.v
 	fails, successes := 0, 0
 	announce := func(r Revocation, repeats bool) (done bool) {
-		err := v.announce(ctx, r, repeats)
+		err := v.republish(ctx, r, repeats)
 		switch {
 		case err == nil:
 			fails = 0
@@ -222,19 +222,19 @@ func (f *follower) announcePlanned(ctx context.Context, begun time.Time) (next t
 	}
 	over := func() bool {
 		passed := v.now().Sub(begun)
-		return fails == announceFails || ctx.Err() != nil || passed >= announceFor || passed < 0 // the clock was set back
+		return fails == republishFails || ctx.Err() != nil || passed >= republishFor || passed < 0 // the clock was set back
 	}
-	for len(f.notices) > 0 && !over() && !isPaused(v.now(), f.noticesAt, announceRetryFirst) {
-		notice := f.notices[0]
-		f.notices = f.notices[1:]
+	for len(f.lostNotices) > 0 && !over() && !isPaused(v.now(), f.retryNoticesAt, publishRetryFirst) {
+		notice := f.lostNotices[0]
+		f.lostNotices = f.lostNotices[1:]
 		if !announce(notice, false) && fails > 0 {
-			f.notices = append(f.notices, notice)
-			f.noticesAt = v.now().Add(announceRetryFirst).UnixMilli()
+			f.lostNotices = append(f.lostNotices, notice)
+			f.retryNoticesAt = v.now().Add(publishRetryFirst).UnixMilli()
 			break // so that no notice stops the entries
 		}
 	}
 	for !over() {
-		batch, later := v.revoked.take(v.now())
+		batch, later := v.revoked.takeDue(v.now())
 		if len(batch) == 0 {
 			return later
 		}
@@ -247,11 +247,11 @@ func (f *follower) announcePlanned(ctx context.Context, begun time.Time) (next t
 			for _, r := range a.revocations {
 				ok = ok && announce(r, a.repeats)
 			}
-			v.revoked.done(a.entries, ok)
+			v.revoked.markRepublished(a.entries, ok)
 		}
 	}
 	if successes == 0 && fails > 0 { // the store takes nothing now
-		return v.now().Add(announceRetryFirst)
+		return v.now().Add(publishRetryFirst)
 	}
 	return v.now()
 }
@@ -282,15 +282,15 @@ func (v *Verifier) Health() Health {
 }
 
 func (v *Verifier) feedAge() time.Duration {
-	return max(0, v.now().Sub(time.UnixMilli(v.heard.Load())))
+	return max(0, v.now().Sub(time.UnixMilli(v.feedReadAt.Load())))
 }
 
 // isStale reports whether the feed is older than allowed, and says so once.
 func (v *Verifier) isStale(ctx context.Context) bool {
-	if v.feed == nil || v.heard.Load() == 0 || v.feedAge() <= v.maxStale {
+	if v.feed == nil || v.feedReadAt.Load() == 0 || v.feedAge() <= v.maxStale {
 		return false
 	}
-	if v.staleSaid.CompareAndSwap(false, true) {
+	if v.staleReported.CompareAndSwap(false, true) {
 		v.emit(ctx, Event{Type: EventStale, Err: fmt.Errorf("auth: the revocation feed was last read %s ago", v.feedAge().Round(time.Second))})
 	}
 	return true

@@ -62,8 +62,8 @@ func rooted(r *http.Request) *http.Request {
 	return &r2
 }
 
-// only answers requests of other methods than those named.
-func (a *Authenticator) only(h http.HandlerFunc, methods ...string) http.Handler {
+// methods answers requests of other methods than those named.
+func (a *Authenticator) methods(h http.HandlerFunc, methods ...string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !slices.Contains(methods, r.Method) {
 			w.Header().Set("Allow", strings.Join(methods, ", "))
@@ -82,7 +82,7 @@ func (a *Authenticator) only(h http.HandlerFunc, methods ...string) http.Handler
 // it, and "delivery", "cookie" or "body", as JSON or as a form. Tokens go as
 // Config.Cookies says.
 func (a *Authenticator) LoginHandler() http.Handler {
-	return a.only(func(w http.ResponseWriter, r *http.Request) {
+	return a.methods(func(w http.ResponseWriter, r *http.Request) {
 		f, err := ReadFields(r, "login", "username", "email", "login_id", "password", "device", "delivery")
 		if err != nil {
 			a.WriteError(w, r, err)
@@ -129,7 +129,7 @@ func (a *Authenticator) delivery(wish string) (byCookie bool, err error) {
 // [Authenticator.RefreshToken] for where it is looked for. Tokens leave by the
 // door they came in.
 func (a *Authenticator) RefreshHandler() http.Handler {
-	return a.only(func(w http.ResponseWriter, r *http.Request) {
+	return a.methods(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Vary", "Refresh-Token")
 		token, byCookie, err := a.RefreshToken(r)
 		if err != nil {
@@ -152,7 +152,7 @@ func (a *Authenticator) RefreshHandler() http.Handler {
 // request carries where this package looks, and clears the cookies. It succeeds
 // also when the session is long gone or no token is valid.
 func (a *Authenticator) LogoutHandler() http.Handler {
-	return a.only(func(w http.ResponseWriter, r *http.Request) {
+	return a.methods(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Vary", "Refresh-Token")
 		a.setVary(w.Header())
 		tokens, byCookie, err := a.RequestTokens(r)
@@ -173,7 +173,7 @@ func (a *Authenticator) LogoutHandler() http.Handler {
 // LogoutAllHandler answers POST, with an access token, by ending all sessions
 // of its user; with ?others=true, all but this one.
 func (a *Authenticator) LogoutAllHandler() http.Handler {
-	return a.only(func(w http.ResponseWriter, r *http.Request) {
+	return a.methods(func(w http.ResponseWriter, r *http.Request) {
 		a.setVary(w.Header())
 		c, byCookie, err := a.claimsOf(r)
 		if err != nil {
@@ -205,8 +205,8 @@ func (a *Authenticator) LogoutAllHandler() http.Handler {
 // SessionsHandler answers, with an access token, GET by listing its user's
 // sessions, and DELETE by ending the one that the path value "id" names.
 func (a *Authenticator) SessionsHandler() http.Handler {
-	list := a.only(a.listSessions, http.MethodGet, http.MethodHead)
-	end := a.only(a.endSession, http.MethodDelete)
+	list := a.methods(a.writeSessions, http.MethodGet, http.MethodHead)
+	end := a.methods(a.endSession, http.MethodDelete)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.PathValue("id") == "" {
 			list.ServeHTTP(w, r)
@@ -238,7 +238,7 @@ type listedSession struct {
 	Current    bool       `json:"current"`
 }
 
-func (a *Authenticator) listSessions(w http.ResponseWriter, r *http.Request) {
+func (a *Authenticator) writeSessions(w http.ResponseWriter, r *http.Request) {
 	a.setVary(w.Header())
 	c, err := a.Authenticate(r)
 	if err != nil {

@@ -122,7 +122,7 @@ func openToken(ctx context.Context, token, typ string, source KeySource) (signed
 	if !ok {
 		return signedToken{}, malformed("signature is not base64url")
 	}
-	if live, ok := source.(*liveKeys); ok {
+	if live, ok := source.(*activeKeys); ok {
 		source = live.ring.Load()
 	}
 	// A header that is, letter for letter, the one that a key of ours writes
@@ -149,7 +149,7 @@ func openToken(ctx context.Context, token, typ string, source KeySource) (signed
 func ownHeader(header string, source KeySource) Key {
 	if ring, ok := source.(*keyRing); ok {
 		for i, own := range ring.headers {
-			if own == header && !ring.gone(i) {
+			if own == header && !ring.expired(i) {
 				return ring.keys[i]
 			}
 		}
@@ -175,7 +175,7 @@ func otherHeader(ctx context.Context, token string, first, last int, sig []byte,
 	if h.hasKid && h.kid == "" {
 		return Key{}, "", malformed("empty kid")
 	}
-	candidates, err := keysOf(ctx, source, h.kid)
+	candidates, err := lookupKeys(ctx, source, h.kid)
 	if err != nil {
 		return Key{}, "", fmt.Errorf("%w: keys: %w", ErrUnavailable, err)
 	}
@@ -193,22 +193,22 @@ func otherHeader(ctx context.Context, token string, first, last int, sig []byte,
 	return Key{}, "", malformed("signature does not verify")
 }
 
-// keysOf asks a source, which may be the application's.
-func keysOf(ctx context.Context, source KeySource, id string) (keys []Key, err error) {
+// lookupKeys asks a source, which may be the application's.
+func lookupKeys(ctx context.Context, source KeySource, id string) (keys []Key, err error) {
 	switch source := source.(type) {
 	case *keyRing:
 		return source.VerifyKeys(ctx, id)
-	case *liveKeys:
+	case *activeKeys:
 		return source.VerifyKeys(ctx, id)
 	}
-	err = guardHook("KeySource", func() (err error) {
+	err = callHook("KeySource", func() (err error) {
 		keys, err = source.VerifyKeys(ctx, id)
 		return err
 	})
 	return keys, err
 }
 
-func shares(a, b []string) bool {
+func intersects(a, b []string) bool {
 	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }
 

@@ -155,7 +155,7 @@ func newPublicKey(m jwt.SigningMethod, h crypto.Hash, from any) Key {
 	}
 	if signer, ok := from.(crypto.Signer); ok {
 		k.signer = func() crypto.Signer { return signer }
-		k.err = guardHook("Signer.Public", func() error {
+		k.err = callHook("Signer.Public", func() error {
 			k.public = signer.Public()
 			return nil
 		})
@@ -268,7 +268,7 @@ func (k *key) sign(input []byte) ([]byte, error) {
 	}
 	signer := k.signer()
 	var sig []byte
-	err := guardHook("Signer", func() (err error) {
+	err := callHook("Signer", func() (err error) {
 		sig, err = signer.Sign(rand.Reader, message, opts)
 		return err
 	})

@@ -123,14 +123,14 @@ func newKeyRing(keys Keys, typ string, life time.Duration, clock func() time.Tim
 	return ring
 }
 
-func (ring *keyRing) gone(i int) bool {
+func (ring *keyRing) expired(i int) bool {
 	return !ring.until[i].IsZero() && !ring.clock().Before(ring.until[i])
 }
 
 func (ring *keyRing) usable() Keys {
 	var left Keys
 	for i, k := range ring.keys {
-		if !ring.gone(i) {
+		if !ring.expired(i) {
 			left = append(left, k)
 		}
 	}
@@ -143,7 +143,7 @@ func (ring *keyRing) VerifyKeys(_ context.Context, id string) ([]Key, error) {
 		return ring.usable(), nil
 	}
 	for i := range ring.keys {
-		if ring.keys[i].ID() == id && !ring.gone(i) {
+		if ring.keys[i].ID() == id && !ring.expired(i) {
 			return ring.keys[i : i+1 : i+1], nil
 		}
 	}
@@ -165,11 +165,11 @@ func (ring *keyRing) signer(now time.Time) int {
 	return soonest // none has come yet: better early than not at all
 }
 
-// liveKeys is a keyRing that is replaced while it is used.
-type liveKeys struct{ ring atomic.Pointer[keyRing] }
+// activeKeys is a keyRing that is replaced while it is used.
+type activeKeys struct{ ring atomic.Pointer[keyRing] }
 
 // VerifyKeys implements [KeySource].
-func (l *liveKeys) VerifyKeys(ctx context.Context, id string) ([]Key, error) {
+func (l *activeKeys) VerifyKeys(ctx context.Context, id string) ([]Key, error) {
 	return l.ring.Load().VerifyKeys(ctx, id)
 }
 
@@ -207,7 +207,7 @@ func (a *Authenticator) SetKeys(access, refresh Keys) error {
 		return err
 	}
 	if !keepAccess {
-		staged, err := a.stage(access, oldAccess)
+		staged, err := a.mergeKeys(access, oldAccess)
 		if err != nil {
 			return err
 		}
@@ -221,15 +221,15 @@ func (a *Authenticator) SetKeys(access, refresh Keys) error {
 // key under the same ID is another, and so is one that was gone.
 func (ring *keyRing) find(k Key) int {
 	for i, o := range ring.keys {
-		if o.ID() == k.ID() && o.alg == k.alg && (o.samePublic(k) || o.sameSecret(k)) && !ring.gone(i) {
+		if o.ID() == k.ID() && o.alg == k.alg && (o.samePublic(k) || o.sameSecret(k)) && !ring.expired(i) {
 			return i
 		}
 	}
 	return -1
 }
 
-// stage gives public keys that are new the time from which they sign.
-func (a *Authenticator) stage(keys Keys, old *keyRing) (Keys, error) {
+// mergeKeys gives public keys that are new the time from which they sign.
+func (a *Authenticator) mergeKeys(keys Keys, old *keyRing) (Keys, error) {
 	now := a.now()
 	keys = slices.Clone(keys)
 	signs := false

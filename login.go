@@ -69,7 +69,7 @@ func (in *SignIn) clean() error {
 // [ErrInvalidCredentials]; OnEvent is told which it was.
 // [password.ErrBusy] and [ErrUnavailable] mean that it could not be decided.
 func (a *Authenticator) Login(ctx context.Context, login, pass string, in SignIn) (Tokens, error) {
-	rd := a.read()
+	rd := a.snapshot()
 	if len(in.AMR) == 0 {
 		in.AMR = []string{"pwd"}
 	}
@@ -98,7 +98,7 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, in SignIn
 	if u.Disabled {
 		return refused("user is disabled")
 	}
-	t, err := a.open(ctx, rd, u, in, func(fresh User) error {
+	t, err := a.createSession(ctx, rd, u, in, func(fresh User) error {
 		if fresh.PasswordHash == u.PasswordHash {
 			return nil
 		}
@@ -118,7 +118,7 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, in SignIn
 // SignIn.AMR. [ErrInvalidCredentials] if there is no such user or he is
 // disabled.
 func (a *Authenticator) Start(ctx context.Context, userID string, in SignIn) (Tokens, error) {
-	rd := a.read()
+	rd := a.snapshot()
 	if err := in.clean(); err != nil {
 		return Tokens{}, err
 	}
@@ -131,7 +131,7 @@ func (a *Authenticator) Start(ctx context.Context, userID string, in SignIn) (To
 	}
 	var t Tokens
 	if err == nil {
-		t, err = a.open(ctx, rd, u, in, func(User) error { return nil })
+		t, err = a.createSession(ctx, rd, u, in, func(User) error { return nil })
 	}
 	if isRefusal(err) {
 		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: in.Device, Err: err})
@@ -149,7 +149,7 @@ func isRefusal(err error) bool {
 // findUser calls the application's lookup.
 func (a *Authenticator) findUser(ctx context.Context, name string, find func() (User, error)) (User, error) {
 	var u User
-	err := guardHook("Users."+name, func() (err error) {
+	err := callHook("Users."+name, func() (err error) {
 		u, err = find()
 		return err
 	})
@@ -162,7 +162,7 @@ func (a *Authenticator) findUser(ctx context.Context, name string, find func() (
 	case errors.Is(err, ErrUserNotFound):
 		return User{}, ErrUserNotFound
 	}
-	return User{}, a.fault(ctx, Session{}, fmt.Errorf("auth: Users.%s: %w", name, err))
+	return User{}, a.unavailable(ctx, Session{}, fmt.Errorf("auth: Users.%s: %w", name, err))
 }
 
 func (a *Authenticator) findByID(ctx context.Context, id string) (User, error) {
@@ -211,20 +211,20 @@ func (a *Authenticator) upgradeHash(ctx context.Context, u User, pass string) {
 	}
 	hash, err := a.hasher.Hash(ctx, pass)
 	if err == nil {
-		err = guardHook("Users.UpdatePasswordHash", func() error {
+		err = callHook("Users.UpdatePasswordHash", func() error {
 			return a.updater.UpdatePasswordHash(ctx, u.ID, u.PasswordHash, hash)
 		})
 	}
 	if err != nil {
-		_ = a.fault(ctx, Session{Subject: u.ID}, fmt.Errorf("auth: upgrading a password hash: %w", err))
+		_ = a.unavailable(ctx, Session{Subject: u.ID}, fmt.Errorf("auth: upgrading a password hash: %w", err))
 	}
 }
 
-// open creates a session for a user as he was found after the clock was read.
+// createSession creates a session for a user as he was found after the clock was read.
 // recheck is asked about the user as he is once the session exists, so that no
 // login slips past a change.
-func (a *Authenticator) open(ctx context.Context, rd reading, u User, in SignIn, recheck func(User) error) (Tokens, error) {
-	created := a.revoked.from(u.ID, rd)
+func (a *Authenticator) createSession(ctx context.Context, rd snapshot, u User, in SignIn, recheck func(User) error) (Tokens, error) {
+	created := a.revoked.earliestIssue(u.ID, rd)
 	s := Session{
 		ID: randomID(), Subject: u.ID, Generation: 1, CreatedAt: created, RotatedAt: rd.now,
 		ExpiresAt: a.sessionEnd(created, rd.now), Device: in.Device, Data: joinData(in.Name, in.Data),
@@ -234,18 +234,18 @@ func (a *Authenticator) open(ctx context.Context, rd reading, u User, in SignIn,
 		err = a.fitsCookie(t.Access, in.InBody)
 	}
 	if err != nil {
-		return Tokens{}, a.internal(ctx, s, err)
+		return Tokens{}, a.internalError(ctx, s, err)
 	}
 	if err := a.mintRefresh(&t, s, in.AMR); err != nil {
-		return Tokens{}, a.internal(ctx, s, err)
+		return Tokens{}, a.internalError(ctx, s, err)
 	}
-	if err := a.inStore(ctx, s, "Create", func(ctx context.Context) error { return a.store.Create(ctx, s) }); err != nil {
+	if err := a.callStore(ctx, s, "Create", func(ctx context.Context) error { return a.store.Create(ctx, s) }); err != nil {
 		return Tokens{}, err
 	}
-	if err := a.settle(ctx, s, in, recheck); err != nil {
+	if err := a.finishLogin(ctx, s, in, recheck); err != nil {
 		// Nobody holds its tokens; it would only lie about. A store that does
 		// not answer is not waited for once more: Run tries again.
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.storeTimeout, lastTry))
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.storeTimeout, cleanupTimeout))
 		defer cancel()
 		_ = a.revokeWithin(last, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, "login")
 		return Tokens{}, err
@@ -254,8 +254,8 @@ func (a *Authenticator) open(ctx context.Context, rd reading, u User, in SignIn,
 	return t, nil
 }
 
-// settle does what a login entails once its session exists.
-func (a *Authenticator) settle(ctx context.Context, s Session, in SignIn, recheck func(User) error) error {
+// finishLogin does what a login entails once its session exists.
+func (a *Authenticator) finishLogin(ctx context.Context, s Session, in SignIn, recheck func(User) error) error {
 	fresh, err := a.findByID(ctx, s.Subject)
 	switch {
 	case errors.Is(err, ErrUserNotFound):
@@ -273,22 +273,22 @@ func (a *Authenticator) settle(ctx context.Context, s Session, in SignIn, rechec
 		return err
 	}
 	replaced = slices.DeleteFunc(replaced, func(n namedSession) bool { return n.subject == s.Subject && n.sid == s.ID })
-	if err := a.evict(ctx, s, replaced); err != nil {
+	if err := a.evictSessions(ctx, s, replaced); err != nil {
 		return err
 	}
 	// The sessions that the client still holds go last, when nothing else can
 	// keep the new one from it.
-	return a.endNamed(ctx, replaced, "replaced")
+	return a.revokeNamed(ctx, replaced, "replaced")
 }
 
-// evict ends the sessions beyond the limit, the least recently used first, but
+// evictSessions ends the sessions beyond the limit, the least recently used first, but
 // not the one that was just made. Those that it replaces do not count, since
 // they are ended as well.
-func (a *Authenticator) evict(ctx context.Context, made Session, replaced []namedSession) error {
+func (a *Authenticator) evictSessions(ctx context.Context, made Session, replaced []namedSession) error {
 	if a.maxSessions == 0 {
 		return nil
 	}
-	list, err := a.list(ctx, made.Subject, func(*revocation) bool { return true })
+	list, err := a.liveSessions(ctx, made.Subject, func(*entry) bool { return true })
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 // of the store may.
 func (a *Authenticator) Logout(ctx context.Context, tokens ...string) error {
 	named, err := a.namedSessions(ctx, tokens)
-	return errors.Join(err, a.endNamed(ctx, named, "logout"))
+	return errors.Join(err, a.revokeNamed(ctx, named, "logout"))
 }
 
 // namedSession is a session that tokens name.
@@ -30,7 +30,7 @@ func (a *Authenticator) namedSessions(ctx context.Context, tokens []string) (nam
 	places := map[sessionKey]int{}
 	var errs []error
 	for _, token := range tokens {
-		t, expires, err := a.whose(ctx, token)
+		t, expires, err := a.sessionOf(ctx, token)
 		if errors.Is(err, ErrUnavailable) {
 			errs = append(errs, err)
 		}
@@ -48,9 +48,9 @@ func (a *Authenticator) namedSessions(ctx context.Context, tokens []string) (nam
 	return named, errors.Join(errs...)
 }
 
-// endNamed ends sessions, by one call of the store for each user where that is
+// revokeNamed ends sessions, by one call of the store for each user where that is
 // certain to be necessary.
-func (a *Authenticator) endNamed(ctx context.Context, named []namedSession, reason string) error {
+func (a *Authenticator) revokeNamed(ctx context.Context, named []namedSession, reason string) error {
 	ctx, cancel := a.withinStoreTimeout(ctx)
 	defer cancel()
 	now := a.now()
@@ -58,13 +58,13 @@ func (a *Authenticator) endNamed(ctx context.Context, named []namedSession, reas
 	var others []func() error
 	for _, n := range named {
 		s := Session{ID: n.sid, Subject: n.subject}
-		known, err := a.revoked.check(n.subjectTimes, now)
+		known, err := a.revoked.find(n.subjectTimes, now)
 		switch {
 		case err != nil:
-			others = append(others, func() error { return a.revokeAgain(ctx, known, s) })
+			others = append(others, func() error { return a.recheckRevoked(ctx, known, s) })
 			continue
 		case !n.live:
-			others = append(others, func() error { return a.endIfThere(ctx, s, reason) })
+			others = append(others, func() error { return a.revokeIfExists(ctx, s, reason) })
 			continue
 		}
 		i := slices.IndexFunc(list, func(r Revocation) bool { return r.Subject == n.subject })
@@ -76,7 +76,7 @@ func (a *Authenticator) endNamed(ctx context.Context, named []namedSession, reas
 	}
 	var errs []error
 	for _, r := range list {
-		err := a.tell(ctx, r, source{own: true})
+		err := a.publish(ctx, r, origin{own: true})
 		for _, id := range r.Sessions {
 			a.emitRevoked(ctx, Revocation{Subject: r.Subject, Sessions: []string{id}}, reason, err)
 		}
@@ -88,11 +88,11 @@ func (a *Authenticator) endNamed(ctx context.Context, named []namedSession, reas
 	return errors.Join(errs...)
 }
 
-// endIfThere ends a session that only expired tokens name. Whoever has one may
+// revokeIfExists ends a session that only expired tokens name. Whoever has one may
 // send it again and again, so it costs no write unless there is something to
 // end.
-func (a *Authenticator) endIfThere(ctx context.Context, s Session, reason string) error {
-	switch _, err := a.get(ctx, s); {
+func (a *Authenticator) revokeIfExists(ctx context.Context, s Session, reason string) error {
+	switch _, err := a.getSession(ctx, s); {
 	case errors.Is(err, ErrSessionNotFound):
 		return nil
 	case err != nil:
@@ -101,13 +101,13 @@ func (a *Authenticator) endIfThere(ctx context.Context, s Session, reason string
 	return a.revokeWithin(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reason)
 }
 
-// whose returns which session a token of either kind names, and when the token
+// sessionOf returns which session a token of either kind names, and when the token
 // expires.
-func (a *Authenticator) whose(ctx context.Context, token string) (t subjectTimes, expires time.Time, err error) {
+func (a *Authenticator) sessionOf(ctx context.Context, token string) (t subjectTimes, expires time.Time, err error) {
 	if c, _ := a.openRefresh(ctx, token); c.sid != "" {
 		return c.times(), c.expiresAt, nil
 	}
-	c, err := a.Verifier.open(ctx, token)
+	c, err := a.Verifier.parseAccess(ctx, token)
 	if err != nil {
 		return subjectTimes{}, time.Time{}, err
 	}

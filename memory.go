@@ -250,15 +250,15 @@ func (m *MemoryStore) Changes(ctx context.Context, after string, wait time.Durat
 	return m.feed.changes(ctx, after, wait)
 }
 
-// memoryLook is how many records a write looks at. With it, at most half as
+// memorySample is how many records a write looks at. With it, at most half as
 // many dead records as live ones stay behind while sessions come and go.
-const memoryLook = 4
+const memorySample = 4
 
 // tick sets the clock, and collects what it meets that expired a minute ago.
 func (sh *memoryShard) tick(m *MemoryStore, at time.Time) {
 	m.clock.Store(at.UnixMilli())
 	dead := at.UnixMilli() - time.Minute.Milliseconds()
-	for range memoryLook {
+	for range memorySample {
 		if len(sh.all) == 0 {
 			return
 		}

@@ -13,7 +13,7 @@ import (
 // requestContext is a request's context with claims of its own, in one piece.
 type requestContext struct {
 	context.Context
-	verified
+	parsedClaims
 }
 
 // String is what package context prints of it, which would print the claims.
@@ -144,7 +144,7 @@ func (v *Verifier) require(guards []Guard, refuse func(http.ResponseWriter, *htt
 				return
 			}
 			ctx := &requestContext{Context: r.Context()}
-			if err := v.verify(ctx.Context, token, &ctx.verified); err != nil {
+			if err := v.verify(ctx.Context, token, &ctx.parsedClaims); err != nil {
 				refuse(w, r, err)
 				return
 			}
@@ -159,7 +159,7 @@ func (v *Verifier) require(guards []Guard, refuse func(http.ResponseWriter, *htt
 
 func (v *Verifier) pass(ctx context.Context, c *Claims, guards []Guard) error {
 	for _, guard := range guards {
-		err := guardHook("Guard", func() error { return guard(ctx, c) })
+		err := callHook("Guard", func() error { return guard(ctx, c) })
 		var panicked *panicError
 		if errors.As(err, &panicked) {
 			v.emit(ctx, Event{Type: EventFault, Session: Session{Subject: c.Subject, ID: c.SessionID}, Err: err})

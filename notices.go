@@ -14,10 +14,10 @@ import (
 // token with at most unannouncedTTL needs none: noticeMargin covers it, and
 // clocks may differ by less than half of any AccessTTL.
 const (
-	unannouncedTTL = time.Minute
-	noticeMargin   = time.Minute      // for what clocks differ by, and for the rounding of seconds
-	noticeLeast    = 10 * time.Minute // for how long a notice lets tokens be issued, at least
-	noticePause    = time.Second      // after a notice that the store did not take
+	unnoticedTTL = time.Minute
+	noticeMargin = time.Minute      // for what clocks differ by, and for the rounding of seconds
+	noticeLeast  = 10 * time.Minute // for how long a notice lets tokens be issued, at least
+	noticePause  = time.Second      // after a notice that the store did not take
 )
 
 // noticeLength is for how long one notice lets tokens be issued.
@@ -25,26 +25,26 @@ func (a *Authenticator) noticeLength() time.Duration { return max(a.accessTTL, n
 
 // needsNotice reports whether access tokens live for longer than other
 // processes assume without a notice.
-func (a *Authenticator) needsNotice() bool { return a.feed != nil && a.accessTTL > unannouncedTTL }
+func (a *Authenticator) needsNotice() bool { return a.feed != nil && a.accessTTL > unnoticedTTL }
 
-// noticed reports whether tokens that live for a.accessTTL may be issued until
+// noticeCovers reports whether tokens that live for a.accessTTL may be issued until
 // length from now.
-func (a *Authenticator) noticed(now time.Time, length time.Duration) bool {
+func (a *Authenticator) noticeCovers(now time.Time, length time.Duration) bool {
 	return !a.needsNotice() ||
-		a.revoked.covered.Load() >= now.Add(length+a.accessTTL+noticeMargin).UnixMilli()
+		a.revoked.noticedUntil.Load() >= now.Add(length+a.accessTTL+noticeMargin).UnixMilli()
 }
 
-// lifetime returns how long an access token that is issued now may live. That
+// issuableTTL returns how long an access token that is issued now may live. That
 // is AccessTTL, or unannouncedTTL as long as the store does not take a notice.
-func (a *Authenticator) lifetime(ctx context.Context, now time.Time) time.Duration {
-	if !a.noticed(now, 0) {
+func (a *Authenticator) issuableTTL(ctx context.Context, now time.Time) time.Duration {
+	if !a.noticeCovers(now, 0) {
 		// A store that does not answer soon is not waited for, since a call
 		// that matters more follows. Run tries for longer.
-		ctx, cancel := context.WithTimeout(ctx, min(a.storeTimeout, lastTry))
+		ctx, cancel := context.WithTimeout(ctx, min(a.storeTimeout, cleanupTimeout))
 		defer cancel()
-		a.notify(ctx, now)
-		if !a.noticed(now, 0) {
-			return unannouncedTTL
+		a.publishNotice(ctx, now)
+		if !a.noticeCovers(now, 0) {
+			return unnoticedTTL
 		}
 	}
 	return a.accessTTL
@@ -56,16 +56,16 @@ func (a *Authenticator) lifetime(ctx context.Context, now time.Time) time.Durati
 // renewed next, or the zero Time if none is.
 func (a *Authenticator) renewNotice(ctx context.Context) (next time.Time) {
 	now := a.now()
-	if !a.noticed(now, a.renewBefore()) {
-		a.notify(ctx, now)
+	if !a.noticeCovers(now, a.renewBefore()) {
+		a.publishNotice(ctx, now)
 	}
 	switch {
 	case !a.needsNotice():
 		return time.Time{}
-	case !a.noticed(now, a.renewBefore()):
-		return now.Add(announceRetryFirst)
+	case !a.noticeCovers(now, a.renewBefore()):
+		return now.Add(publishRetryFirst)
 	default:
-		return time.UnixMilli(a.revoked.covered.Load() + 1).Add(-a.renewBefore() - a.accessTTL - noticeMargin)
+		return time.UnixMilli(a.revoked.noticedUntil.Load() + 1).Add(-a.renewBefore() - a.accessTTL - noticeMargin)
 	}
 }
 
@@ -75,76 +75,76 @@ func (a *Authenticator) renewBefore() time.Duration {
 	return a.noticeLength()/4 + a.noticeLength()/2*part/4095
 }
 
-// notify announces a.accessTTL, unless another call does so meanwhile. A store
+// publishNotice announces a.accessTTL, unless another call does so meanwhile. A store
 // that did not take it is left alone for a moment.
-func (a *Authenticator) notify(ctx context.Context, now time.Time) {
+func (a *Authenticator) publishNotice(ctx context.Context, now time.Time) {
 	select {
-	case a.noticing <- struct{}{}:
-		defer func() { <-a.noticing }()
+	case a.publishingNotice <- struct{}{}:
+		defer func() { <-a.publishingNotice }()
 	case <-ctx.Done():
 		return
 	}
-	if a.noticed(now, a.renewBefore()) || isPaused(now, a.noticeRetry.Load(), noticePause) {
+	if a.noticeCovers(now, a.renewBefore()) || isPaused(now, a.noticeRetry.Load(), noticePause) {
 		return
 	}
 	r := Revocation{AccessTTL: a.accessTTL, Until: now.Add(a.noticeLength() + a.accessTTL + noticeMargin)}
-	if err := a.announceNotice(ctx, r); err != nil {
+	if err := a.storeNotice(ctx, r); err != nil {
 		a.noticeRetry.Store(a.now().Add(noticePause).UnixMilli())
 	}
 }
 
-func (a *Authenticator) announceNotice(ctx context.Context, r Revocation) error {
+func (a *Authenticator) storeNotice(ctx context.Context, r Revocation) error {
 	r.ID = a.revoked.nextID()
-	err := a.inStore(ctx, Session{}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
+	err := a.callStore(ctx, Session{}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
 	if err == nil {
-		a.revoked.noteOwn(r, a.now())
+		a.revoked.addOwnNotice(r, a.now())
 	}
 	return err
 }
 
 type notice struct {
-	until time.Time
-	heard uint64
+	until      time.Time
+	seenInRead uint64
 }
 
-// note applies a notice. It is called with rs locked.
-func (rs *revocations) note(r Revocation, heard uint64, now time.Time) {
+// addNotice applies a notice. It is called with rs locked.
+func (rs *revocationSet) addNotice(r Revocation, heard uint64, now time.Time) {
 	if r.Until.Before(now) {
 		return
 	}
-	longest := rs.longest(now)
+	longest := rs.longestTTLLocked(now)
 	maps.DeleteFunc(rs.notices, func(_ time.Duration, n notice) bool { return n.until.Before(now) })
 	if rs.notices == nil {
 		rs.notices = map[time.Duration]notice{}
 	}
 	if n := rs.notices[r.AccessTTL]; !r.Until.Before(n.until) {
-		rs.notices[r.AccessTTL] = notice{r.Until, max(heard, n.heard)}
+		rs.notices[r.AccessTTL] = notice{r.Until, max(heard, n.seenInRead)}
 	}
-	if r.AccessTTL >= rs.ttl {
-		rs.covered.Store(max(rs.covered.Load(), r.Until.UnixMilli()))
+	if r.AccessTTL >= rs.accessTTL {
+		rs.noticedUntil.Store(max(rs.noticedUntil.Load(), r.Until.UnixMilli()))
 	}
-	if r.AccessTTL > max(longest, rs.ttl) {
-		rs.growth++
+	if r.AccessTTL > max(longest, rs.accessTTL) {
+		rs.ttlGrowths++
 	}
 }
 
-// noteOwn applies a notice of this process that the store has taken.
-func (rs *revocations) noteOwn(r Revocation, now time.Time) {
+// addOwnNotice applies a notice of this process that the store has taken.
+func (rs *revocationSet) addOwnNotice(r Revocation, now time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	rs.note(r, rs.reading, now)
+	rs.addNotice(r, rs.fullReads, now)
 }
 
-// grown returns how often the longest lifetime has become longer.
-func (rs *revocations) grown() uint32 {
+// ttlGrowth returns how often the longest lifetime has become longer.
+func (rs *revocationSet) ttlGrowth() uint32 {
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	return rs.growth
+	return rs.ttlGrowths
 }
 
-// longest returns the longest lifetime that access tokens may have which are
+// longestTTLLocked returns the longest lifetime that access tokens may have which are
 // alive at now. It is called with rs locked.
-func (rs *revocations) longest(now time.Time) (ttl time.Duration) {
+func (rs *revocationSet) longestTTLLocked(now time.Time) (ttl time.Duration) {
 	for d, n := range rs.notices {
 		if n.until.After(now) {
 			ttl = max(ttl, d)
@@ -154,8 +154,8 @@ func (rs *revocations) longest(now time.Time) (ttl time.Duration) {
 }
 
 // longestTTL is [revocations.longest] with rs unlocked.
-func (rs *revocations) longestTTL(now time.Time) time.Duration {
+func (rs *revocationSet) longestTTL(now time.Time) time.Duration {
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	return rs.longest(now)
+	return rs.longestTTLLocked(now)
 }

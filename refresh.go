@@ -35,13 +35,13 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 		return Tokens{}, grantError{err}
 	}
 	s := Session{ID: c.sid, Subject: c.subject, Generation: c.generation, CreatedAt: c.authTime, RotatedAt: c.issuedAt, ExpiresAt: c.expiresAt}
-	rd := a.read()
+	rd := a.snapshot()
 	absolute := c.authTime.Add(a.sessionTTL)
 	if !rd.now.Before(a.refreshEnd(&c)) {
 		return Tokens{}, grantError{ErrTokenExpired}
 	}
-	if known, err := a.revoked.check(c.times(), rd.now); err != nil {
-		if err := a.revokeAgain(context.WithoutCancel(ctx), known, s); err != nil {
+	if known, err := a.revoked.find(c.times(), rd.now); err != nil {
+		if err := a.recheckRevoked(context.WithoutCancel(ctx), known, s); err != nil {
 			return Tokens{}, err
 		}
 		return Tokens{}, grantError{err}
@@ -49,13 +49,13 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 	if isNewer {
 		// The session may go on, and the client keeps its token: a process of
 		// the newer version refreshes it.
-		a.emitRarely(ctx, &a.saidNewer, Event{Type: EventFault, Session: s, Device: cleanDevice(o.Device), Generation: c.generation, Err: newer})
+		a.emitLimited(ctx, &a.newerReported, Event{Type: EventFault, Session: s, Device: cleanDevice(o.Device), Generation: c.generation, Err: newer})
 		return Tokens{}, newer
 	}
 
 	u, err := a.findByID(ctx, c.subject)
 	if gone := errors.Is(err, ErrUserNotFound); gone || err == nil && u.Disabled {
-		if err := a.end(ctx, s, "user"); err != nil {
+		if err := a.revokeSession(ctx, s, "user"); err != nil {
 			return Tokens{}, err
 		}
 		return Tokens{}, grantError{fmt.Errorf("%w: its user is gone or disabled", ErrSessionRevoked)}
@@ -65,17 +65,17 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 	}
 
 	// All that can fail is done before the token is spent.
-	t, err := a.mintAccess(ctx, u, c.sid, c.amr, rd.now, a.countsFrom(&c, rd), c.authTime, a.certainEnd(&c, rd.now))
+	t, err := a.mintAccess(ctx, u, c.sid, c.amr, rd.now, a.countsFrom(&c, rd), c.authTime, a.minSessionEnd(&c, rd.now))
 	if err == nil {
 		err = a.fitsCookie(t.Access, o.InBody)
 	}
 	if err != nil {
-		return Tokens{}, a.internal(ctx, s, err)
+		return Tokens{}, a.internalError(ctx, s, err)
 	}
 
 	device := cleanDevice(o.Device)
 	now := a.now()
-	use := Use{At: now, Rested: now.Add(-a.rest), ExpiresAt: earlier(now.Add(a.idleTTL), absolute), Device: device}
+	use := Use{At: now, Rested: now.Add(-a.cooldown), ExpiresAt: earlier(now.Add(a.idleTTL), absolute), Device: device}
 	if c.generation == 1 {
 		use.Rested = later(now, c.authTime).Add(a.sessionTTL) // it was never refreshed, so it does not rest
 	}
@@ -84,14 +84,14 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 		s, moved, err = a.store.Rotate(ctx, c.subject, c.sid, c.generation, use)
 		return err
 	}
-	err = a.inStore(ctx, s, "Rotate", rotate)
+	err = a.callStore(ctx, s, "Rotate", rotate)
 	if err == nil && !moved && s.Generation == c.generation && a.isAhead(s.RotatedAt, now) {
 		// It does not rest: it was moved while a clock was wrong, and would not
 		// move again until this clock has caught up. Moving it sets RotatedAt
 		// back. If somebody else has done so meanwhile, nothing happens.
-		a.saysAhead(ctx, s, now)
+		a.reportAhead(ctx, s, now)
 		use.Rested = s.RotatedAt
-		err = a.inStore(ctx, s, "Rotate", rotate)
+		err = a.callStore(ctx, s, "Rotate", rotate)
 	}
 	if errors.Is(err, ErrSessionNotFound) {
 		return Tokens{}, grantError{ErrSessionRevoked}
@@ -99,11 +99,11 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 	if err != nil {
 		return Tokens{}, err
 	}
-	event, err := a.judge(ctx, &c, s, moved, now, device)
+	event, err := a.outcome(ctx, &c, s, moved, now, device)
 	if err != nil {
 		return Tokens{}, err
 	}
-	if _, err := a.revoked.check(c.times(), now); err != nil {
+	if _, err := a.revoked.find(c.times(), now); err != nil {
 		return Tokens{}, grantError{err}
 	}
 	if s.Generation == c.generation {
@@ -112,7 +112,7 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 		// Of the store's answer only where the session stands is believed.
 		s.CreatedAt, s.ExpiresAt = c.authTime, earlier(s.ExpiresAt, absolute)
 		if err := a.mintRefresh(&t, s, c.amr); err != nil { // HMAC, and its size was checked by New
-			return Tokens{}, a.internal(ctx, s, err)
+			return Tokens{}, a.internalError(ctx, s, err)
 		}
 	}
 	if event != "" {
@@ -143,9 +143,9 @@ func (a *Authenticator) refreshEnd(c *refreshClaims) time.Time {
 // clock was read, and than the login. A login may lie ahead of the clock because
 // of a cut that this process has not read yet. One that lies further ahead was
 // opened while a clock was wrong, and must not exempt its tokens from cuts.
-func (a *Authenticator) countsFrom(c *refreshClaims, rd reading) time.Time {
-	at := a.revoked.from(c.subject, rd)
-	if c.authTime.After(rd.now.Add(a.future())) {
+func (a *Authenticator) countsFrom(c *refreshClaims, rd snapshot) time.Time {
+	at := a.revoked.earliestIssue(c.subject, rd)
+	if c.authTime.After(rd.now.Add(a.maxIssuedAhead())) {
 		return at
 	}
 	return later(at, c.authTime)
@@ -157,12 +157,12 @@ func (a *Authenticator) sessionEnd(created, used time.Time) time.Time {
 	return earlier(used.Add(a.idleTTL), created.Truncate(time.Second).Add(a.sessionTTL))
 }
 
-// certainEnd is when the session is sure to last until, before it is known
+// minSessionEnd is when the session is sure to last until, before it is known
 // what Rotate will say. Whatever it says, the session was used within the last
 // rest; if it may still be resting, nothing but the token's own end is sure.
-func (a *Authenticator) certainEnd(c *refreshClaims, now time.Time) time.Time {
-	end := earlier(now.Add(a.idleTTL-a.rest), c.authTime.Add(a.sessionTTL))
-	if c.expiresAt.Before(end) && now.Sub(c.issuedAt) <= a.rest+a.leeway+time.Second {
+func (a *Authenticator) minSessionEnd(c *refreshClaims, now time.Time) time.Time {
+	end := earlier(now.Add(a.idleTTL-a.cooldown), c.authTime.Add(a.sessionTTL))
+	if c.expiresAt.Before(end) && now.Sub(c.issuedAt) <= a.cooldown+a.leeway+time.Second {
 		return c.expiresAt
 	}
 	return end
@@ -172,20 +172,20 @@ func (a *Authenticator) certainEnd(c *refreshClaims, now time.Time) time.Time {
 // of this one than clocks may be.
 func (a *Authenticator) isAhead(rotated, now time.Time) bool { return rotated.After(now.Add(a.leeway)) }
 
-func (a *Authenticator) saysAhead(ctx context.Context, s Session, now time.Time) {
+func (a *Authenticator) reportAhead(ctx context.Context, s Session, now time.Time) {
 	a.emit(ctx, Event{Type: EventFault, Session: s, Err: fmt.Errorf("auth: the session moved %s ahead of this clock", s.RotatedAt.Sub(now))})
 }
 
-// judge says what a refresh was, from how the session stands. The event that
+// outcome says what a refresh was, from how the session stands. The event that
 // it returns is for when the answer is certain.
-func (a *Authenticator) judge(ctx context.Context, c *refreshClaims, s Session, moved bool, now time.Time, device Device) (EventType, error) {
+func (a *Authenticator) outcome(ctx context.Context, c *refreshClaims, s Session, moved bool, now time.Time, device Device) (EventType, error) {
 	if a.isAhead(s.RotatedAt, now) {
-		a.saysAhead(ctx, s, now)
+		a.reportAhead(ctx, s, now)
 	}
 	age := max(0, now.Sub(s.RotatedAt))
 	switch {
 	case s.ID != c.sid || s.Subject != c.subject:
-		return "", a.fault(ctx, Session{ID: c.sid, Subject: c.subject}, errors.New("auth: the store answered with another session"))
+		return "", a.unavailable(ctx, Session{ID: c.sid, Subject: c.subject}, errors.New("auth: the store answered with another session"))
 	case moved && s.Generation == c.generation+1:
 		return EventRefresh, nil
 	case moved && s.Generation == c.generation:
@@ -199,12 +199,12 @@ func (a *Authenticator) judge(ctx context.Context, c *refreshClaims, s Session, 
 	case !moved && s.Generation == c.generation+1 && age <= a.window:
 		return EventRepeat, nil
 	case !moved && s.Generation > c.generation:
-		err := a.end(ctx, s, "reuse")
+		err := a.revokeSession(ctx, s, "reuse")
 		a.emit(ctx, Event{Type: EventReuse, Session: s, Device: device, Generation: c.generation, Err: err})
 		if err != nil {
 			return "", err
 		}
 		return "", grantError{ErrTokenReused}
 	}
-	return "", a.fault(ctx, s, fmt.Errorf("auth: the store answered with generation %d to %d", s.Generation, c.generation))
+	return "", a.unavailable(ctx, s, fmt.Errorf("auth: the store answered with generation %d to %d", s.Generation, c.generation))
 }

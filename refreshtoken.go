@@ -38,8 +38,8 @@ func (a *Authenticator) RefreshToken(r *http.Request) (token string, byCookie bo
 }
 
 // refreshTokenOf returns the token that counts.
-func (a *Authenticator) refreshTokenOf(r *http.Request, list []carried) (token string, cookie bool, err error) {
-	var chosen carried
+func (a *Authenticator) refreshTokenOf(r *http.Request, list []credential) (token string, cookie bool, err error) {
+	var chosen credential
 	switch len(list) {
 	case 0:
 		return "", false, grantError{ErrNoToken}
@@ -61,11 +61,11 @@ func (a *Authenticator) refreshTokenOf(r *http.Request, list []carried) (token s
 // carriedRefreshCookies returns the tokens in the cookies of that name: all
 // that were signed here, since an HMAC is cheap to check, or else one that was
 // not.
-func (a *Authenticator) carriedRefreshCookies(r *http.Request) (list []carried) {
+func (a *Authenticator) carriedRefreshCookies(r *http.Request) (list []credential) {
 	values := a.refreshCookies(r)
 	if len(values) < 2 {
 		for _, value := range values {
-			list = append(list, carried{token: value, by: byCookie})
+			list = append(list, credential{token: value, by: byCookie})
 		}
 		return list
 	}
@@ -75,7 +75,7 @@ func (a *Authenticator) carriedRefreshCookies(r *http.Request) (list []carried) 
 		}
 	}
 	if list == nil {
-		list = append(list, carried{token: values[0], by: byCookie})
+		list = append(list, credential{token: values[0], by: byCookie})
 	}
 	return list
 }
@@ -112,7 +112,7 @@ func (a *Authenticator) refreshCookies(r *http.Request) (values []string) {
 }
 
 // chooseRefresh verifies refresh tokens that differ, and chooses among them.
-func (a *Authenticator) chooseRefresh(ctx context.Context, list []carried) (carried, error) {
+func (a *Authenticator) chooseRefresh(ctx context.Context, list []credential) (credential, error) {
 	now := a.now()
 	sessions := map[sessionKey]bool{}
 	for i := range list {
@@ -130,7 +130,7 @@ func (a *Authenticator) chooseRefresh(ctx context.Context, list []carried) (carr
 			t.err = ErrTokenExpired
 		}
 		if t.err == nil {
-			_, t.err = a.revoked.check(c.times(), now)
+			_, t.err = a.revoked.find(c.times(), now)
 		}
 		if t.err == nil {
 			sessions[t.whose] = true
@@ -138,7 +138,7 @@ func (a *Authenticator) chooseRefresh(ctx context.Context, list []carried) (carr
 	}
 	if len(sessions) > 1 {
 		if err := a.leaveOutEnded(ctx, list, sessions); err != nil {
-			return carried{}, err
+			return credential{}, err
 		}
 	}
 	return choose(list)
@@ -147,12 +147,12 @@ func (a *Authenticator) chooseRefresh(ctx context.Context, list []carried) (carr
 // leaveOutEnded asks the store which sessions are there: that a session was
 // revoked is known here only for as long as its access tokens might live, which
 // is less than its refresh tokens do.
-func (a *Authenticator) leaveOutEnded(ctx context.Context, list []carried, sessions map[sessionKey]bool) error {
+func (a *Authenticator) leaveOutEnded(ctx context.Context, list []credential, sessions map[sessionKey]bool) error {
 	if len(sessions) > maxVerified {
 		return errTwoSessions
 	}
 	for s := range sessions {
-		alive, err := a.sessionAlive(ctx, s.subject, s.id)
+		alive, err := a.sessionExists(ctx, s.subject, s.id)
 		if err != nil {
 			return err
 		}
@@ -241,7 +241,7 @@ func (a *Authenticator) RequestTokens(r *http.Request) (tokens []string, byCooki
 	fromCookies := a.CookieTokens(r)
 	if refused := a.CheckOrigin(r); refused != nil {
 		for _, value := range fromCookies {
-			switch _, _, err := a.whose(r.Context(), value); {
+			switch _, _, err := a.sessionOf(r.Context(), value); {
 			case err == nil:
 				return nil, true, refused
 			case errors.Is(err, ErrUnavailable):

@@ -9,8 +9,8 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-// answerRow is one row of the table from errors to HTTP.
-type answerRow struct {
+// responseRow is one row of the table from errors to HTTP.
+type responseRow struct {
 	err       error
 	status    int
 	code      string // the error member of the body
@@ -21,9 +21,9 @@ type answerRow struct {
 
 const codeMissing = "missing_token"
 
-// answers is searched from the top; an error that wraps several of these is
+// responses is searched from the top; an error that wraps several of these is
 // what stands first.
-var answers = [...]answerRow{
+var responses = [...]responseRow{
 	{password.ErrBusy, 503, "temporarily_unavailable", "", "", "too many logins at once; try again"},
 	{ErrUnavailable, 503, "temporarily_unavailable", "", "", "try again"},
 	{errCookieTooLarge, 500, "token_too_large", "", "", "the token is too large for a cookie; the request cannot succeed until the server is changed"},
@@ -45,10 +45,10 @@ var answers = [...]answerRow{
 	{ErrForbidden, 403, "insufficient_scope", "insufficient_scope", "", "the token does not permit this"},
 }
 
-var internalAnswer = answerRow{nil, 500, "server_error", "", "", "the server could not do this"}
+var internalResponse = responseRow{nil, 500, "server_error", "", "", "the server could not do this"}
 
-// finding is what is looked for in the tree of an error.
-type finding struct {
+// errorParts is what is looked for in the tree of an error.
+type errorParts struct {
 	row     int // the first of the table's that is in it
 	grant   bool
 	request requestError
@@ -56,9 +56,9 @@ type finding struct {
 	scope   *scopeError
 }
 
-// look walks the tree once. errors.Is and errors.As would walk it for each row
+// scan walks the tree once. errors.Is and errors.As would walk it for each row
 // and type, which costs more than refusing a request does.
-func (f *finding) look(err error) {
+func (f *errorParts) scan(err error) {
 	switch e := err.(type) { //nolint:errorlint // this is the walk
 	case grantError:
 		f.grant = true
@@ -76,8 +76,8 @@ func (f *finding) look(err error) {
 		}
 	}
 	is, hasIs := err.(interface{ Is(error) bool })
-	for i := range answers[:f.row] {
-		if err == answers[i].err || hasIs && is.Is(answers[i].err) { //nolint:errorlint // this is the walk
+	for i := range responses[:f.row] {
+		if err == responses[i].err || hasIs && is.Is(responses[i].err) { //nolint:errorlint // this is the walk
 			f.row = i
 			break
 		}
@@ -85,12 +85,12 @@ func (f *finding) look(err error) {
 	switch e := err.(type) { //nolint:errorlint // this is the walk
 	case interface{ Unwrap() error }:
 		if inner := e.Unwrap(); inner != nil {
-			f.look(inner)
+			f.scan(inner)
 		}
 	case interface{ Unwrap() []error }:
 		for _, inner := range e.Unwrap() {
 			if inner != nil {
-				f.look(inner)
+				f.scan(inner)
 			}
 		}
 	}
@@ -113,13 +113,13 @@ type Answer struct {
 // An error that is not of this package is a 500 without details. It is for a
 // Config.OnError that has bodies of its own.
 func AnswerTo(err error) Answer {
-	f := finding{row: len(answers)}
+	f := errorParts{row: len(responses)}
 	if err != nil {
-		f.look(err)
+		f.scan(err)
 	}
-	row := internalAnswer
-	if f.row < len(answers) {
-		row = answers[f.row]
+	row := internalResponse
+	if f.row < len(responses) {
+		row = responses[f.row]
 	}
 	a := Answer{Status: row.status, Code: row.code, Description: row.text, Action: row.action}
 	if f.request != "" {

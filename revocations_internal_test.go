@@ -36,7 +36,7 @@ func ends(list []Revocation, t subjectTimes) error {
 		case r.All && t.created.Before(r.Cut) && !slices.Contains(r.Except, t.sid):
 			return ErrSessionRevoked
 		case !r.All && len(r.Sessions) == 0 && !t.issued.IsZero() && t.issued.Before(r.Cut):
-			access = errCut
+			access = errIssuedBefore
 		}
 	}
 	return access
@@ -60,7 +60,7 @@ func TestRevocations_MergedSayWhatEachOfThemSaid(t *testing.T) {
 			return list
 		}
 		second := func() time.Time { return at.Add(time.Duration(r.IntN(6)) * time.Second) }
-		rs, again := &revocations{}, &revocations{}
+		rs, again := &revocationSet{}, &revocationSet{}
 		var list []Revocation
 		for range 1 + r.IntN(8) {
 			x := Revocation{Subject: []string{"u1", "u2"}[r.IntN(2)], Until: at.Add(time.Hour)}
@@ -76,25 +76,25 @@ func TestRevocations_MergedSayWhatEachOfThemSaid(t *testing.T) {
 				x.All, x.Except, x.Cut = true, some(), second()
 			}
 			list = append(list, x)
-			rs.add(x, source{own: r.IntN(2) == 0}, at)
+			rs.add(x, origin{own: r.IntN(2) == 0}, at)
 		}
 		var announced []Revocation
 		for _, e := range rs.sessions {
 			announced = append(announced, Revocation{Subject: e.subject, Sessions: []string{e.session}, Until: at.Add(time.Hour)})
 		}
 		for _, entries := range rs.subjects {
-			for _, e := range []*revocation{entries.all, entries.access} {
+			for _, e := range []*entry{entries.all, entries.access} {
 				if e == nil {
 					continue
 				}
 				require.LessOrEqual(t, len(e.spared), len(ids))
-				for _, x := range e.announced() {
+				for _, x := range e.revocations() {
 					x.Until = at.Add(time.Hour)
 					announced = append(announced, x)
 				}
 			}
 		}
-		again.hear(announced, true, at)
+		again.apply(announced, true, at)
 		for _, subject := range []string{"u1", "u2", "u3"} {
 			for _, sid := range append(ids, "e") {
 				for created := range 7 {
@@ -104,10 +104,10 @@ func TestRevocations_MergedSayWhatEachOfThemSaid(t *testing.T) {
 							times.issued = at.Add(time.Duration(issued-1) * time.Second)
 						}
 						want := ends(list, times)
-						if _, err := rs.check(times, at); err != want {
+						if _, err := rs.find(times, at); err != want {
 							t.Fatalf("round %d: %v, want %v for %v\n%+v", round, err, want, times, list)
 						}
-						if _, err := again.check(times, at); err != want {
+						if _, err := again.find(times, at); err != want {
 							t.Fatalf("round %d, announced again: %v, want %v for %v\n%+v\n%+v", round, err, want, times, list, announced)
 						}
 					}
@@ -122,11 +122,11 @@ func TestRevocations_MergedSayWhatEachOfThemSaid(t *testing.T) {
 func TestRevocations_OfOneSubjectStayFew(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	rs := &revocations{}
+	rs := &revocationSet{}
 	for i := range 20_000 {
 		now := at.Add(time.Duration(i) * 40 * time.Millisecond)
-		rs.hear([]Revocation{{Subject: "u1", All: true, Except: []string{fmt.Sprint(i)}, Cut: notBefore(now, 0), Until: now.Add(time.Hour)}}, false, now)
-		rs.hear([]Revocation{{Subject: "u1", Cut: notBefore(now, 0), Until: now.Add(time.Hour)}}, false, now)
+		rs.apply([]Revocation{{Subject: "u1", All: true, Except: []string{fmt.Sprint(i)}, Cut: notBefore(now, 0), Until: now.Add(time.Hour)}}, false, now)
+		rs.apply([]Revocation{{Subject: "u1", Cut: notBefore(now, 0), Until: now.Add(time.Hour)}}, false, now)
 	}
 	require.Equal(t, int64(2), rs.size.Load())
 	require.LessOrEqual(t, len(rs.subjects["u1"].all.spared), 1)
@@ -138,22 +138,22 @@ func TestRevocations_OfOneSubjectStayFew(t *testing.T) {
 func TestRevocations_AreAppliedInPieces(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	rs := &revocations{}
+	rs := &revocationSet{}
 	var list []Revocation
-	for i := range 10 * applyPiece {
+	for i := range 10 * applyChunk {
 		list = append(list, Revocation{Subject: fmt.Sprint("u", i), Sessions: []string{"one"}, Until: at.Add(time.Hour)})
 	}
 	var sizes []int64
 	for i := range 10 {
-		rs.watch(&watcher{subjectTimes: subjectTimes{subject: fmt.Sprint("u", i*applyPiece), sid: "one"}, cancel: func(error) {
+		rs.watch(&watcher{subjectTimes: subjectTimes{subject: fmt.Sprint("u", i*applyChunk), sid: "one"}, cancel: func(error) {
 			require.True(t, rs.mu.TryLock())
 			rs.mu.Unlock()
 			sizes = append(sizes, rs.size.Load())
 		}})
 	}
-	rs.hear(list, true, at)
+	rs.apply(list, true, at)
 	for i, size := range sizes {
-		require.Equal(t, int64((i+1)*applyPiece), size)
+		require.Equal(t, int64((i+1)*applyChunk), size)
 	}
 	require.Len(t, sizes, 10)
 }
@@ -161,7 +161,7 @@ func TestRevocations_AreAppliedInPieces(t *testing.T) {
 func TestRevocations_WatchersOfOtherSessionsAreNotTouched(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	rs := &revocations{}
+	rs := &revocationSet{}
 	ended := map[string]error{}
 	for _, sid := range []string{"a", "b", "c", "c"} {
 		name := fmt.Sprint(sid, len(rs.watchers["u1"][sid]))
@@ -170,38 +170,38 @@ func TestRevocations_WatchersOfOtherSessionsAreNotTouched(t *testing.T) {
 			cancel:       func(cause error) { ended[name] = cause },
 		})
 	}
-	rs.hear([]Revocation{{Subject: "u1", Sessions: []string{"a"}, Until: at.Add(time.Hour)}}, false, at)
+	rs.apply([]Revocation{{Subject: "u1", Sessions: []string{"a"}, Until: at.Add(time.Hour)}}, false, at)
 	require.Equal(t, map[string]error{"a0": ErrSessionRevoked}, ended)
-	rs.hear([]Revocation{{Subject: "u1", Cut: at.Add(time.Minute), Until: at.Add(time.Hour)}}, false, at)
-	require.Equal(t, map[string]error{"a0": ErrSessionRevoked, "b0": errCut, "c0": errCut}, ended)
-	rs.hear([]Revocation{{Subject: "u1", All: true, Cut: at.Add(time.Minute), Until: at.Add(time.Hour)}}, false, at)
-	require.Equal(t, map[string]error{"a0": ErrSessionRevoked, "b0": errCut, "c0": errCut, "c1": ErrSessionRevoked}, ended)
+	rs.apply([]Revocation{{Subject: "u1", Cut: at.Add(time.Minute), Until: at.Add(time.Hour)}}, false, at)
+	require.Equal(t, map[string]error{"a0": ErrSessionRevoked, "b0": errIssuedBefore, "c0": errIssuedBefore}, ended)
+	rs.apply([]Revocation{{Subject: "u1", All: true, Cut: at.Add(time.Minute), Until: at.Add(time.Hour)}}, false, at)
+	require.Equal(t, map[string]error{"a0": ErrSessionRevoked, "b0": errIssuedBefore, "c0": errIssuedBefore, "c1": ErrSessionRevoked}, ended)
 	require.Empty(t, rs.watchers)
 }
 
 func TestRevocations_ManyThatAreAnnouncedAgainAreNotAllLookedAtForABatch(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	rs := &revocations{announces: true, process: "p"}
-	const many = 3*announceBatch + 10
+	rs := &revocationSet{republishes: true, process: "p"}
+	const many = 3*publishBatch + 10
 	for i := range many {
-		rs.add(Revocation{Subject: fmt.Sprint("u", i), Sessions: []string{"s"}, Until: now.Add(time.Hour)}, source{}, now)
+		rs.add(Revocation{Subject: fmt.Sprint("u", i), Sessions: []string{"s"}, Until: now.Add(time.Hour)}, origin{}, now)
 	}
-	rs.planEach(func(r *revocation) bool { r.calls = 0; return true })
-	paused := slices.Clone(rs.work[:3])
+	rs.planEach(func(r *entry) bool { r.calls = 0; return true })
+	paused := slices.Clone(rs.toRepublish[:3])
 	for _, r := range paused {
 		r.retryAt = now.Add(time.Second).UnixMilli()
 	}
-	last := rs.work[many-1]
+	last := rs.toRepublish[many-1]
 	last.removed = true
 
 	taken := map[string]int{}
 	for n := 0; ; n++ {
-		batch, next := rs.take(now)
+		batch, next := rs.takeDue(now)
 		if n == 0 {
-			require.True(t, last.waiting, "readers wait while it looks at what does not fit")
+			require.True(t, last.queued, "readers wait while it looks at what does not fit")
 		}
-		require.True(t, slices.Equal(paused, rs.work[:3]), "what is paused stays")
+		require.True(t, slices.Equal(paused, rs.toRepublish[:3]), "what is paused stays")
 		if len(batch) == 0 {
 			require.WithinDuration(t, now.Add(time.Second), next, 0)
 			break
@@ -214,8 +214,8 @@ func TestRevocations_ManyThatAreAnnouncedAgainAreNotAllLookedAtForABatch(t *test
 	for subject, times := range taken {
 		require.Equal(t, 1, times, subject)
 	}
-	require.Len(t, rs.work, 3)
-	batch, next := rs.take(now.Add(time.Second))
+	require.Len(t, rs.toRepublish, 3)
+	batch, next := rs.takeDue(now.Add(time.Second))
 	require.Len(t, batch, 3)
 	require.Zero(t, next)
 }

@@ -11,14 +11,14 @@ import (
 // Sessions returns the live sessions of a user, last used first. One whose end
 // the store did not confirm is still there, so that it can be ended again.
 func (a *Authenticator) Sessions(ctx context.Context, subject string) ([]Session, error) {
-	return a.list(ctx, subject, a.revoked.confirmed)
+	return a.liveSessions(ctx, subject, a.revoked.confirmed)
 }
 
-// list leaves out what has expired, and what is revoked by an entry that gone
+// liveSessions leaves out what has expired, and what is revoked by an entry that gone
 // accepts.
-func (a *Authenticator) list(ctx context.Context, subject string, gone func(*revocation) bool) ([]Session, error) {
+func (a *Authenticator) liveSessions(ctx context.Context, subject string, gone func(*entry) bool) ([]Session, error) {
 	var list []Session
-	err := a.inStore(ctx, Session{Subject: subject}, "List", func(ctx context.Context) (err error) {
+	err := a.callStore(ctx, Session{Subject: subject}, "List", func(ctx context.Context) (err error) {
 		list, err = a.store.List(ctx, subject)
 		return err
 	})
@@ -27,7 +27,7 @@ func (a *Authenticator) list(ctx context.Context, subject string, gone func(*rev
 	}
 	now := a.now()
 	return slices.DeleteFunc(list, func(s Session) bool {
-		known, revoked := a.revoked.check(subjectTimes{subject: s.Subject, sid: s.ID, created: s.CreatedAt}, now)
+		known, revoked := a.revoked.find(subjectTimes{subject: s.Subject, sid: s.ID, created: s.CreatedAt}, now)
 		return revoked != nil && gone(known) || !now.Before(s.ExpiresAt)
 	}), nil
 }
@@ -39,12 +39,12 @@ func (a *Authenticator) list(ctx context.Context, subject string, gone func(*rev
 // [ErrUnavailable] means that the store did not confirm it: call it again.
 // [ErrNotStorable] means that no user can have that ID.
 func (a *Authenticator) Revoke(ctx context.Context, subject string, ids ...string) error {
-	return a.revoke(ctx, Revocation{Subject: subject, Sessions: possible(ids)}, "request")
+	return a.revoke(ctx, Revocation{Subject: subject, Sessions: storableIDs(ids)}, "request")
 }
 
-// possible returns the ids that a session can have. No other needs to be
+// storableIDs returns the ids that a session can have. No other needs to be
 // revoked, and an entry with one could not be stored.
-func possible(ids []string) []string {
+func storableIDs(ids []string) []string {
 	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return checkName("", id) != nil })
 }
 
@@ -57,13 +57,13 @@ func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ..
 	}
 	ctx, cancel := a.withinStoreTimeout(ctx)
 	defer cancel()
-	rd := a.read()
-	r := Revocation{Subject: subject, All: true, Except: possible(except), Cut: notBefore(rd.now, a.leeway), Until: a.until(rd.now)}
-	entered := a.revoked.add(r, source{own: true}, rd.now)
+	rd := a.snapshot()
+	r := Revocation{Subject: subject, All: true, Except: storableIDs(except), Cut: notBefore(rd.now, a.leeway), Until: a.revokedUntil(rd.now)}
+	entered := a.revoked.add(r, origin{own: true}, rd.now)
 
 	// A session may have been created at r.Cut or later, if a clock is ahead or
 	// another process has set the same not-before instant, so it is named.
-	list, listErr := a.list(ctx, subject, a.revoked.confirmed)
+	list, listErr := a.liveSessions(ctx, subject, a.revoked.confirmed)
 	for _, s := range list {
 		if !s.CreatedAt.Before(r.Cut) && !slices.Contains(except, s.ID) {
 			r.Sessions = append(r.Sessions, s.ID)
@@ -82,7 +82,7 @@ func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error 
 	if err := checkName("a subject", subject); err != nil {
 		return err
 	}
-	cut, known := a.nextCut(subject)
+	cut, known := a.nextNotBefore(subject)
 	switch wait := known.Sub(cut) + time.Second; {
 	case cut.After(known):
 	case wait > a.leeway+2*time.Second:
@@ -95,27 +95,27 @@ func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error 
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
 		}
-		if cut, known = a.nextCut(subject); !cut.After(known) {
+		if cut, known = a.nextNotBefore(subject); !cut.After(known) {
 			return fmt.Errorf("%w: access was expired within this second already", ErrUnavailable)
 		}
 	}
 	return a.revoke(ctx, Revocation{Subject: subject, Cut: cut}, "access")
 }
 
-// nextCut returns the not-before instant for a subject, and the latest that is
+// nextNotBefore returns the not-before instant for a subject, and the latest that is
 // known already. Tokens that were issued since carry that one.
-func (a *Authenticator) nextCut(subject string) (cut, known time.Time) {
-	rd := a.read()
-	return notBefore(rd.now, a.leeway), a.revoked.from(subject, rd)
+func (a *Authenticator) nextNotBefore(subject string) (cut, known time.Time) {
+	rd := a.snapshot()
+	return notBefore(rd.now, a.leeway), a.revoked.earliestIssue(subject, rd)
 }
 
-// cutMillis brings t to the resolution in which everything is stored.
-func cutMillis(t time.Time) time.Time {
+// truncateMillis brings t to the resolution in which everything is stored.
+func truncateMillis(t time.Time) time.Time {
 	return time.UnixMilli(t.UnixMilli()).UTC()
 }
 
-// end revokes one session.
-func (a *Authenticator) end(ctx context.Context, s Session, reason string) error {
+// revokeSession revokes one session.
+func (a *Authenticator) revokeSession(ctx context.Context, s Session, reason string) error {
 	return a.revoke(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reason)
 }
 
@@ -132,7 +132,7 @@ func (a *Authenticator) revoke(ctx context.Context, r Revocation, reason string)
 }
 
 func (a *Authenticator) revokeWithin(ctx context.Context, r Revocation, reason string) error {
-	err := a.tell(ctx, r, source{own: true})
+	err := a.publish(ctx, r, origin{own: true})
 	a.emitRevoked(ctx, r, reason, err)
 	return err
 }
@@ -152,63 +152,63 @@ func revokedType(reason string) EventType {
 	return EventRevoked
 }
 
-// until returns for how long a revocation that is made now must be known: as
+// revokedUntil returns for how long a revocation that is made now must be known: as
 // long as any access token that it concerns may live, on any clock. Processes
 // with another AccessTTL have announced it. While this one does not know what
 // was announced lately, it assumes the longest that there is.
-func (a *Authenticator) until(now time.Time) time.Time {
+func (a *Authenticator) revokedUntil(now time.Time) time.Time {
 	ttl := a.accessTTL
 	if a.feed != nil {
 		ttl = max(ttl, a.revoked.longestTTL(now))
-		if now.Sub(time.UnixMilli(a.heard.Load())) > missedAfter { // or never
+		if now.Sub(time.UnixMilli(a.feedReadAt.Load())) > maxFeedGap { // or never
 			ttl = maxAccessTTL
 		}
 	}
 	return now.Add(ttl + noticeMargin)
 }
 
-// tell enters a revocation here and announces it.
-func (a *Authenticator) tell(ctx context.Context, r Revocation, from source) error {
+// publish enters a revocation here and announces it.
+func (a *Authenticator) publish(ctx context.Context, r Revocation, from origin) error {
 	now := a.now()
-	r.Until, r.ID = a.until(now), a.revoked.nextID()
+	r.Until, r.ID = a.revokedUntil(now), a.revoked.nextID()
 	entered := a.revoked.add(r, from, now)
-	err := a.inStore(ctx, Session{Subject: r.Subject}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
+	err := a.callStore(ctx, Session{Subject: r.Subject}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
 	a.revoked.confirm(entered, err, a.now())
 	return err
 }
 
-// announceAgain announces what this process knows, or its own not-before
+// republish announces what this process knows, or its own not-before
 // instant in a later second.
-func (a *Authenticator) announceAgain(ctx context.Context, r Revocation, repeats bool) error {
+func (a *Authenticator) republish(ctx context.Context, r Revocation, repeats bool) error {
 	if r.AccessTTL > 0 {
-		return a.announceNotice(ctx, r)
+		return a.storeNotice(ctx, r)
 	}
-	return a.tell(ctx, r, source{own: repeats, repetition: repeats, again: !repeats})
+	return a.publish(ctx, r, origin{own: repeats, repetition: repeats, republish: !repeats})
 }
 
-// revokeAgain is for a session that this process knows to be revoked and that
+// recheckRevoked is for a session that this process knows to be revoked and that
 // a client still asks for. If the store has not confirmed the end, or has the
 // session after all because a failover lost its end, it is revoked again.
-func (a *Authenticator) revokeAgain(ctx context.Context, known *revocation, s Session) error {
-	if !a.revoked.isOpen(known) {
-		if !a.revoked.ask(known, a.now()) {
+func (a *Authenticator) recheckRevoked(ctx context.Context, known *entry, s Session) error {
+	if !a.revoked.isUnconfirmed(known) {
+		if !a.revoked.mayRecheck(known, a.now()) {
 			return nil
 		}
-		alive, err := a.sessionAlive(ctx, s.Subject, s.ID)
+		alive, err := a.sessionExists(ctx, s.Subject, s.ID)
 		if err != nil {
 			return err
 		}
-		a.revoked.answered(known, a.now())
+		a.revoked.markRechecked(known, a.now())
 		if !alive {
 			return nil
 		}
 	}
-	return a.tell(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, source{own: true})
+	return a.publish(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, origin{own: true})
 }
 
-// sessionAlive asks the store whether a session is there.
-func (a *Authenticator) sessionAlive(ctx context.Context, subject, id string) (bool, error) {
-	s, err := a.get(ctx, Session{Subject: subject, ID: id})
+// sessionExists asks the store whether a session is there.
+func (a *Authenticator) sessionExists(ctx context.Context, subject, id string) (bool, error) {
+	s, err := a.getSession(ctx, Session{Subject: subject, ID: id})
 	if errors.Is(err, ErrSessionNotFound) {
 		return false, nil
 	}

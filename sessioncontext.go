@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// missed ends every context: revocations may have come and gone unseen.
-func (rs *revocations) missed() {
-	rs.change(func() (ended []*watcher) {
+// cancelAll ends every context: revocations may have come and gone unseen.
+func (rs *revocationSet) cancelAll() {
+	rs.update(func() (ended []*watcher) {
 		for _, sessions := range rs.watchers {
 			for _, watchers := range sessions {
 				for w := range watchers {
-					ended = rs.end(ended, w, fmt.Errorf("%w: revocations may have been missed", ErrUnavailable))
+					ended = rs.endWatcher(ended, w, fmt.Errorf("%w: revocations may have been missed", ErrUnavailable))
 				}
 			}
 		}
@@ -28,16 +28,16 @@ type watcher struct {
 	cause  error // why it ends, once it does
 }
 
-// end takes w out and appends it to ended, for [revocations.change] to cancel.
+// endWatcher takes w out and appends it to ended, for [revocations.change] to cancel.
 // It is called with rs locked.
-func (rs *revocations) end(ended []*watcher, w *watcher, cause error) []*watcher {
+func (rs *revocationSet) endWatcher(ended []*watcher, w *watcher, cause error) []*watcher {
 	w.cause = cause
-	rs.drop(w)
+	rs.dropWatcher(w)
 	return append(ended, w)
 }
 
-// drop takes w out, if it is still there. It is called with rs locked.
-func (rs *revocations) drop(w *watcher) {
+// dropWatcher takes w out, if it is still there. It is called with rs locked.
+func (rs *revocationSet) dropWatcher(w *watcher) {
 	sessions := rs.watchers[w.subject]
 	delete(sessions[w.sid], w)
 	if len(sessions[w.sid]) == 0 {
@@ -48,8 +48,8 @@ func (rs *revocations) drop(w *watcher) {
 	}
 }
 
-func (rs *revocations) watch(w *watcher) {
-	rs.change(func() []*watcher {
+func (rs *revocationSet) watch(w *watcher) {
+	rs.update(func() []*watcher {
 		if rs.watchers == nil {
 			rs.watchers = map[string]map[string]map[*watcher]struct{}{}
 		}
@@ -60,17 +60,17 @@ func (rs *revocations) watch(w *watcher) {
 			rs.watchers[w.subject][w.sid] = map[*watcher]struct{}{}
 		}
 		rs.watchers[w.subject][w.sid][w] = struct{}{}
-		if _, err := rs.find(w.subjectTimes, func(*revocation) bool { return true }); err != nil {
-			return rs.end(nil, w, err)
+		if _, err := rs.findLocked(w.subjectTimes, func(*entry) bool { return true }); err != nil {
+			return rs.endWatcher(nil, w, err)
 		}
 		return nil
 	})
 }
 
-func (rs *revocations) unwatch(w *watcher) {
+func (rs *revocationSet) unwatch(w *watcher) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	rs.drop(w)
+	rs.dropWatcher(w)
 }
 
 // SessionContext returns a context that ends when the session of c does: when

@@ -136,7 +136,7 @@ func readRefresh(payload, issuer string, audience []string) (refreshClaims, erro
 	case err != nil:
 	case iss != issuer:
 		err = errors.New("iss is another")
-	case !shares(aud, audience):
+	case !intersects(aud, audience):
 		err = errors.New("aud is another")
 	case c.subject == "", c.sid == "":
 		err = errors.New("sub or sid is missing")
@@ -158,7 +158,7 @@ func (a *Authenticator) mintAccess(ctx context.Context, u User, sid string, amr 
 	g := accessGrant{
 		issuer: a.issuer, audience: a.audience, user: u, sid: sid, amr: amr,
 		issuedAt: now, countsFrom: countsFrom, authTime: authTime,
-		expiresAt:  earlier(now.Add(a.lifetime(ctx, now)), sessionEnd).Truncate(time.Second),
+		expiresAt:  earlier(now.Add(a.issuableTTL(ctx, now)), sessionEnd).Truncate(time.Second),
 		sessionEnd: sessionEnd.Truncate(time.Second),
 	}
 	payload, err := g.payload()

@@ -14,10 +14,10 @@ import (
 
 // Bounds and defaults of times.
 const (
-	defaultLeeway   = 10 * time.Second
-	maxLeeway       = time.Minute
-	defaultMaxStale = time.Minute
-	defaultStore    = 2 * time.Second
+	defaultLeeway       = 10 * time.Second
+	maxLeeway           = time.Minute
+	defaultMaxStale     = time.Minute
+	defaultStoreTimeout = 2 * time.Second
 )
 
 // VerifierConfig is what [NewVerifier] needs. It is copied. Fields mean what
@@ -63,24 +63,24 @@ type Verifier struct {
 	onEvent    func(context.Context, Event)
 	onError    func(http.ResponseWriter, *http.Request, error)
 
-	remembered   *tokenMemory // nil: nothing is remembered
-	revoked      revocations
-	feed         Feed
-	storeTimeout time.Duration
-	maxStale     time.Duration
-	onStale      StalePolicy
-	running      atomic.Bool
-	heard        atomic.Int64 // when the feed was last read, Unix milliseconds
-	staleSaid    atomic.Bool
-	saidEarly    atomic.Int64 // see emitRarely
-	saidNewer    atomic.Int64 // of an Authenticator
-	ready        chan struct{}
-	readyOnce    sync.Once
+	cache         *tokenCache // nil: nothing is remembered
+	revoked       revocationSet
+	feed          Feed
+	storeTimeout  time.Duration
+	maxStale      time.Duration
+	stalePolicy   StalePolicy
+	running       atomic.Bool
+	feedReadAt    atomic.Int64 // when the feed was last read, Unix milliseconds
+	staleReported atomic.Bool
+	earlyReported atomic.Int64 // see emitLimited
+	newerReported atomic.Int64 // of an Authenticator
+	ready         chan struct{}
+	readyOnce     sync.Once
 
 	// What only an Authenticator has.
-	announce func(ctx context.Context, r Revocation, repeats bool) error
-	renew    func(ctx context.Context) time.Time // the notice of its AccessTTL; returns when to do so next
-	alive    func(ctx context.Context, subject, id string) (bool, error)
+	republish     func(ctx context.Context, r Revocation, repeats bool) error
+	renewNotice   func(ctx context.Context) time.Time // the notice of its AccessTTL; returns when to do so next
+	sessionExists func(ctx context.Context, subject, id string) (bool, error)
 
 	refreshSessions func(*http.Request) []sessionKey // of the refresh cookies that were signed here
 }
@@ -159,10 +159,10 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 		}
 	}
 	if c.Remember == 0 {
-		c.Remember = defaultRemember
+		c.Remember = defaultTokenCacheSize
 	}
-	if c.Remember > maxRemember {
-		bad("Remember (%d) exceeds %d", c.Remember, maxRemember)
+	if c.Remember > maxTokenCacheSize {
+		bad("Remember (%d) exceeds %d", c.Remember, maxTokenCacheSize)
 	}
 	jar, err := newCookieJar(owner+".Cookies", c.Cookies)
 	if err != nil {
@@ -184,17 +184,17 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 		vary:         varyOf(extractors),
 		proxies:      slices.Clone(c.TrustedProxies),
 		leeway:       max(0, c.Leeway).Truncate(time.Millisecond),
-		now:          func() time.Time { return cutMillis(c.Now()) },
+		now:          func() time.Time { return truncateMillis(c.Now()) },
 		onEvent:      c.OnEvent,
 		onError:      c.OnError,
 		feed:         c.Feed,
-		storeTimeout: defaultStore,
+		storeTimeout: defaultStoreTimeout,
 		maxStale:     c.MaxStale,
-		onStale:      c.OnStale,
+		stalePolicy:  c.OnStale,
 		ready:        make(chan struct{}),
 	}
-	if c.Remember > 0 && c.Remember <= maxRemember {
-		v.remembered = newTokenMemory(c.Remember)
+	if c.Remember > 0 && c.Remember <= maxTokenCacheSize {
+		v.cache = newTokenCache(c.Remember)
 	}
 	v.revoked.process, v.revoked.leeway = randomID(), v.leeway
 	if v.feed == nil {
@@ -217,7 +217,7 @@ func (v *Verifier) Format(f fmt.State, _ rune) {
 // The error is [ErrInvalidToken], [ErrTokenExpired], [ErrSessionRevoked] or
 // [ErrUnavailable].
 func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
-	c := new(verified)
+	c := new(parsedClaims)
 	if err := v.verify(ctx, token, c); err != nil {
 		return nil, err
 	}
@@ -225,9 +225,9 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
 }
 
 // verify reads a token into c.
-func (v *Verifier) verify(ctx context.Context, token string, c *verified) error {
+func (v *Verifier) verify(ctx context.Context, token string, c *parsedClaims) error {
 	var signed signedToken
-	known := v.recall(ctx, token)
+	known := v.cachedToken(ctx, token)
 	if known != nil {
 		known.copyTo(c)
 	} else {
@@ -243,7 +243,7 @@ func (v *Verifier) verify(ctx context.Context, token string, c *verified) error 
 	switch {
 	case !now.Before(c.ExpiresAt):
 		return ErrTokenExpired
-	case c.IssuedAt.After(now.Add(v.future())):
+	case c.IssuedAt.After(now.Add(v.maxIssuedAhead())):
 		return v.tooEarly(ctx, c, "iat", c.IssuedAt.Sub(now))
 	case c.notBefore > 0 && time.Unix(c.notBefore, 0).After(now.Add(v.leeway)):
 		return v.tooEarly(ctx, c, "nbf", time.Unix(c.notBefore, 0).Sub(now))
@@ -253,33 +253,33 @@ func (v *Verifier) verify(ctx context.Context, token string, c *verified) error 
 	}
 	c.verifiedAt = now
 	if known == nil {
-		v.remembered.keep(token, signed, c, now)
+		v.cache.add(token, signed, c, now)
 	}
 	return nil
 }
 
-// future is how far ahead of this clock an honest iat may lie: the issuer's
+// maxIssuedAhead is how far ahead of this clock an honest iat may lie: the issuer's
 // clock may be ahead, and the version before this one raised an iat for a cut
 // by the same and a second. An auth_time is raised so still.
-func (v *Verifier) future() time.Duration { return 2*v.leeway + time.Second }
+func (v *Verifier) maxIssuedAhead() time.Duration { return 2*v.leeway + time.Second }
 
 // tooEarly refuses a token that is validly signed and lies ahead of this clock.
 // Its issuer's clock was wrong, or this one is: so the client is told to
 // refresh, as if the token had expired, and not to sign in again. An event says
 // so, since a client of a Verifier whose clock is behind refreshes in vain.
-func (v *Verifier) tooEarly(ctx context.Context, c *verified, claim string, ahead time.Duration) error {
+func (v *Verifier) tooEarly(ctx context.Context, c *parsedClaims, claim string, ahead time.Duration) error {
 	err := fmt.Errorf("%w: its %s is %s ahead of this clock", ErrTokenExpired, claim, ahead.Round(time.Second))
-	v.emitRarely(ctx, &v.saidEarly, Event{Type: EventFault, Session: Session{Subject: c.Subject, ID: c.SessionID}, Err: err})
+	v.emitLimited(ctx, &v.earlyReported, Event{Type: EventFault, Session: Session{Subject: c.Subject, ID: c.SessionID}, Err: err})
 	return err
 }
 
-// open checks a token but for time and revocation.
-func (v *Verifier) open(ctx context.Context, token string) (*Claims, error) {
+// parseAccess checks a token but for time and revocation.
+func (v *Verifier) parseAccess(ctx context.Context, token string) (*Claims, error) {
 	signed, err := openToken(ctx, token, typAccess, v.keys)
 	if err != nil {
 		return nil, err
 	}
-	c := new(verified)
+	c := new(parsedClaims)
 	return &c.Claims, readAccess(c, signed.payload, v.issuer, v.audience)
 }
 
@@ -291,16 +291,16 @@ func (v *Verifier) checkRevoked(ctx context.Context, c *Claims, now time.Time) e
 			return fmt.Errorf("%w: revocations are not known yet; does Run run?", ErrUnavailable)
 		}
 	}
-	if _, err := v.revoked.check(c.times(), now); err != nil {
+	if _, err := v.revoked.find(c.times(), now); err != nil {
 		return err
 	}
-	if v.feed == nil || !v.isStale(ctx) || v.onStale == StaleContinue {
+	if v.feed == nil || !v.isStale(ctx) || v.stalePolicy == StaleContinue {
 		return nil
 	}
-	if v.onStale == StaleRefuse || v.alive == nil {
+	if v.stalePolicy == StaleRefuse || v.sessionExists == nil {
 		return fmt.Errorf("%w: the revocation feed is stale", ErrUnavailable)
 	}
-	alive, err := v.alive(ctx, c.Subject, c.SessionID)
+	alive, err := v.sessionExists(ctx, c.Subject, c.SessionID)
 	switch {
 	case err != nil:
 		return err
