@@ -140,7 +140,7 @@ func (v *Verifier) accessToken(r *http.Request) (chosen credential, err error) {
 // account, also where the access cookie is gone. A Verifier alone cannot read
 // refresh cookies.
 func (v *Verifier) checkLink(r *http.Request, token string) error {
-	if v.refreshSessions == nil || !hasCookie(r, v.cookies.refresh.Name) {
+	if v.backend == nil || v.cookies == nil || !hasCookie(r, v.cookies.refresh.Name) {
 		return nil
 	}
 	c, err := v.Verify(r.Context(), token)
@@ -148,7 +148,7 @@ func (v *Verifier) checkLink(r *http.Request, token string) error {
 		return nil //nolint:nilerr // whoever uses the token is told
 	}
 	own := sessionKey{c.Subject, c.SessionID}
-	if slices.ContainsFunc(v.refreshSessions(r), func(s sessionKey) bool { return s != own }) {
+	if slices.ContainsFunc(v.backend.refreshSessions(r), func(s sessionKey) bool { return s != own }) {
 		return errTwoSessions
 	}
 	return nil

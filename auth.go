@@ -73,14 +73,6 @@ func New(c Config) (*Authenticator, error) {
 	if c.MaxSessions == 0 {
 		c.MaxSessions = defaultMaxSessions
 	}
-	if c.StoreTimeout == 0 {
-		c.StoreTimeout = defaultStoreTimeout
-	}
-	if err := missingUnit("Config.StoreTimeout", c.StoreTimeout); err != nil {
-		errs = append(errs, err)
-	} else if c.StoreTimeout < time.Millisecond || c.StoreTimeout > maxStoreTimeout {
-		bad("StoreTimeout (%s) is not between 1ms and %s", c.StoreTimeout, maxStoreTimeout)
-	}
 	if err := c.setLifetimes(); err != nil {
 		errs = append(errs, err)
 	}
@@ -90,20 +82,7 @@ func New(c Config) (*Authenticator, error) {
 	} else {
 		feed = c.Store
 	}
-	v, err := newVerifier("Config", VerifierConfig{
-		Issuer: c.Issuer, Audience: c.Audience, Keys: access,
-		Cookies: c.Cookies, Extractors: c.Extractors, TrustedProxies: c.TrustedProxies, Leeway: c.Leeway, Remember: c.Remember,
-		Feed: feed, MaxStale: c.MaxStale, OnStale: c.OnStale,
-		OnEvent: c.OnEvent, OnError: c.OnError, Now: c.Now,
-	})
-	if err != nil {
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
 	a := &Authenticator{
-		Verifier:         v,
 		users:            c.Users,
 		store:            c.Store,
 		hasher:           c.Hasher,
@@ -117,18 +96,20 @@ func New(c Config) (*Authenticator, error) {
 		autoRefresh:      c.AutoRefresh,
 		publishingNotice: make(chan struct{}, 1),
 	}
+	if a.Verifier, err = newVerifier("Config", VerifierConfig{
+		Issuer: c.Issuer, Audience: c.Audience, Keys: &a.accessKeys,
+		Cookies: c.Cookies, Extractors: c.Extractors, TrustedProxies: c.TrustedProxies, Leeway: c.Leeway, Remember: c.Remember,
+		Feed: feed, StoreTimeout: c.StoreTimeout, MaxStale: c.MaxStale, OnStale: c.OnStale,
+		OnEvent: c.OnEvent, OnError: c.OnError, Now: c.Now,
+	}, a); err != nil {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
 	a.updater, _ = c.Users.(PasswordUpdater)
 	a.accessKeys.ring.Store(a.newAccessRing(access))
 	a.refreshKeys.ring.Store(newKeyRing(refresh, typRefresh, a.sessionTTL+2*a.leeway, a.now))
-	v.keys = &a.accessKeys
-	v.storeTimeout = c.StoreTimeout
-	v.republish = a.republish
-	v.renewNotice = a.renewNotice
-	v.revoked.republishes, v.revoked.accessTTL = feed != nil, c.AccessTTL
-	v.sessionExists = a.sessionExists
-	if a.cookies != nil {
-		v.refreshSessions = a.refreshSessions
-	}
 	if err := a.checkRefreshSize(refresh); err != nil {
 		return nil, err
 	}

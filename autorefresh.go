@@ -9,36 +9,11 @@ import (
 	"strings"
 )
 
-// Require is [Verifier.Require], with Config.AutoRefresh.
-func (a *Authenticator) Require(guards ...Guard) func(http.Handler) http.Handler {
-	if !a.autoRefresh {
-		return a.Verifier.Require(guards...)
-	}
-	return a.require(guards, func(w http.ResponseWriter, r *http.Request, err error) {
-		done, reason := a.refreshPage(w, r, err)
-		if done {
-			return
-		}
-		if reason != nil {
-			err = reason
-		}
-		a.WriteError(w, r, err)
-	})
-}
-
-// Optional is [Verifier.Optional], with Config.AutoRefresh.
-func (a *Authenticator) Optional(next http.Handler) http.Handler {
-	if !a.autoRefresh {
-		return a.Verifier.Optional(next)
-	}
-	return a.optional(next, a.refreshPage)
-}
-
 // refreshPage answers a page load whose access cookie is absent or expired by
 // a redirect to itself with new cookies. It reports whether it answered; if
 // not, and a refresh was refused, it says why.
 func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err error) (done bool, reason error) {
-	if !errors.Is(err, ErrNoToken) && !errors.Is(err, ErrTokenExpired) ||
+	if !a.autoRefresh || !errors.Is(err, ErrNoToken) && !errors.Is(err, ErrTokenExpired) ||
 		r.Method != http.MethodGet && r.Method != http.MethodHead || isUpgrade(r) {
 		return false, nil
 	}

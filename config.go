@@ -158,6 +158,7 @@ const (
 	defaultJWKSMaxAge  = 5 * time.Minute
 	minJWKSMaxAge      = 5 * time.Second // clients do not ask more often
 	maxJWKSMaxAge      = 24 * time.Hour
+	minStoreTimeout    = time.Millisecond
 	maxStoreTimeout    = time.Minute
 	cleanupTimeout     = 200 * time.Millisecond // to undo a login that the store did not let complete, and to announce a notice within a login
 )

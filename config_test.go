@@ -410,6 +410,7 @@ func TestNewVerifier_NamesTheFieldOfEveryMistake(t *testing.T) {
 		"a bad key":         {func(c *auth.VerifierConfig) { c.Keys = auth.Keys{auth.HS256(nil)} }, "Keys[0] (HS256): the secret is 0 bytes, at least 32 are needed"},
 		"leeway":            {func(c *auth.VerifierConfig) { c.Leeway = 61 * time.Second }, "Leeway (1m1s) exceeds 1m0s"},
 		"staleness":         {func(c *auth.VerifierConfig) { c.MaxStale = -time.Second }, "MaxStale (-1s) is less than 1s"},
+		"store timeout":     {func(c *auth.VerifierConfig) { c.StoreTimeout = time.Hour }, "StoreTimeout (1h0m0s) is not between 1ms and 1m0s"},
 		"policy":            {func(c *auth.VerifierConfig) { c.OnStale = 42 }, "OnStale (42) is not one of the policies"},
 		"proxies":           {func(c *auth.VerifierConfig) { c.TrustedProxies = make([]netip.Prefix, 1) }, "TrustedProxies[0] is not a prefix"},
 		"cookies":           {func(c *auth.VerifierConfig) { c.Cookies = &auth.Cookies{AccessName: ";"} }, `Cookies.AccessName ";" is not the name of a cookie`},
@@ -506,8 +507,9 @@ func TestNew_DurationWithoutAUnitIsAMistake(t *testing.T) {
 		}
 	}
 	for name, field := range map[string]func(*auth.VerifierConfig) *time.Duration{
-		"Leeway":   func(c *auth.VerifierConfig) *time.Duration { return &c.Leeway },
-		"MaxStale": func(c *auth.VerifierConfig) *time.Duration { return &c.MaxStale },
+		"StoreTimeout": func(c *auth.VerifierConfig) *time.Duration { return &c.StoreTimeout },
+		"Leeway":       func(c *auth.VerifierConfig) *time.Duration { return &c.Leeway },
+		"MaxStale":     func(c *auth.VerifierConfig) *time.Duration { return &c.MaxStale },
 	} {
 		c := auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: keysOf(accessSecret)}
 		*field(&c) = 10

@@ -184,10 +184,10 @@ func (f *follower) republish(ctx context.Context) {
 	v := f.v
 	now := v.now()
 	v.revoked.prune(now)
-	if v.republish == nil {
+	if v.backend == nil {
 		return
 	}
-	renewal := v.renewNotice(ctx)
+	renewal := v.backend.renewNotice(ctx)
 	if f.feedReset {
 		f.lostNotices, f.feedReset = v.revoked.planLost(), false
 	}
@@ -210,7 +210,7 @@ func (f *follower) republishPlanned(ctx context.Context, begun time.Time) (next 
 	v := f.v
 	fails, successes := 0, 0
 	announce := func(r Revocation, repeats bool) (done bool) {
-		err := v.republish(ctx, r, repeats)
+		err := v.backend.republish(ctx, r, repeats)
 		switch {
 		case err == nil:
 			fails = 0

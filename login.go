@@ -247,7 +247,7 @@ func (a *Authenticator) createSession(ctx context.Context, rd snapshot, u User, 
 		// not answer is not waited for once more: Run tries again.
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.storeTimeout, cleanupTimeout))
 		defer cancel()
-		_ = a.revokeWithin(last, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, "login")
+		_ = a.revoke(last, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, "login")
 		return Tokens{}, err
 	}
 	a.emit(ctx, Event{Type: EventLogin, Session: s, Device: in.Device})
@@ -299,5 +299,5 @@ func (a *Authenticator) evictSessions(ctx context.Context, made Session, replace
 	for _, s := range list[min(len(list), a.maxSessions-1):] {
 		ids = append(ids, s.ID)
 	}
-	return a.revoke(ctx, Revocation{Subject: made.Subject, Sessions: ids}, "evicted")
+	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: made.Subject, Sessions: ids}, "evicted")
 }

@@ -98,7 +98,7 @@ func (a *Authenticator) revokeIfExists(ctx context.Context, s Session, reason st
 	case err != nil:
 		return err
 	}
-	return a.revokeWithin(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reason)
+	return a.revoke(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reason)
 }
 
 // sessionOf returns which session a token of either kind names, and when the token
@@ -107,7 +107,7 @@ func (a *Authenticator) sessionOf(ctx context.Context, token string) (t subjectT
 	if c, _ := a.openRefresh(ctx, token); c.sid != "" {
 		return c.times(), c.expiresAt, nil
 	}
-	c, err := a.Verifier.parseAccess(ctx, token)
+	c, err := a.parseAccess(ctx, token)
 	if err != nil {
 		return subjectTimes{}, time.Time{}, err
 	}

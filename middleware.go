@@ -130,22 +130,18 @@ func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 // OPTIONS is authenticated like every other method, so CORS middleware, which
 // answers preflights, goes around this one.
 func (v *Verifier) Require(guards ...Guard) func(http.Handler) http.Handler {
-	return v.require(guards, v.WriteError)
-}
-
-func (v *Verifier) require(guards []Guard, refuse func(http.ResponseWriter, *http.Request, error)) func(http.Handler) http.Handler {
 	guards = slices.Clone(guards)
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			v.setVary(w.Header())
 			token, _, err := v.AccessToken(r)
 			if err != nil {
-				refuse(w, r, err)
+				v.refuse(w, r, err)
 				return
 			}
 			ctx := &requestContext{Context: r.Context()}
 			if err := v.verify(ctx.Context, token, &ctx.parsedClaims); err != nil {
-				refuse(w, r, err)
+				v.refuse(w, r, err)
 				return
 			}
 			if err := v.pass(ctx.Context, &ctx.Claims, guards); err != nil {
@@ -155,6 +151,26 @@ func (v *Verifier) require(guards []Guard, refuse func(http.ResponseWriter, *htt
 			next.ServeHTTP(w, r.WithContext(ctx))
 		})
 	}
+}
+
+// refuse responds to a request without a valid access token.
+func (v *Verifier) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	done, reason := v.refreshPage(w, r, err)
+	if done {
+		return
+	}
+	if reason != nil {
+		err = reason
+	}
+	v.WriteError(w, r, err)
+}
+
+// refreshPage responds to a request with Config.AutoRefresh, if that applies.
+func (v *Verifier) refreshPage(w http.ResponseWriter, r *http.Request, err error) (done bool, reason error) {
+	if v.backend == nil {
+		return false, nil
+	}
+	return v.backend.refreshPage(w, r, err)
 }
 
 func (v *Verifier) pass(ctx context.Context, c *Claims, guards []Guard) error {
@@ -182,13 +198,6 @@ func (v *Verifier) pass(ctx context.Context, c *Claims, guards []Guard) error {
 // good one stands beside it, and so are a cross-origin write and a request that
 // cannot be decided because something did not answer.
 func (v *Verifier) Optional(next http.Handler) http.Handler {
-	return v.optional(next, func(http.ResponseWriter, *http.Request, error) (bool, error) { return false, nil })
-}
-
-// optional asks rescue before a request becomes anonymous, or is refused for a
-// token that is not good: whether it has been answered, and if not, perhaps a
-// better reason.
-func (v *Verifier) optional(next http.Handler, rescue func(http.ResponseWriter, *http.Request, error) (bool, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v.setVary(w.Header())
 		ctx := r.Context()
@@ -201,7 +210,7 @@ func (v *Verifier) optional(next http.Handler, rescue func(http.ResponseWriter, 
 		case err == nil:
 			ctx = NewContext(ctx, c)
 		case errors.Is(err, ErrNoToken), byCookie && AnswerTo(err).Status == http.StatusUnauthorized:
-			done, reason := rescue(w, r, err)
+			done, reason := v.refreshPage(w, r, err)
 			if done {
 				return
 			}
@@ -213,7 +222,7 @@ func (v *Verifier) optional(next http.Handler, rescue func(http.ResponseWriter, 
 			}
 		default:
 			if AnswerTo(err).Status == http.StatusUnauthorized {
-				if done, _ := rescue(w, r, err); done {
+				if done, _ := v.refreshPage(w, r, err); done {
 					return
 				}
 			}

@@ -585,9 +585,9 @@ func TestAutoRefresh_NotForWritesUpgradesAndPrograms(t *testing.T) {
 	require.Equal(t, 200, ask(t, b.Require()(page), "GET", "/me", refresh, webBearer(b.login(t).Access)).status)
 	ask(t, b.Require(auth.Role("root"))(page), "GET", "/me", refresh, webCookie(accessCookie, b.login(t).Access)).refused(t, 403, "insufficient_scope", "")
 	require.Zero(t, b.store.count("Rotate"))
-	// The Verifier's own do not refresh.
-	ask(t, b.Verifier.Require()(page), "GET", "/me", refresh).refused(t, 401, "missing_token", "login")
-	// And none does where it is not asked for.
+	// The embedded Verifier wraps in the same way.
+	require.Equal(t, http.StatusTemporaryRedirect, ask(t, b.Verifier.Require()(page), "GET", "/me", refresh).status)
+	// It refreshes only where it is not asked for.
 	off := newBench(t, withCookies())
 	ask(t, off.Require()(page), "GET", "/me", webCookie(refreshCookie, off.login(t).Refresh)).refused(t, 401, "missing_token", "login")
 }

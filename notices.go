@@ -20,6 +20,8 @@ const (
 	noticePause  = time.Second      // after a notice that the store did not take
 )
 
+func (a *Authenticator) lifetime() time.Duration { return a.accessTTL }
+
 // noticeLength is for how long one notice lets tokens be issued.
 func (a *Authenticator) noticeLength() time.Duration { return max(a.accessTTL, noticeLeast) }
 

@@ -616,3 +616,28 @@ func TestRun_TheWholeHorizonMayTakeLongerThanOtherCalls(t *testing.T) {
 		require.True(t, a.Health().Ready)
 	})
 }
+
+func TestVerifier_StoreTimeoutBoundsTheFeed(t *testing.T) {
+	t.Parallel()
+	for timeout, want := range map[time.Duration]time.Duration{0: 2 * time.Second, 20 * time.Second: 20 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			limits := make(chan time.Duration, 100)
+			store := &testStore{Store: auth.NewMemoryStore(), changes: func(ctx context.Context, _ string) error {
+				deadline, _ := ctx.Deadline()
+				select {
+				case limits <- time.Until(deadline):
+				default:
+				}
+				<-ctx.Done()
+				return ctx.Err()
+			}}
+			v, err := auth.NewVerifier(auth.VerifierConfig{
+				Issuer: issuer, Audience: []string{audience}, Keys: keysOf(accessSecret), Feed: store, StoreTimeout: timeout,
+			})
+			require.NoError(t, err)
+			stop := run(v)
+			require.Equal(t, 5*time.Second+want, <-limits, "beside the time for which Changes may wait")
+			stop()
+		})
+	}
+}

@@ -39,7 +39,7 @@ func (a *Authenticator) liveSessions(ctx context.Context, subject string, gone f
 // [ErrUnavailable] means that the store did not confirm it: call it again.
 // [ErrNotStorable] means that no user can have that ID.
 func (a *Authenticator) Revoke(ctx context.Context, subject string, ids ...string) error {
-	return a.revoke(ctx, Revocation{Subject: subject, Sessions: storableIDs(ids)}, "request")
+	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Sessions: storableIDs(ids)}, "request")
 }
 
 // storableIDs returns the ids that a session can have. No other needs to be
@@ -69,7 +69,7 @@ func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ..
 			r.Sessions = append(r.Sessions, s.ID)
 		}
 	}
-	err := a.revokeWithin(ctx, r, "request")
+	err := a.revoke(ctx, r, "request")
 	a.revoked.confirm(entered, err, rd.now)
 	return errors.Join(listErr, err)
 }
@@ -99,7 +99,7 @@ func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error 
 			return fmt.Errorf("%w: access was expired within this second already", ErrUnavailable)
 		}
 	}
-	return a.revoke(ctx, Revocation{Subject: subject, Cut: cut}, "access")
+	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Cut: cut}, "access")
 }
 
 // nextNotBefore returns the not-before instant for a subject, and the latest that is
@@ -114,13 +114,13 @@ func truncateMillis(t time.Time) time.Time {
 	return time.UnixMilli(t.UnixMilli()).UTC()
 }
 
-// revokeSession revokes one session.
+// revokeSession revokes one session, also if ctx is canceled.
 func (a *Authenticator) revokeSession(ctx context.Context, s Session, reason string) error {
-	return a.revoke(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reason)
+	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reason)
 }
 
-// revoke carries out a revocation, also when the client has hung up: first in
-// this process, whether or not the store says yes.
+// revoke carries out a revocation: first in this process, then in the store. An
+// error of the store does not undo the former.
 func (a *Authenticator) revoke(ctx context.Context, r Revocation, reason string) error {
 	if err := checkName("a subject", r.Subject); err != nil {
 		return err
@@ -128,10 +128,6 @@ func (a *Authenticator) revoke(ctx context.Context, r Revocation, reason string)
 	if len(r.Sessions) == 0 && r.Cut.IsZero() {
 		return nil
 	}
-	return a.revokeWithin(context.WithoutCancel(ctx), r, reason)
-}
-
-func (a *Authenticator) revokeWithin(ctx context.Context, r Revocation, reason string) error {
 	err := a.publish(ctx, r, origin{own: true})
 	a.emitRevoked(ctx, r, reason, err)
 	return err

@@ -38,9 +38,10 @@ type VerifierConfig struct {
 	// Feed tells of revocations; nil means that a revoked session's access
 	// tokens are accepted until they expire. With a Feed, [Verifier.Run] must
 	// run.
-	Feed     Feed
-	MaxStale time.Duration
-	OnStale  StalePolicy
+	Feed         Feed
+	StoreTimeout time.Duration
+	MaxStale     time.Duration
+	OnStale      StalePolicy
 
 	OnEvent func(ctx context.Context, e Event)
 	OnError func(w http.ResponseWriter, r *http.Request, err error)
@@ -77,12 +78,7 @@ type Verifier struct {
 	ready         chan struct{}
 	readyOnce     sync.Once
 
-	// What only an Authenticator has.
-	republish     func(ctx context.Context, r Revocation, repeats bool) error
-	renewNotice   func(ctx context.Context) time.Time // the notice of its AccessTTL; returns when to do so next
-	sessionExists func(ctx context.Context, subject, id string) (bool, error)
-
-	refreshSessions func(*http.Request) []sessionKey // of the refresh cookies that were signed here
+	backend backend // nil if there is no Authenticator
 }
 
 // NewVerifier returns a Verifier, or every mistake in c joined, each naming
@@ -101,16 +97,36 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 			c.Keys = newKeyRing(ks, typAccess, 0, nil)
 		}
 	}
-	v, err := newVerifier("VerifierConfig", c)
+	v, err := newVerifier("VerifierConfig", c, nil)
 	if err := errors.Join(keysErr, err); err != nil {
 		return nil, err
 	}
 	return v, nil
 }
 
-// newVerifier also serves New, whose fields are checked under their own name.
-// It does not check the keys. The Verifier is only of use if there is no error.
-func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
+// backend is what an Authenticator adds to its Verifier.
+type backend interface {
+	// lifetime returns AccessTTL.
+	lifetime() time.Duration
+	// republish publishes r again, or this process's own not-before instant in
+	// a later second.
+	republish(ctx context.Context, r Revocation, repeats bool) error
+	// renewNotice publishes AccessTTL again if it is time to, and returns when
+	// to call it next: the zero Time if never.
+	renewNotice(ctx context.Context) (next time.Time)
+	// sessionExists reports whether the store has a session.
+	sessionExists(ctx context.Context, subject, id string) (bool, error)
+	// refreshSessions returns the sessions of r's refresh cookies.
+	refreshSessions(r *http.Request) []sessionKey
+	// refreshPage may respond to a request that is refused with err; if it did
+	// not, reason may be a better error.
+	refreshPage(w http.ResponseWriter, r *http.Request, err error) (done bool, reason error)
+}
+
+// newVerifier returns a Verifier for NewVerifier, or for New, whose fields are
+// checked under their own name. It does not check the keys. The Verifier is
+// only of use if there is no error.
+func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("auth: "+owner+"."+format, args...)) }
 
@@ -147,6 +163,14 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 	} else if c.MaxStale < time.Second {
 		bad("MaxStale (%s) is less than 1s", c.MaxStale)
 	}
+	if c.StoreTimeout == 0 {
+		c.StoreTimeout = defaultStoreTimeout
+	}
+	if err := missingUnit(owner+".StoreTimeout", c.StoreTimeout); err != nil {
+		errs = append(errs, err)
+	} else if c.StoreTimeout < minStoreTimeout || c.StoreTimeout > maxStoreTimeout {
+		bad("StoreTimeout (%s) is not between %s and %s", c.StoreTimeout, minStoreTimeout, maxStoreTimeout)
+	}
 	if c.OnStale < StaleContinue || c.OnStale > StaleRefuse {
 		bad("OnStale (%d) is not one of the policies", c.OnStale)
 	}
@@ -175,6 +199,11 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	leeway := max(0, c.Leeway).Truncate(time.Millisecond)
+	var accessTTL time.Duration
+	if b != nil {
+		accessTTL = b.lifetime()
+	}
 	v := &Verifier{
 		issuer:       c.Issuer,
 		audience:     slices.Clone(c.Audience),
@@ -183,20 +212,21 @@ func newVerifier(owner string, c VerifierConfig) (*Verifier, error) {
 		extractors:   extractors,
 		vary:         varyOf(extractors),
 		proxies:      slices.Clone(c.TrustedProxies),
-		leeway:       max(0, c.Leeway).Truncate(time.Millisecond),
+		leeway:       leeway,
 		now:          func() time.Time { return truncateMillis(c.Now()) },
 		onEvent:      c.OnEvent,
 		onError:      c.OnError,
 		feed:         c.Feed,
-		storeTimeout: defaultStoreTimeout,
+		storeTimeout: c.StoreTimeout,
 		maxStale:     c.MaxStale,
 		stalePolicy:  c.OnStale,
 		ready:        make(chan struct{}),
+		backend:      b,
+		revoked:      revocationSet{process: randomID(), leeway: leeway, accessTTL: accessTTL, republishes: b != nil && c.Feed != nil},
 	}
 	if c.Remember > 0 && c.Remember <= maxTokenCacheSize {
 		v.cache = newTokenCache(c.Remember)
 	}
-	v.revoked.process, v.revoked.leeway = randomID(), v.leeway
 	if v.feed == nil {
 		v.readyOnce.Do(func() { close(v.ready) })
 	}
@@ -297,10 +327,10 @@ func (v *Verifier) checkRevoked(ctx context.Context, c *Claims, now time.Time) e
 	if v.feed == nil || !v.isStale(ctx) || v.stalePolicy == StaleContinue {
 		return nil
 	}
-	if v.stalePolicy == StaleRefuse || v.sessionExists == nil {
+	if v.stalePolicy == StaleRefuse || v.backend == nil {
 		return fmt.Errorf("%w: the revocation feed is stale", ErrUnavailable)
 	}
-	alive, err := v.sessionExists(ctx, c.Subject, c.SessionID)
+	alive, err := v.backend.sessionExists(ctx, c.Subject, c.SessionID)
 	switch {
 	case err != nil:
 		return err
