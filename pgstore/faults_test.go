@@ -15,7 +15,7 @@ import (
 	"github.com/ratchet-go/auth/pgstore"
 )
 
-// TestMain is also the main of the nodes that the plays start.
+// TestMain is also the main function of the nodes that package faults starts.
 func TestMain(m *testing.M) {
 	faults.Main(m, func(dsn string) (auth.Store, error) {
 		pool, err := pgxpool.New(context.Background(), dsn)

@@ -507,7 +507,7 @@ func TestCreate_LostAnswerIsUnknown(t *testing.T) {
 	st, err := pgstore.New(p, pgstore.Config{Poll: time.Second})
 	require.NoError(t, err)
 	require.NoError(t, st.Create(t.Context(), session("ada", "one"))) // prepared
-	proxy.CutAnswers(0)
+	proxy.CutResponses(0)
 	err = st.Create(t.Context(), session("ada", "two"))
 	require.Error(t, err)
 	require.NotErrorIs(t, err, auth.ErrSessionExists)

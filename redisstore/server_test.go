@@ -245,7 +245,7 @@ func TestCreate_KnowsItsOwnRecord(t *testing.T) {
 	proxy := testserver.NewProxy(t, server.Addr)
 	st, ctx, s := store(t, single(t, proxy.Addr), redisstore.Config{}), t.Context(), session("ada", "one")
 	require.NoError(t, st.Create(ctx, session("ada", "zero"))) // connects
-	proxy.CutAnswers(0)
+	proxy.CutResponses(0)
 	require.NoError(t, st.Create(ctx, s))
 	got, err := st.Get(ctx, "ada", "one")
 	require.NoError(t, err)
@@ -264,7 +264,7 @@ func TestRotate_RepeatedByTheDriver(t *testing.T) {
 	u := use(s)
 	_, _, err := st.Rotate(ctx, "ada", "one", 1, u) // loads the script
 	require.NoError(t, err)
-	proxy.CutAnswers(0)
+	proxy.CutResponses(0)
 	got, moved, err := st.Rotate(ctx, "ada", "one", 2, u)
 	require.NoError(t, err)
 	require.False(t, moved)

@@ -1,6 +1,7 @@
-// Package faults plays faults against an application that runs in several
-// processes on one store: real processes, real servers, real connections.
-// Every store with a server runs the same plays.
+// Package faults tests an application that runs in several processes on one
+// store while faults are injected: servers are killed and hung, connections
+// are closed, nodes are paused. The processes, the servers and the connections
+// are real. Every store that has a server runs the same scenarios.
 package faults
 
 import (
@@ -21,7 +22,7 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// nodeEnv holds the configuration of a child process.
+// nodeEnv is the environment variable that holds the configuration of a node.
 const nodeEnv = "AUTH_FAULTS_NODE"
 
 type nodeConfig struct {
@@ -30,8 +31,8 @@ type nodeConfig struct {
 	StoreTimeout time.Duration
 }
 
-// Main runs the tests, or, in a process that they started, a node of the
-// application on the store that open returns. TestMain calls it.
+// Main is called by TestMain. It runs the tests or, in a process that the
+// tests started, a node of the application on the store that open returns.
 func Main(m *testing.M, open func(dsn string) (auth.Store, error)) {
 	text := os.Getenv(nodeEnv)
 	if text == "" {
@@ -46,38 +47,38 @@ func Main(m *testing.M, open func(dsn string) (auth.Store, error)) {
 	os.Exit(1)
 }
 
-// people is a lookup in which everybody exists.
-type people struct{}
+// users is an auth.Users in which every ID exists.
+type users struct{}
 
-func (people) FindByLogin(context.Context, string) (auth.User, error) {
+func (users) FindByLogin(context.Context, string) (auth.User, error) {
 	return auth.User{}, auth.ErrUserNotFound
 }
 
-func (people) FindByID(_ context.Context, id string) (auth.User, error) {
+func (users) FindByID(_ context.Context, id string) (auth.User, error) {
 	return auth.User{ID: id, Username: id, Roles: []string{"user"}}, nil
 }
 
-// state is what a node tells of itself.
-type state struct {
+// nodeState is the response of a node to GET /state.
+type nodeState struct {
 	Goroutines int
 	Ready      bool
 	Age        time.Duration
 	Events     map[auth.EventType]int
 }
 
-// serve runs a node until the process is killed or its parent is gone.
+// serve runs a node until the process is killed or its parent exits.
 func serve(c nodeConfig, open func(dsn string) (auth.Store, error)) error {
 	store, err := open(c.DSN)
 	if err != nil {
 		return err
 	}
-	var ahead atomic.Int64 // of the machine's clock
+	var ahead atomic.Int64 // how far the node's clock is ahead of the machine's
 	var mu sync.Mutex
 	events := map[auth.EventType]int{}
 	a, err := auth.New(auth.Config{
 		Issuer: "https://node.example", Audience: []string{"https://node.example"},
 		Secrets: [][]byte{[]byte("faults-and-their-nodes-share-this-secret-of-tests")},
-		Users:   people{}, Store: store, RetryWindow: c.Window, StoreTimeout: c.StoreTimeout,
+		Users:   users{}, Store: store, RetryWindow: c.Window, StoreTimeout: c.StoreTimeout,
 		Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) },
 		OnEvent: func(_ context.Context, e auth.Event) {
 			mu.Lock()
@@ -103,7 +104,7 @@ func serve(c nodeConfig, open func(dsn string) (auth.Store, error)) error {
 		}
 		a.WriteTokens(w, tokens, false)
 	})
-	mux.HandleFunc("POST /everything", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST /revoke-all", func(w http.ResponseWriter, r *http.Request) {
 		if err := a.RevokeAll(r.Context(), r.FormValue("user")); err != nil {
 			a.WriteError(w, r, err)
 		}
@@ -128,28 +129,28 @@ func serve(c nodeConfig, open func(dsn string) (auth.Store, error)) error {
 		h := a.Health()
 		mu.Lock()
 		defer mu.Unlock()
-		_ = json.NewEncoder(w).Encode(state{runtime.NumGoroutine(), h.Ready, h.Age, events})
+		_ = json.NewEncoder(w).Encode(nodeState{runtime.NumGoroutine(), h.Ready, h.Age, events})
 	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	fmt.Println(listens + ln.Addr().String())
-	go func() { // the parent holds the other end
+	fmt.Println(addrPrefix + ln.Addr().String())
+	go func() { // the parent holds the other end of stdin
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		os.Exit(0)
 	}()
 	return (&http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: nil}).Serve(ln)
 }
 
-// listens begins the line that tells a node's address.
-const listens = "listens on "
+// addrPrefix begins the line in which a node prints its address.
+const addrPrefix = "listens on "
 
-// listening returns the address in a node's output, or "".
-func listening(out string) string {
-	_, rest, ok := strings.Cut(out, listens)
-	line, _, whole := strings.Cut(rest, "\n")
-	if !ok || !whole {
+// nodeAddr returns the address in the output of a node, or "".
+func nodeAddr(out string) string {
+	_, after, found := strings.Cut(out, addrPrefix)
+	line, _, complete := strings.Cut(after, "\n")
+	if !found || !complete {
 		return ""
 	}
 	return line

@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// endWithParent lets the kernel end a server whose test was killed or ran out
-// of time, and so could not.
+// endWithParent makes the kernel kill a server when its test process exits, also
+// if the test was killed or timed out.
 func endWithParent(cmd *exec.Cmd) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

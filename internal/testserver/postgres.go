@@ -14,20 +14,20 @@ import (
 	"testing"
 )
 
-// InstallPostgres says what Postgres needs.
-const InstallPostgres = "postgres and initdb, 13 or newer (Debian's package postgresql)"
+// installPostgres names the programs of Postgres.
+const installPostgres = "postgres and initdb, 13 or newer (Debian package postgresql)"
 
-// Postgres starts a PostgreSQL server, with the database "postgres" and the
-// superuser "postgres", who needs no password. What was committed survives
-// Kill, which ends the postmaster alone: its other processes see that and end
-// too. args come last on its command line.
+// Postgres starts a PostgreSQL server with the database "postgres" and the
+// superuser "postgres", which needs no password. Committed data survives Kill.
+// Kill kills only the postmaster; its other processes notice that and exit.
+// args are appended to its command line.
 func Postgres(tb testing.TB, args ...string) *Process {
 	tb.Helper()
 	initdb, postgres := postgresPrograms()
 	if initdb == "" || postgres == "" {
-		Need(tb, InstallPostgres)
+		missing(tb, installPostgres)
 	}
-	dir, as := privateFolder(tb, "postgres-test-")
+	dir, as := privateDir(tb, "postgres-test-")
 	command := func(name string, args ...string) *exec.Cmd {
 		cmd := exec.Command(name, args...)
 		cmd.SysProcAttr, cmd.Dir = as, dir
@@ -45,15 +45,15 @@ func Postgres(tb testing.TB, args ...string) *Process {
 		"-D", data, "-p", port,
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200",
 	}
-	if knows, err := command(postgres, "--describe-config").Output(); err == nil && strings.Contains(string(knows), "recovery_init_sync_method") {
-		settings = append(settings, "-c", "recovery_init_sync_method=syncfs") // not every file by itself, which takes seconds
+	if names, err := command(postgres, "--describe-config").Output(); err == nil && strings.Contains(string(names), "recovery_init_sync_method") {
+		settings = append(settings, "-c", "recovery_init_sync_method=syncfs") // syncing each file takes seconds
 	}
 	return newProcess(tb, addr, func() *exec.Cmd {
 		return command(postgres, append(slices.Clone(settings), args...)...)
 	}, func(pid int) error {
-		lock, err := os.ReadFile(filepath.Join(data, "postmaster.pid")) // its first line is its process
+		lock, err := os.ReadFile(filepath.Join(data, "postmaster.pid")) // the first line is the process ID
 		if lines := strings.Split(string(lock), "\n"); err == nil && lines[0] != strconv.Itoa(pid) {
-			err = errors.New("it has not begun")
+			err = errors.New("the server has not written its postmaster.pid")
 		}
 		if err != nil {
 			return err
@@ -62,8 +62,8 @@ func Postgres(tb testing.TB, args ...string) *Process {
 	})
 }
 
-// pgReady checks that PostgreSQL at addr accepts sessions: it answers a startup
-// packet with anything but an error.
+// pgReady checks that the PostgreSQL server at addr accepts sessions: it sends a
+// startup packet and expects an authentication message.
 func pgReady(addr string) error {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -79,12 +79,13 @@ func pgReady(addr string) error {
 		return err
 	}
 	if kind[0] != 'R' {
-		return fmt.Errorf("it answers %q", kind)
+		return fmt.Errorf("the response to a startup packet is %q, want %q", kind, "R")
 	}
 	return nil
 }
 
-// postgresPrograms finds the newest installed; Debian keeps them off the path.
+// postgresPrograms returns the paths of initdb and postgres, in $PATH or of the
+// newest version in Debian's directories, which are not in $PATH.
 func postgresPrograms() (initdb, postgres string) {
 	initdb, postgres = program("initdb"), program("postgres")
 	if initdb != "" && postgres != "" {
@@ -99,24 +100,24 @@ func postgresPrograms() (initdb, postgres string) {
 	return program(filepath.Join(bin, "initdb")), program(filepath.Join(bin, "postgres"))
 }
 
-// InstallPgBouncer says what PgBouncer needs.
-const InstallPgBouncer = "pgbouncer (Debian's package pgbouncer)"
+// installPgBouncer names the program of PgBouncer.
+const installPgBouncer = "pgbouncer (Debian package pgbouncer)"
 
-// PgBouncer starts a PgBouncer before the PostgreSQL server at addr, that pools
-// transactions: two that follow each other on one connection of a client may
-// run on different ones of the server. settings are lines of its section
-// [pgbouncer].
+// PgBouncer starts a PgBouncer for the PostgreSQL server at addr, with
+// transaction pooling: consecutive transactions on one client connection may run
+// on different server connections. settings are lines of the section [pgbouncer]
+// of its configuration.
 func PgBouncer(tb testing.TB, addr string, settings ...string) *Process {
 	tb.Helper()
 	path := program("pgbouncer", "/usr/sbin/pgbouncer")
 	if path == "" {
-		Need(tb, InstallPgBouncer)
+		missing(tb, installPgBouncer)
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	dir, as := privateFolder(tb, "pgbouncer-test-")
+	dir, as := privateDir(tb, "pgbouncer-test-")
 	own := FreePort(tb)
 	config := filepath.Join(dir, "pgbouncer.ini")
 	lines := append([]string{
@@ -127,7 +128,7 @@ func PgBouncer(tb testing.TB, addr string, settings ...string) *Process {
 		"auth_type = any", "pool_mode = transaction", "default_pool_size = 20", "max_client_conn = 1000",
 		"ignore_startup_parameters = extra_float_digits",
 	}, settings...)
-	// auth_type any logs everybody in as the user that the database line names.
+	// With auth_type any, every client logs in as the user of the database line.
 	lines[1] += " user=postgres"
 	if err := os.WriteFile(config, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		tb.Fatal(err)
@@ -140,9 +141,9 @@ func PgBouncer(tb testing.TB, addr string, settings ...string) *Process {
 	}, func(int) error { return pgReady(own) })
 }
 
-// privateFolder makes a folder for a server that refuses to run as root, and
-// says as whom it runs.
-func privateFolder(tb testing.TB, pattern string) (dir string, as *syscall.SysProcAttr) {
+// privateDir creates a directory for a server that refuses to run as root. It
+// returns the process attributes to run the server as the directory's owner.
+func privateDir(tb testing.TB, pattern string) (dir string, as *syscall.SysProcAttr) {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", pattern)
 	if err != nil {

@@ -10,11 +10,11 @@ import (
 
 const nobody = -1
 
-// AsNobody does nothing here, where no test is root.
+// AsNobody returns nil: on this system no test runs as root.
 func AsNobody() *syscall.SysProcAttr { return nil }
 
-// Pause is not possible here.
+// Pause is not supported on this system.
 func Pause(*os.Process) error { return errors.ErrUnsupported }
 
-// Resume is not possible here.
+// Resume is not supported on this system.
 func Resume(*os.Process) error { return errors.ErrUnsupported }

@@ -7,17 +7,18 @@ import (
 	"syscall"
 )
 
-// nobody is the user as whom PostgreSQL and PgBouncer run where the test is
-// root, which they refuse.
+// nobody is the user ID that PostgreSQL and PgBouncer run as if the test runs as
+// root: they refuse to run as root.
 const nobody = 65534
 
-// AsNobody makes a command run as a user without rights. It takes root.
+// AsNobody returns process attributes to run a command as an unprivileged user.
+// Only root can use them.
 func AsNobody() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 }
 
-// Pause stops a process from running, without closing anything (SIGSTOP).
+// Pause suspends a process, without closing its connections (SIGSTOP).
 func Pause(p *os.Process) error { return p.Signal(syscall.SIGSTOP) }
 
-// Resume lets it run again (SIGCONT).
+// Resume continues a paused process (SIGCONT).
 func Resume(p *os.Process) error { return p.Signal(syscall.SIGCONT) }

@@ -8,23 +8,24 @@ import (
 	"time"
 )
 
-// Proxy is a TCP proxy with faults. It is safe for concurrent use.
+// Proxy is a TCP proxy that injects faults. It is safe for concurrent use.
 type Proxy struct {
 	Addr string // host:port
 
-	delay  atomic.Int64 // of each piece, in nanoseconds, each way
+	delay  atomic.Int64 // nanoseconds before each write, in each direction
 	refuse atomic.Bool  // new connections are closed at once
-	down   atomic.Int64 // bytes that may still come from the server; negative: all
-	up     atomic.Int64 // bytes that may still go to the server; negative: all
+	down   atomic.Int64 // remaining bytes from the server; negative means unlimited
+	up     atomic.Int64 // remaining bytes to the server; negative means unlimited
 
 	mu     sync.Mutex
 	target string
 	conns  map[net.Conn]struct{}
-	gate   chan struct{} // closed while bytes pass
+	gate   chan struct{} // closed while traffic passes
 	ended  bool
 }
 
-// NewProxy returns a proxy before target that ends with the test.
+// NewProxy returns a proxy for the server at target. It is closed when the test
+// ends.
 func NewProxy(tb testing.TB, target string) *Proxy {
 	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -57,7 +58,7 @@ func NewProxy(tb testing.TB, target string) *Proxy {
 	return p
 }
 
-// Cut closes all connections. New ones are served.
+// Cut closes all connections. It accepts new ones.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,8 +67,8 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// Refuse closes all connections and every new one, until it is called with
-// false.
+// Refuse closes all connections, and closes every new one until it is called
+// with false.
 func (p *Proxy) Refuse(on bool) {
 	p.refuse.Store(on)
 	if on {
@@ -75,7 +76,7 @@ func (p *Proxy) Refuse(on bool) {
 	}
 }
 
-// Retarget closes all connections, and connects new ones to another server.
+// Retarget closes all connections, and connects new ones to the server at addr.
 func (p *Proxy) Retarget(addr string) {
 	p.mu.Lock()
 	p.target = addr
@@ -83,7 +84,7 @@ func (p *Proxy) Retarget(addr string) {
 	p.Cut()
 }
 
-// Hang lets no byte pass in either direction, and closes nothing.
+// Hang blocks traffic in both directions, without closing connections.
 func (p *Proxy) Hang() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,7 +95,7 @@ func (p *Proxy) Hang() {
 	}
 }
 
-// Resume lets bytes pass again.
+// Resume ends Hang.
 func (p *Proxy) Resume() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -105,20 +106,21 @@ func (p *Proxy) Resume() {
 	}
 }
 
-// Delay holds every piece up for d, in each direction.
+// Delay delays every write by d, in each direction.
 func (p *Proxy) Delay(d time.Duration) { p.delay.Store(int64(d)) }
 
-// CutAnswers lets n more bytes come from the server, over all connections
-// together, then closes the connection that would bring the next: a command
-// has been carried out and its answer is lost. It does so once.
-func (p *Proxy) CutAnswers(n int) { p.down.Store(int64(n)) }
+// CutResponses lets n more bytes arrive from the server, counted over all
+// connections, and then closes the connection of the next byte: the server has
+// executed a command whose response is lost. It does so once. A negative n
+// removes the limit.
+func (p *Proxy) CutResponses(n int) { p.down.Store(int64(n)) }
 
-// CutRequests lets n more bytes go to the server, over all connections
-// together, then closes the connection that would take the next. It does so
-// once.
+// CutRequests lets n more bytes pass to the server, counted over all
+// connections, and then closes the connection of the next byte. It does so
+// once. A negative n removes the limit.
 func (p *Proxy) CutRequests(n int) { p.up.Store(int64(n)) }
 
-// Conns returns how many connections there are to the server.
+// Conns returns the number of connections to the server.
 func (p *Proxy) Conns() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -157,7 +159,8 @@ func (p *Proxy) serve(client net.Conn) {
 	wg.Wait()
 }
 
-// copy moves bytes until either side ends, and then ends both.
+// copy copies from one connection to the other until either is closed, and then
+// closes both.
 func (p *Proxy) copy(to, from net.Conn, left *atomic.Int64) {
 	defer to.Close()
 	defer from.Close()
@@ -183,7 +186,8 @@ func (p *Proxy) copy(to, from net.Conn, left *atomic.Int64) {
 	}
 }
 
-// spend takes up to n bytes of what is left, and reports whether it ended.
+// spend takes up to n bytes from left. It returns how many, and whether that
+// used up the limit.
 func spend(left *atomic.Int64, n int) (pass int, cut bool) {
 	for {
 		l := left.Load()

@@ -13,18 +13,18 @@ import (
 	"time"
 )
 
-// InstallRedis says what Redis and RedisCluster need.
-const InstallRedis = "redis-server (Debian's package redis-server; Valkey does as well)"
+// installRedis names the program of Redis, Sentinel and RedisCluster.
+const installRedis = "redis-server (Debian package redis-server; Valkey works too)"
 
-// Redis starts a Redis server. It writes everything to its append-only file
-// before it answers, so that what was answered survives Kill; args come after
-// that on its command line.
+// Redis starts a Redis server. The server writes every command to its
+// append-only file before it responds, so that acknowledged writes survive Kill.
+// args are appended to its command line.
 func Redis(tb testing.TB, args ...string) *Process {
 	tb.Helper()
 	return Server(tb, "redis-server", args...)
 }
 
-// Server is Redis with another program: "valkey-server".
+// Server is Redis with the program name, for example "valkey-server".
 func Server(tb testing.TB, name string, args ...string) *Process {
 	tb.Helper()
 	path := program(name)
@@ -32,50 +32,51 @@ func Server(tb testing.TB, name string, args ...string) *Process {
 		path = program("valkey-server")
 	}
 	if path == "" {
-		Need(tb, InstallRedis)
+		missing(tb, installRedis)
 	}
 	dir, port := tb.TempDir(), FreePort(tb)
 	addr := net.JoinHostPort("127.0.0.1", port)
 	return newProcess(tb, addr, func() *exec.Cmd {
 		return exec.Command(path, append([]string{
 			"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--daemonize", "no",
-			"--appendonly", "yes", "--appendfsync", "no", // everysec puts writes off while it syncs
+			"--appendonly", "yes", "--appendfsync", "no", // everysec delays writes during a sync
 		}, args...)...)
 	}, redisReady(addr))
 }
 
-// redisReady returns a check that the process pid is what serves addr.
+// redisReady returns a function that checks that the process pid serves addr.
 func redisReady(addr string) func(pid int) error {
 	return func(pid int) error {
-		answer, err := redisCommand(addr, "PING")
+		reply, err := redisCommand(addr, "PING")
 		if err != nil {
 			return err
 		}
-		if answer != "+PONG" {
-			return fmt.Errorf("PING: %s", answer)
+		if reply != "+PONG" {
+			return fmt.Errorf("PING returned %s", reply)
 		}
 		info, err := redisCommand(addr, "INFO", "server")
 		if err == nil && !strings.Contains(info, fmt.Sprintf("\nprocess_id:%d\r", pid)) {
-			err = errors.New("another server has its port")
+			err = errors.New("another server uses its port")
 		}
 		return err
 	}
 }
 
-// Sentinel starts a Sentinel that watches the master at addr under the name
-// "master", and decides alone, half a second after that stops to answer.
+// Sentinel starts a Sentinel that monitors the master at addr under the name
+// "master". Its quorum is 1: it starts a failover by itself when the master has
+// not replied for half a second.
 func Sentinel(tb testing.TB, addr string) *Process {
 	tb.Helper()
 	path := program("redis-server", "valkey-server")
 	if path == "" {
-		Need(tb, InstallRedis)
+		missing(tb, installRedis)
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	dir, own := tb.TempDir(), FreePort(tb)
-	config := filepath.Join(dir, "sentinel.conf") // which it writes to
+	config := filepath.Join(dir, "sentinel.conf") // Sentinel rewrites this file
 	text := fmt.Sprintf("port %s\nbind 127.0.0.1\ndir %s\nsentinel monitor master %s %s 1\n"+
 		"sentinel down-after-milliseconds master 500\nsentinel failover-timeout master 5000\n", own, dir, host, port)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
@@ -94,8 +95,8 @@ func RedisCluster(tb testing.TB) []*Process {
 	}
 	do := func(addr string, command ...string) {
 		tb.Helper()
-		if answer, err := redisCommand(addr, command...); err != nil || strings.HasPrefix(answer, "-") {
-			tb.Fatalf("%s at %s: %s %v", command[0], addr, answer, err)
+		if reply, err := redisCommand(addr, command...); err != nil || strings.HasPrefix(reply, "-") {
+			tb.Fatalf("%s at %s: %s %v", command[0], addr, reply, err)
 		}
 	}
 	const slots = 16384
@@ -113,7 +114,7 @@ func RedisCluster(tb testing.TB) []*Process {
 		_, port, _ := net.SplitHostPort(n.Addr)
 		do(nodes[0].Addr, "CLUSTER", "MEET", "127.0.0.1", port, bus)
 	}
-	end := time.Now().Add(patience)
+	end := time.Now().Add(startTimeout)
 	for _, n := range nodes {
 		for {
 			info, err := redisCommand(n.Addr, "CLUSTER", "INFO")
@@ -121,7 +122,7 @@ func RedisCluster(tb testing.TB) []*Process {
 				break
 			}
 			if time.Now().After(end) {
-				tb.Fatalf("the cluster did not form: %s %v", info, err)
+				tb.Fatalf("the cluster is not complete: %s %v", info, err)
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
@@ -129,7 +130,7 @@ func RedisCluster(tb testing.TB) []*Process {
 	return nodes
 }
 
-// redisCommand sends one command and returns the answer, without the framing
+// redisCommand sends a command and returns the reply, without the length line
 // of a bulk string.
 func redisCommand(addr string, command ...string) (string, error) {
 	c, err := net.DialTimeout("tcp", addr, time.Second)

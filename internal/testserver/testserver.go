@@ -1,7 +1,7 @@
-// Package testserver starts private servers on loopback for tests and
-// benchmarks: real ones, from the programs that are installed, each in a
-// folder and on a port of its own. They end with the test, by their own
-// process.
+// Package testserver starts servers on the loopback interface for tests and
+// benchmarks. It runs the programs that are installed on the machine, each
+// server in a directory and on a port of its own, and stops them when the test
+// ends.
 package testserver
 
 import (
@@ -19,17 +19,17 @@ import (
 )
 
 const (
-	// patience is how long a server may take to come up.
-	patience = 30 * time.Second
+	// startTimeout is how long a server may take to start.
+	startTimeout = 30 * time.Second
 
-	// settled is how long it must then live to count as started: what answered
-	// may be another server, that took the port first.
-	settled = 50 * time.Millisecond
+	// settleTime is how long a server must then keep running to count as started:
+	// the response may be from another server that took the port first.
+	settleTime = 50 * time.Millisecond
 )
 
-// Need skips the test, or fails it with AUTH_REQUIRE_SERVICES=1: install says
-// what is missing.
-func Need(tb testing.TB, install string) {
+// missing skips the test, or fails it with AUTH_REQUIRE_SERVICES=1. install
+// names the program that is missing and how to install it.
+func missing(tb testing.TB, install string) {
 	tb.Helper()
 	if os.Getenv("AUTH_REQUIRE_SERVICES") == "1" {
 		tb.Fatalf("not installed: %s", install)
@@ -47,24 +47,24 @@ func program(names ...string) string {
 	return ""
 }
 
-// FreePort returns a TCP port of 127.0.0.1 on which nothing listens.
+// FreePort returns a TCP port on which nothing listens at 127.0.0.1.
 func FreePort(tb testing.TB) string {
 	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		tb.Fatalf("no free port: %v", err)
+		tb.Fatalf("finding a free port: %v", err)
 	}
 	defer ln.Close()
 	return strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
 }
 
-// Process is a server that can be killed, stopped and started again.
+// Process is a server that can be killed, stopped, paused and started again.
 type Process struct {
 	Addr string // host:port
 
-	tb    testing.TB
-	make  func() *exec.Cmd
-	ready func(pid int) error
+	tb      testing.TB
+	command func() *exec.Cmd
+	ready   func(pid int) error
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -72,7 +72,7 @@ type Process struct {
 	out    output
 }
 
-// output is what a server printed.
+// output is the output of a server.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -90,27 +90,28 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// newProcess starts a server, and ends it with the test.
-func newProcess(tb testing.TB, addr string, cmd func() *exec.Cmd, ready func(pid int) error) *Process {
+// newProcess starts a server, and kills it when the test ends. ready returns
+// nil once the process pid accepts requests.
+func newProcess(tb testing.TB, addr string, command func() *exec.Cmd, ready func(pid int) error) *Process {
 	tb.Helper()
-	p := &Process{Addr: addr, tb: tb, make: cmd, ready: ready}
+	p := &Process{Addr: addr, tb: tb, command: command, ready: ready}
 	tb.Cleanup(func() {
 		p.Kill()
 		if tb.Failed() {
 			lines := strings.Split(strings.TrimSpace(p.out.String()), "\n")
-			tb.Logf("%s:\n%s", addr, strings.Join(lines[max(0, len(lines)-20):], "\n"))
+			tb.Logf("last output of the server at %s:\n%s", addr, strings.Join(lines[max(0, len(lines)-20):], "\n"))
 		}
 	})
 	p.Start()
 	return p
 }
 
-// Start starts the server, and waits until it answers.
+// Start starts the server, and waits until it accepts requests.
 func (p *Process) Start() {
 	p.tb.Helper()
 	err := p.start()
-	for end := time.Now().Add(patience); err != nil && time.Now().Before(end); err = p.start() {
-		time.Sleep(100 * time.Millisecond) // children of one that was killed may still hold what it needs
+	for end := time.Now().Add(startTimeout); err != nil && time.Now().Before(end); err = p.start() {
+		time.Sleep(100 * time.Millisecond) // children of a killed server may still use its port or files
 	}
 	if err != nil {
 		p.tb.Fatalf("starting the server at %s: %v\n%s", p.Addr, err, p.out.String())
@@ -120,7 +121,7 @@ func (p *Process) Start() {
 func (p *Process) start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	cmd := p.make()
+	cmd := p.command()
 	cmd.Stdout, cmd.Stderr = &p.out, &p.out
 	endWithParent(cmd)
 	if err := cmd.Start(); err != nil {
@@ -132,37 +133,37 @@ func (p *Process) start() error {
 		close(exited)
 	}()
 	p.cmd, p.exited = cmd, exited
-	end := time.Now().Add(patience)
+	end := time.Now().Add(startTimeout)
 	for {
 		err := p.ready(cmd.Process.Pid)
 		pause := 20 * time.Millisecond
 		if err == nil {
-			pause = settled
+			pause = settleTime
 		}
 		select {
 		case <-exited:
-			return fmt.Errorf("it ended by itself (%s); another server may have its port", cmd.ProcessState)
+			return fmt.Errorf("the server exited (%s); another server may use its port", cmd.ProcessState)
 		case <-time.After(pause):
 		}
 		if err == nil {
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("it did not answer within %s: %w", patience, err)
+			return fmt.Errorf("the server was not ready within %s: %w", startTimeout, err)
 		}
 	}
 }
 
-// Kill ends the server at once, as a fault would (SIGKILL).
+// Kill kills the server (SIGKILL), and waits until it has exited.
 func (p *Process) Kill() { p.end(os.Kill) }
 
-// Stop ends the server in an orderly way (SIGTERM).
+// Stop shuts the server down (SIGTERM), and waits until it has exited.
 func (p *Process) Stop() { p.end(syscall.SIGTERM) }
 
-// Pause stops the server from running, without closing anything (SIGSTOP).
+// Pause suspends the server, without closing its connections (SIGSTOP).
 func (p *Process) Pause() { p.do(Pause) }
 
-// Resume lets it run again.
+// Resume continues a paused server (SIGCONT).
 func (p *Process) Resume() { p.do(Resume) }
 
 // PID returns the process id.
@@ -187,7 +188,7 @@ func (p *Process) end(s os.Signal) {
 		return
 	}
 	if p.cmd.Process.Signal(s) != nil {
-		_ = p.cmd.Process.Kill() // this system knows no other way; or it has ended
+		_ = p.cmd.Process.Kill() // the signal is not supported here, or the server has exited
 	}
 	if s != os.Kill {
 		_ = Resume(p.cmd.Process)

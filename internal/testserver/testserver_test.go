@@ -10,25 +10,25 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestRedis_ComesBackAfterKill(t *testing.T) {
+func TestRedis_RestartsAfterKill(t *testing.T) {
 	s := Redis(t)
-	answer, err := redisCommand(s.Addr, "SET", "a", "1")
+	reply, err := redisCommand(s.Addr, "SET", "a", "1")
 	require.NoError(t, err)
-	require.Equal(t, "+OK", answer)
+	require.Equal(t, "+OK", reply)
 	s.Kill()
 	_, err = redisCommand(s.Addr, "PING")
 	require.Error(t, err)
 	s.Start()
-	answer, err = redisCommand(s.Addr, "GET", "a")
+	reply, err = redisCommand(s.Addr, "GET", "a")
 	require.NoError(t, err)
-	require.Equal(t, "1", answer)
+	require.Equal(t, "1", reply)
 }
 
-func TestRedisCluster_Forms(t *testing.T) {
+func TestRedisCluster_HasThreeNodes(t *testing.T) {
 	require.Len(t, RedisCluster(t), 3)
 }
 
-func TestPostgres_ComesBackAfterKill(t *testing.T) {
+func TestPostgres_RestartsAfterKill(t *testing.T) {
 	s := Postgres(t)
 	s.Kill()
 	require.Error(t, pgReady(s.Addr))
@@ -36,8 +36,9 @@ func TestPostgres_ComesBackAfterKill(t *testing.T) {
 	require.NoError(t, pgReady(s.Addr))
 }
 
-// TestProcess_AnotherServerIsNotTakenForIt that has its port already.
-func TestProcess_AnotherServerIsNotTakenForIt(t *testing.T) {
+// TestProcess_DetectsAnotherServerOnItsPort starts servers on a port that another
+// server already uses.
+func TestProcess_DetectsAnotherServerOnItsPort(t *testing.T) {
 	for name, other := range map[string]*Process{"Redis": Redis(t), "Postgres": Postgres(t)} {
 		require.NoError(t, other.ready(other.PID()), name)
 		require.Error(t, other.ready(other.PID()+1), name)
@@ -45,15 +46,16 @@ func TestProcess_AnotherServerIsNotTakenForIt(t *testing.T) {
 	other := Redis(t)
 	_, port, err := net.SplitHostPort(other.Addr)
 	require.NoError(t, err)
-	for name, ready := range map[string]func(int) error{"told apart": other.ready, "alike": func(int) error { return nil }} {
-		p := &Process{Addr: other.Addr, tb: t, ready: ready, make: func() *exec.Cmd {
+	for name, ready := range map[string]func(int) error{"ready checks the process": other.ready, "ready accepts any server": func(int) error { return nil }} {
+		p := &Process{Addr: other.Addr, tb: t, ready: ready, command: func() *exec.Cmd {
 			return exec.Command(program("redis-server", "valkey-server"), "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir())
 		}}
-		require.ErrorContains(t, p.start(), "it ended by itself", name)
+		require.ErrorContains(t, p.start(), "the server exited", name)
 	}
 }
 
-// echo is a server that sends back what it reads.
+// echo starts a server that sends back everything that it reads, and returns its
+// address.
 func echo(t *testing.T) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -81,7 +83,7 @@ func TestProxy_Faults(t *testing.T) {
 		t.Cleanup(func() { _ = c.Close() })
 		return c
 	}
-	say := func(c net.Conn, text string, wait time.Duration) (string, error) {
+	send := func(c net.Conn, text string, wait time.Duration) (string, error) {
 		_, _ = c.Write([]byte(text))
 		_ = c.SetReadDeadline(time.Now().Add(wait))
 		b := make([]byte, len(text))
@@ -89,24 +91,24 @@ func TestProxy_Faults(t *testing.T) {
 		return string(b[:n]), err
 	}
 	c := dial()
-	got, err := say(c, "hello", time.Minute)
+	got, err := send(c, "hello", time.Minute)
 	require.NoError(t, err)
 	require.Equal(t, "hello", got)
 
-	p.CutAnswers(2)
-	got, err = say(c, "hello", time.Minute)
+	p.CutResponses(2)
+	got, err = send(c, "hello", time.Minute)
 	require.Error(t, err)
 	require.Equal(t, "he", got)
 
 	c = dial()
 	p.CutRequests(0)
-	got, err = say(c, "hello", time.Minute)
+	got, err = send(c, "hello", time.Minute)
 	require.Error(t, err)
 	require.Empty(t, got)
 
 	c = dial()
 	p.Hang()
-	_, err = say(c, "hello", 50*time.Millisecond)
+	_, err = send(c, "hello", 50*time.Millisecond)
 	var failed net.Error
 	require.ErrorAs(t, err, &failed)
 	require.True(t, failed.Timeout())
@@ -118,11 +120,11 @@ func TestProxy_Faults(t *testing.T) {
 	require.Equal(t, "hello", string(b))
 
 	p.Refuse(true)
-	_, err = say(c, "hello", time.Minute)
+	_, err = send(c, "hello", time.Minute)
 	require.Error(t, err)
-	_, err = say(dial(), "hello", time.Minute)
+	_, err = send(dial(), "hello", time.Minute)
 	require.Error(t, err)
 	p.Refuse(false)
-	_, err = say(dial(), "hello", time.Minute)
+	_, err = send(dial(), "hello", time.Minute)
 	require.NoError(t, err)
 }
