@@ -13,8 +13,8 @@ import (
 func TestNew_SaysEveryMistake(t *testing.T) {
 	t.Parallel()
 	good := &redis.Options{ContextTimeoutEnabled: true}
-	const noTimeouts = "redisstore: the client's options do not set ContextTimeoutEnabled: a server that hangs would keep calls beyond their deadline"
-	const replicas = "redisstore: the client reads from replicas (ReadOnly, RouteByLatency, RouteRandomly): they show sessions that have ended"
+	const noTimeouts = "redisstore: the client's ContextTimeoutEnabled is false, so a server that hangs would delay calls beyond their deadlines"
+	const replicas = "redisstore: the client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), so it would return sessions that have ended"
 	for _, test := range []struct {
 		client redis.UniversalClient
 		config redisstore.Config
@@ -23,12 +23,12 @@ func TestNew_SaysEveryMistake(t *testing.T) {
 		{nil, redisstore.Config{}, "redisstore: the client is nil"},
 		{(*redis.Client)(nil), redisstore.Config{}, "redisstore: the client is nil"},
 		{(*redis.ClusterClient)(nil), redisstore.Config{}, "redisstore: the client is nil"},
-		{redis.NewRing(&redis.RingOptions{ContextTimeoutEnabled: true}), redisstore.Config{}, "redisstore: the client is a *redis.Ring, not a *redis.Client or *redis.ClusterClient"},
+		{redis.NewRing(&redis.RingOptions{ContextTimeoutEnabled: true}), redisstore.Config{}, "redisstore: the client is a *redis.Ring; it must be a *redis.Client or a *redis.ClusterClient"},
 		{redis.NewClient(&redis.Options{}), redisstore.Config{}, noTimeouts},
 		{redis.NewClusterClient(&redis.ClusterOptions{}), redisstore.Config{}, noTimeouts},
-		{redis.NewClient(&redis.Options{ContextTimeoutEnabled: true, PoolSize: 1}), redisstore.Config{}, "redisstore: the client's PoolSize is 1: the feed alone keeps one connection"},
-		{redis.NewClusterClient(&redis.ClusterOptions{ContextTimeoutEnabled: true, PoolSize: 1}), redisstore.Config{}, "redisstore: the client's PoolSize is 1: the feed alone keeps one connection"},
-		{redis.NewClient(&redis.Options{ContextTimeoutEnabled: true, Protocol: 3, ClientSideCacheConfig: &redis.ClientSideCacheConfig{}}), redisstore.Config{}, "redisstore: the client caches (ClientSideCache): it would show sessions that have ended"},
+		{redis.NewClient(&redis.Options{ContextTimeoutEnabled: true, PoolSize: 1}), redisstore.Config{}, "redisstore: the client's PoolSize is 1; it must be at least 2, since a waiting Changes occupies one connection"},
+		{redis.NewClusterClient(&redis.ClusterOptions{ContextTimeoutEnabled: true, PoolSize: 1}), redisstore.Config{}, "redisstore: the client's PoolSize is 1; it must be at least 2, since a waiting Changes occupies one connection"},
+		{redis.NewClient(&redis.Options{ContextTimeoutEnabled: true, Protocol: 3, ClientSideCacheConfig: &redis.ClientSideCacheConfig{}}), redisstore.Config{}, "redisstore: the client caches replies (ClientSideCache), so it would return sessions that have ended"},
 		{redis.NewClusterClient(&redis.ClusterOptions{ContextTimeoutEnabled: true, ReadOnly: true}), redisstore.Config{}, replicas},
 		{redis.NewClusterClient(&redis.ClusterOptions{ContextTimeoutEnabled: true, RouteByLatency: true}), redisstore.Config{}, replicas},
 		{redis.NewClusterClient(&redis.ClusterOptions{ContextTimeoutEnabled: true, RouteRandomly: true}), redisstore.Config{}, replicas},

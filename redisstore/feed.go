@@ -49,7 +49,7 @@ type entry struct {
 	Sessions  []string `json:"i,omitempty"`
 	All       bool     `json:"a,omitempty"`
 	Except    []string `json:"e,omitempty"`
-	Cut       *int64   `json:"c"`
+	Before    *int64   `json:"b"`
 	Until     *int64   `json:"u"`
 	ID        string   `json:"n,omitempty"`
 	AccessTTL int64    `json:"t,omitempty"`
@@ -62,15 +62,15 @@ const maxAccessTTL = 24 * 60 * 60 * 1000
 // an Until it would count as over, and without a Cut, unless it names sessions
 // only, it would end nothing.
 func (e *entry) whole() bool {
-	return e.Version == 0 && e.Until != nil && (e.Cut != nil || e.AccessTTL != 0 || len(e.Sessions) > 0 && !e.All) &&
+	return e.Version == 0 && e.Until != nil && (e.Before != nil || e.AccessTTL != 0 || len(e.Sessions) > 0 && !e.All) &&
 		e.AccessTTL >= 0 && e.AccessTTL <= maxAccessTTL && (e.Subject != "") == (e.AccessTTL == 0) &&
 		!slices.Contains(e.Sessions, "") && !slices.Contains(e.Except, "") // of null
 }
 
 func encodeRevocation(r auth.Revocation) ([]byte, error) {
-	cut, until := r.Cut.UnixMilli(), r.Until.UnixMilli()
+	before, until := r.Cut.UnixMilli(), r.Until.UnixMilli()
 	b, err := json.Marshal(entry{
-		Subject: r.Subject, Sessions: r.Sessions, All: r.All, Except: r.Except, Cut: &cut, Until: &until,
+		Subject: r.Subject, Sessions: r.Sessions, All: r.All, Except: r.Except, Before: &before, Until: &until,
 		ID: r.ID, AccessTTL: r.AccessTTL.Milliseconds(),
 	})
 	if err != nil {
@@ -90,8 +90,8 @@ func decodeRevocation(id, text string) auth.Revocation {
 			Subject: e.Subject, Sessions: e.Sessions, All: e.All, Except: e.Except, Until: time.UnixMilli(*e.Until).UTC(),
 			ID: e.ID, AccessTTL: time.Duration(e.AccessTTL) * time.Millisecond,
 		}
-		if e.Cut != nil {
-			r.Cut = time.UnixMilli(*e.Cut).UTC()
+		if e.Before != nil {
+			r.Cut = time.UnixMilli(*e.Before).UTC()
 		}
 		return r
 	}

@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/ratchet-go/auth"
 	"github.com/ratchet-go/auth/internal/testserver"
+	"github.com/ratchet-go/auth/redisstore"
 )
 
 const patience = 20 * time.Second
@@ -98,4 +100,46 @@ const permissions = "eval evalsha time hget hgetall hset hsetnx hdel hlen hvals 
 
 var addresses = []netip.Addr{
 	{}, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1"),
+}
+
+// single returns a client of the server at addr.
+func single(t testing.TB, addr string) *redis.Client {
+	c := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func store(t testing.TB, c redis.UniversalClient, config redisstore.Config) *redisstore.Store {
+	s, err := redisstore.New(c, config)
+	require.NoError(t, err)
+	return s
+}
+
+// flush empties every master.
+func flush(t testing.TB, c redis.UniversalClient) {
+	all := func(ctx context.Context, node *redis.Client) error { return node.FlushAll(ctx).Err() }
+	if cluster, ok := c.(*redis.ClusterClient); ok {
+		require.NoError(t, cluster.ForEachMaster(t.Context(), all))
+		return
+	}
+	require.NoError(t, c.FlushAll(t.Context()).Err())
+}
+
+const feedKey = "ratchet:feed"
+
+// begin reads the feed from its beginning.
+func begin(t testing.TB, st auth.Feed) (rs []auth.Revocation, next string) {
+	t.Helper()
+	rs, next, _, err := st.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	return rs, next
+}
+
+// blocked waits until so many clients wait for the feed.
+func blocked(t testing.TB, c *redis.Client, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		info, err := c.InfoMap(context.WithoutCancel(t.Context()), "clients").Result()
+		return err == nil && info["Clients"]["blocked_clients"] == fmt.Sprint(n)
+	}, patience, time.Millisecond)
 }

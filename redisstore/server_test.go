@@ -122,7 +122,7 @@ func TestStore_KeyLivesAsLongAsItsLastSession(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
-	const key = "auth:{ada}"
+	const key = "ratchet:{ada}"
 	long, short := session("ada", "long"), session("ada", "short")
 	short.ExpiresAt = now().Add(time.Hour)
 	end := long.ExpiresAt.Add(time.Minute)
@@ -148,7 +148,7 @@ func TestStore_KeyThatLostItsEndGetsItBack(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
-	const key = "auth:{ada}"
+	const key = "ratchet:{ada}"
 	long, short := session("ada", "long"), session("ada", "short")
 	short.ExpiresAt = now().Add(time.Hour)
 	require.NoError(t, st.Create(ctx, long))
@@ -179,7 +179,7 @@ func TestStore_DeadSessionsLeave(t *testing.T) {
 		s.ExpiresAt = now().Add(-time.Minute - time.Second)
 		require.NoError(t, st.Create(ctx, s))
 	}
-	n, err := c.HLen(ctx, "auth:{ada}").Result()
+	n, err := c.HLen(ctx, "ratchet:{ada}").Result()
 	require.NoError(t, err)
 	require.Less(t, n, int64(40))
 	_, err = st.Get(ctx, "ada", "kept")
@@ -191,7 +191,7 @@ func TestRotate_DeadSessionsLeave(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
-	const key = "auth:{ada}"
+	const key = "ratchet:{ada}"
 	dead, live := session("bob", "one"), session("ada", "live")
 	dead.ExpiresAt = now().Add(-time.Minute - time.Second)
 	require.NoError(t, st.Create(ctx, live))
@@ -203,7 +203,7 @@ func TestRotate_DeadSessionsLeave(t *testing.T) {
 	other.Subject = "cyd"
 	require.NoError(t, st.Create(ctx, session("cyd", "keeps the key")))
 	require.NoError(t, st.Create(ctx, other))
-	record, err := c.HGet(ctx, "auth:{cyd}", "one").Result()
+	record, err := c.HGet(ctx, "ratchet:{cyd}", "one").Result()
 	require.NoError(t, err)
 	for i := range 100 {
 		require.NoError(t, c.HSet(ctx, key, fmt.Sprint("dead-", i), record).Err())
@@ -376,9 +376,9 @@ func TestStore_UnreadableRecordIsNotInTheWay(t *testing.T) {
 	var events []auth.Event
 	st, ctx := store(t, c, redisstore.Config{OnEvent: func(_ context.Context, e auth.Event) { events = append(events, e) }}), t.Context()
 	for name, record := range unreadable {
-		ids := func() []string { list, _ := c.HKeys(ctx, "auth:{"+name+"}").Result(); return list }
+		ids := func() []string { list, _ := c.HKeys(ctx, "ratchet:{"+name+"}").Result(); return list }
 		require.NoError(t, st.Create(ctx, session(name, "one")))
-		require.NoError(t, c.HSet(ctx, "auth:{"+name+"}", "bad", record, "worse", record, "named", record).Err())
+		require.NoError(t, c.HSet(ctx, "ratchet:{"+name+"}", "bad", record, "worse", record, "named", record).Err())
 		require.NoError(t, st.Create(ctx, session(name, "two")), name)
 		list, err := st.List(ctx, name)
 		require.NoError(t, err)
@@ -389,7 +389,7 @@ func TestStore_UnreadableRecordIsNotInTheWay(t *testing.T) {
 		_, _, err = st.Rotate(ctx, name, "bad", 0, use(session(name, "bad")))
 		require.ErrorContains(t, err, "unknown version, or is broken", name)
 		require.NotErrorIs(t, err, auth.ErrSessionNotFound, name)
-		require.NoError(t, c.Persist(ctx, "auth:{"+name+"}").Err())
+		require.NoError(t, c.Persist(ctx, "ratchet:{"+name+"}").Err())
 		require.NoError(t, st.Create(ctx, session(name, "three")), name)
 		require.NoError(t, st.Revoke(ctx, ending(name, "named")))
 
@@ -423,7 +423,7 @@ func TestStore_RecordOfANewerVersion(t *testing.T) {
 		for i, d := range []auth.Device{{}, {UserAgent: "agent"}, {UserAgent: "Ädä", IP: addresses[3]}} {
 			s := session(fmt.Sprint(name, i), "one")
 			s.Device, s.Data = d, []byte("\x00data\x00")
-			key := "auth:{" + s.Subject + "}"
+			key := "ratchet:{" + s.Subject + "}"
 			require.NoError(t, st.Create(ctx, s))
 			require.NoError(t, c.HSet(ctx, key, "one", c.HGet(ctx, key, "one").Val()+sections).Err())
 			got, err := st.Get(ctx, s.Subject, "one")
@@ -464,8 +464,8 @@ func TestStore_UnreadableAddressIsUnknown(t *testing.T) {
 	st, ctx, s := store(t, c, redisstore.Config{}), t.Context(), session("ada", "one")
 	s.Data = nil
 	require.NoError(t, st.Create(ctx, s))
-	record := c.HGet(ctx, "auth:{ada}", "one").Val()
-	require.NoError(t, c.HSet(ctx, "auth:{ada}", "one", record[:32]+"\x03abc"+record[33:]).Err())
+	record := c.HGet(ctx, "ratchet:{ada}", "one").Val()
+	require.NoError(t, c.HSet(ctx, "ratchet:{ada}", "one", record[:32]+"\x03abc"+record[33:]).Err())
 	got, err := st.Get(ctx, "ada", "one")
 	require.NoError(t, err)
 	require.Equal(t, s, got)
@@ -518,7 +518,7 @@ func TestStore_NeedsNoMorePermissions(t *testing.T) {
 func needs(t *testing.T, permitted string) {
 	server := testserver.Redis(t)
 	admin := single(t, server.Addr)
-	user := []any{"ACL", "SETUSER", "app", "on", ">secret", "~auth:*", "-@all"}
+	user := []any{"ACL", "SETUSER", "app", "on", ">secret", "~ratchet:*", "-@all"}
 	for _, name := range strings.Fields(permitted) {
 		user = append(user, "+"+name)
 	}
@@ -531,10 +531,40 @@ func needs(t *testing.T, permitted string) {
 	_, _, _, err := st.Changes(t.Context(), next, time.Millisecond)
 	require.NoError(t, err)
 	require.NoError(t, st.Create(t.Context(), session("ada", "two")))
-	require.NoError(t, admin.Persist(t.Context(), "auth:{ada}").Err())
+	require.NoError(t, admin.Persist(t.Context(), "ratchet:{ada}").Err())
 	require.NoError(t, st.Create(t.Context(), session("ada", "three")))
 	_, err = st.List(t.Context(), "ada")
 	require.NoError(t, err)
 	require.NoError(t, st.Revoke(t.Context(), auth.Revocation{Subject: "ada", All: true, Cut: now(), Until: now().Add(-time.Hour)}))
 	require.NoError(t, st.Revoke(t.Context(), ending("bob", "one")))
+}
+
+// TestMemory prints what a session costs.
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	server := testserver.Redis(t)
+	c := single(t, server.Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	agent := "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+	usage := func(packed bool, subject string, sessions int) int64 {
+		size := "64"
+		if packed {
+			size = "512"
+		}
+		require.NoError(t, c.ConfigSet(ctx, "hash-max-listpack-value", size).Err())
+		for i := range sessions {
+			s := session(subject, fmt.Sprintf("session-of-22-letter-%02d", i))
+			s.Device = auth.Device{UserAgent: agent, IP: addresses[3]}
+			require.NoError(t, st.Create(ctx, s))
+		}
+		n, err := c.MemoryUsage(ctx, "ratchet:{"+subject+"}").Result()
+		require.NoError(t, err)
+		return n
+	}
+	for _, n := range []int{1, 2, 5, 20} {
+		plain, packed := usage(false, fmt.Sprint("plain-", n), n), usage(true, fmt.Sprint("packed-", n), n)
+		t.Logf("%2d sessions of one subject: %5d bytes; with hash-max-listpack-value 512: %5d", n, plain, packed)
+		require.Less(t, plain, int64(300+300*n))
+		require.Less(t, packed, plain)
+	}
 }

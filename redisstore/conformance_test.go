@@ -1,33 +1,18 @@
 package redisstore_test
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
 	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/redisstore"
 	"github.com/ratchet-go/auth/storetest"
 )
-
-// single returns a client of the server at addr.
-func single(t testing.TB, addr string) *redis.Client {
-	c := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
-	t.Cleanup(func() { _ = c.Close() })
-	return c
-}
-
-func store(t testing.TB, c redis.UniversalClient, config redisstore.Config) *redisstore.Store {
-	s, err := redisstore.New(c, config)
-	require.NoError(t, err)
-	return s
-}
 
 // conformance runs the kit on what client reaches, as a client of its own for
 // each node.
@@ -36,16 +21,6 @@ func conformance(t *testing.T, client func(t testing.TB) redis.UniversalClient) 
 		flush(t, client(t))
 		return func() auth.Store { return store(t, client(t), redisstore.Config{}) }
 	})
-}
-
-// flush empties every master.
-func flush(t testing.TB, c redis.UniversalClient) {
-	all := func(ctx context.Context, node *redis.Client) error { return node.FlushAll(ctx).Err() }
-	if cluster, ok := c.(*redis.ClusterClient); ok {
-		require.NoError(t, cluster.ForEachMaster(t.Context(), all))
-		return
-	}
-	require.NoError(t, c.FlushAll(t.Context()).Err())
 }
 
 func TestStore_Conformance(t *testing.T) {

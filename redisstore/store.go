@@ -18,7 +18,7 @@ import (
 
 // Defaults, and what is not configured.
 const (
-	defaultPrefix         = "auth"
+	defaultPrefix         = "ratchet"
 	defaultReplicaTimeout = 500 * time.Millisecond
 
 	// revokeGrace is how long a step of Revoke goes on after the deadline of
@@ -31,7 +31,7 @@ const (
 type Config struct {
 	_ [0]func() // keyed literals only
 
-	// Prefix begins every key: "auth" by default. Stores with different
+	// Prefix begins every key: "ratchet" by default. Stores with different
 	// prefixes share a database and nothing else. It holds no brace, which
 	// would put all keys of a Cluster into one slot.
 	Prefix string
@@ -88,40 +88,12 @@ func New(client redis.UniversalClient, c Config) (*Store, error) {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("redisstore: "+format, args...)) }
 
-	timeouts, poolSize, readTimeout := true, 2, time.Duration(0)
-	switch client := client.(type) {
-	case nil:
-		bad("the client is nil")
-	case *redis.Client:
-		if client == nil {
-			bad("the client is nil")
-			break
-		}
-		o := client.Options()
-		timeouts, poolSize, readTimeout = o.ContextTimeoutEnabled, o.PoolSize, o.ReadTimeout
-		if o.ClientSideCacheConfig != nil || o.ClientSideCache != nil {
-			bad("the client caches (ClientSideCache): it would show sessions that have ended")
-		}
-	case *redis.ClusterClient:
-		if client == nil {
-			bad("the client is nil")
-			break
-		}
-		o := client.Options()
-		timeouts, poolSize, readTimeout = o.ContextTimeoutEnabled, o.PoolSize, o.ReadTimeout
-		if o.ReadOnly || o.RouteByLatency || o.RouteRandomly {
-			bad("the client reads from replicas (ReadOnly, RouteByLatency, RouteRandomly): they show sessions that have ended")
-		}
-	default:
-		bad("the client is a %T, not a *redis.Client or *redis.ClusterClient", client)
+	o, err := clientOptions(client)
+	if err != nil {
+		errs = append(errs, err)
+	} else {
+		errs = append(errs, o.check())
 	}
-	if !timeouts {
-		bad("the client's options do not set ContextTimeoutEnabled: a server that hangs would keep calls beyond their deadline")
-	}
-	if poolSize < 2 {
-		bad("the client's PoolSize is %d: the feed alone keeps one connection", poolSize)
-	}
-
 	prefix := cmp.Or(c.Prefix, defaultPrefix)
 	if strings.ContainsAny(prefix, "{}") {
 		bad("Config.Prefix (%q) has a brace, which puts everything into one slot of a Cluster", prefix)
@@ -135,13 +107,13 @@ func New(client redis.UniversalClient, c Config) (*Store, error) {
 		bad("Config.ReplicaTimeout (%s) is less than 1ms; missing time unit?", replicaTimeout)
 	case replicaTimeout < time.Millisecond:
 		bad("Config.ReplicaTimeout (%s) is less than 1ms", replicaTimeout)
-	case c.Replicas > 0 && readTimeout > 0 && replicaTimeout >= readTimeout && c.ReplicaTimeout == 0:
-		bad("Config.ReplicaTimeout %s (the default) is not less than the client's ReadTimeout (%s)", replicaTimeout, readTimeout)
-	case c.Replicas > 0 && readTimeout > 0 && replicaTimeout >= readTimeout:
-		bad("Config.ReplicaTimeout (%s) is not less than the client's ReadTimeout (%s)", replicaTimeout, readTimeout)
+	case c.Replicas > 0 && o.readTimeout > 0 && replicaTimeout >= o.readTimeout && c.ReplicaTimeout == 0:
+		bad("Config.ReplicaTimeout %s (the default) is not less than the client's ReadTimeout (%s)", replicaTimeout, o.readTimeout)
+	case c.Replicas > 0 && o.readTimeout > 0 && replicaTimeout >= o.readTimeout:
+		bad("Config.ReplicaTimeout (%s) is not less than the client's ReadTimeout (%s)", replicaTimeout, o.readTimeout)
 	}
-	if errs != nil {
-		return nil, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	return &Store{
 		client: client, prefix: prefix,
@@ -149,6 +121,61 @@ func New(client redis.UniversalClient, c Config) (*Store, error) {
 		create: redis.NewScript(luaCreate), rotate: redis.NewScript(luaRotate), revoke: redis.NewScript(luaRevoke),
 		announce: redis.NewScript(luaAnnounce), changes: redis.NewScript(luaChanges),
 	}, nil
+}
+
+// options are the options of a client that a Store depends on, whatever the
+// client's type is.
+type options struct {
+	contextTimeout bool
+	poolSize       int
+	readTimeout    time.Duration
+	caches         bool
+	readsReplicas  bool
+}
+
+// clientOptions returns the options of the client. It returns an error if the
+// client is nil, or of a type that a Store cannot use.
+func clientOptions(client redis.UniversalClient) (options, error) {
+	switch client := client.(type) {
+	case *redis.Client:
+		if client != nil {
+			o := client.Options()
+			return options{
+				contextTimeout: o.ContextTimeoutEnabled, poolSize: o.PoolSize, readTimeout: o.ReadTimeout,
+				caches: o.ClientSideCacheConfig != nil || o.ClientSideCache != nil,
+			}, nil
+		}
+	case *redis.ClusterClient:
+		if client != nil {
+			o := client.Options()
+			return options{
+				contextTimeout: o.ContextTimeoutEnabled, poolSize: o.PoolSize, readTimeout: o.ReadTimeout,
+				readsReplicas: o.ReadOnly || o.RouteByLatency || o.RouteRandomly,
+			}, nil
+		}
+	case nil:
+	default:
+		return options{}, fmt.Errorf("redisstore: the client is a %T; it must be a *redis.Client or a *redis.ClusterClient", client)
+	}
+	return options{}, errors.New("redisstore: the client is nil")
+}
+
+// check returns an error for each option that a Store cannot work with.
+func (o options) check() error {
+	var errs []error
+	if o.caches {
+		errs = append(errs, errors.New("redisstore: the client caches replies (ClientSideCache), so it would return sessions that have ended"))
+	}
+	if o.readsReplicas {
+		errs = append(errs, errors.New("redisstore: the client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), so it would return sessions that have ended"))
+	}
+	if !o.contextTimeout {
+		errs = append(errs, errors.New("redisstore: the client's ContextTimeoutEnabled is false, so a server that hangs would delay calls beyond their deadlines"))
+	}
+	if o.poolSize < 2 {
+		errs = append(errs, fmt.Errorf("redisstore: the client's PoolSize is %d; it must be at least 2, since a waiting Changes occupies one connection", o.poolSize))
+	}
+	return errors.Join(errs...)
 }
 
 // key returns the key of a subject's sessions.
@@ -214,7 +241,7 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 		return auth.Session{}, false, err
 	}
 	if from >= maxGeneration {
-		return auth.Session{}, false, fmt.Errorf("%w: from must be less than 1<<53", auth.ErrNotStorable)
+		return auth.Session{}, false, fmt.Errorf("%w: From must be less than 1<<53", auth.ErrNotStorable)
 	}
 	if !possible(subject, id) {
 		return auth.Session{}, false, auth.ErrSessionNotFound

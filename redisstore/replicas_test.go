@@ -1,0 +1,87 @@
+package redisstore_test
+
+import (
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/redisstore"
+)
+
+func TestReplicas_WriteWaitsForThem(t *testing.T) {
+	t.Parallel()
+	master, replica := replicated(t)
+	c := single(t, master.Addr)
+	config := redisstore.Config{Replicas: 1, ReplicaTimeout: 150 * time.Millisecond}
+	st, ctx, s := store(t, c, config), t.Context(), session("ada", "one")
+	every(t, store(t, c, redisstore.Config{Replicas: 1, ReplicaTimeout: 2 * time.Second}), "bob")
+	require.NoError(t, st.Create(ctx, s))
+	_, _, err := st.Rotate(ctx, "ada", "absent", 1, use(s))
+	require.ErrorIs(t, err, auth.ErrSessionNotFound)
+
+	replica.Pause()
+	const want = "written, but within 150ms only 0 of 1 replicas had it"
+	require.ErrorContains(t, st.Create(ctx, session("ada", "two")), want)
+	_, _, err = st.Rotate(ctx, "ada", "one", 1, use(s))
+	require.ErrorContains(t, err, want)
+	// Who writes nothing must not be shown what may still be lost.
+	_, moved, err := store(t, single(t, master.Addr), config).Rotate(ctx, "ada", "one", 1, use(s))
+	require.False(t, moved)
+	require.ErrorContains(t, err, want)
+	require.ErrorContains(t, st.Revoke(ctx, ending("ada", "one")), want)
+	// A deadline ends the wait.
+	started := time.Now()
+	require.Error(t, store(t, c, redisstore.Config{Replicas: 1, ReplicaTimeout: 2 * time.Second}).Create(within(t, 100*time.Millisecond), session("ada", "three")))
+	require.Less(t, time.Since(started), 600*time.Millisecond)
+
+	replica.Resume()
+	require.NoError(t, store(t, c, redisstore.Config{Replicas: 1, ReplicaTimeout: 2 * time.Second}).Revoke(ctx, ending("ada", "one")))
+	rs, _ := begin(t, st)
+	require.Contains(t, subjects(rs), "ada")
+
+	st = store(t, c, redisstore.Config{Replicas: 2, ReplicaTimeout: 150 * time.Millisecond})
+	require.ErrorContains(t, st.Create(ctx, session("ada", "four")), "only 1 of 2 replicas had it")
+}
+
+// TestReplicas_FollowAKeyThatMoves plays a slot's move from one master to
+// another. There are no replicas: the error of each write says that it was
+// made.
+func TestReplicas_FollowAKeyThatMoves(t *testing.T) {
+	t.Parallel()
+	addrs := cluster(t)
+	c, ctx := clusterClient(t, addrs), t.Context()
+	st := store(t, c, redisstore.Config{Replicas: 1, ReplicaTimeout: time.Millisecond})
+	const made = "written, but within 1ms only 0 of 1 replicas had it"
+	key := "ratchet:{ada}"
+	require.ErrorContains(t, st.Create(ctx, session("ada", "one")), made)
+
+	from, err := c.MasterForKey(ctx, key)
+	require.NoError(t, err)
+	to := slices.DeleteFunc(slices.Clone(addrs), func(a string) bool { return a == from.Options().Addr })[0]
+	nodes := map[string]*redis.Client{}
+	ids := map[string]string{}
+	for _, addr := range addrs {
+		nodes[addr] = single(t, addr)
+		ids[addr] = nodes[addr].Do(ctx, "CLUSTER", "MYID").Val().(string)
+	}
+	slot := c.ClusterKeySlot(ctx, key).Val()
+	require.NoError(t, nodes[to].Do(ctx, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[from.Options().Addr]).Err())
+	require.NoError(t, nodes[from.Options().Addr].Do(ctx, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[to]).Err())
+	host, port, err := net.SplitHostPort(to)
+	require.NoError(t, err)
+	require.NoError(t, nodes[from.Options().Addr].Migrate(ctx, host, port, key, 0, patience).Err())
+	require.ErrorContains(t, st.Create(ctx, session("ada", "two")), made, "asked")
+	for _, node := range nodes {
+		require.NoError(t, node.Do(ctx, "CLUSTER", "SETSLOT", slot, "NODE", ids[to]).Err())
+	}
+	// This client still has the state of the beginning, or has read it anew.
+	require.ErrorContains(t, st.Create(ctx, session("ada", "three")), made, "moved")
+	list, err := st.List(ctx, "ada")
+	require.NoError(t, err)
+	require.Len(t, list, 3)
+}
