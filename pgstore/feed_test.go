@@ -33,7 +33,7 @@ func TestChanges(t *testing.T) {
 	// By hand, since Revoke is one statement: who writes first commits last.
 	announce := func(t *testing.T, p *pgxpool.Pool, schema, subject string) pgx.Tx {
 		tx := begin(t, p)
-		_, err := tx.Exec(context.Background(), `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids)
+		_, err := tx.Exec(context.Background(), `INSERT INTO `+schema+`.revocations (until, all_sessions, subject, sessions, except_ids)
 			VALUES (now() + interval '10 minutes', false, $1, '{}', '{}')`, subject)
 		require.NoError(t, err)
 		return tx
@@ -163,7 +163,7 @@ func TestChanges(t *testing.T) {
 	t.Run("RestoredRowsAreNotNewForEver", func(t *testing.T) {
 		p, schema := pool(t, server.Addr), place()
 		st := open(t, p, pgstore.Config{Schema: schema})
-		exec(t, p, `INSERT INTO `+schema+`.revocations (xid, until, everything, subject, sessions, except_ids)
+		exec(t, p, `INSERT INTO `+schema+`.revocations (xid, until, all_sessions, subject, sessions, except_ids)
 			VALUES ('1000000000', now() + interval '10 minutes', false, 'restored', '{}', '{}')`)
 		list, next := changes(t, st, "", 0)
 		require.Equal(t, []string{"restored"}, list)
@@ -174,7 +174,7 @@ func TestChanges(t *testing.T) {
 		p, schema := pool(t, server.Addr), place()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		for subject, age := range map[string]time.Duration{"long over": 2 * time.Minute, "just over": 30 * time.Second, "not over": -time.Second} {
-			exec(t, p, `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids) VALUES ($1, false, $2, '{}', '{}')`, now().Add(-age), subject)
+			exec(t, p, `INSERT INTO `+schema+`.revocations (until, all_sessions, subject, sessions, except_ids) VALUES ($1, false, $2, '{}', '{}')`, now().Add(-age), subject)
 		}
 		list, _ := changes(t, st, "", 0)
 		require.ElementsMatch(t, []string{"just over", "not over"}, list)
@@ -182,7 +182,7 @@ func TestChanges(t *testing.T) {
 	t.Run("FeedIsCollectedOnTheWay", func(t *testing.T) {
 		p, schema := pool(t, server.Addr), place()
 		st := open(t, p, pgstore.Config{Schema: schema})
-		exec(t, p, `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids)
+		exec(t, p, `INSERT INTO `+schema+`.revocations (until, all_sessions, subject, sessions, except_ids)
 			SELECT now() - interval '2 minutes', false, 'old', '{}', '{}' FROM generate_series(1, 5000)`)
 		count := func() int { return scan[int](t, p, `SELECT count(*) FROM `+schema+`.revocations`) }
 		before := count()
@@ -200,7 +200,7 @@ func TestChanges(t *testing.T) {
 		const n = 2500
 		late := announce(t, p, schema, "late") // its number is before those of the others
 		for range 5 {                          // several transactions, of which one may be cut by a page's end
-			exec(t, p, `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids)
+			exec(t, p, `INSERT INTO `+schema+`.revocations (until, all_sessions, subject, sessions, except_ids)
 				SELECT now() + interval '10 minutes', false, 'old-' || $1::int || i, '{}', '{}' FROM generate_series(1, $2::int) AS i`, n, n/5)
 		}
 		later := announce(t, p, schema, "later")

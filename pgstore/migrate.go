@@ -13,6 +13,10 @@ import (
 // migrationLock is the key of the advisory lock under which tables are changed.
 const migrationLock = 0x7261746368657401
 
+// firstVersion is the number of the first migration. Tables with a lower version
+// were created by a version of this package that was never released.
+const firstVersion = 3
+
 // migrations returns the changes of the schema, oldest first. One that was
 // published never changes. Each leaves the tables such that the release before
 // works on, since old and new processes run side by side while they are
@@ -41,13 +45,16 @@ CREATE TABLE {schema}.revocations (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	xid pg_catalog.xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
 	until timestamp with time zone NOT NULL,
-	cut timestamp with time zone,
-	everything boolean NOT NULL,
+	not_before timestamp with time zone,
+	all_sessions boolean NOT NULL,
 	subject pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
 	sessions pg_catalog.text[] COLLATE pg_catalog."C" NOT NULL,
-	except_ids pg_catalog.text[] COLLATE pg_catalog."C" NOT NULL
+	except_ids pg_catalog.text[] COLLATE pg_catalog."C" NOT NULL,
+	version integer NOT NULL DEFAULT 1,
+	announcement pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT '',
+	access_ttl bigint NOT NULL DEFAULT 0
 );
-CREATE INDEX revocations_xid ON {schema}.revocations (xid);
+CREATE INDEX revocations_xid_id ON {schema}.revocations (xid, id);
 CREATE INDEX revocations_until ON {schema}.revocations (until);
 
 CREATE UNLOGGED TABLE {schema}.history (
@@ -59,14 +66,6 @@ INSERT INTO {schema}.history DEFAULT VALUES;
 COMMENT ON COLUMN {schema}.sessions.generation IS 'counts the refreshes of the session, from 1';
 COMMENT ON COLUMN {schema}.revocations.xid IS 'the transaction that announced it: readers compare it with snapshots';
 COMMENT ON TABLE {schema}.history IS 'one row, which a crash or a failover empties: transaction numbers may be used again after it';
-`, `
-ALTER TABLE {schema}.revocations
-	ADD COLUMN version integer NOT NULL DEFAULT 1,
-	ADD COLUMN announcement pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT '',
-	ADD COLUMN access_ttl bigint NOT NULL DEFAULT 0;
-CREATE INDEX revocations_xid_id ON {schema}.revocations (xid, id);
-DROP INDEX {schema}.revocations_xid;
-
 COMMENT ON COLUMN {schema}.revocations.version IS 'of the row: with one above 1, a process of this release reads only the subject';
 COMMENT ON COLUMN {schema}.revocations.access_ttl IS 'milliseconds; more than 0 makes the row a notice of the lifetime of access tokens';
 `}
@@ -96,7 +95,7 @@ func (s *Store) Migrations() string {
 	fmt.Fprintf(&b, "-- An error, invalid input syntax, if others could keep sessions alive; it says how.\n")
 	fmt.Fprintf(&b, "SELECT danger::integer FROM (%s) AS found (danger);\n%s;\n", dangers(s.schema), prepare(s.schema))
 	for i, sql := range migrations(s.schema) {
-		fmt.Fprintf(&b, "\n-- %d\n%s\n%s;\n", i+1, sql, record(s.schema, i+1))
+		fmt.Fprintf(&b, "\n-- %d\n%s\n%s;\n", firstVersion+i, sql, record(s.schema, firstVersion+i))
 	}
 	return b.String()
 }
@@ -206,6 +205,9 @@ func (s *Store) migrate(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 	}
+	if 0 < version && version < firstVersion {
+		return fmt.Errorf("the schema %s has tables of version %d, which was never released; drop the schema, and with it all sessions", s.schema, version)
+	}
 	run := func(sql string) error {
 		_, err := tx.Conn().PgConn().Exec(ctx, sql).ReadAll() // several statements
 		return err
@@ -221,11 +223,12 @@ func (s *Store) migrate(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	for i, sql := range migrations(s.schema) {
-		if i < version {
+		number := firstVersion + i
+		if number <= version {
 			continue
 		}
-		if err := run(sql + record(s.schema, i+1)); err != nil {
-			return fmt.Errorf("migration %d: %w", i+1, err)
+		if err := run(sql + record(s.schema, number)); err != nil {
+			return fmt.Errorf("migration %d: %w", number, err)
 		}
 	}
 	return nil

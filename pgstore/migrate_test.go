@@ -45,7 +45,7 @@ func TestMigrate(t *testing.T) {
 				require.NoError(t, err)
 			}
 			p := pool(t, server.Addr)
-			require.Equal(t, 2, versions(t, p, schema))
+			require.Equal(t, 1, versions(t, p, schema))
 			works(t, open(t, p, pgstore.Config{Schema: schema}))
 		}
 	})
@@ -66,7 +66,7 @@ func TestMigrate(t *testing.T) {
 		conn.Release()
 		require.NoError(t, err)
 		require.NoError(t, st.Migrate(t.Context()))
-		require.Equal(t, 2, versions(t, p, schema))
+		require.Equal(t, 1, versions(t, p, schema))
 		works(t, st)
 		require.Equal(t, 0, scan[int](t, p, `SELECT count(*) FROM pg_class WHERE relname IN ('sessions', 'revocations') AND relnamespace = 'public'::regnamespace`))
 	})
@@ -146,7 +146,7 @@ func TestMigrate(t *testing.T) {
 			got, err := st.Get(t.Context(), "ada", value)
 			require.NoError(t, err)
 			require.NoError(t, got.Check())
-			exec(t, p, `INSERT INTO `+schema+`.revocations (until, cut, everything, subject, sessions, except_ids) VALUES ('infinity', $1::text::timestamptz, false, 'x', '{}', '{}')`, value)
+			exec(t, p, `INSERT INTO `+schema+`.revocations (until, not_before, all_sessions, subject, sessions, except_ids) VALUES ('infinity', $1::text::timestamptz, false, 'x', '{}', '{}')`, value)
 		}
 		list, err := st.List(t.Context(), "ada")
 		require.NoError(t, err)
@@ -155,21 +155,12 @@ func TestMigrate(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, rs, 4)
 	})
-	t.Run("TablesOfTheReleaseBefore", func(t *testing.T) {
+	t.Run("RefusesTablesThatWereNeverReleased", func(t *testing.T) {
 		p, schema := pool(t, server.Addr), place()
 		st := open(t, p, pgstore.Config{Schema: schema})
-		exec(t, p, `ALTER TABLE `+schema+`.revocations DROP COLUMN version, DROP COLUMN announcement, DROP COLUMN access_ttl`)
-		exec(t, p, `DROP INDEX `+schema+`.revocations_xid_id`)
-		exec(t, p, `CREATE INDEX revocations_xid ON `+schema+`.revocations (xid)`)
-		exec(t, p, `DELETE FROM `+schema+`.migrations WHERE version = 2`)
-		exec(t, p, `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids) VALUES (now() + interval '10 minutes', false, 'ada', '{}', '{}')`)
-		require.NoError(t, st.Migrate(t.Context()))
-		list, next := changes(t, st, "", 0)
-		require.Equal(t, []string{"ada"}, list)
-		// As a process of the release before announces.
-		exec(t, p, `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids) VALUES (now() + interval '10 minutes', false, 'bob', '{}', '{}')`)
-		list, _ = changes(t, st, next, 0)
-		require.Equal(t, []string{"bob"}, list)
+		exec(t, p, `UPDATE `+schema+`.migrations SET version = 2`)
+		require.EqualError(t, st.Migrate(t.Context()),
+			"pgstore: migrating: the schema "+schema+" has tables of version 2, which was never released; drop the schema, and with it all sessions")
 	})
 	t.Run("RefusesOtherEncodings", func(t *testing.T) {
 		p := pool(t, server.Addr)
@@ -210,7 +201,7 @@ func TestMigrate(t *testing.T) {
 		exec(t, p, `CREATE TABLE `+schema+`.revocations (mine text)`)
 		st, err := pgstore.New(p, pgstore.Config{Schema: schema})
 		require.NoError(t, err)
-		require.ErrorContains(t, st.Migrate(t.Context()), "pgstore: migrating: migration 1: ")
+		require.ErrorContains(t, st.Migrate(t.Context()), "pgstore: migrating: migration 3: ")
 		require.Equal(t, 1, scan[int](t, p, `SELECT count(*) FROM pg_tables WHERE schemaname = $1`, schema))
 	})
 }

@@ -29,7 +29,7 @@ func fill(t testing.TB, p *pgxpool.Pool, schema string, n int) {
 			'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0', '203.0.113.7', ''
 		FROM generate_series(1, $1::int) AS i ORDER BY random()`, n)
 	for range 20 {
-		exec(t, p, `INSERT INTO `+schema+`.revocations (until, everything, subject, sessions, except_ids)
+		exec(t, p, `INSERT INTO `+schema+`.revocations (until, all_sessions, subject, sessions, except_ids)
 			SELECT now() + interval '10 minutes', false, i::text, '{}', '{}' FROM generate_series(1, $1::int) AS i`, n/20)
 	}
 	exec(t, p, `VACUUM ANALYZE `+schema+`.sessions`)
@@ -458,7 +458,7 @@ func TestRotate_AnswersWhatSomeOrderExplains(t *testing.T) {
 		require.NoError(t, other.Revoke(context.Background(), auth.Revocation{Subject: "ada", Sessions: []string{"four"}, Until: now()}))
 	}
 	_, _, err = st.Rotate(t.Context(), "ada", "four", 1, move())
-	require.EqualError(t, err, "pgstore: moving a session: others deleted and created it again and again")
+	require.EqualError(t, err, "pgstore: rotating a session: gave up after 5 attempts: the session is being deleted and recreated")
 	require.Equal(t, 10, n)
 }
 

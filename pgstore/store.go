@@ -166,14 +166,14 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 		return auth.Session{}, false, err
 	}
 	if from >= maxGeneration {
-		return auth.Session{}, false, fmt.Errorf("%w: from must be less than 1<<53", auth.ErrNotStorable)
+		return auth.Session{}, false, fmt.Errorf("%w: From must be less than 1<<53", auth.ErrNotStorable)
 	}
 	if err := possible(ctx, subject, id); err != nil {
 		return auth.Session{}, false, err
 	}
 	for range rotateTries {
 		var rec auth.Session
-		err := s.write(ctx, "moving a session", true, func(ctx context.Context, q querier) (err error) {
+		err := s.write(ctx, "rotating a session", true, func(ctx context.Context, q querier) (err error) {
 			rec, err = scan(q.QueryRow(ctx, s.sql.rotate, subject, id, from,
 				iso(use.Rested), iso(use.At), iso(use.ExpiresAt), use.Device.UserAgent, address(use.Device)))
 			return err
@@ -197,7 +197,7 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 		}
 		// It came in between, by a Create: no order explains that it stayed.
 	}
-	return auth.Session{}, false, errors.New("pgstore: moving a session: others deleted and created it again and again")
+	return auth.Session{}, false, errors.New("pgstore: rotating a session: gave up after 5 attempts: the session is being deleted and recreated")
 }
 
 // List implements [auth.Store].
