@@ -27,7 +27,7 @@ func postgresStore(tb testing.TB, addr string) auth.Store {
 
 func sqliteStore(tb testing.TB, file string) auth.Store {
 	tb.Helper()
-	s, err := sqlitestore.Open(file)
+	s, err := sqlitestore.Open(file, sqlitestore.Config{})
 	must(err)
 	tb.Cleanup(func() { must(s.Close()) })
 	return s

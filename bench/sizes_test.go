@@ -416,7 +416,7 @@ func fillGinJWT(tb testing.TB, addr string, from, to int) {
 }
 
 func fillSQLite(_ testing.TB, file string, from, to int) {
-	s, err := sqlitestore.Open(file)
+	s, err := sqlitestore.Open(file, sqlitestore.Config{})
 	must(err)
 	fill(s, from, to)
 	must(s.Close()) // which leaves all of it in the one file

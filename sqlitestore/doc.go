@@ -1,7 +1,7 @@
 // Package sqlitestore keeps sessions in one SQLite file, for one machine: a
 // restart of the server, or a crash, signs nobody out.
 //
-//	store, err := sqlitestore.Open("sessions.db")
+//	store, err := sqlitestore.Open("sessions.db", sqlitestore.Config{})
 //	defer store.Close()
 //	a, err := auth.New(auth.Config{Store: store, …})
 //	go a.Run(ctx) // follows the revocations of other processes

@@ -21,7 +21,7 @@ func Example() {
 
 	refreshToken := ""
 	for range 2 { // two lives of a server
-		store, err := sqlitestore.Open(filepath.Join(dir, "sessions.db"))
+		store, err := sqlitestore.Open(filepath.Join(dir, "sessions.db"), sqlitestore.Config{})
 		if err != nil {
 			fmt.Println(err)
 			return

@@ -3,7 +3,6 @@ package sqlitestore
 import (
 	"context"
 	"database/sql"
-	"time"
 )
 
 // Exec runs SQL on the connection that writes, as part of no transaction.
@@ -25,9 +24,6 @@ func (s *Store) Queued() int {
 	defer s.mu.Unlock()
 	return len(s.queue)
 }
-
-// PollEvery sets how often Changes looks for what others have announced.
-func (s *Store) PollEvery(d time.Duration) { s.poll = d }
 
 // Fault lets the file be opened anew.
 func (s *Store) Fault() {

@@ -8,31 +8,28 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
 	"github.com/ratchet-go/auth"
 )
 
-// pollInterval is how often a waiting Changes looks for what other processes
-// have announced.
-const pollInterval = 20 * time.Millisecond
-
 // place is a position of the feed: a row, and the random number that it was
 // given, so that the row of the same number in another history is told apart.
 // There is always a row: the first is made with the table, and the newest is
 // never collected.
-type place struct{ id, nonce int64 }
+type position struct{ id, nonce int64 }
 
-func (p place) String() string { return fmt.Sprintf("%d-%016x", p.id, uint64(p.nonce)) }
+func (p position) String() string { return fmt.Sprintf("%d-%016x", p.id, uint64(p.nonce)) }
 
-func parsePlace(position string) (p place, ok bool) {
+func parsePosition(text string) (p position, ok bool) {
 	var nonce uint64
-	if _, err := fmt.Sscanf(position, "%d-%x", &p.id, &nonce); err != nil {
-		return place{}, false
+	if _, err := fmt.Sscanf(text, "%d-%x", &p.id, &nonce); err != nil {
+		return position{}, false
 	}
 	p.nonce = int64(nonce)
-	return p, p.String() == position
+	return p, p.String() == text
 }
 
 func nonce() int64 {
@@ -44,15 +41,15 @@ func nonce() int64 {
 // Changes implements [auth.Feed]. What this Store announces it returns at once,
 // what others do within 20 ms.
 func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "reading the feed"); err != nil {
 		return nil, "", false, err
 	}
 	defer s.calls.RUnlock()
-	var from place
+	var from position
 	if after != "" {
 		var ok bool
-		if from, ok = parsePlace(after); !ok {
-			return nil, "", false, auth.ErrFeedReset
+		if from, ok = parsePosition(after); !ok {
+			return nil, "", false, wrap("reading the feed", fmt.Errorf("malformed position: %w", auth.ErrFeedReset))
 		}
 	}
 	end := time.Now().Add(wait)
@@ -62,7 +59,7 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 		s.mu.Unlock()
 		rs, next, more, err := s.announced(ctx, from)
 		if err != nil {
-			return nil, "", false, err
+			return nil, "", false, wrap("reading the feed", err)
 		}
 		left := time.Until(end)
 		if len(rs) > 0 || more || left <= 0 {
@@ -76,11 +73,11 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 		case <-ctx.Done():
 			err = ctx.Err()
 		case <-s.closing:
-			err = errClosed
+			err = os.ErrClosed
 		}
 		timer.Stop()
 		if err != nil {
-			return nil, "", false, err
+			return nil, "", false, wrap("reading the feed", err)
 		}
 	}
 }
@@ -90,9 +87,9 @@ const page = 1024
 
 // announced returns a page of what was announced after from, where that ends,
 // and whether there is more. The zero place is before everything.
-func (s *Store) announced(ctx context.Context, from place) (rs []auth.Revocation, next place, more bool, err error) {
+func (s *Store) announced(ctx context.Context, from position) (rs []auth.Revocation, next position, more bool, err error) {
 	err = s.read(ctx, func(f *file) error {
-		rs, next, more = nil, place{}, false
+		rs, next, more = nil, position{}, false
 		rows, err := f.feed.QueryContext(ctx, from.id, page+2) // with the row at from, and one more
 		if err != nil {
 			return err
@@ -107,10 +104,10 @@ func (s *Store) announced(ctx context.Context, from place) (rs []auth.Revocation
 			if err := rows.Scan(row.fields()...); err != nil {
 				return err
 			}
-			if n == 0 && from != (place{}) && row.place != from {
+			if n == 0 && from != (position{}) && row.position != from {
 				return auth.ErrFeedReset
 			}
-			next = row.place
+			next = row.position
 			if next != from && next.id != firstRow {
 				rs = append(rs, row.revocation())
 			}
@@ -118,8 +115,8 @@ func (s *Store) announced(ctx context.Context, from place) (rs []auth.Revocation
 		if err := rows.Err(); err != nil {
 			return err
 		}
-		if next == (place{}) {
-			if from != (place{}) {
+		if next == (position{}) {
+			if from != (position{}) {
 				return auth.ErrFeedReset
 			}
 			return errors.New("the feed has lost its first row")
@@ -135,7 +132,7 @@ const firstRow = 1
 
 // revocationRow is a row of the feed as it is read.
 type revocationRow struct {
-	place
+	position
 	version, all                   int64
 	subject, sessions, except, own string
 	cut                            sql.NullInt64

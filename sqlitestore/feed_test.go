@@ -14,64 +14,11 @@ import (
 	"github.com/ratchet-go/auth/sqlitestore"
 )
 
-func TestRevoke_TrimsTheFeed(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "sessions.db")
-	s := open(t, path)
-	old := func(i int) auth.Revocation {
-		r := revocation(fmt.Sprintf("ada-%d", i), "one")
-		r.Until = now().Add(-61 * time.Second)
-		return r
-	}
-	for i := range 100 {
-		require.NoError(t, s.Revoke(t.Context(), old(i)))
-	}
-	require.LessOrEqual(t, count(t, path, "revocations"), 3)
-
-	// The newest stays, so that whoever has it as his position goes on from it,
-	// also when the next one comes.
-	_, next, _, err := s.Changes(t.Context(), "", 0)
-	require.NoError(t, err)
-	for i := range 20 {
-		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("bob-%d", i), "one")))
-	}
-	rs, _, _, err := s.Changes(t.Context(), next, 0)
-	require.NoError(t, err)
-	require.Len(t, rs, 20)
-	require.Equal(t, "bob-0", rs[0].Subject)
-}
-
-func TestRevoke_TrimsBehindWhatStays(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "sessions.db")
-	s := open(t, path)
-	const stay, old = 25, 100
-	for i := range stay + old {
-		r := revocation(fmt.Sprintf("ada-%d", i), "one")
-		if r.Until = now().Add(time.Hour); i >= stay {
-			r.Until = now().Add(-61 * time.Second)
-		}
-		require.NoError(t, s.Revoke(t.Context(), r))
-	}
-	// The first row, which is before the first that stays, and a few that no
-	// look has come by yet.
-	require.LessOrEqual(t, count(t, path, "revocations"), 1+stay+15)
-	rs, _, _, err := s.Changes(t.Context(), "", 0)
-	require.NoError(t, err)
-	for i := range stay {
-		require.Equal(t, fmt.Sprintf("ada-%d", i), rs[i].Subject)
-	}
-	execute(t, path, "UPDATE revocations SET until = 0") // and later those too
-	for i := range stay {
-		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("bob-%d", i), "one")))
-	}
-	require.LessOrEqual(t, count(t, path, "revocations"), 1+stay)
-}
-
 func TestChanges_HearsOfItsOwnAtOnce(t *testing.T) {
 	t.Parallel()
-	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
-	s.PollEvery(time.Hour)
+	s, err := sqlitestore.Open(filepath.Join(t.TempDir(), "sessions.db"), sqlitestore.Config{Poll: 30 * time.Second})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	_, next, _, err := s.Changes(t.Context(), "", 0)
@@ -166,79 +113,6 @@ func TestChanges_HearsOfOthersSoon(t *testing.T) {
 	}
 }
 
-// TestOpen_FileOfANewerVersion has more columns, tables and indexes. Those that
-// this version does not know stay as they are.
-func TestOpen_FileOfANewerVersion(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "sessions.db")
-	s := open(t, path)
-	record := session("ada", "one")
-	require.NoError(t, s.Create(t.Context(), record))
-	require.NoError(t, s.Revoke(t.Context(), revocation("bob", "one")))
-	require.NoError(t, s.Close())
-	for _, table := range []string{"sessions", "revocations", "hand"} {
-		execute(t, path, "ALTER TABLE "+table+" ADD COLUMN newer TEXT NOT NULL DEFAULT 'default'", "UPDATE "+table+" SET newer = 'kept'")
-	}
-	execute(t, path, "CREATE TABLE newer (a TEXT)", "CREATE INDEX newer_index ON sessions (newer)")
-
-	s = open(t, path)
-	newer := func(table, where string) (text string) {
-		db := raw(t, path)
-		require.NoError(t, db.QueryRow("SELECT newer FROM "+table+" WHERE "+where).Scan(&text))
-		require.NoError(t, db.Close())
-		return text
-	}
-	got, err := s.Get(t.Context(), "ada", "one")
-	require.NoError(t, err)
-	require.Equal(t, record, got)
-	u := use(2)
-	got, moved, err := s.Rotate(t.Context(), "ada", "one", 1, u)
-	require.NoError(t, err)
-	require.True(t, moved)
-	record.Generation, record.RotatedAt, record.ExpiresAt, record.Device = 2, u.At, u.ExpiresAt, u.Device
-	require.Equal(t, record, got)
-	require.Equal(t, "kept", newer("sessions", "subject = 'ada'"))
-	list, err := s.List(t.Context(), "ada")
-	require.NoError(t, err)
-	require.Equal(t, []auth.Session{record}, list)
-	require.NoError(t, s.Create(t.Context(), session("cyd", "one")))
-	require.Equal(t, "default", newer("sessions", "subject = 'cyd'"))
-	rs, next, _, err := s.Changes(t.Context(), "", 0)
-	require.NoError(t, err)
-	require.Len(t, rs, 1)
-	require.NoError(t, s.Revoke(t.Context(), revocation("ada", "one")))
-	_, err = s.Get(t.Context(), "ada", "one")
-	require.ErrorIs(t, err, auth.ErrSessionNotFound)
-	rs, _, _, err = s.Changes(t.Context(), next, 0)
-	require.NoError(t, err)
-	require.Len(t, rs, 1)
-	require.Equal(t, "kept", newer("hand", "true"))
-}
-
-// TestOpen_FileOfTheVersionBefore gets the columns that it lacks.
-func TestOpen_FileOfTheVersionBefore(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "sessions.db")
-	s := open(t, path)
-	require.NoError(t, s.Create(t.Context(), session("ada", "one")))
-	require.NoError(t, s.Revoke(t.Context(), revocation("bob", "one")))
-	require.NoError(t, s.Close())
-	for _, column := range []string{"version", "announcement", "access_ttl"} {
-		execute(t, path, "ALTER TABLE revocations DROP COLUMN "+column)
-	}
-	stores := make([]*sqlitestore.Store, 8)
-	together(len(stores), func(i int) { stores[i] = open(t, path) })
-	notice := auth.Revocation{AccessTTL: time.Hour, Until: now(), ID: "a.1"}
-	require.NoError(t, stores[0].Revoke(t.Context(), notice))
-	rs, _, _, err := stores[1].Changes(t.Context(), "", 0)
-	require.NoError(t, err)
-	require.Len(t, rs, 2)
-	require.Equal(t, "bob", rs[0].Subject)
-	require.Equal(t, time.Hour, rs[1].AccessTTL)
-	_, err = stores[2].Get(t.Context(), "ada", "one")
-	require.NoError(t, err)
-}
-
 // TestChanges_UnreadableRowDoesNotStopTheFeed, and has a name that is the same
 // at every read.
 func TestChanges_UnreadableRowDoesNotStopTheFeed(t *testing.T) {
@@ -283,24 +157,4 @@ func TestStore_UnreadableAddressIsUnknown(t *testing.T) {
 	_, moved, err := s.Rotate(t.Context(), "ada", "one", 1, use(1))
 	require.NoError(t, err)
 	require.True(t, moved)
-}
-
-// TestRevoke_TrimsManyAtOnce, wherever they are.
-func TestRevoke_TrimsManyAtOnce(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "sessions.db")
-	s := open(t, path)
-	const stay, old = 1000, 5000
-	fill := func(n int, until time.Time) {
-		execute(t, path, fmt.Sprintf(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)
-			INSERT INTO revocations (nonce, subject, sessions, all_sessions, except_ids, until) SELECT i, 'x', '[]', 0, '[]', %d FROM n`, n, until.UnixMilli()))
-	}
-	fill(stay, now().Add(24*time.Hour))
-	fill(old, now().Add(-time.Hour))
-	fill(stay, now().Add(24*time.Hour))
-	for i := range 80 {
-		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("new-%d", i), "one")))
-	}
-	require.LessOrEqual(t, count(t, path, "revocations"), 1+2*stay+80+1)
-	require.GreaterOrEqual(t, count(t, path, "revocations"), 2*stay+80)
 }

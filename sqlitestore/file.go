@@ -26,24 +26,14 @@ import (
 // For anything else it must raise user_version, which keeps older processes out.
 const (
 	applicationID = 0x52746368 // "Rtch"
-	schemaVersion = 1
+	schemaVersion = 2
 )
 
 // readers is how many connections read at once.
 const readers = 4
 
-// additions are what files of earlier versions do not have. The column version
-// is that of a row: one with a higher number than 1 cannot be read by this
-// package, which takes only the subject from it. A newer version must write one
-// where a process that ignores what is new would end less than is meant.
-const additions = `
-ALTER TABLE revocations ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
-ALTER TABLE revocations ADD COLUMN announcement TEXT NOT NULL DEFAULT '';
-ALTER TABLE revocations ADD COLUMN access_ttl INTEGER NOT NULL DEFAULT 0;
-`
-
 // The expiry of sessions has no index: it would be written at every refresh.
-// The hand has the places that collect and collectRevocations have reached.
+// The table cleanup holds the keys that collect and collectRevocations have reached.
 const schema = `
 CREATE TABLE sessions (
 	subject    TEXT NOT NULL,
@@ -57,8 +47,8 @@ CREATE TABLE sessions (
 	data       BLOB NOT NULL,
 	PRIMARY KEY (subject, id)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE hand (subject TEXT NOT NULL, id TEXT NOT NULL, revocation INTEGER NOT NULL) STRICT;
-INSERT INTO hand VALUES ('', '', 0);
+CREATE TABLE cleanup (subject TEXT NOT NULL, id TEXT NOT NULL, revocation INTEGER NOT NULL) STRICT;
+INSERT INTO cleanup VALUES ('', '', 0);
 CREATE TABLE revocations (
 	id           INTEGER PRIMARY KEY,
 	nonce        INTEGER NOT NULL,
@@ -66,11 +56,13 @@ CREATE TABLE revocations (
 	sessions     TEXT NOT NULL,
 	all_sessions INTEGER NOT NULL,
 	except_ids   TEXT NOT NULL,
-	cut          INTEGER,
-	until        INTEGER NOT NULL
+	not_before   INTEGER,
+	until        INTEGER NOT NULL,
+	version      INTEGER NOT NULL DEFAULT 1,
+	announcement TEXT NOT NULL DEFAULT '',
+	access_ttl   INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-INSERT INTO revocations VALUES (1, %d, '', '[]', 0, '[]', NULL, 0);
-` + additions + `
+INSERT INTO revocations VALUES (1, %d, '', '[]', 0, '[]', NULL, 0, 1, '', 0);
 PRAGMA application_id = %d;
 PRAGMA user_version = %d;
 `
@@ -119,7 +111,7 @@ func link(path string) error {
 // unmade says that the file could not be made, and why, without the name that
 // it had for the time being.
 func unmade(path string, err error) error {
-	return fmt.Errorf("%s cannot be made: %w", path, unnamed(err))
+	return fmt.Errorf("cannot create %s: %w", path, unnamed(err))
 }
 
 // unnamed returns what an error of package os says without the name of a file.
@@ -181,7 +173,7 @@ func open(ctx context.Context, path string) (_ *file, err error) {
 		return nil, err
 	}
 	if mode != "wal" {
-		return nil, fmt.Errorf("a write-ahead log cannot be had at %s, the journal mode is %q", path, mode)
+		return nil, fmt.Errorf("cannot enable WAL for %s: the journal mode is still %q", path, mode)
 	}
 	if missing != "" {
 		if err := f.setUp(ctx); err != nil {
@@ -197,27 +189,26 @@ func open(ctx context.Context, path string) (_ *file, err error) {
 // inspect returns the statements that make what the file lacks, and refuses what
 // is not ours.
 func (f *file) inspect(ctx context.Context) (missing string, err error) {
-	var application, version, things, columns int64
+	var application, version, objects int64
 	var foreign sql.NullString
 	err = f.writer.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id),
 		(SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema),
-		(SELECT count(*) FROM pragma_table_info('revocations') WHERE name = 'access_ttl'),
 		(SELECT type || ' ' || name FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%' LIMIT 1)`).
-		Scan(&application, &version, &things, &columns, &foreign)
+		Scan(&application, &version, &objects, &foreign)
 	switch {
 	case err != nil:
 		return "", err
-	case application == 0 && version == 0 && things == 0:
+	case application == 0 && version == 0 && objects == 0:
 		return fmt.Sprintf(schema, nonce(), applicationID, schemaVersion), nil
-	case application != applicationID || version < schemaVersion:
+	case application != applicationID:
 		return "", fmt.Errorf("%s is a database of another application", f.path)
+	case version < schemaVersion:
+		return "", fmt.Errorf("%s has tables of version %d, which was never released; delete the file, and with it all sessions", f.path, version)
 	case version > schemaVersion:
-		return "", fmt.Errorf("%s has the tables of version %d; this program knows those of version %d: update it", f.path, version, schemaVersion)
+		return "", fmt.Errorf("%s has tables of version %d, but this program supports only version %d; update the program", f.path, version, schemaVersion)
 	case foreign.Valid:
 		// A trigger can bring back what was revoked.
 		return "", fmt.Errorf("%s contains the %s, which this package has not made: drop it, and find out who made it", f.path, foreign.String)
-	case columns == 0:
-		return additions, nil
 	}
 	return "", nil
 }
@@ -248,7 +239,7 @@ func (f *file) prepare(ctx context.Context) error {
 	}{
 		{f.db, &f.get, get},
 		{f.db, &f.list, "SELECT " + sessionColumns + " FROM sessions WHERE subject = ? ORDER BY rotated_at DESC, id"},
-		{f.db, &f.feed, `SELECT id, nonce, version, subject, sessions, all_sessions, except_ids, cut, until, announcement, access_ttl
+		{f.db, &f.feed, `SELECT id, nonce, version, subject, sessions, all_sessions, except_ids, not_before, until, announcement, access_ttl
 			FROM revocations WHERE id >= ? ORDER BY id LIMIT ?`},
 		{f.writer, &f.look, get},
 		{f.writer, &f.insert, "INSERT INTO sessions (" + sessionColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"},
@@ -257,18 +248,18 @@ func (f *file) prepare(ctx context.Context) error {
 			WHERE subject = ?1 AND id = ?2 AND (generation < ?3 OR generation = ?3 AND rotated_at <= ?4) RETURNING ` + sessionColumns},
 		{f.writer, &f.end, "DELETE FROM sessions WHERE subject = ? AND id IN (SELECT value FROM json_each(?))"},
 		{f.writer, &f.endAll, "DELETE FROM sessions WHERE subject = ? AND created_at < ? AND id NOT IN (SELECT value FROM json_each(?))"},
-		{f.writer, &f.announce, "INSERT INTO revocations (nonce, subject, sessions, all_sessions, except_ids, cut, until, announcement, access_ttl) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"},
+		{f.writer, &f.announce, "INSERT INTO revocations (nonce, subject, sessions, all_sessions, except_ids, not_before, until, announcement, access_ttl) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"},
 		// A row goes after its Until, and only when the next one's has passed
 		// too: readers of the feed have the row as their position until then.
 		{f.writer, &f.trim, `DELETE FROM revocations WHERE id IN (SELECT id FROM
 			(SELECT id, until, lead(until) OVER (ORDER BY id) AS following FROM
-				(SELECT id, until FROM revocations WHERE id >= (SELECT revocation FROM hand) ORDER BY id LIMIT ?2 + 1))
+				(SELECT id, until FROM revocations WHERE id >= (SELECT revocation FROM cleanup) ORDER BY id LIMIT ?2 + 1))
 			WHERE max(until, following) < ?1)`},
 		// On to the next that was not looked at, or to the beginning.
-		{f.writer, &f.pass, `UPDATE hand SET revocation = coalesce(?1, 0)`},
-		{f.writer, &f.ahead, `SELECT id FROM revocations WHERE id >= (SELECT revocation FROM hand) ORDER BY id LIMIT 1 OFFSET ?`},
-		{f.writer, &f.reach, "UPDATE hand SET subject = ?, id = ?"},
-		{f.writer, &f.next, `SELECT subject, id, expires_at FROM sessions WHERE (subject, id) > (SELECT subject, id FROM hand)
+		{f.writer, &f.pass, `UPDATE cleanup SET revocation = coalesce(?1, 0)`},
+		{f.writer, &f.ahead, `SELECT id FROM revocations WHERE id >= (SELECT revocation FROM cleanup) ORDER BY id LIMIT 1 OFFSET ?`},
+		{f.writer, &f.reach, "UPDATE cleanup SET subject = ?, id = ?"},
+		{f.writer, &f.next, `SELECT subject, id, expires_at FROM sessions WHERE (subject, id) > (SELECT subject, id FROM cleanup)
 			ORDER BY subject, id LIMIT ?`},
 		{f.writer, &f.drop, "DELETE FROM sessions WHERE subject = ? AND id = ?"},
 	} {
@@ -303,7 +294,7 @@ func (f *file) writable() error {
 		}
 		return err
 	}
-	_, err := f.writer.ExecContext(ctx, "UPDATE hand SET id = id")
+	_, err := f.writer.ExecContext(ctx, "UPDATE cleanup SET id = id")
 	_, undone := f.writer.ExecContext(ctx, "ROLLBACK")
 	return errors.Join(err, undone)
 }

@@ -23,7 +23,7 @@ func guardFolder(path string) error {
 	dir := filepath.Dir(path)
 	info, err := os.Stat(dir)
 	if err != nil {
-		return fmt.Errorf("%s cannot be made: %w", path, unnamed(err))
+		return fmt.Errorf("cannot create %s: %w", path, unnamed(err))
 	}
 	stat, user := info.Sys().(*syscall.Stat_t), os.Geteuid()
 	mode := info.Mode().Perm()

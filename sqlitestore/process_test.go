@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	if role == "" {
 		os.Exit(m.Run())
 	}
-	s, err := sqlitestore.Open(path)
+	s, err := sqlitestore.Open(path, sqlitestore.Config{})
 	if err == nil {
 		err = map[string]func(*sqlitestore.Store) error{"rotate": rotate, "storm": storm, "open": func(*sqlitestore.Store) error { return nil }}[role](s)
 	}
@@ -201,7 +201,7 @@ func TestKilled_KeepsWhatWasAcknowledged(t *testing.T) {
 		require.ErrorAs(t, p.cmd.Wait(), &exit)
 		require.Equal(t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal())
 
-		s, err := sqlitestore.Open(path)
+		s, err := sqlitestore.Open(path, sqlitestore.Config{})
 		require.NoError(t, err)
 		announced := map[key]bool{}
 		for position, more := "", true; more; {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"time"
 
@@ -90,7 +91,7 @@ func (s *Store) lead(ctx context.Context, w *write) {
 	for i, w := range batch {
 		if err := w.run(f); err != nil {
 			f.rollback(err)
-			w.finish(fault(err))
+			w.finish(err)
 			// The others begin again without it.
 			s.mu.Lock()
 			others := slices.Concat(batch[:i], batch[i+1:])
@@ -113,7 +114,7 @@ func (s *Store) lead(ctx context.Context, w *write) {
 	s.released = time.Now()
 	s.held += s.released.Sub(began)
 	for _, w := range batch {
-		w.finish(fault(err))
+		w.finish(err)
 	}
 }
 
@@ -145,7 +146,7 @@ func (s *Store) begin(ctx context.Context) (*file, error) {
 		}
 		if !busy(err) {
 			f.judge(err)
-			return nil, fault(err)
+			return nil, err
 		}
 		if err := s.pause(ctx, try); err != nil {
 			return nil, err
@@ -182,7 +183,7 @@ func (s *Store) read(ctx context.Context, f func(*file) error) error {
 			continue
 		case !busy(err):
 			file.judge(err)
-			return fault(err)
+			return err
 		}
 		if err := s.pause(ctx, try); err != nil {
 			return err
@@ -195,7 +196,7 @@ func (s *Store) read(ctx context.Context, f func(*file) error) error {
 func (s *Store) current(ctx context.Context) (*file, error) {
 	if f := s.file.Load(); f != nil && !f.faulty.Load() {
 		if err := f.inPlace(); err == nil || !f.faulty.Load() {
-			return f, fault(err)
+			return f, err
 		}
 	}
 	select {
@@ -205,7 +206,7 @@ func (s *Store) current(ctx context.Context) (*file, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-s.closing:
-		return nil, errClosed
+		return nil, os.ErrClosed
 	}
 }
 
@@ -215,7 +216,7 @@ func (s *Store) reopen(ctx context.Context) (*file, error) {
 		old := s.file.Load()
 		if old != nil && !old.faulty.Load() {
 			if err := old.inPlace(); err == nil || !old.faulty.Load() {
-				return old, fault(err)
+				return old, err
 			}
 		}
 		if old != nil {
@@ -230,7 +231,7 @@ func (s *Store) reopen(ctx context.Context) (*file, error) {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case !busy(err):
-			return nil, fault(err)
+			return nil, err
 		}
 		if err := s.pause(ctx, try); err != nil {
 			return nil, err
@@ -252,14 +253,16 @@ func (s *Store) sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-s.closing:
-		return errClosed
+		return os.ErrClosed
 	}
 }
 
-// fault says whose an error is.
-func fault(err error) error {
-	if err == nil {
-		return nil
+// wrap adds the name of the package and the operation that failed to err. It
+// returns nil for nil, and leaves [auth.ErrSessionNotFound] as it is: that is a
+// result, not a failure.
+func wrap(doing string, err error) error {
+	if err == nil || errors.Is(err, auth.ErrSessionNotFound) {
+		return err
 	}
-	return fmt.Errorf("sqlitestore: %w", err)
+	return fmt.Errorf("sqlitestore: %s: %w", doing, err)
 }

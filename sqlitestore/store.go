@@ -1,6 +1,7 @@
 package sqlitestore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -37,7 +38,24 @@ type Store struct {
 	changed chan struct{} // closed, and replaced, when this Store has announced something
 }
 
-var errClosed = fault(os.ErrClosed)
+const (
+	defaultPoll = 20 * time.Millisecond
+	minPoll     = 10 * time.Millisecond
+	maxPoll     = 30 * time.Second
+)
+
+// Config is what [Open] needs besides the path. It is copied. A zero field means
+// the default.
+type Config struct {
+	_ [0]func() // keyed literals only
+
+	// Poll is how often a waiting Changes looks for revocations that other
+	// processes, or other Stores in this one, have published: 10 milliseconds to
+	// 30 seconds, 20 milliseconds by default. Revocations of this Store itself
+	// are returned at once. If no other process uses the file, a long interval
+	// saves idle wake-ups and delays nothing.
+	Poll time.Duration
+}
 
 // openPatience is how long Open waits while another process sets the file up.
 const openPatience = 10 * time.Second
@@ -62,30 +80,41 @@ const openPatience = 10 * time.Second
 // The path is that of a file. A URI, options after a question mark, and
 // ":memory:" are refused: for sessions that end with the process there is
 // [auth.NewMemoryStore].
-func Open(path string) (*Store, error) {
+func Open(path string, c Config) (*Store, error) {
+	var errs []error
 	if err := checkPath(path); err != nil {
-		return nil, fault(err)
+		errs = append(errs, wrap("opening", err))
+	}
+	poll := cmp.Or(c.Poll, defaultPoll)
+	switch {
+	case 0 < poll && poll < time.Millisecond: // a number without a unit counts nanoseconds
+		errs = append(errs, fmt.Errorf("sqlitestore: Config.Poll (%s) is less than 1ms; missing time unit?", poll))
+	case poll < minPoll || poll > maxPoll:
+		errs = append(errs, fmt.Errorf("sqlitestore: Config.Poll (%s) is not between %s and %s", poll, minPoll, maxPoll))
+	}
+	if errs != nil {
+		return nil, errors.Join(errs...)
 	}
 	path, err := filepath.Abs(path) // the working directory may change
 	if err != nil {
-		return nil, fault(err)
+		return nil, wrap("opening", err)
 	}
-	s := &Store{path: path, poll: pollInterval, slot: make(chan struct{}, 1), closing: make(chan struct{}), changed: make(chan struct{})}
+	s := &Store{path: path, poll: poll, slot: make(chan struct{}, 1), closing: make(chan struct{}), changed: make(chan struct{})}
 	if err := guardFolder(path); err != nil {
-		return nil, fault(err)
+		return nil, wrap("opening", err)
 	}
 	if err := create(path); err != nil {
-		return nil, fault(err)
+		return nil, wrap("opening", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
 	defer cancel()
 	f, err := s.current(ctx)
 	if err != nil {
-		return nil, err
+		return nil, wrap("opening", err)
 	}
 	if err := f.writable(); err != nil {
 		_ = f.close()
-		return nil, fault(err)
+		return nil, wrap("opening", err)
 	}
 	return s, nil
 }
@@ -101,7 +130,7 @@ func checkPath(path string) error {
 		return fmt.Errorf("%q is no file: for sessions that end with the process use auth.NewMemoryStore", path)
 	case strings.HasPrefix(lower, "file:"), strings.HasPrefix(lower, "sqlite:"), strings.HasPrefix(lower, "sqlite3:"),
 		strings.Contains(path, "://"), strings.Contains(path, "?"):
-		return fmt.Errorf("%q looks like a URI with options: give the path of the file, such as sessions.db; there are no options", path)
+		return fmt.Errorf("%q looks like a URI with options: give the path of the file, such as sessions.db", path)
 	}
 	return nil
 }
@@ -126,7 +155,7 @@ func (s *Store) Close() error {
 }
 
 // enter begins a call. If it returns nil, s.calls.RUnlock ends it.
-func (s *Store) enter(ctx context.Context) error {
+func (s *Store) enter(ctx context.Context, doing string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -134,7 +163,7 @@ func (s *Store) enter(ctx context.Context) error {
 	select {
 	case <-s.closing:
 		s.calls.RUnlock()
-		return errClosed
+		return wrap(doing, os.ErrClosed)
 	default:
 		return nil
 	}
@@ -142,7 +171,7 @@ func (s *Store) enter(ctx context.Context) error {
 
 // Create implements [auth.Store].
 func (s *Store) Create(ctx context.Context, session auth.Session) error {
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "creating a session"); err != nil {
 		return err
 	}
 	defer s.calls.RUnlock()
@@ -167,19 +196,20 @@ func (s *Store) Create(ctx context.Context, session auth.Session) error {
 	if err == nil && exists {
 		return auth.ErrSessionExists
 	}
-	return err
+	return wrap("creating a session", err)
 }
 
 // Get implements [auth.Store].
 func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, error) {
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "reading a session"); err != nil {
 		return auth.Session{}, err
 	}
 	defer s.calls.RUnlock()
 	if !possible(subject, id) {
 		return auth.Session{}, auth.ErrSessionNotFound
 	}
-	return s.get(ctx, subject, id)
+	session, err := s.get(ctx, subject, id)
+	return session, wrap("reading a session", err)
 }
 
 // possible reports whether there can be a session of this subject and ID.
@@ -200,7 +230,7 @@ const maxGeneration = 1 << 53
 
 // Rotate implements [auth.Store].
 func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use auth.Use) (session auth.Session, moved bool, err error) {
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "rotating a session"); err != nil {
 		return auth.Session{}, false, err
 	}
 	defer s.calls.RUnlock()
@@ -208,7 +238,7 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 		return auth.Session{}, false, err
 	}
 	if from >= maxGeneration {
-		return auth.Session{}, false, fmt.Errorf("%w: from must be less than 1<<53", auth.ErrNotStorable)
+		return auth.Session{}, false, fmt.Errorf("%w: From must be less than 1<<53", auth.ErrNotStorable)
 	}
 	if !possible(subject, id) {
 		return auth.Session{}, false, auth.ErrSessionNotFound
@@ -216,7 +246,7 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 	// Most of those that do not move are told so without the lock.
 	session, err = s.get(ctx, subject, id)
 	if err != nil {
-		return auth.Session{}, false, err
+		return auth.Session{}, false, wrap("rotating a session", err)
 	}
 	if session.Generation > from || session.Generation == from && session.RotatedAt.After(use.Rested) {
 		return session, false, nil
@@ -240,14 +270,14 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 		err = auth.ErrSessionNotFound
 	}
 	if err != nil {
-		return auth.Session{}, false, err
+		return auth.Session{}, false, wrap("rotating a session", err)
 	}
 	return session, moved, nil
 }
 
 // List implements [auth.Store].
 func (s *Store) List(ctx context.Context, subject string) (list []auth.Session, err error) {
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "listing sessions"); err != nil {
 		return nil, err
 	}
 	defer s.calls.RUnlock()
@@ -271,14 +301,14 @@ func (s *Store) List(ctx context.Context, subject string) (list []auth.Session, 
 		return rows.Err()
 	})
 	if err != nil {
-		return nil, err
+		return nil, wrap("listing sessions", err)
 	}
 	return list, nil
 }
 
 // Revoke implements [auth.Store].
 func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "revoking"); err != nil {
 		return err
 	}
 	defer s.calls.RUnlock()
@@ -287,7 +317,7 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 	}
 	sessions, except, err := idsText(r.Sessions, r.Except)
 	if err != nil {
-		return err
+		return wrap("revoking", err)
 	}
 	err = s.write(ctx, func(f *file) error {
 		if len(r.Sessions) > 0 {
@@ -303,12 +333,12 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 		if err := f.collectRevocations(time.Now()); err != nil {
 			return err
 		}
-		cut := sql.NullInt64{Int64: r.Cut.UnixMilli(), Valid: !r.Cut.IsZero()}
-		_, err := f.announce.Exec(nonce(), r.Subject, sessions, r.All, except, cut, r.Until.UnixMilli(), r.ID, r.AccessTTL.Milliseconds())
+		before := sql.NullInt64{Int64: r.Cut.UnixMilli(), Valid: !r.Cut.IsZero()}
+		_, err := f.announce.Exec(nonce(), r.Subject, sessions, r.All, except, before, r.Until.UnixMilli(), r.ID, r.AccessTTL.Milliseconds())
 		return err
 	})
 	if err != nil {
-		return err
+		return wrap("revoking", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -350,11 +380,11 @@ func addrText(a netip.Addr) string {
 func idsText(sessions, except []string) (string, string, error) {
 	a, err := json.Marshal(append([]string{}, sessions...))
 	if err != nil {
-		return "", "", fault(err)
+		return "", "", err
 	}
 	b, err := json.Marshal(append([]string{}, except...))
 	if err != nil {
-		return "", "", fault(err)
+		return "", "", err
 	}
 	return string(a), string(b), nil
 }

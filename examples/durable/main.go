@@ -37,7 +37,7 @@ func main() {
 }
 
 func run(ctx context.Context, db string, o site.Options) (err error) {
-	store, err := sqlitestore.Open(db)
+	store, err := sqlitestore.Open(db, sqlitestore.Config{})
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func openStore(ctx context.Context, where string) (auth.Store, error) {
 		}
 		return s, s.Migrate(ctx) // each node may: they take turns
 	}
-	return sqlitestore.Open(where)
+	return sqlitestore.Open(where, sqlitestore.Config{})
 }
 
 type chosenStore struct{ url, what string }

@@ -1,15 +1,12 @@
 package sqlitestore_test
 
 import (
-	"context"
 	"database/sql"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,64 +14,7 @@ import (
 
 	"github.com/ratchet-go/auth"
 	"github.com/ratchet-go/auth/sqlitestore"
-	"github.com/ratchet-go/auth/storetest"
 )
-
-func open(t testing.TB, path string) *sqlitestore.Store {
-	t.Helper()
-	s, err := sqlitestore.Open(path)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	return s
-}
-
-func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
-
-func device(n int) auth.Device {
-	return auth.Device{
-		UserAgent: fmt.Sprintf("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0 %d", n),
-		IP:        netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}),
-	}
-}
-
-func session(subject, id string) auth.Session {
-	at := now()
-	return auth.Session{ID: id, Subject: subject, Generation: 1, CreatedAt: at, RotatedAt: at, ExpiresAt: at.Add(24 * time.Hour), Device: device(0), Data: []byte("laptop")}
-}
-
-func use(n int) auth.Use {
-	at := now()
-	return auth.Use{At: at, Rested: at.Add(time.Hour), ExpiresAt: at.Add(24 * time.Hour), Device: device(n)}
-}
-
-func revocation(subject string, ids ...string) auth.Revocation {
-	return auth.Revocation{Subject: subject, Sessions: ids, Until: now().Add(10 * time.Minute)}
-}
-
-// together calls f(0) to f(n-1) at once.
-func together(n int, f func(i int)) {
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() { f(i) })
-	}
-	wg.Wait()
-}
-
-func TestStore_KeepsTheContract(t *testing.T) {
-	t.Parallel()
-	storetest.Run(t, func(t *testing.T) func() auth.Store {
-		path := filepath.Join(t.TempDir(), "sessions.db")
-		return func() auth.Store { return open(t, path) }
-	})
-}
-
-func TestStore_KeepsTheContractWhenShared(t *testing.T) {
-	t.Setenv("AUTH_LONG", "") // the long rounds are of the other; not parallel, so for this test alone
-	storetest.Run(t, func(t *testing.T) func() auth.Store {
-		s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
-		return func() auth.Store { return s }
-	})
-}
 
 func TestOpen_MakesTheFileForItsOwnerAlone(t *testing.T) {
 	t.Parallel()
@@ -108,7 +48,7 @@ func TestOpen_ManyAtOnceOnANewFile(t *testing.T) {
 		stores := make([]*sqlitestore.Store, 8)
 		errs := make([]error, len(stores))
 		together(len(stores), func(i int) {
-			if stores[i], errs[i] = sqlitestore.Open(path); errs[i] == nil {
+			if stores[i], errs[i] = sqlitestore.Open(path, sqlitestore.Config{}); errs[i] == nil {
 				errs[i] = stores[i].Create(t.Context(), session("ada", fmt.Sprint(i)))
 			}
 		})
@@ -145,8 +85,12 @@ func TestOpen_RefusesWhatIsNotItsOwn(t *testing.T) {
 		}, "a database of another application"},
 		{"a newer version's", func(t *testing.T, path string) {
 			require.NoError(t, open(t, path).Close())
-			execute(t, path, "PRAGMA user_version = 2")
-		}, "has the tables of version 2; this program knows those of version 1"},
+			execute(t, path, "PRAGMA user_version = 3")
+		}, "has tables of version 3, but this program supports only version 2; update the program"},
+		{"one that was never released", func(t *testing.T, path string) {
+			require.NoError(t, open(t, path).Close())
+			execute(t, path, "PRAGMA user_version = 1")
+		}, "has tables of version 1, which was never released; delete the file, and with it all sessions"},
 		{"one with a trigger", func(t *testing.T, path string) {
 			require.NoError(t, open(t, path).Close())
 			execute(t, path, "CREATE TRIGGER keep BEFORE DELETE ON sessions BEGIN SELECT RAISE(IGNORE); END")
@@ -166,7 +110,7 @@ func TestOpen_RefusesWhatIsNotItsOwn(t *testing.T) {
 			tc.make(t, path)
 			before, err := os.ReadFile(path)
 			require.NoError(t, err)
-			_, err = sqlitestore.Open(path)
+			_, err = sqlitestore.Open(path, sqlitestore.Config{})
 			require.ErrorContains(t, err, tc.want)
 			require.ErrorContains(t, err, "sqlitestore: ")
 			after, err := os.ReadFile(path)
@@ -178,12 +122,12 @@ func TestOpen_RefusesWhatIsNotItsOwn(t *testing.T) {
 		})
 	}
 	for path, want := range map[string]string{
-		"": "the path is empty", t.TempDir(): "not a regular file", filepath.Join(t.TempDir(), "absent", "sessions.db"): "absent/sessions.db cannot be made: no such file",
+		"": "the path is empty", t.TempDir(): "not a regular file", filepath.Join(t.TempDir(), "absent", "sessions.db"): "absent/sessions.db: no such file",
 		":memory:": "use auth.NewMemoryStore", ":memory:?cache=shared": "use auth.NewMemoryStore", "file::memory:": "looks like a URI", "file:a.db?mode=memory": "use auth.NewMemoryStore",
 		"file:sessions.db": "give the path of the file", "FILE:sessions.db": "give the path of the file", "file:///var/sessions.db": "give the path of the file",
 		"sessions.db?_journal=WAL": "give the path of the file", "sqlite://sessions.db": "give the path of the file", "sqlite3:sessions.db": "give the path of the file",
 	} {
-		_, err := sqlitestore.Open(path)
+		_, err := sqlitestore.Open(path, sqlitestore.Config{})
 		require.ErrorContains(t, err, want)
 		require.ErrorContains(t, err, "sqlitestore: ")
 		require.NotContains(t, err.Error(), ".new-")
@@ -214,7 +158,7 @@ func TestOpen_TakesAnEmptyFile(t *testing.T) {
 func TestClose_EndsWhatWaitsAndLeavesNothing(t *testing.T) { // not parallel: it counts goroutines
 	before := runtime.NumGoroutine()
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	s, err := sqlitestore.Open(path)
+	s, err := sqlitestore.Open(path, sqlitestore.Config{})
 	require.NoError(t, err)
 	require.NoError(t, s.Create(t.Context(), session("ada", "one")))
 	_, next, _, err := s.Changes(t.Context(), "", 0)
@@ -246,11 +190,10 @@ func TestClose_EndsWhatWaitsAndLeavesNothing(t *testing.T) { // not parallel: it
 	require.NoError(t, err)
 	require.Len(t, list, 1)
 }
-
 func TestClose_WaitsForWhatIsUnderWay(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	s, err := sqlitestore.Open(path)
+	s, err := sqlitestore.Open(path, sqlitestore.Config{})
 	require.NoError(t, err)
 	acknowledged := make([]bool, 200)
 	go func() { _ = s.Close() }()
@@ -268,49 +211,6 @@ func TestClose_WaitsForWhatIsUnderWay(t *testing.T) {
 	}
 }
 
-// calls are the methods of a store.
-func calls(s *sqlitestore.Store) map[string]func(context.Context) error {
-	return map[string]func(context.Context) error{
-		"Create": func(ctx context.Context) error { return s.Create(ctx, session("ada", "new")) },
-		"Get":    func(ctx context.Context) error { _, err := s.Get(ctx, "ada", "one"); return err },
-		"List":   func(ctx context.Context) error { _, err := s.List(ctx, "ada"); return err },
-		"Rotate": func(ctx context.Context) error { _, _, err := s.Rotate(ctx, "ada", "one", 1<<40, use(1)); return err },
-		"Revoke": func(ctx context.Context) error { return s.Revoke(ctx, revocation("ada", "none")) },
-		"Changes": func(ctx context.Context) error {
-			_, _, _, err := s.Changes(ctx, "", 0)
-			return err
-		},
-	}
-}
-
-func TestCreate_CollectsWhatHasEnded(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "sessions.db")
-	s := open(t, path)
-	const live = 50
-	for i := range live {
-		require.NoError(t, s.Create(t.Context(), session(fmt.Sprintf("live-%d", i), "one")))
-	}
-	most := 0
-	for i := range 2000 {
-		dead := session(fmt.Sprintf("mortal-%d-%d", i%7, i), "one")
-		dead.ExpiresAt = now().Add(-61 * time.Second)
-		require.NoError(t, s.Create(t.Context(), dead))
-		if i == 1000 { // the place that was reached is not forgotten
-			require.NoError(t, s.Close())
-			s = open(t, path)
-		}
-		if i%20 == 0 {
-			most = max(most, count(t, path, "sessions"))
-		}
-	}
-	require.Less(t, most, 2*live)
-	for i := range live {
-		_, err := s.Get(t.Context(), fmt.Sprintf("live-%d", i), "one")
-		require.NoError(t, err)
-	}
-}
-
 func TestOpen_SynchronizesTheLog(t *testing.T) {
 	t.Parallel()
 	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
@@ -323,4 +223,53 @@ func TestOpen_SynchronizesTheLog(t *testing.T) {
 		require.Equal(t, 1, fullfsync)
 		return nil
 	}))
+}
+
+// TestOpen_FileOfANewerVersion has more columns, tables and indexes. Those that
+// this version does not know stay as they are.
+func TestOpen_FileOfANewerVersion(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := open(t, path)
+	record := session("ada", "one")
+	require.NoError(t, s.Create(t.Context(), record))
+	require.NoError(t, s.Revoke(t.Context(), revocation("bob", "one")))
+	require.NoError(t, s.Close())
+	for _, table := range []string{"sessions", "revocations", "cleanup"} {
+		execute(t, path, "ALTER TABLE "+table+" ADD COLUMN newer TEXT NOT NULL DEFAULT 'default'", "UPDATE "+table+" SET newer = 'kept'")
+	}
+	execute(t, path, "CREATE TABLE newer (a TEXT)", "CREATE INDEX newer_index ON sessions (newer)")
+
+	s = open(t, path)
+	newer := func(table, where string) (text string) {
+		db := raw(t, path)
+		require.NoError(t, db.QueryRow("SELECT newer FROM "+table+" WHERE "+where).Scan(&text))
+		require.NoError(t, db.Close())
+		return text
+	}
+	got, err := s.Get(t.Context(), "ada", "one")
+	require.NoError(t, err)
+	require.Equal(t, record, got)
+	u := use(2)
+	got, moved, err := s.Rotate(t.Context(), "ada", "one", 1, u)
+	require.NoError(t, err)
+	require.True(t, moved)
+	record.Generation, record.RotatedAt, record.ExpiresAt, record.Device = 2, u.At, u.ExpiresAt, u.Device
+	require.Equal(t, record, got)
+	require.Equal(t, "kept", newer("sessions", "subject = 'ada'"))
+	list, err := s.List(t.Context(), "ada")
+	require.NoError(t, err)
+	require.Equal(t, []auth.Session{record}, list)
+	require.NoError(t, s.Create(t.Context(), session("cyd", "one")))
+	require.Equal(t, "default", newer("sessions", "subject = 'cyd'"))
+	rs, next, _, err := s.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	require.Len(t, rs, 1)
+	require.NoError(t, s.Revoke(t.Context(), revocation("ada", "one")))
+	_, err = s.Get(t.Context(), "ada", "one")
+	require.ErrorIs(t, err, auth.ErrSessionNotFound)
+	rs, _, _, err = s.Changes(t.Context(), next, 0)
+	require.NoError(t, err)
+	require.Len(t, rs, 1)
+	require.Equal(t, "kept", newer("cleanup", "true"))
 }

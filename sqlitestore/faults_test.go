@@ -19,52 +19,6 @@ import (
 	"github.com/ratchet-go/auth/sqlitestore"
 )
 
-// raw opens the file as another program does.
-func raw(t testing.TB, path string) *sql.DB {
-	t.Helper()
-	db, err := sql.Open("sqlite", path)
-	require.NoError(t, err)
-	return db
-}
-
-func execute(t testing.TB, path string, queries ...string) {
-	t.Helper()
-	db := raw(t, path)
-	for _, q := range queries {
-		_, err := db.Exec(q)
-		require.NoError(t, err)
-	}
-	require.NoError(t, db.Close())
-}
-
-func count(t testing.TB, path, table string) (n int) {
-	t.Helper()
-	db := raw(t, path)
-	require.NoError(t, db.QueryRow("SELECT count(*) FROM "+table).Scan(&n))
-	require.NoError(t, db.Close())
-	return n
-}
-
-// lock takes the lock to write, as soon as it is free, until the function is
-// called.
-func lock(t testing.TB, path string) (unlock func()) {
-	t.Helper()
-	db := raw(t, path)
-	conn, err := db.Conn(context.Background())
-	require.NoError(t, err)
-	for {
-		_, err := conn.ExecContext(context.Background(), "BEGIN IMMEDIATE")
-		if err == nil {
-			break
-		}
-		require.ErrorContains(t, err, "locked")
-	}
-	return func() {
-		require.NoError(t, conn.Close())
-		require.NoError(t, db.Close())
-	}
-}
-
 // undecided fails the test if an error is one of those that decide something.
 func undecided(t testing.TB, err error, what string) {
 	t.Helper()
@@ -128,7 +82,7 @@ func TestWrite_FailsForNobodyElse(t *testing.T) {
 	together(len(errs), func(i int) {
 		if i%5 == 4 { // writes, and then fails
 			errs[i] = s.Write(t.Context(), func(c *sql.Conn) error {
-				_, err := c.ExecContext(t.Context(), "INSERT INTO hand VALUES ('half', 'half', 0)")
+				_, err := c.ExecContext(t.Context(), "INSERT INTO cleanup VALUES ('half', 'half', 0)")
 				return errors.Join(err, errors.New("fails"))
 			})
 			return
@@ -144,7 +98,7 @@ func TestWrite_FailsForNobodyElse(t *testing.T) {
 		}
 	}
 	require.Equal(t, 16, count(t, path, "sessions"))
-	require.Equal(t, 1, count(t, path, "hand"))
+	require.Equal(t, 1, count(t, path, "cleanup"))
 }
 
 func TestWrite_HonoursContextAfterItWasPutBack(t *testing.T) {
@@ -321,7 +275,7 @@ func TestRemoved_IsAnErrorUntilItIsBack(t *testing.T) {
 	}
 
 	require.ErrorIs(t, s.Write(t.Context(), func(c *sql.Conn) error {
-		_, err := c.ExecContext(t.Context(), "UPDATE hand SET id = 'lost'")
+		_, err := c.ExecContext(t.Context(), "UPDATE cleanup SET id = 'lost'")
 		return errors.Join(err, os.Rename(dir, dir+".away"))
 	}), os.ErrNotExist, "it went in the middle of a write")
 	require.NoError(t, os.Rename(dir+".away", dir))
@@ -371,7 +325,7 @@ func TestCorrupt_IsAnErrorUntilItIsMended(t *testing.T) {
 	} {
 		damaged := damage(append([]byte{}, good...))
 		require.NoError(t, os.WriteFile(path, damaged, 0o600))
-		s, err := sqlitestore.Open(path)
+		s, err := sqlitestore.Open(path, sqlitestore.Config{})
 		if err != nil { // seen at once
 			continue
 		}

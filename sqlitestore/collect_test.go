@@ -1,0 +1,114 @@
+package sqlitestore_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+)
+
+func TestCreate_CollectsWhatHasEnded(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := open(t, path)
+	const live = 50
+	for i := range live {
+		require.NoError(t, s.Create(t.Context(), session(fmt.Sprintf("live-%d", i), "one")))
+	}
+	most := 0
+	for i := range 2000 {
+		dead := session(fmt.Sprintf("mortal-%d-%d", i%7, i), "one")
+		dead.ExpiresAt = now().Add(-61 * time.Second)
+		require.NoError(t, s.Create(t.Context(), dead))
+		if i == 1000 { // the place that was reached is not forgotten
+			require.NoError(t, s.Close())
+			s = open(t, path)
+		}
+		if i%20 == 0 {
+			most = max(most, count(t, path, "sessions"))
+		}
+	}
+	require.Less(t, most, 2*live)
+	for i := range live {
+		_, err := s.Get(t.Context(), fmt.Sprintf("live-%d", i), "one")
+		require.NoError(t, err)
+	}
+}
+
+func TestRevoke_TrimsTheFeed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := open(t, path)
+	old := func(i int) auth.Revocation {
+		r := revocation(fmt.Sprintf("ada-%d", i), "one")
+		r.Until = now().Add(-61 * time.Second)
+		return r
+	}
+	for i := range 100 {
+		require.NoError(t, s.Revoke(t.Context(), old(i)))
+	}
+	require.LessOrEqual(t, count(t, path, "revocations"), 3)
+
+	// The newest stays, so that whoever has it as his position goes on from it,
+	// also when the next one comes.
+	_, next, _, err := s.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	for i := range 20 {
+		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("bob-%d", i), "one")))
+	}
+	rs, _, _, err := s.Changes(t.Context(), next, 0)
+	require.NoError(t, err)
+	require.Len(t, rs, 20)
+	require.Equal(t, "bob-0", rs[0].Subject)
+}
+
+func TestRevoke_TrimsBehindWhatStays(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := open(t, path)
+	const stay, old = 25, 100
+	for i := range stay + old {
+		r := revocation(fmt.Sprintf("ada-%d", i), "one")
+		if r.Until = now().Add(time.Hour); i >= stay {
+			r.Until = now().Add(-61 * time.Second)
+		}
+		require.NoError(t, s.Revoke(t.Context(), r))
+	}
+	// The first row, which is before the first that stays, and a few that no
+	// look has come by yet.
+	require.LessOrEqual(t, count(t, path, "revocations"), 1+stay+15)
+	rs, _, _, err := s.Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	for i := range stay {
+		require.Equal(t, fmt.Sprintf("ada-%d", i), rs[i].Subject)
+	}
+	execute(t, path, "UPDATE revocations SET until = 0") // and later those too
+	for i := range stay {
+		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("bob-%d", i), "one")))
+	}
+	require.LessOrEqual(t, count(t, path, "revocations"), 1+stay)
+}
+
+// TestRevoke_TrimsManyAtOnce, wherever they are.
+func TestRevoke_TrimsManyAtOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := open(t, path)
+	const stay, old = 1000, 5000
+	fill := func(n int, until time.Time) {
+		execute(t, path, fmt.Sprintf(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)
+			INSERT INTO revocations (nonce, subject, sessions, all_sessions, except_ids, until) SELECT i, 'x', '[]', 0, '[]', %d FROM n`, n, until.UnixMilli()))
+	}
+	fill(stay, now().Add(24*time.Hour))
+	fill(old, now().Add(-time.Hour))
+	fill(stay, now().Add(24*time.Hour))
+	for i := range 80 {
+		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("new-%d", i), "one")))
+	}
+	require.LessOrEqual(t, count(t, path, "revocations"), 1+2*stay+80+1)
+	require.GreaterOrEqual(t, count(t, path, "revocations"), 2*stay+80)
+}

@@ -1,0 +1,25 @@
+package sqlitestore_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/storetest"
+)
+
+func TestStore_KeepsTheContract(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) func() auth.Store {
+		path := filepath.Join(t.TempDir(), "sessions.db")
+		return func() auth.Store { return open(t, path) }
+	})
+}
+
+func TestStore_KeepsTheContractWhenShared(t *testing.T) {
+	t.Setenv("AUTH_LONG", "") // the long rounds are of the other; not parallel, so for this test alone
+	storetest.Run(t, func(t *testing.T) func() auth.Store {
+		s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
+		return func() auth.Store { return s }
+	})
+}
