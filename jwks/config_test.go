@@ -11,7 +11,7 @@ import (
 	"github.com/ratchet-go/auth/jwks"
 )
 
-func TestNew_SaysEveryMistakeAndItsField(t *testing.T) {
+func TestNew_ReportsEveryMistakeWithItsField(t *testing.T) {
 	t.Parallel()
 	const good = "https://example.com/jwks.json"
 	for _, test := range []struct {
@@ -25,7 +25,7 @@ func TestNew_SaysEveryMistakeAndItsField(t *testing.T) {
 		{jwks.Config{URL: "/jwks.json"}, "jwks: Config.URL is not https"},
 		{jwks.Config{URL: "https:///jwks.json"}, "jwks: Config.URL has no host"},
 		{jwks.Config{URL: "https://user:hunter2@example.com/"}, "jwks: Config.URL has a user name"},
-		{jwks.Config{URL: "https://user:hunter2@exa mple.com/"}, "jwks: Config.URL is not a URL"},
+		{jwks.Config{URL: "https://user:hunter2@exa mple.com/"}, "jwks: Config.URL cannot be parsed"},
 		{jwks.Config{URL: good + "#1"}, "jwks: Config.URL has a fragment"},
 		{jwks.Config{URL: good, Timeout: -1}, "jwks: Config.Timeout (-1ns) is not between 0 and 1m0s"},
 		{jwks.Config{URL: good, Timeout: 5, MinRefresh: 30, MaxStale: time.Millisecond - 1}, "jwks: Config.Timeout (5ns) is less than 1ms; missing time unit?\njwks: Config.MinRefresh (30ns) is less than 1ms; missing time unit?\njwks: Config.MaxStale (999.999µs) is less than 1ms; missing time unit?"},
@@ -42,7 +42,7 @@ func TestNew_SaysEveryMistakeAndItsField(t *testing.T) {
 	}
 }
 
-func TestNew_TakesWhatIsSafe(t *testing.T) {
+func TestNew_AcceptsValidConfigs(t *testing.T) {
 	t.Parallel()
 	for _, config := range []jwks.Config{
 		{URL: "https://example.com/jwks.json?tenant=1"},
@@ -55,8 +55,8 @@ func TestNew_TakesWhatIsSafe(t *testing.T) {
 	}
 }
 
-// TestNew_LeavesTheClientAlone: the redirect policy is the copy's.
-func TestNew_LeavesTheClientAlone(t *testing.T) {
+// TestNew_DoesNotModifyTheClient: only the copy has the redirect policy.
+func TestNew_DoesNotModifyTheClient(t *testing.T) {
 	t.Parallel()
 	client := &http.Client{}
 	_, err := jwks.New(jwks.Config{URL: "https://example.com/", Client: client})

@@ -11,12 +11,12 @@ import (
 	"github.com/ratchet-go/auth/jwks"
 )
 
-// A service that signs nobody in verifies by what the issuer publishes.
+// A service that only verifies tokens uses the keys that the issuer publishes.
 func Example() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 
-	// The issuer, elsewhere.
+	// The issuer is usually another service.
 	issuer := exampleIssuer()
 	server := httptest.NewTLSServer(issuer.JWKSHandler())
 	defer server.Close()
@@ -46,7 +46,7 @@ func Example() {
 	// Output: u1 <nil>
 }
 
-// exampleIssuer signs by a key that others verify by.
+// exampleIssuer returns an Authenticator that signs with a private key.
 func exampleIssuer() *auth.Authenticator {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -55,7 +55,7 @@ func exampleIssuer() *auth.Authenticator {
 	a, err := auth.New(auth.Config{
 		Issuer: "https://issuer.example", Audience: []string{"https://api.example"},
 		AccessKeys:  auth.Keys{auth.EdDSA(private)},
-		RefreshKeys: auth.Keys{auth.HS256([]byte("a refresh secret, which stays with 1"))},
+		RefreshKeys: auth.Keys{auth.HS256([]byte("the refresh secret of this example."))},
 		Users:       users{},
 	})
 	if err != nil {

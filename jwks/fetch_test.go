@@ -18,16 +18,16 @@ import (
 	"github.com/ratchet-go/auth/jwks"
 )
 
-// The tests of this file have real sockets.
+// The tests of this file use real sockets.
 
 func TestFetch_OverTLSOnlyWithATrustedCertificate(t *testing.T) {
 	t.Parallel()
 	a := newIssuer(t, nil, newEd(t))
 	p := newPublisher(t, a.JWKSHandler())
-	require.Equal(t, 200, statusOf(verifierOf(t, p.keys(t, nil, nil), nil), newToken(t, a)))
+	require.Equal(t, 200, statusOf(newVerifier(t, p.keys(t, nil, nil), nil), newToken(t, a)))
 	stranger := p.keys(t, nil, func(c *jwks.Config) { c.Client = nil })
-	require.Equal(t, 503, statusOf(verifierOf(t, stranger, nil), newToken(t, a)))
-	require.EqualValues(t, 1, p.asked.Load())
+	require.Equal(t, 503, statusOf(newVerifier(t, stranger, nil), newToken(t, a)))
+	require.EqualValues(t, 1, p.requests.Load())
 }
 
 func TestFetch_OverHTTPOnlyIfAllowed(t *testing.T) {
@@ -39,7 +39,7 @@ func TestFetch_OverHTTPOnlyIfAllowed(t *testing.T) {
 	require.ErrorContains(t, err, "InsecureHTTP")
 	k, err := jwks.New(jwks.Config{URL: server.URL, InsecureHTTP: true})
 	require.NoError(t, err)
-	require.Equal(t, 200, statusOf(verifierOf(t, k, nil), newToken(t, a)))
+	require.Equal(t, 200, statusOf(newVerifier(t, k, nil), newToken(t, a)))
 }
 
 func TestFetch_RedirectsStayOnTheHost(t *testing.T) {
@@ -47,9 +47,9 @@ func TestFetch_RedirectsStayOnTheHost(t *testing.T) {
 	a := newIssuer(t, nil, newEd(t))
 	token := newToken(t, a)
 	elsewhere := newPublisher(t, a.JWKSHandler())
-	var plainAsked atomic.Int64
+	var plainRequests atomic.Int64
 	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		plainAsked.Add(1)
+		plainRequests.Add(1)
 		a.JWKSHandler().ServeHTTP(w, r)
 	}))
 	defer plain.Close()
@@ -63,20 +63,20 @@ func TestFetch_RedirectsStayOnTheHost(t *testing.T) {
 	mux.Handle("/loop", http.RedirectHandler("/loop", http.StatusFound))
 	mux.Handle("/nowhere", status(http.StatusFound))
 
-	require.Equal(t, 200, statusOf(verifierOf(t, p.keys(t, nil, nil), nil), token))
-	for path, why := range map[string]string{
+	require.Equal(t, 200, statusOf(newVerifier(t, p.keys(t, nil, nil), nil), token))
+	for path, want := range map[string]string{
 		"/other": "a redirect to another host", "/plain": "a redirect to another host", "/downgrade": "a redirect from https to http",
 		"/loop": "more than 3 redirects", "/nowhere": "302",
 	} {
 		k := p.keys(t, nil, func(c *jwks.Config) { c.URL = p.URL + path })
-		_, err := verifierOf(t, k, nil).Verify(t.Context(), token)
+		_, err := newVerifier(t, k, nil).Verify(t.Context(), token)
 		require.ErrorIs(t, err, auth.ErrUnavailable, path)
-		require.ErrorContains(t, err, why, path)
+		require.ErrorContains(t, err, want, path)
 	}
-	require.Zero(t, elsewhere.asked.Load())
-	require.Zero(t, plainAsked.Load())
-	// http to https on the same host and port cannot be; a caller's own policy
-	// is asked as well.
+	require.Zero(t, elsewhere.requests.Load())
+	require.Zero(t, plainRequests.Load())
+	// A redirect from http to https on the same host and port cannot be tested.
+	// The policy of the caller's client applies too.
 	k := p.keys(t, nil, func(c *jwks.Config) {
 		client := *c.Client
 		client.CheckRedirect = func(*http.Request, []*http.Request) error { return io.ErrNoProgress }
@@ -86,10 +86,9 @@ func TestFetch_RedirectsStayOnTheHost(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrNoProgress)
 }
 
-// TestFetch_WaitsNoLongerThanTheTimeout: whatever the server does instead of
-// answering, 1,000 that need the answer cost one request, and have a 503 when
-// Timeout is over.
-func TestFetch_WaitsNoLongerThanTheTimeout(t *testing.T) {
+// TestFetch_WaitsAtMostForTheTimeout: 1,000 calls at a server that does not
+// respond in time cause one request, and get 503 after Timeout.
+func TestFetch_WaitsAtMostForTheTimeout(t *testing.T) {
 	t.Parallel()
 	token := newToken(t, newIssuer(t, nil, newEd(t)))
 	const timeout = 500 * time.Millisecond
@@ -102,11 +101,11 @@ func TestFetch_WaitsNoLongerThanTheTimeout(t *testing.T) {
 	}
 	for name, h := range map[string]http.Handler{"hangs": hanging(), "trickles": http.HandlerFunc(trickle)} {
 		p := newPublisher(t, h)
-		var asked atomic.Int64 // by this client: a busy server may not have come to it when the time is over
-		v := verifierOf(t, p.keys(t, newClock(), func(c *jwks.Config) {
+		var requests atomic.Int64 // sent by the client; a busy server may not have received it in time
+		v := newVerifier(t, p.keys(t, newClock(), func(c *jwks.Config) {
 			counted, transport := *c.Client, c.Client.Transport
 			counted.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
-				asked.Add(1)
+				requests.Add(1)
 				return transport.RoundTrip(r)
 			})
 			c.Client, c.Timeout = &counted, timeout
@@ -118,11 +117,12 @@ func TestFetch_WaitsNoLongerThanTheTimeout(t *testing.T) {
 			}
 		})
 		require.EqualValues(t, 1000, refused.Load(), name)
-		require.EqualValues(t, 1, asked.Load(), name)
-		require.LessOrEqual(t, p.asked.Load(), int64(1), name)
+		require.EqualValues(t, 1, requests.Load(), name)
+		require.LessOrEqual(t, p.requests.Load(), int64(1), name)
 		require.Less(t, slowest, timeout+5*time.Second, name) // a busy machine
 	}
-	// A server that takes connections and says nothing, not even of TLS.
+	// A server that accepts connections and sends nothing, not even a TLS
+	// handshake.
 	var accepted atomic.Int64
 	first := make(chan struct{})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -142,16 +142,16 @@ func TestFetch_WaitsNoLongerThanTheTimeout(t *testing.T) {
 	}()
 	k, err := jwks.New(jwks.Config{URL: "https://" + listener.Addr().String(), Timeout: timeout, Now: newClock().now})
 	require.NoError(t, err)
-	v := verifierOf(t, k, nil)
+	v := newVerifier(t, k, nil)
 	many(100, func(int) { _ = statusOf(v, token) })
 	require.Equal(t, 503, statusOf(v, token))
 	<-first
 	require.EqualValues(t, 1, accepted.Load())
 }
 
-// TestFetch_ReadsNoMoreThanItMay of an answer without an end, and of one that is
-// small only until it is unpacked.
-func TestFetch_ReadsNoMoreThanItMay(t *testing.T) {
+// TestFetch_LimitsTheResponse tests an endless response, and a compressed one that
+// exceeds the limit only when decompressed.
+func TestFetch_LimitsTheResponse(t *testing.T) {
 	t.Parallel()
 	spaces := strings.Repeat(" ", 1<<20)
 	var sent atomic.Int64
@@ -173,22 +173,23 @@ func TestFetch_ReadsNoMoreThanItMay(t *testing.T) {
 	}
 	for _, h := range []http.HandlerFunc{endless, packed} {
 		p := newPublisher(t, h)
-		began := time.Now()
+		begin := time.Now()
 		_, err := p.keys(t, nil, func(c *jwks.Config) { c.Timeout = time.Minute }).VerifyKeys(t.Context(), "x")
 		require.ErrorContains(t, err, "more than 524288 bytes")
-		require.Less(t, time.Since(began), 20*time.Second)
+		require.Less(t, time.Since(begin), 20*time.Second)
 	}
 	require.Less(t, sent.Load(), int64(64<<20))
 }
 
-// TestFetch_ADeadServerCostsOneRequest: nobody listens, or it answers 500.
-func TestFetch_ADeadServerCostsOneRequest(t *testing.T) {
+// TestFetch_FailingServerGetsOneRequest tests a closed port and responses with an
+// error status.
+func TestFetch_FailingServerGetsOneRequest(t *testing.T) {
 	t.Parallel()
 	token := newToken(t, newIssuer(t, nil, newEd(t)))
 	for name, kill := range map[string]func(*publisher){
-		"nobody listens": func(p *publisher) { p.Close() },
-		"500":            func(p *publisher) { p.serve(status(500)) },
-		"404":            func(p *publisher) { p.serve(status(404)) },
+		"closed port": func(p *publisher) { p.Close() },
+		"500":         func(p *publisher) { p.serve(status(500)) },
+		"404":         func(p *publisher) { p.serve(status(404)) },
 	} {
 		p := newPublisher(t, status(200))
 		kill(p)
@@ -201,7 +202,7 @@ func TestFetch_ADeadServerCostsOneRequest(t *testing.T) {
 				return next.RoundTrip(r)
 			})}
 		})
-		v := verifierOf(t, k, c.now)
+		v := newVerifier(t, k, c.now)
 		var unavailable atomic.Int64
 		many(1000, func(int) {
 			if statusOf(v, token) == 503 {
@@ -212,21 +213,21 @@ func TestFetch_ADeadServerCostsOneRequest(t *testing.T) {
 		require.EqualValues(t, 1, tried.Load(), name)
 		c.advance(time.Second)
 		many(1000, func(int) { _ = statusOf(v, token) })
-		require.EqualValues(t, 2, tried.Load(), "%s: and one more when it is time", name)
+		require.EqualValues(t, 2, tried.Load(), "%s: one more after the backoff", name)
 		c.advance(time.Second)
 		many(1000, func(int) { _ = statusOf(v, token) })
-		require.EqualValues(t, 2, tried.Load(), "%s: which is later each time", name)
+		require.EqualValues(t, 2, tried.Load(), "%s: the backoff grows", name)
 	}
 }
 
-// TestFetch_AFloodOfUnknownKidsCostsOneRequest in MinRefresh, while tokens of
-// known keys do not wait.
-func TestFetch_AFloodOfUnknownKidsCostsOneRequest(t *testing.T) {
+// TestFetch_UnknownKidsCauseOneRequest in MinRefresh, while tokens of known keys do
+// not wait.
+func TestFetch_UnknownKidsCauseOneRequest(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	a := newIssuer(t, c.now, newEd(t))
 	p := newPublisher(t, a.JWKSHandler())
-	v := verifierOf(t, p.keys(t, c, nil), c.now)
+	v := newVerifier(t, p.keys(t, c, nil), c.now)
 	token := newToken(t, a)
 	require.Equal(t, 200, statusOf(v, token))
 	flood := func() (refused int64) {
@@ -247,17 +248,17 @@ func TestFetch_AFloodOfUnknownKidsCostsOneRequest(t *testing.T) {
 		})
 		return n.Load()
 	}
-	require.EqualValues(t, 900, flood(), "the set is as new as can be")
-	require.EqualValues(t, 1, p.asked.Load())
+	require.EqualValues(t, 900, flood(), "the set was fetched just now")
+	require.EqualValues(t, 1, p.requests.Load())
 	for n := range 3 {
 		c.advance(31 * time.Second)
 		require.EqualValues(t, 900, flood())
-		require.EqualValues(t, 2+n, p.asked.Load())
+		require.EqualValues(t, 2+n, p.requests.Load())
 		require.EqualValues(t, 900, flood())
-		require.EqualValues(t, 2+n, p.asked.Load())
+		require.EqualValues(t, 2+n, p.requests.Load())
 	}
-	// The server is gone: a key that is not known may be there now. Known ones
-	// go on.
+	// While the server fails, an unknown key may exist: its tokens get 503. Known
+	// keys still verify.
 	p.serve(status(500))
 	c.advance(31 * time.Second)
 	stranger := newToken(t, newIssuer(t, c.now, newEd(t)))
@@ -268,20 +269,21 @@ func TestFetch_AFloodOfUnknownKidsCostsOneRequest(t *testing.T) {
 		}
 	})
 	require.EqualValues(t, 1000, unavailable.Load())
-	require.EqualValues(t, 5, p.asked.Load())
+	require.EqualValues(t, 5, p.requests.Load())
 	c.advance(29 * time.Second)
 	require.Equal(t, 503, statusOf(v, stranger))
 	require.Equal(t, 200, statusOf(v, token))
-	require.EqualValues(t, 5, p.asked.Load())
+	require.EqualValues(t, 5, p.requests.Load())
 }
 
-// TestFetch_AnUnknownKeyIsFound at once, by an issuer that has not waited.
-func TestFetch_AnUnknownKeyIsFound(t *testing.T) {
+// TestFetch_FindsNewKeyAtOnce: an issuer signs with a new key without having
+// published it first.
+func TestFetch_FindsNewKeyAtOnce(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	a := newIssuer(t, c.now, newEd(t))
 	p := newPublisher(t, a.JWKSHandler())
-	v := verifierOf(t, p.keys(t, c, nil), c.now)
+	v := newVerifier(t, p.keys(t, c, nil), c.now)
 	require.Equal(t, 200, statusOf(v, newToken(t, a)))
 	b := newIssuer(t, c.now, newEd(t))
 	p.serve(b.JWKSHandler())
@@ -294,19 +296,19 @@ func TestFetch_AnUnknownKeyIsFound(t *testing.T) {
 		}
 	})
 	require.EqualValues(t, 1000, ok.Load())
-	require.EqualValues(t, 2, p.asked.Load())
+	require.EqualValues(t, 2, p.requests.Load())
 }
 
-// TestFetch_StaleKeysGoOnForAWhile while nobody listens any more, until there is
-// a server again.
-func TestFetch_StaleKeysGoOnForAWhile(t *testing.T) {
+// TestFetch_UsesStaleKeysForMaxStale closes the server, and starts it again after
+// MaxStale.
+func TestFetch_UsesStaleKeysForMaxStale(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	signer := newEd(t)
 	issuer := newIssuer(t, c.now, signer)
 	p := newPublisher(t, issuer.JWKSHandler())
 	address := p.Listener.Addr().String()
-	v := verifierOf(t, p.keys(t, c, nil), c.now)
+	v := newVerifier(t, p.keys(t, c, nil), c.now)
 	require.Equal(t, 200, statusOf(v, newToken(t, issuer)))
 	p.Close()
 	c.advance(5*time.Minute + time.Second)
@@ -325,7 +327,7 @@ func TestFetch_StaleKeysGoOnForAWhile(t *testing.T) {
 	back.Listener = listener
 	back.StartTLS()
 	defer back.Close()
-	require.Equal(t, 503, statusOf(v, newToken(t, issuer)), "it was asked just now")
+	require.Equal(t, 503, statusOf(v, newToken(t, issuer)), "the last attempt was just now")
 	c.advance(time.Minute)
 	require.Equal(t, 200, statusOf(v, newToken(t, issuer)))
 }
@@ -335,7 +337,7 @@ func TestFetch_NegativeMaxStaleEndsWithTheLifetime(t *testing.T) {
 	c := newClock()
 	signer := newEd(t)
 	p := newPublisher(t, newIssuer(t, c.now, signer).JWKSHandler())
-	v := verifierOf(t, p.keys(t, c, func(config *jwks.Config) { config.MaxStale = -1 }), c.now)
+	v := newVerifier(t, p.keys(t, c, func(config *jwks.Config) { config.MaxStale = -1 }), c.now)
 	require.Equal(t, 200, statusOf(v, newToken(t, newIssuer(t, c.now, signer))))
 	p.serve(status(500))
 	c.advance(5*time.Minute - time.Second)
@@ -344,7 +346,7 @@ func TestFetch_NegativeMaxStaleEndsWithTheLifetime(t *testing.T) {
 	require.Equal(t, 503, statusOf(v, newToken(t, newIssuer(t, c.now, signer))))
 }
 
-func TestFetch_AsksWhetherItHasChanged(t *testing.T) {
+func TestFetch_RevalidatesWithETag(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	a := newIssuer(t, c.now, newEd(t))
@@ -360,7 +362,7 @@ func TestFetch_AsksWhetherItHasChanged(t *testing.T) {
 		a.JWKSHandler().ServeHTTP(w, r)
 	}))
 	k := p.keys(t, c, nil)
-	v := verifierOf(t, k, c.now)
+	v := newVerifier(t, k, c.now)
 	require.Equal(t, 200, statusOf(v, newToken(t, a)))
 	for range 3 {
 		c.advance(5*time.Minute + time.Second)
@@ -372,25 +374,25 @@ func TestFetch_AsksWhetherItHasChanged(t *testing.T) {
 	c.advance(5*time.Minute + time.Second)
 	require.Equal(t, 200, statusOf(v, newToken(t, a)))
 	require.EqualValues(t, 2, full.Load())
-	// A 304 that nobody asked for is no answer.
+	// A 304 to a request without If-None-Match is an error.
 	p.serve(status(http.StatusNotModified))
 	other := p.keys(t, c, nil)
 	_, err := other.VerifyKeys(t.Context(), "x")
 	require.ErrorContains(t, err, "status 304")
 }
 
-// TestFetch_OutlivesTheCallThatBeganIt: who gives up does not take the answer
-// from the others.
-func TestFetch_OutlivesTheCallThatBeganIt(t *testing.T) {
+// TestFetch_OutlivesTheCallThatStartedIt cancels the call that started a fetch
+// while another waits for it.
+func TestFetch_OutlivesTheCallThatStartedIt(t *testing.T) {
 	t.Parallel()
 	a := newIssuer(t, nil, newEd(t))
-	arrived, answer := make(chan struct{}), make(chan struct{})
+	arrived, respond := make(chan struct{}), make(chan struct{})
 	p := newPublisher(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		close(arrived)
-		<-answer
+		<-respond
 		a.JWKSHandler().ServeHTTP(w, r)
 	}))
-	v := verifierOf(t, p.keys(t, nil, nil), nil)
+	v := newVerifier(t, p.keys(t, nil, nil), nil)
 	token := newToken(t, a)
 	ctx, cancel := context.WithCancel(t.Context())
 	first := make(chan error)
@@ -408,7 +410,7 @@ func TestFetch_OutlivesTheCallThatBeganIt(t *testing.T) {
 	err := <-first
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	require.ErrorIs(t, err, context.Canceled)
-	close(answer)
+	close(respond)
 	require.NoError(t, <-second)
-	require.EqualValues(t, 1, p.asked.Load())
+	require.EqualValues(t, 1, p.requests.Load())
 }

@@ -30,7 +30,7 @@ const (
 	audience = "https://api.example"
 )
 
-// clock is a time that a test moves.
+// clock is a clock that a test sets.
 type clock struct{ at atomic.Int64 }
 
 func newClock() *clock {
@@ -66,7 +66,7 @@ func newES(t testing.TB, curve elliptic.Curve) *ecdsa.PrivateKey {
 	return k
 }
 
-// A key is for one algorithm, so there are two.
+// A key has one algorithm, so the tests of two RSA algorithms need two keys.
 var newRSA, otherRSA = sync.OnceValue(generateRSA), sync.OnceValue(generateRSA)
 
 func generateRSA() *rsa.PrivateKey {
@@ -77,7 +77,7 @@ func generateRSA() *rsa.PrivateKey {
 	return k
 }
 
-// newIssuer returns an Authenticator that signs by the first of the keys.
+// newIssuer returns an Authenticator that signs with the first of the keys.
 func newIssuer(t testing.TB, now func() time.Time, keys ...auth.Key) *auth.Authenticator {
 	t.Helper()
 	a, err := auth.New(auth.Config{
@@ -98,15 +98,15 @@ func newToken(t testing.TB, a *auth.Authenticator) string {
 	return tokens.Access
 }
 
-// verifierOf returns a Verifier by the keys.
-func verifierOf(t testing.TB, keys auth.KeySource, now func() time.Time) *auth.Verifier {
+// newVerifier returns a Verifier with keys.
+func newVerifier(t testing.TB, keys auth.KeySource, now func() time.Time) *auth.Verifier {
 	t.Helper()
 	v, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: keys, Now: now})
 	require.NoError(t, err)
 	return v
 }
 
-// statusOf is what a protected route answers to a token.
+// statusOf returns the status of a protected route for a token.
 func statusOf(v *auth.Verifier, token string) int {
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header.Set("Authorization", "Bearer "+token)
@@ -115,16 +115,16 @@ func statusOf(v *auth.Verifier, token string) int {
 	return w.Code
 }
 
-// publisher is a server whose handler a test changes, and which counts what it
-// is asked.
+// publisher is a server that counts its requests, and whose handler a test can
+// replace.
 type publisher struct {
 	*httptest.Server
-	asked   atomic.Int64
-	handler atomic.Pointer[http.Handler]
+	requests atomic.Int64
+	handler  atomic.Pointer[http.Handler]
 }
 
 func (p *publisher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	p.asked.Add(1)
+	p.requests.Add(1)
 	(*p.handler.Load()).ServeHTTP(w, r)
 }
 
@@ -141,8 +141,8 @@ func newPublisher(t testing.TB, h http.Handler) *publisher {
 	return p
 }
 
-// keys returns the Keys of the publisher; change may be nil.
-func (p *publisher) keys(t testing.TB, c *clock, change func(*jwks.Config)) *jwks.Keys {
+// keys returns a KeySet of the publisher. change may be nil.
+func (p *publisher) keys(t testing.TB, c *clock, change func(*jwks.Config)) *jwks.KeySet {
 	t.Helper()
 	config := jwks.Config{URL: p.URL + "/jwks.json", Client: p.Client()}
 	if c != nil {
@@ -164,17 +164,17 @@ func text(body string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
 }
 
-// hanging answers when the client has gone.
+// hanging returns a handler that responds when the client has gone.
 func hanging() http.Handler {
 	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 }
 
-// roundTrip is a publisher without a socket.
+// roundTrip is an http.RoundTripper, used as a publisher without a socket.
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// direct calls a handler where a server would be.
+// direct returns a roundTrip that calls a handler.
 func direct(h http.Handler) roundTrip {
 	return func(r *http.Request) (*http.Response, error) {
 		w := httptest.NewRecorder()
@@ -183,8 +183,9 @@ func direct(h http.Handler) roundTrip {
 	}
 }
 
-// over returns Keys without sockets, of the real or the bubble's clock.
-func over(t testing.TB, rt http.RoundTripper, change func(*jwks.Config)) *jwks.Keys {
+// newKeySet returns a KeySet that uses rt instead of a socket, with the real clock
+// or that of a synctest bubble.
+func newKeySet(t testing.TB, rt http.RoundTripper, change func(*jwks.Config)) *jwks.KeySet {
 	t.Helper()
 	config := jwks.Config{URL: issuer + "/jwks.json", Client: &http.Client{Transport: rt}}
 	if change != nil {
@@ -195,10 +196,10 @@ func over(t testing.TB, rt http.RoundTripper, change func(*jwks.Config)) *jwks.K
 	return k
 }
 
-// set is a key set of JWKs.
+// set returns a key set of JWKs.
 func set(jwks ...string) string { return `{"keys":[` + strings.Join(jwks, ",") + `]}` }
 
-// published returns the JWK of a key, as its issuer publishes it.
+// published returns the JWK of a key as an issuer publishes it.
 func published(t testing.TB, k auth.Key) string {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -218,7 +219,7 @@ func b64(n int) string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// many calls f at once from n goroutines, and returns how long the slowest took.
+// many calls f from n goroutines at once, and returns the longest duration.
 func many(n int, f func(i int)) time.Duration {
 	var slowest atomic.Int64
 	var wg sync.WaitGroup

@@ -15,11 +15,11 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// joseVersion is the release of the npm package jose that is asked.
+// joseVersion is the version of the npm package jose that is used.
 const joseVersion = "6.2.17"
 
-// need skips a test for want of a program, or fails it where none may be
-// skipped.
+// need returns the path of a program. If it is not installed, need skips the test,
+// or fails it with AUTH_REQUIRE_SERVICES=1.
 func need(t *testing.T, program, install string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -33,10 +33,10 @@ func need(t *testing.T, program, install string) string {
 	return path
 }
 
-// TestInterop_OthersVerify: programs that share no code with this repository
-// take a token of each algorithm by what is published on a loopback socket, and
-// refuse those that only look like one.
-func TestInterop_OthersVerify(t *testing.T) {
+// TestInterop_OtherLibrariesVerify: libraries that share no code with this
+// repository verify a token of each algorithm with the key set that is served on
+// a loopback socket, and refuse invalid ones.
+func TestInterop_OtherLibrariesVerify(t *testing.T) {
 	t.Parallel()
 	node, npm := need(t, "node", "nodejs"), need(t, "npm", "npm")
 
@@ -68,7 +68,7 @@ func TestInterop_OthersVerify(t *testing.T) {
 		require.NoError(t, err)
 		tokens = append(tokens,
 			example{alg, token, true, ""},
-			example{alg, newToken(t, raised), true, ""}, // its iat is not in the future
+			example{alg, newToken(t, raised), true, ""}, // its iat must not be in the future
 			example{alg, header + "." + payload + other[strings.LastIndexByte(other, '.'):], false, "ERR_JWS_SIGNATURE_VERIFICATION_FAILED"},
 			example{alg, newToken(t, stranger), false, "ERR_JWT_CLAIM_VALIDATION_FAILED"},
 		)
@@ -105,7 +105,7 @@ func TestInterop_OthersVerify(t *testing.T) {
 		} else {
 			require.Equal(t, want.Why, r.Jose, "jose, %s", want.Alg)
 		}
-		// node's crypto sees to the signature alone.
+		// node's crypto checks only the signature.
 		signed := "signed"
 		if want.Why == "ERR_JWS_SIGNATURE_VERIFICATION_FAILED" {
 			signed = "not signed"

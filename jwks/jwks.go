@@ -14,7 +14,7 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// Bounds and defaults of times.
+// Defaults and bounds of Config.
 const (
 	defaultTimeout    = 5 * time.Second
 	maxTimeout        = time.Minute
@@ -24,87 +24,92 @@ const (
 	defaultMaxStale   = time.Hour
 	maxMaxStale       = 24 * time.Hour
 
-	retryFirst = time.Second // after a failure; doubled up to MinRefresh
-	napLast    = time.Minute // Run looks at the clock at least so often
+	retryFirst = time.Second // wait after the first failure; doubled up to MinRefresh
+	maxSleep   = time.Minute // Run checks the clock at least this often
 )
 
-// Config is what [New] needs. It is copied. Zero fields have the default.
+// Config configures a [KeySet]. New copies it. A zero field means the default.
 type Config struct {
 	_ [0]func() // keyed literals only
 
-	// URL is where the key set is. It is https, and has neither user name nor
-	// fragment.
+	// URL is the address of the key set. It must be https, without a user name
+	// or a fragment.
 	URL string
 
-	// Client makes the requests; nil means one that uses the proxy of the
-	// environment and keeps no connection open. It is copied. In any case
-	// redirects to another host, or from https to http, are not followed, and
-	// no more than 3. Its Transport must heed the context of a request.
+	// Client sends the requests. nil means a client that uses the proxy of the
+	// environment and keeps no connection open. New copies it. With any client,
+	// at most 3 redirects are followed, and none to another host or from https
+	// to http. Its Transport must respect the context of a request.
 	Client *http.Client
 
-	// Timeout bounds a request to the URL with its answer, and with it how
-	// long VerifyKeys waits: 5 seconds by default, at most a minute.
+	// Timeout bounds a fetch, including redirects and reading the body, and so
+	// the time that VerifyKeys waits. The default is 5 seconds, the maximum a
+	// minute.
 	Timeout time.Duration
 
-	// MinRefresh is how soon after an answer a kid that was not in it is asked
-	// for again: 30 seconds by default, 1 second to 1 hour. Until then its
-	// tokens are refused. It is also the longest wait between attempts while
-	// there is no answer.
+	// MinRefresh is the minimum time from one fetch to another that is caused by
+	// an unknown kid. Until then tokens with that kid are refused. It is also
+	// the longest wait between attempts while fetches fail. The default is 30
+	// seconds, the range 1 second to 1 hour.
 	MinRefresh time.Duration
 
-	// MaxStale is how long after their time keys are used while the publisher
-	// does not answer: 1 hour by default, at most a day; negative means not at
-	// all. So long can a key that was withdrawn be of use to somebody who
-	// keeps this process from hearing of it.
+	// MaxStale is how long keys are used beyond their lifetime while fetches
+	// fail. The default is 1 hour, the maximum a day; negative means not at all.
+	// An attacker who can block the fetches can use a withdrawn key for this
+	// long.
 	MaxStale time.Duration
 
-	// InsecureHTTP also allows an http URL, where anybody on the way can put
-	// in keys of his own. It is meant for loopback.
+	// InsecureHTTP also allows an http URL. Anyone on the network path can then
+	// replace the keys. It is meant for loopback addresses.
 	InsecureHTTP bool
 
-	// OnError is called for each request that failed, and when a set has come
-	// of which keys were left out: with the kid of each and why, once until
-	// another key is left out. The text names neither the URL beyond its host
-	// nor a token, and has nothing of a key.
-	OnError func(ctx context.Context, err error)
+	// OnEvent is called with an [auth.EventFault] for each fetch that failed, and
+	// for a fetched set with skipped keys. Err then names the kid of each skipped
+	// key and the reason; it is reported again only after the skipped keys or
+	// the reasons have changed. Err contains no part of the URL except the host,
+	// no token and no key. nil means that nothing is reported. [auth.LogEvents]
+	// and [auth.Config].OnEvent fit.
+	OnEvent func(ctx context.Context, e auth.Event)
 
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
 
-// Keys are the public keys at a URL. They are an [auth.KeySource], and safe for
-// concurrent use.
-type Keys struct {
+// KeySet holds the public keys that are published at a URL. It is an
+// [auth.KeySource], and safe for concurrent use.
+type KeySet struct {
 	url        *url.URL
 	client     *http.Client
 	timeout    time.Duration
 	minRefresh time.Duration
 	maxStale   time.Duration
-	onError    func(context.Context, error)
+	onEvent    func(context.Context, auth.Event)
 	now        func() time.Time
 
 	running atomic.Bool
-	known   atomic.Pointer[knowledge] // never nil
-	flight  atomic.Pointer[flight]    // nil: no request is under way
-	mu      sync.Mutex                // of who changes these two
+	state   atomic.Pointer[state] // never nil
+	fetch   atomic.Pointer[fetch] // the fetch in progress, or nil
+	mu      sync.Mutex            // guards writes to state and fetch
 }
 
-// knowledge is the last set and how the last attempt went. It never changes.
-type knowledge struct {
-	set   *keySet   // nil: there never was one
-	err   error     // of the last attempt
-	tries int       // how many failed in a row
-	ended time.Time // when the last attempt was over
-	again time.Time // until then nobody asks again unless the set is out of date
+// state is the last key set and the outcome of the last fetch. It is immutable.
+type state struct {
+	set      *snapshot // nil if no fetch has succeeded yet
+	err      error     // of the last fetch
+	failures int       // number of failed fetches in a row
+	ended    time.Time // end of the last fetch
+	// notBefore is the earliest time of another fetch, except if the lifetime of
+	// the set is over and the last fetch succeeded.
+	notBefore time.Time
 }
 
-// flight is a request that is under way.
-type flight struct{ done chan struct{} }
+// fetch is a fetch in progress.
+type fetch struct{ done chan struct{} }
 
-// New returns the Keys at a URL, or every mistake in c joined, each naming its
-// field. It asks for nothing yet; VerifyKeys with an empty id does, where a
-// server should not start without keys.
-func New(c Config) (*Keys, error) {
+// New returns the KeySet at a URL. The error joins every problem in c, each
+// naming its field. New does not fetch the set. A server that must not start
+// without keys can call VerifyKeys with an empty id.
+func New(c Config) (*KeySet, error) {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("jwks: Config."+format, args...)) }
 
@@ -113,7 +118,7 @@ func New(c Config) (*Keys, error) {
 	case c.URL == "":
 		bad("URL is empty")
 	case err != nil:
-		bad("URL is not a URL") // whose text may hold a password
+		bad("URL cannot be parsed") // err may contain a password
 	case u.Scheme == "http" && !c.InsecureHTTP:
 		bad("URL is http; it must be https unless Config.InsecureHTTP is set")
 	case u.Scheme != "https" && u.Scheme != "http":
@@ -129,9 +134,9 @@ func New(c Config) (*Keys, error) {
 		name  string
 		value *time.Duration
 	}{{"Timeout", &c.Timeout}, {"MinRefresh", &c.MinRefresh}, {"MaxStale", &c.MaxStale}} {
-		if 0 < *d.value && *d.value < time.Millisecond { // a number without a unit counts nanoseconds
+		if 0 < *d.value && *d.value < time.Millisecond { // a number without a unit is in nanoseconds
 			bad("%s (%s) is less than 1ms; missing time unit?", d.name, *d.value)
-			*d.value = 0 // check the others as if it were not set
+			*d.value = 0 // check the other fields as if this one were not set
 		}
 	}
 	if c.Timeout == 0 {
@@ -158,31 +163,32 @@ func New(c Config) (*Keys, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	k := &Keys{
+	k := &KeySet{
 		url:        u,
 		client:     newClient(c.Client, u),
 		timeout:    c.Timeout,
 		minRefresh: c.MinRefresh,
 		maxStale:   max(0, c.MaxStale),
-		onError:    c.OnError,
+		onEvent:    c.OnEvent,
 		now:        c.Now,
 	}
-	k.known.Store(&knowledge{})
+	k.state.Store(&state{})
 	return k, nil
 }
 
-// newClient returns a client that stays on the host of u.
-func newClient(given *http.Client, u *url.URL) *http.Client {
+// newClient returns a copy of base, or a new client if base is nil. It does not
+// follow redirects to a host other than that of u.
+func newClient(base *http.Client, u *url.URL) *http.Client {
 	var c http.Client
-	if given != nil {
-		c = *given
+	if base != nil {
+		c = *base
 	} else if t, ok := http.DefaultTransport.(*http.Transport); ok {
 		t = t.Clone()
-		t.DisableKeepAlives = true // it is minutes until the next request
+		t.DisableKeepAlives = true // the next request is minutes away
 		t.MaxResponseHeaderBytes = 64 << 10
 		c.Transport = t
 	}
-	more := c.CheckRedirect
+	next := c.CheckRedirect
 	c.CheckRedirect = func(r *http.Request, via []*http.Request) error {
 		switch {
 		case len(via) > 3:
@@ -191,87 +197,87 @@ func newClient(given *http.Client, u *url.URL) *http.Client {
 			return errors.New("a redirect to another host")
 		case r.URL.Scheme != u.Scheme && r.URL.Scheme != "https":
 			return errors.New("a redirect from https to " + r.URL.Scheme)
-		case more != nil:
-			return more(r, via)
+		case next != nil:
+			return next(r, via)
 		}
 		return nil
 	}
 	return &c
 }
 
-// What somebody must do who wants to know the keys of an id.
-type need int
+// action tells a caller of lookup what to do.
+type action int
 
 const (
-	nothing   need = iota // the answer is known
-	askAside              // the answer is known for now; somebody should ask
-	askAndSee             // the answer is not known
+	useResult    action = iota // use the result
+	useAndFetch                // use the result, and fetch the set in the background
+	fetchAndWait               // fetch the set and wait for it
 )
 
-// look returns what is known of an id at a time.
-func (kn *knowledge) look(id string, now time.Time) ([]auth.Key, need, error) {
-	keys := kn.set.find(id)
-	fresh := kn.set != nil && now.Before(kn.set.expires)
-	waiting := now.Before(kn.again)
+// lookup returns the keys with an id, as far as they are known at time now.
+func (st *state) lookup(id string, now time.Time) ([]auth.Key, action, error) {
+	keys := st.set.find(id)
+	fresh := st.set != nil && now.Before(st.set.expires)
+	tooEarly := now.Before(st.notBefore)
 	switch {
 	case fresh && len(keys) > 0:
-		return keys, nothing, nil
-	case kn.err != nil && len(keys) > 0 && now.Before(kn.set.gone):
-		if waiting {
-			return keys, nothing, nil
+		return keys, useResult, nil
+	case st.err != nil && len(keys) > 0 && now.Before(st.set.staleUntil):
+		if tooEarly {
+			return keys, useResult, nil
 		}
-		return keys, askAside, nil
-	case kn.err != nil && waiting:
-		return nil, nothing, kn.err
-	case fresh && waiting:
-		return nil, nothing, nil // it was not in the answer
+		return keys, useAndFetch, nil
+	case st.err != nil && tooEarly:
+		return nil, useResult, st.err
+	case fresh && tooEarly:
+		return nil, useResult, nil // the set was fetched recently and does not have the key
 	}
-	return nil, askAndSee, nil
+	return nil, fetchAndWait, nil
 }
 
-// settle returns what is known of an id after an attempt.
-func (kn *knowledge) settle(id string, now time.Time) ([]auth.Key, error) {
-	keys := kn.set.find(id)
-	if kn.err != nil && (len(keys) == 0 || !now.Before(kn.set.gone)) {
-		return nil, kn.err
+// result returns the keys with an id after a fetch, or why they are unknown.
+func (st *state) result(id string, now time.Time) ([]auth.Key, error) {
+	keys := st.set.find(id)
+	if st.err != nil && (len(keys) == 0 || !now.Before(st.set.staleUntil)) {
+		return nil, st.err
 	}
 	return keys, nil
 }
 
-// VerifyKeys implements [auth.KeySource]. While the keys are known it takes no
-// lock and does no I/O.
+// VerifyKeys implements [auth.KeySource]. If it needs no fetch, it takes no lock
+// and does no I/O.
 //
-// A request to the URL that a call begins serves all who wait for it, so it is
-// not given up with that call; it ends within Config.Timeout.
-func (k *Keys) VerifyKeys(ctx context.Context, id string) ([]auth.Key, error) {
+// A fetch serves every call that waits for it. It goes on when the call that
+// started it is canceled, and ends within Config.Timeout.
+func (k *KeySet) VerifyKeys(ctx context.Context, id string) ([]auth.Key, error) {
 	for {
-		known := k.known.Load()
-		keys, need, err := known.look(id, k.now())
-		if need == nothing || need == askAside && k.flight.Load() != nil {
+		st := k.state.Load()
+		keys, action, err := st.lookup(id, k.now())
+		if action == useResult || action == useAndFetch && k.fetch.Load() != nil {
 			return keys, err
 		}
-		f := k.ask(ctx, known)
+		f := k.startFetch(ctx, st)
 		switch {
 		case f == nil:
-			continue // more is known by now
-		case need == askAside:
+			continue // a fetch has ended since
+		case action == useAndFetch:
 			return keys, nil
 		}
 		select {
 		case <-f.done:
-			return k.known.Load().settle(id, k.now())
+			return k.state.Load().result(id, k.now())
 		case <-ctx.Done():
 			return nil, fmt.Errorf("jwks: waiting for the key set: %w", context.Cause(ctx))
 		}
 	}
 }
 
-// Run keeps the keys ahead of their expiry until ctx ends, and returns ctx's
-// error. A server calls it once, in a goroutine of its own. Without it keys are
-// fetched when they are needed, and a request waits for them now and then.
-func (k *Keys) Run(ctx context.Context) error {
+// Run fetches the set before its lifetime is over, until ctx is done. It returns
+// the error of ctx. A server calls it once, in a goroutine of its own. Without
+// Run the set is fetched when a request needs it, and that request waits.
+func (k *KeySet) Run(ctx context.Context) error {
 	if !k.running.CompareAndSwap(false, true) {
-		return errors.New("jwks: Run is running already")
+		return errors.New("jwks: Run is already running")
 	}
 	defer k.running.Store(false)
 	timer := time.NewTimer(0)
@@ -282,12 +288,12 @@ func (k *Keys) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-timer.C:
 		}
-		known := k.known.Load()
-		if nap := known.due(k.minRefresh).Sub(k.now()); nap > 0 {
-			timer.Reset(min(nap, napLast))
+		st := k.state.Load()
+		if wait := st.nextFetch(k.minRefresh).Sub(k.now()); wait > 0 {
+			timer.Reset(min(wait, maxSleep))
 			continue
 		}
-		if f := k.ask(ctx, known); f != nil {
+		if f := k.startFetch(ctx, st); f != nil {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
@@ -298,73 +304,73 @@ func (k *Keys) Run(ctx context.Context) error {
 	}
 }
 
-// due returns when Run asks next.
-func (kn *knowledge) due(minRefresh time.Duration) time.Time {
+// nextFetch returns the time of Run's next fetch.
+func (st *state) nextFetch(minRefresh time.Duration) time.Time {
 	switch {
-	case kn.err != nil:
-		return kn.ended.Add(backoff(kn.tries, minRefresh))
-	case kn.set == nil:
+	case st.err != nil:
+		return st.ended.Add(backoff(st.failures, minRefresh))
+	case st.set == nil:
 		return time.Time{}
 	}
-	return kn.set.refresh
+	return st.set.refresh
 }
 
-// backoff returns how long to wait after so many failures.
-func backoff(tries int, longest time.Duration) time.Duration {
-	return min(retryFirst<<min(tries-1, 20), longest)
+// backoff returns the wait after a number of failures in a row.
+func backoff(failures int, longest time.Duration) time.Duration {
+	return min(retryFirst<<min(failures-1, 20), longest)
 }
 
-// ask returns the request that is under way, which it begins if there is none;
-// or nil, if known is not all that is known any more.
-func (k *Keys) ask(ctx context.Context, known *knowledge) *flight {
+// startFetch returns the fetch in progress, and starts one if there is none. It
+// returns nil if the state is no longer st.
+func (k *KeySet) startFetch(ctx context.Context, st *state) *fetch {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.known.Load() != known {
+	if k.state.Load() != st {
 		return nil
 	}
-	f := k.flight.Load()
+	f := k.fetch.Load()
 	if f == nil {
-		f = &flight{done: make(chan struct{})}
-		k.flight.Store(f)
-		go k.fly(context.WithoutCancel(ctx), f, known)
+		f = &fetch{done: make(chan struct{})}
+		k.fetch.Store(f)
+		go k.refresh(context.WithoutCancel(ctx), f, st)
 	}
 	return f
 }
 
-// fly makes a request and adds its answer to what is known.
-func (k *Keys) fly(ctx context.Context, f *flight, known *knowledge) {
-	began := k.now()
-	set, err := k.fetch(ctx, known.set)
+// refresh fetches the set, replaces the state and closes f.done.
+func (k *KeySet) refresh(ctx context.Context, f *fetch, old *state) {
+	begin := k.now()
+	set, err := k.get(ctx, old.set)
 	now := k.now()
-	next := &knowledge{set: set, ended: now, again: began.Add(k.minRefresh)}
+	st := &state{set: set, ended: now, notBefore: begin.Add(k.minRefresh)}
 	if err != nil {
-		err = fmt.Errorf("jwks: the key set of %s: %w", k.url.Host, err)
-		next.set, next.err, next.tries = known.set, err, known.tries+1
-		next.again = now.Add(k.minRefresh)
-		if known.set == nil || !now.Before(known.set.gone) { // nobody gets through meanwhile
-			next.again = now.Add(backoff(next.tries, k.minRefresh))
+		err = fmt.Errorf("jwks: fetching the key set of %s: %w", k.url.Host, err)
+		st.set, st.err, st.failures = old.set, err, old.failures+1
+		st.notBefore = now.Add(k.minRefresh)
+		if old.set == nil || !now.Before(old.set.staleUntil) { // every request fails until the next fetch
+			st.notBefore = now.Add(backoff(st.failures, k.minRefresh))
 		}
 	} else {
-		next.set = set.from(began, k.maxStale)
+		st.set = set.fetchedAt(begin, k.maxStale)
 	}
 	k.mu.Lock()
-	k.known.Store(next)
-	k.flight.Store(nil)
+	k.state.Store(st)
+	k.fetch.Store(nil)
 	k.mu.Unlock()
 	close(f.done)
 
 	if err != nil {
 		k.report(ctx, err)
-	} else if set.bad != nil && (known.set == nil || known.set.bad == nil || known.set.bad.Error() != set.bad.Error()) {
-		k.report(ctx, fmt.Errorf("jwks: the key set of %s: left out: %w", k.url.Host, set.bad))
+	} else if set.skipped != nil && (old.set == nil || old.set.skipped == nil || old.set.skipped.Error() != set.skipped.Error()) {
+		k.report(ctx, fmt.Errorf("jwks: key set of %s: skipped %w", k.url.Host, set.skipped))
 	}
 }
 
-// report tells the application. Its panic is contained: what has been fetched
-// stays so.
-func (k *Keys) report(ctx context.Context, err error) {
-	if k.onError != nil {
+// report calls OnEvent. It recovers from a panic of OnEvent, which must not
+// affect the fetch.
+func (k *KeySet) report(ctx context.Context, err error) {
+	if k.onEvent != nil {
 		defer func() { _ = recover() }()
-		k.onError(ctx, err)
+		k.onEvent(ctx, auth.Event{Type: auth.EventFault, Time: k.now(), Err: err})
 	}
 }

@@ -19,11 +19,11 @@ import (
 	"github.com/ratchet-go/auth/jwks"
 )
 
-// TestRotation_UnderLoadRefusesNobody: an issuer and a service that only
-// verifies, both over real sockets. The issuer's key is replaced three times,
-// and its key server is killed and started again meanwhile, while requests with
-// new tokens and old ones run all the time.
-func TestRotation_UnderLoadRefusesNobody(t *testing.T) {
+// TestRotation_UnderLoadRefusesNoToken runs an issuer and a verify-only service
+// over real sockets, under constant requests with new and old tokens. Meanwhile
+// the issuer's key is replaced three times, and its key server is killed and
+// restarted.
+func TestRotation_UnderLoadRefusesNoToken(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	key := newEd(t)
@@ -34,14 +34,14 @@ func TestRotation_UnderLoadRefusesNobody(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() { _ = keys.Run(ctx) }()
-	service := httptest.NewServer(verifierOf(t, keys, c.now).Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	service := httptest.NewServer(newVerifier(t, keys, c.now).Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		claims, _ := auth.FromContext(r.Context())
 		_, _ = io.WriteString(w, claims.Subject)
 	})))
 	defer service.Close()
 
 	var accepted, refused atomic.Int64
-	var turn sync.RWMutex // the clock stands still while a request is under way
+	var turn sync.RWMutex // locked for writing while the clock advances, so that it never does during a request
 	call := func(token string) {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, service.URL, nil)
 		if err != nil {
@@ -102,12 +102,12 @@ func TestRotation_UnderLoadRefusesNobody(t *testing.T) {
 	pass(2 * time.Minute)
 	for n, next := range []auth.Key{auth.ES256(newES(t, elliptic.P256())), auth.RS256(newRSA()), newEd(t)} {
 		require.NoError(t, a.SetKeys(auth.Keys{next, key}, nil))
-		pass(7 * time.Minute) // published, then signing
+		pass(7 * time.Minute) // published, then used for signing
 		if n == 1 {
 			p.CloseClientConnections()
 			p.Close()
 		}
-		pass(20 * time.Minute) // the old key is gone
+		pass(20 * time.Minute) // the old key is removed
 		if n == 1 {
 			listener, err := net.Listen("tcp", address)
 			require.NoError(t, err)
@@ -125,16 +125,16 @@ func TestRotation_UnderLoadRefusesNobody(t *testing.T) {
 	wg.Wait()
 	require.Zero(t, refused.Load())
 	require.Greater(t, accepted.Load(), int64(3000))
-	t.Logf("%d accepted, %d refused, %d requests for the key set", accepted.Load(), refused.Load(), p.asked.Load())
+	t.Logf("%d accepted, %d refused, %d requests for the key set", accepted.Load(), refused.Load(), p.requests.Load())
 	found, err := keys.VerifyKeys(t.Context(), "")
 	require.NoError(t, err)
 	require.Len(t, found, 1)
 }
 
-var _ auth.KeySource = (*jwks.Keys)(nil)
+var _ auth.KeySource = (*jwks.KeySet)(nil)
 
 func BenchmarkVerifyKeys(b *testing.B) {
-	k := over(b, direct(text(set(published(b, newEd(b).WithID("1")), published(b, newEd(b).WithID("2"))))), nil)
+	k := newKeySet(b, direct(text(set(published(b, newEd(b).WithID("1")), published(b, newEd(b).WithID("2"))))), nil)
 	ctx := context.Background()
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
@@ -146,17 +146,17 @@ func BenchmarkVerifyKeys(b *testing.B) {
 	})
 }
 
-// BenchmarkVerify is a token that is remembered, by keys from a URL and by the
-// same keys given.
+// BenchmarkVerify verifies a cached token, with keys from a URL and with the same
+// keys from the configuration.
 func BenchmarkVerify(b *testing.B) {
 	key := newEd(b)
 	a := newIssuer(b, nil, key)
 	parsed, err := auth.ParseJWK([]byte(published(b, key)))
 	require.NoError(b, err)
 	token := newToken(b, a)
-	for name, source := range map[string]auth.KeySource{"jwks": over(b, direct(a.JWKSHandler()), nil), "given": auth.Keys{parsed}} {
+	for name, source := range map[string]auth.KeySource{"jwks": newKeySet(b, direct(a.JWKSHandler()), nil), "given": auth.Keys{parsed}} {
 		b.Run(name, func(b *testing.B) {
-			v := verifierOf(b, source, nil)
+			v := newVerifier(b, source, nil)
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := v.Verify(context.Background(), token); err != nil {

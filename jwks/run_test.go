@@ -19,20 +19,20 @@ import (
 	"github.com/ratchet-go/auth/jwks"
 )
 
-// The tests of this file have no sockets, and the time of a bubble.
+// The tests of this file use no sockets, and the clock of a synctest bubble.
 
-// fake is a publisher in the process, which counts what it is asked and when.
+// fake is a publisher without a socket. It records its requests.
 type fake struct {
-	rt    atomic.Pointer[roundTrip]
-	asked atomic.Int64
-	began time.Time
+	rt       atomic.Pointer[roundTrip]
+	requests atomic.Int64
+	begin    time.Time
 
 	mu   sync.Mutex
 	when []time.Duration
 }
 
 func newFake(h http.Handler) *fake {
-	f := &fake{began: time.Now()}
+	f := &fake{begin: time.Now()}
 	f.serve(h)
 	return f
 }
@@ -42,14 +42,14 @@ func (f *fake) serve(h http.Handler) {
 	f.rt.Store(&rt)
 }
 
-// at returns when it was asked.
-func (f *fake) at() []time.Duration {
+// times returns the times of the requests.
+func (f *fake) times() []time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.when)
 }
 
-// hang answers nothing from now on.
+// hang makes all further requests hang.
 func (f *fake) hang() {
 	rt := roundTrip(func(r *http.Request) (*http.Response, error) {
 		<-r.Context().Done()
@@ -59,9 +59,9 @@ func (f *fake) hang() {
 }
 
 func (f *fake) RoundTrip(r *http.Request) (*http.Response, error) {
-	f.asked.Add(1)
+	f.requests.Add(1)
 	f.mu.Lock()
-	f.when = append(f.when, time.Since(f.began))
+	f.when = append(f.when, time.Since(f.begin))
 	f.mu.Unlock()
 	return (*f.rt.Load())(r)
 }
@@ -75,7 +75,7 @@ func control(value string, h http.Handler) http.Handler {
 	})
 }
 
-func TestVerifyKeys_HeedsCacheControl(t *testing.T) {
+func TestVerifyKeys_RespectsCacheControl(t *testing.T) {
 	t.Parallel()
 	jwk := set(published(t, newEd(t).WithID("1")))
 	for _, test := range []struct {
@@ -108,26 +108,26 @@ func TestVerifyKeys_HeedsCacheControl(t *testing.T) {
 				}
 				text(jwk).ServeHTTP(w, r)
 			})))
-			k := over(t, f, nil)
-			ask := func() {
+			k := newKeySet(t, f, nil)
+			get := func() {
 				keys, err := k.VerifyKeys(t.Context(), "1")
 				require.NoError(t, err)
 				require.Len(t, keys, 1)
 			}
-			ask()
+			get()
 			time.Sleep(test.want - time.Millisecond)
-			ask()
-			require.EqualValues(t, 1, f.asked.Load(), test.control)
+			get()
+			require.EqualValues(t, 1, f.requests.Load(), test.control)
 			time.Sleep(time.Millisecond)
-			ask()
-			require.EqualValues(t, 2, f.asked.Load(), test.control)
+			get()
+			require.EqualValues(t, 2, f.requests.Load(), test.control)
 		})
 	}
 }
 
-// TestVerifyKeys_StaleKeysGoOn whatever the publisher does instead of
-// answering; one request waits once, and none after it.
-func TestVerifyKeys_StaleKeysGoOn(t *testing.T) {
+// TestVerifyKeys_UsesStaleKeysInAnOutage tests several ways in which a publisher
+// fails. Only one call waits; later ones return at once.
+func TestVerifyKeys_UsesStaleKeysInAnOutage(t *testing.T) {
 	t.Parallel()
 	jwk := set(published(t, newEd(t).WithID("1")))
 	for name, fail := range map[string]http.Handler{
@@ -135,16 +135,16 @@ func TestVerifyKeys_StaleKeysGoOn(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFake(text(jwk))
-			k := over(t, f, nil)
-			ask := func() (took time.Duration, err error) {
-				began := time.Now()
+			k := newKeySet(t, f, nil)
+			get := func() (took time.Duration, err error) {
+				begin := time.Now()
 				keys, err := k.VerifyKeys(t.Context(), "1")
 				if err == nil {
 					require.Len(t, keys, 1)
 				}
-				return time.Since(began), err
+				return time.Since(begin), err
 			}
-			_, err := ask()
+			_, err := get()
 			require.NoError(t, err)
 			if fail == nil {
 				f.hang()
@@ -152,45 +152,44 @@ func TestVerifyKeys_StaleKeysGoOn(t *testing.T) {
 				f.serve(fail)
 			}
 			time.Sleep(5 * time.Minute)
-			took, err := ask()
+			took, err := get()
 			require.NoError(t, err, name)
 			require.LessOrEqual(t, took, 5*time.Second)
-			for time.Since(f.began) < 64*time.Minute {
+			for time.Since(f.begin) < 64*time.Minute {
 				time.Sleep(7 * time.Second)
-				took, err = ask()
+				took, err = get()
 				require.NoError(t, err, name)
 				require.Zero(t, took, name)
 				synctest.Wait()
 			}
-			at := f.at()
+			at := f.times()
 			for i := 2; i < len(at); i++ {
 				require.GreaterOrEqual(t, at[i]-at[i-1], 30*time.Second, name)
 			}
 			time.Sleep(2 * time.Minute) // past MaxStale
-			took, err = ask()
-			require.ErrorContains(t, err, "jwks: the key set of issuer.example: ", name)
+			took, err = get()
+			require.ErrorContains(t, err, "jwks: fetching the key set of issuer.example: ", name)
 			require.LessOrEqual(t, took, 5*time.Second)
 			f.serve(text(jwk))
 			time.Sleep(30 * time.Second)
-			took, err = ask()
+			took, err = get()
 			require.NoError(t, err, name)
 			require.Zero(t, took)
 		})
 	}
 }
 
-// TestVerifyKeys_AColdStartAsksMoreAndMoreSeldom while nobody answers.
-func TestVerifyKeys_AColdStartAsksMoreAndMoreSeldom(t *testing.T) {
+func TestVerifyKeys_ColdStartBacksOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(status(500))
-		k := over(t, f, nil)
+		k := newKeySet(t, f, nil)
 		for range 1200 {
 			_, err := k.VerifyKeys(t.Context(), "1")
 			require.Error(t, err)
 			time.Sleep(100 * time.Millisecond)
 		}
-		require.Equal(t, []time.Duration{0, 1, 3, 7, 15, 31, 61, 91}, seconds(f.at()))
+		require.Equal(t, []time.Duration{0, 1, 3, 7, 15, 31, 61, 91}, seconds(f.times()))
 	})
 }
 
@@ -201,27 +200,27 @@ func seconds(list []time.Duration) (s []time.Duration) {
 	return s
 }
 
-func TestRun_AsksAheadOfExpiry(t *testing.T) {
+func TestRun_FetchesBeforeExpiry(t *testing.T) {
 	t.Parallel()
 	jwk := set(published(t, newEd(t).WithID("1")))
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(control("max-age=600", text(jwk)))
-		k := over(t, f, nil)
+		k := newKeySet(t, f, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- k.Run(ctx) }()
 		synctest.Wait()
-		require.EqualValues(t, 1, f.asked.Load(), "at once")
-		require.EqualError(t, k.Run(ctx), "jwks: Run is running already")
-		for time.Since(f.began) < 24*time.Hour {
-			began := time.Now()
+		require.EqualValues(t, 1, f.requests.Load(), "Run fetches at once")
+		require.EqualError(t, k.Run(ctx), "jwks: Run is already running")
+		for time.Since(f.begin) < 24*time.Hour {
+			begin := time.Now()
 			keys, err := k.VerifyKeys(t.Context(), "1")
 			require.NoError(t, err)
 			require.Len(t, keys, 1)
-			require.Zero(t, time.Since(began))
+			require.Zero(t, time.Since(begin))
 			time.Sleep(17 * time.Second)
 		}
-		at := f.at()
+		at := f.times()
 		for i := 1; i < len(at); i++ {
 			gap := at[i] - at[i-1]
 			require.Greater(t, gap, 400*time.Second)
@@ -230,87 +229,87 @@ func TestRun_AsksAheadOfExpiry(t *testing.T) {
 		require.Greater(t, len(at), 190)
 		cancel()
 		require.ErrorIs(t, <-ended, context.Canceled)
-		before := f.asked.Load()
-		ctx, cancel = context.WithTimeout(t.Context(), time.Hour) // it may run again
+		before := f.requests.Load()
+		ctx, cancel = context.WithTimeout(t.Context(), time.Hour) // Run may be called again
 		defer cancel()
 		require.ErrorIs(t, k.Run(ctx), context.DeadlineExceeded)
-		require.Greater(t, f.asked.Load(), before)
+		require.Greater(t, f.requests.Load(), before)
 	})
 }
 
-// TestRun_NobodyWaitsThroughAnOutage: the keys are there before the outage, and
-// new before they are too old.
-func TestRun_NobodyWaitsThroughAnOutage(t *testing.T) {
+// TestRun_NoCallWaitsDuringAnOutage: the keys are known before the outage, which
+// ends before MaxStale.
+func TestRun_NoCallWaitsDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	jwk := set(published(t, newEd(t).WithID("1")))
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(text(jwk))
-		var told atomic.Int64
-		k := over(t, f, func(c *jwks.Config) { c.OnError = func(context.Context, error) { told.Add(1) } })
+		var failures atomic.Int64
+		k := newKeySet(t, f, func(c *jwks.Config) { c.OnEvent = func(context.Context, auth.Event) { failures.Add(1) } })
 		go func() { _ = k.Run(t.Context()) }()
 		synctest.Wait()
 		f.hang()
-		for time.Since(f.began) < time.Hour {
-			began := time.Now()
+		for time.Since(f.begin) < time.Hour {
+			begin := time.Now()
 			_, err := k.VerifyKeys(t.Context(), "1")
 			require.NoError(t, err)
-			require.Zero(t, time.Since(began))
+			require.Zero(t, time.Since(begin))
 			time.Sleep(time.Second)
 		}
-		require.InDelta(t, f.asked.Load()-1, told.Load(), 1, "but for one that is under way")
-		require.InDelta(t, 100, told.Load(), 10)
+		require.InDelta(t, f.requests.Load()-1, failures.Load(), 1, "one fetch may be in progress")
+		require.InDelta(t, 100, failures.Load(), 10)
 		f.serve(text(jwk))
 		time.Sleep(36 * time.Second)
-		told.Store(0)
+		failures.Store(0)
 		time.Sleep(time.Hour)
 		_, err := k.VerifyKeys(t.Context(), "1")
 		require.NoError(t, err)
-		require.Zero(t, told.Load())
+		require.Zero(t, failures.Load())
 	})
 }
 
-func TestRun_AColdStartRecoversByItself(t *testing.T) {
+func TestRun_RecoversFromAColdStart(t *testing.T) {
 	t.Parallel()
 	jwk := set(published(t, newEd(t).WithID("1")))
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(status(503))
-		k := over(t, f, nil)
+		k := newKeySet(t, f, nil)
 		go func() { _ = k.Run(t.Context()) }()
 		time.Sleep(20 * time.Second)
-		require.Equal(t, []time.Duration{0, 1, 3, 7, 15}, seconds(f.at()))
+		require.Equal(t, []time.Duration{0, 1, 3, 7, 15}, seconds(f.times()))
 		_, err := k.VerifyKeys(t.Context(), "1")
-		require.EqualError(t, err, "jwks: the key set of issuer.example: status 503")
+		require.EqualError(t, err, "jwks: fetching the key set of issuer.example: status 503")
 		f.serve(text(jwk))
 		time.Sleep(12 * time.Second)
 		keys, err := k.VerifyKeys(t.Context(), "1")
 		require.NoError(t, err)
 		require.Len(t, keys, 1)
-		require.EqualValues(t, 6, f.asked.Load())
+		require.EqualValues(t, 6, f.requests.Load())
 	})
 }
 
-func TestRun_EndsAtOnceWhileItAsks(t *testing.T) {
+func TestRun_ReturnsAtOnceDuringAFetch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(status(500))
 		f.hang()
-		k := over(t, f, nil)
+		k := newKeySet(t, f, nil)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		ended := make(chan error)
 		go func() { ended <- k.Run(ctx) }()
 		synctest.Wait()
 		cancel(errors.New("over"))
-		began := time.Now()
+		begin := time.Now()
 		require.ErrorIs(t, <-ended, context.Canceled)
-		require.Zero(t, time.Since(began))
-		time.Sleep(5 * time.Second) // and its request when Timeout is over, or the bubble says so
+		require.Zero(t, time.Since(begin))
+		time.Sleep(5 * time.Second) // the fetch ends after Timeout; otherwise the bubble fails
 	})
 }
 
-// TestRun_RotationWithoutAGap goes through two whole rotations of an issuer with
-// stages, with a new token and an old one every three seconds. The cache does
-// not heed that it is asked to look again.
-func TestRun_RotationWithoutAGap(t *testing.T) {
+// TestRun_KeyChangeRefusesNoToken changes the key of an issuer twice, and verifies
+// a new token and an old one every three seconds. The cache ignores that it is
+// asked to revalidate.
+func TestRun_KeyChangeRefusesNoToken(t *testing.T) {
 	t.Parallel()
 	for _, run := range []bool{true, false} {
 		for _, through := range []string{"publisher", "cache"} {
@@ -324,14 +323,14 @@ func TestRun_RotationWithoutAGap(t *testing.T) {
 						h = newCache(h)
 					}
 					f := newFake(h)
-					k := over(t, f, nil)
+					k := newKeySet(t, f, nil)
 					ctx, cancel := context.WithCancel(t.Context())
 					defer cancel()
 					if run {
 						go func() { _ = k.Run(ctx) }()
 						synctest.Wait()
 					}
-					v := verifierOf(t, k, time.Now)
+					v := newVerifier(t, k, time.Now)
 					signers := map[string]int{}
 					var old []string
 					for second := 0; second < 45*60; second += 3 {
@@ -344,7 +343,7 @@ func TestRun_RotationWithoutAGap(t *testing.T) {
 						token := newToken(t, a)
 						signers[token[:strings.IndexByte(token, '.')]]++
 						old = append(old, token)
-						if len(old) > 80 { // younger than AccessTTL
+						if len(old) > 80 { // the oldest is younger than AccessTTL
 							old = old[1:]
 						}
 						for _, token := range []string{token, old[0]} {
@@ -355,15 +354,14 @@ func TestRun_RotationWithoutAGap(t *testing.T) {
 						time.Sleep(3 * time.Second)
 					}
 					require.Len(t, signers, 3)
-					require.Less(t, f.asked.Load(), int64(60))
+					require.Less(t, f.requests.Load(), int64(60))
 				})
 			})
 		}
 	}
 }
 
-// cache is a shared cache on the way, which keeps an answer for its whole
-// max-age, and says how old it is.
+// cache is a shared cache. It keeps a response for its max-age, and sends Age.
 type cache struct {
 	next http.Handler
 	at   time.Time

@@ -19,34 +19,35 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// Bounds of a set.
+// Bounds of a key set.
 const (
 	maxBody    = 512 << 10
 	maxKeys    = 64
-	maxUnnamed = 8 // keys that a token without a kid is tried against
+	maxUnnamed = 8 // largest set whose keys are tried for a token without a kid
 	maxETag    = 256
 
-	defaultLife = 5 * time.Minute
-	minLife     = 5 * time.Second
-	maxLife     = 24 * time.Hour
+	defaultLifetime = 5 * time.Minute
+	minLifetime     = 5 * time.Second
+	maxLifetime     = 24 * time.Hour
 )
 
-// keySet is an answer of the publisher. It never changes.
-type keySet struct {
+// snapshot is a key set that was fetched. It is immutable.
+type snapshot struct {
 	byID    map[string][]auth.Key
 	unnamed []auth.Key
-	known   map[string]auth.Key // by what the JWK says
-	bad     error               // why keys were left out
+	byText  map[string]auth.Key // by the canonical text of the JWK, see readKey
+	skipped error               // the keys that were skipped, each with the reason
 	etag    string
 
-	life    time.Duration
-	refresh time.Time // when Run asks again
-	expires time.Time
-	gone    time.Time // when it is not used any more, even if there is no other
+	lifetime   time.Duration
+	refresh    time.Time // when Run fetches the set again
+	expires    time.Time // end of the lifetime
+	staleUntil time.Time // end of its use while fetches fail
 }
 
-// find returns the keys that id names; a nil set has none.
-func (s *keySet) find(id string) []auth.Key {
+// find returns the keys with an id; with an empty id, the keys to try for a token
+// without a kid. A nil snapshot has no keys.
+func (s *snapshot) find(id string) []auth.Key {
 	switch {
 	case s == nil:
 		return nil
@@ -56,33 +57,32 @@ func (s *keySet) find(id string) []auth.Key {
 	return s.byID[id]
 }
 
-// from returns the set as one that was asked for at that time.
-func (s *keySet) from(t time.Time, maxStale time.Duration) *keySet {
+// fetchedAt returns a copy of s with the times of a fetch that began at t.
+func (s *snapshot) fetchedAt(t time.Time, maxStale time.Duration) *snapshot {
 	dated := *s
-	dated.expires = t.Add(s.life)
-	dated.gone = dated.expires.Add(maxStale)
-	// Processes that were started together need not ask together.
-	dated.refresh = t.Add(s.life*3/4 - rand.N(s.life/16))
+	dated.expires = t.Add(s.lifetime)
+	dated.staleUntil = dated.expires.Add(maxStale)
+	// A random part keeps processes that started together from fetching together.
+	dated.refresh = t.Add(s.lifetime*3/4 - rand.N(s.lifetime/16))
 	return &dated
 }
 
-// fetch asks for the set; old is the last one, or nil.
-func (k *Keys) fetch(ctx context.Context, old *keySet) (set *keySet, err error) {
-	defer func() { // of the application's Transport
+// get fetches the set. old is the last one, or nil.
+func (k *KeySet) get(ctx context.Context, old *snapshot) (set *snapshot, err error) {
+	defer func() { // the application's Transport may panic
 		if p := recover(); p != nil {
-			err = fmt.Errorf("a panic with a %T", p)
+			err = fmt.Errorf("panic with a %T", p)
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, k.url.String(), nil)
 	if err != nil {
-		return nil, errors.New("the URL cannot be asked")
+		return nil, errors.New("invalid URL")
 	}
 	r.Header.Set("Accept", "application/jwk-set+json, application/json")
 	if old != nil {
-		// What is asked for is what has changed since; a cache on the way has
-		// the same old answer.
+		// A shared cache may have the same old set: ask it to revalidate.
 		r.Header.Set("Cache-Control", "no-cache")
 		if old.etag != "" {
 			r.Header.Set("If-None-Match", old.etag)
@@ -91,7 +91,7 @@ func (k *Keys) fetch(ctx context.Context, old *keySet) (set *keySet, err error) 
 	resp, err := k.client.Do(r)
 	if err != nil {
 		if e := (*url.Error)(nil); errors.As(err, &e) {
-			err = e.Err // the URL may hold what is nobody's business
+			err = e.Err // the URL may contain a secret
 		}
 		return nil, err
 	}
@@ -99,8 +99,8 @@ func (k *Keys) fetch(ctx context.Context, old *keySet) (set *keySet, err error) 
 	switch {
 	case resp.StatusCode == http.StatusNotModified && r.Header.Get("If-None-Match") != "":
 		same := *old
-		if life, ok := lifetime(resp.Header); ok {
-			same.life = life
+		if d, ok := lifetime(resp.Header); ok {
+			same.lifetime = d
 		}
 		return &same, nil
 	case resp.StatusCode != http.StatusOK:
@@ -119,35 +119,34 @@ func (k *Keys) fetch(ctx context.Context, old *keySet) (set *keySet, err error) 
 	if set.etag = resp.Header.Get("ETag"); len(set.etag) > maxETag {
 		set.etag = ""
 	}
-	set.life, _ = lifetime(resp.Header)
+	set.lifetime, _ = lifetime(resp.Header)
 	return set, nil
 }
 
-// lifetime returns for how long an answer may be kept (RFC 9111 section 4.2),
-// and whether it says so.
-func lifetime(h http.Header) (life time.Duration, said bool) {
-	seconds := uint64(maxLife / time.Second)
+// lifetime returns the freshness lifetime of a response (RFC 9111 section 4.2),
+// and whether the response gives one.
+func lifetime(h http.Header) (d time.Duration, given bool) {
+	seconds := uint64(maxLifetime / time.Second)
 	for directive := range strings.SplitSeq(strings.Join(h.Values("Cache-Control"), ","), ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
 		switch strings.ToLower(name) {
 		case "no-store", "no-cache":
-			said, seconds = true, 0
+			given, seconds = true, 0
 		case "max-age":
-			n, _ := strconv.ParseUint(strings.Trim(value, `"`), 10, 63) // the largest if it is too large, 0 if it is no number
-			said, seconds = true, min(seconds, n)
+			n, _ := strconv.ParseUint(strings.Trim(value, `"`), 10, 63) // the largest number on overflow, 0 on a syntax error
+			given, seconds = true, min(seconds, n)
 		}
 	}
-	if !said {
-		return defaultLife, false
+	if !given {
+		return defaultLifetime, false
 	}
-	age, _ := strconv.ParseUint(h.Get("Age"), 10, 63) // what a cache on the way has used up
-	return max(minLife, time.Duration(seconds-min(seconds, age))*time.Second), true
+	age, _ := strconv.ParseUint(h.Get("Age"), 10, 63) // time in caches
+	return max(minLifetime, time.Duration(seconds-min(seconds, age))*time.Second), true
 }
 
-// parse reads a key set. Keys that say the same as in the old set are the very
-// keys of that one, so that tokens which were verified by them need not be
-// verified again.
-func parse(body []byte, old *keySet) (*keySet, error) {
+// parse reads a key set. It reuses the keys of the old set that have not changed,
+// so that cached tokens which were verified with them stay valid.
+func parse(body []byte, old *snapshot) (*snapshot, error) {
 	members, err := readObject(body)
 	if err != nil {
 		return nil, fmt.Errorf("not a key set: %w", err)
@@ -156,41 +155,41 @@ func parse(body []byte, old *keySet) (*keySet, error) {
 	if err := json.Unmarshal(members["keys"], &entries); err != nil || entries == nil {
 		return nil, errors.New("not a key set: keys is not an array")
 	}
-	set := &keySet{byID: map[string][]auth.Key{}, known: map[string]auth.Key{}}
-	var bad []error
+	set := &snapshot{byID: map[string][]auth.Key{}, byText: map[string]auth.Key{}}
+	var skipped []error
 	for i, entry := range entries {
-		key, says, err := readKey(entry)
+		key, text, err := readKey(entry)
 		if err != nil {
-			if len(bad) < maxKeys {
-				bad = append(bad, fmt.Errorf("keys[%d]%s: %w", i, kidOf(entry), err))
+			if len(skipped) < maxKeys {
+				skipped = append(skipped, fmt.Errorf("keys[%d]%s: %w", i, kidOf(entry), err))
 			}
 			continue
 		}
-		if _, twice := set.known[says]; twice {
+		if _, duplicate := set.byText[text]; duplicate {
 			continue
 		}
 		if old != nil {
-			if same, ok := old.known[says]; ok {
+			if same, ok := old.byText[text]; ok {
 				key = same
 			}
 		}
-		if len(set.known) == maxKeys {
+		if len(set.byText) == maxKeys {
 			return nil, fmt.Errorf("more than %d keys", maxKeys)
 		}
-		set.known[says] = key
+		set.byText[text] = key
 		set.unnamed = append(set.unnamed, key)
 		set.byID[key.ID()] = append(set.byID[key.ID()], key)
 	}
 	if len(set.unnamed) > maxUnnamed {
 		set.unnamed = nil
 	}
-	set.bad = errors.Join(bad...)
+	set.skipped = errors.Join(skipped...)
 	return set, nil
 }
 
-// What is taken of a key.
+// What a key may have.
 var (
-	kinds  = []string{"OKP", "EC", "RSA"}
+	types  = []string{"OKP", "EC", "RSA"}
 	curves = []string{"Ed25519", "P-256", "P-384", "P-521"}
 	algs   = []string{"EdDSA", "Ed25519", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"}
 
@@ -198,7 +197,7 @@ var (
 	private = []string{"d", "dp", "dq", "k", "oth", "p", "priv", "q", "qi"}
 )
 
-// kidOf returns the kid of a key for an error text, if it has one.
+// kidOf returns the kid of a key for an error text, or "".
 func kidOf(entry []byte) string {
 	var kid string
 	members, err := readObject(entry)
@@ -208,8 +207,8 @@ func kidOf(entry []byte) string {
 	return fmt.Sprintf(" (kid %.64q)", kid)
 }
 
-// isAbsent reports whether a member is null or empty, as some programs write
-// one that they do not have.
+// isAbsent reports whether a member is null or empty. Some programs write a
+// member that they do not have that way.
 func isAbsent(name string, value json.RawMessage) bool {
 	var v any
 	if json.Unmarshal(value, &v) != nil {
@@ -226,8 +225,9 @@ func isAbsent(name string, value json.RawMessage) bool {
 	return false
 }
 
-// readKey reads a key of a set, and returns what the JWK says of it.
-func readKey(entry []byte) (key auth.Key, says string, err error) {
+// readKey reads a key of a set. It also returns the canonical text of the JWK: the
+// members that matter, in a fixed order.
+func readKey(entry []byte) (key auth.Key, text string, err error) {
 	members, err := readObject(entry)
 	if err != nil {
 		return auth.Key{}, "", err
@@ -235,16 +235,16 @@ func readKey(entry []byte) (key auth.Key, says string, err error) {
 	maps.DeleteFunc(members, isAbsent)
 	for _, name := range private {
 		if _, ok := members[name]; ok {
-			return auth.Key{}, "", errors.New("it is published with its secret half; withdraw it")
+			return auth.Key{}, "", errors.New("published with its private part; withdraw it")
 		}
 	}
-	for _, only := range []struct {
+	for _, allowed := range []struct {
 		name   string
 		values []string
-	}{{"kty", kinds}, {"use", []string{"sig"}}, {"alg", algs}, {"crv", curves}} {
+	}{{"kty", types}, {"use", []string{"sig"}}, {"alg", algs}, {"crv", curves}} {
 		var value string
-		if raw, ok := members[only.name]; ok && json.Unmarshal(raw, &value) == nil && !slices.Contains(only.values, value) {
-			return auth.Key{}, "", fmt.Errorf("its %s is %.32q; expected %s", only.name, value, strings.Join(only.values, ", "))
+		if raw, ok := members[allowed.name]; ok && json.Unmarshal(raw, &value) == nil && !slices.Contains(allowed.values, value) {
+			return auth.Key{}, "", fmt.Errorf("unexpected %s %.32q; expected %s", allowed.name, value, strings.Join(allowed.values, ", "))
 		}
 	}
 	if raw, ok := members["key_ops"]; ok {
@@ -253,11 +253,10 @@ func readKey(entry []byte) (key auth.Key, says string, err error) {
 			return auth.Key{}, "", errors.New("key_ops is not an array of strings")
 		}
 		if !slices.Contains(ops, "verify") {
-			return auth.Key{}, "", errors.New("its key_ops do not have verify")
+			return auth.Key{}, "", errors.New("key_ops has no \"verify\"")
 		}
 	}
-	// The members that count, in one order; others are ignored (RFC 7517
-	// section 4).
+	// Other members are ignored (RFC 7517 section 4).
 	var b bytes.Buffer
 	for _, name := range public {
 		if raw, ok := members[name]; ok {
@@ -265,7 +264,7 @@ func readKey(entry []byte) (key auth.Key, says string, err error) {
 		}
 	}
 	if b.Len() == 0 {
-		return auth.Key{}, "", errors.New("not a key")
+		return auth.Key{}, "", errors.New("not a JWK: no known member")
 	}
 	b.WriteByte('}')
 	b.Bytes()[0] = '{'
@@ -273,8 +272,8 @@ func readKey(entry []byte) (key auth.Key, says string, err error) {
 	return key, b.String(), err
 }
 
-// readObject returns the members of the one JSON object that b consists of.
-// Names are exact, which encoding/json is not by itself, and unique.
+// readObject returns the members of the JSON object b. Names are case-sensitive,
+// unlike in encoding/json, and must be unique.
 func readObject(b []byte) (map[string]json.RawMessage, error) {
 	if !json.Valid(b) {
 		return nil, errors.New("not JSON")
@@ -293,8 +292,8 @@ func readObject(b []byte) (map[string]json.RawMessage, error) {
 		if err := d.Decode(&value); err != nil {
 			return nil, errors.New("not JSON")
 		}
-		if _, twice := members[name.(string)]; twice {
-			return nil, errors.New("a member is there twice")
+		if _, duplicate := members[name.(string)]; duplicate {
+			return nil, errors.New("duplicate member")
 		}
 		members[name.(string)] = value
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/ratchet-go/auth/jwks"
 )
 
-func TestSet_TakesEveryAsymmetricAlgorithm(t *testing.T) {
+func TestSet_AcceptsEveryAsymmetricAlgorithm(t *testing.T) {
 	t.Parallel()
 	keys := everyAlgorithm(t)
 	var list []auth.Key
@@ -28,13 +28,13 @@ func TestSet_TakesEveryAsymmetricAlgorithm(t *testing.T) {
 		list = append(list, k)
 	}
 	p := newPublisher(t, newIssuer(t, nil, list...).JWKSHandler())
-	v := verifierOf(t, p.keys(t, nil, nil), nil)
+	v := newVerifier(t, p.keys(t, nil, nil), nil)
 	for name, k := range keys {
 		claims, err := v.Verify(t.Context(), newToken(t, newIssuer(t, nil, k)))
 		require.NoError(t, err, name)
 		require.Equal(t, "u1", claims.Subject)
 	}
-	require.EqualValues(t, 1, p.asked.Load())
+	require.EqualValues(t, 1, p.requests.Load())
 }
 
 func everyAlgorithm(t testing.TB) map[string]auth.Key {
@@ -48,9 +48,9 @@ func everyAlgorithm(t testing.TB) map[string]auth.Key {
 	}
 }
 
-// TestSet_OneKeyDoesNotSpoilTheOthers has a good key behind each that is not,
-// and behind all of them.
-func TestSet_OneKeyDoesNotSpoilTheOthers(t *testing.T) {
+// TestSet_SkipsInvalidKeysOnly has a valid key before and after each invalid one,
+// and after all of them.
+func TestSet_SkipsInvalidKeysOnly(t *testing.T) {
 	t.Parallel()
 	ed := newEd(t)
 	good, token := published(t, ed), newToken(t, newIssuer(t, nil, ed))
@@ -59,24 +59,24 @@ func TestSet_OneKeyDoesNotSpoilTheOthers(t *testing.T) {
 	var all []string
 	for _, test := range []struct {
 		name, jwk string
-		told      string // to OnError
+		report    string // contained in the event
 	}{
-		{"a secret", `{"kty":"oct","kid":"s","alg":"HS256","k":"` + b64(32) + `"}`, "secret half"},
-		{"a private key", with(other, `"d":"`+b64(32)+`"`), "secret half"},
-		{"a private RSA key by p", `{"kty":"RSA","n":"` + b64(256) + `","e":"AQAB","p":"` + b64(128) + `"}`, "secret half"},
-		{"for encryption", strings.Replace(good, `"use":"sig"`, `"use":"enc"`, 1), `(kid "` + ed.ID() + `"): its use is "enc"; expected sig`},
-		{"for wrapping", with(other, `"key_ops":["wrapKey"]`), "its key_ops do not have verify"},
-		{"for signing only", with(other, `"key_ops":["sign"]`), "its key_ops do not have verify"},
+		{"a secret", `{"kty":"oct","kid":"s","alg":"HS256","k":"` + b64(32) + `"}`, "private part"},
+		{"a private key", with(other, `"d":"`+b64(32)+`"`), "private part"},
+		{"a private RSA key by p", `{"kty":"RSA","n":"` + b64(256) + `","e":"AQAB","p":"` + b64(128) + `"}`, "private part"},
+		{"for encryption", strings.Replace(good, `"use":"sig"`, `"use":"enc"`, 1), `(kid "` + ed.ID() + `"): unexpected use "enc"; expected sig`},
+		{"for wrapping", with(other, `"key_ops":["wrapKey"]`), `key_ops has no "verify"`},
+		{"for signing only", with(other, `"key_ops":["sign"]`), `key_ops has no "verify"`},
 		{"key_ops of another type", with(other, `"key_ops":"verify"`), "key_ops"},
-		{"X25519", `{"kty":"OKP","crv":"X25519","x":"` + b64(32) + `"}`, `its crv is "X25519"`},
-		{"Ed448", `{"kty":"OKP","crv":"Ed448","x":"` + b64(57) + `"}`, `its crv is "Ed448"`},
-		{"secp256k1", `{"kty":"EC","crv":"secp256k1","x":"` + b64(32) + `","y":"` + b64(32) + `"}`, `its crv is "secp256k1"`},
-		{"an unknown kty", `{"kty":"AKP","alg":"ML-DSA-65","pub":"` + b64(1952) + `"}`, `its kty is "AKP"; expected OKP, EC, RSA`},
-		{"an unknown alg", `{"kty":"RSA","alg":"RSA-OAEP","n":"` + b64(256) + `","e":"AQAB"}`, `its alg is "RSA-OAEP"`},
-		{"RS1", `{"kty":"RSA","alg":"RS1","n":"` + b64(256) + `","e":"AQAB"}`, `its alg is "RS1"`},
-		{"alg none", strings.Replace(good, `"EdDSA"`, `"none"`, 1), `its alg is "none"`},
+		{"X25519", `{"kty":"OKP","crv":"X25519","x":"` + b64(32) + `"}`, `unexpected crv "X25519"`},
+		{"Ed448", `{"kty":"OKP","crv":"Ed448","x":"` + b64(57) + `"}`, `unexpected crv "Ed448"`},
+		{"secp256k1", `{"kty":"EC","crv":"secp256k1","x":"` + b64(32) + `","y":"` + b64(32) + `"}`, `unexpected crv "secp256k1"`},
+		{"an unknown kty", `{"kty":"AKP","alg":"ML-DSA-65","pub":"` + b64(1952) + `"}`, `unexpected kty "AKP"; expected OKP, EC, RSA`},
+		{"an unknown alg", `{"kty":"RSA","alg":"RSA-OAEP","n":"` + b64(256) + `","e":"AQAB"}`, `unexpected alg "RSA-OAEP"`},
+		{"RS1", `{"kty":"RSA","alg":"RS1","n":"` + b64(256) + `","e":"AQAB"}`, `unexpected alg "RS1"`},
+		{"alg none", strings.Replace(good, `"EdDSA"`, `"none"`, 1), `unexpected alg "none"`},
 		{"Ed25519 of another kind", strings.Replace(ec, `"ES256"`, `"Ed25519"`, 1), "alg"},
-		{"a long kid", `{"kty":"oct","kid":"` + strings.Repeat("k", 500) + `"}`, `keys[0] (kid "` + strings.Repeat("k", 64) + `"): its kty is "oct"`},
+		{"a long kid", `{"kty":"oct","kid":"` + strings.Repeat("k", 500) + `"}`, `keys[0] (kid "` + strings.Repeat("k", 64) + `"): unexpected kty "oct"`},
 		{"a kid in lines", `{"kty":"oct","kid":"a\nb"}`, `(kid "a\nb")`},
 		{"an alg of another kind", strings.Replace(good, `"EdDSA"`, `"ES256"`, 1), "alg"},
 		{"off its curve", `{"kty":"EC","crv":"P-256","x":"` + b64(32) + `","y":"` + b64(32) + `"}`, "curve"},
@@ -85,69 +85,70 @@ func TestSet_OneKeyDoesNotSpoilTheOthers(t *testing.T) {
 		{"RSA with e 3", `{"kty":"RSA","n":"` + strings.Repeat("w", 342) + `","e":"Aw"}`, "exponent (3)"},
 		{"a kid that is no string", `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":7}`, "JWK"},
 		{"an empty kid", `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":""}`, "ID"},
-		{"a member twice", with(other, `"kid":"again"`), "twice"},
+		{"a member twice", with(other, `"kid":"again"`), "duplicate member"},
 		{"its crv in another letter case", strings.Replace(ec, `"crv"`, `"CRV"`, 1), "crv"},
 		{"a string", `"key"`, "not an object"},
 		{"null", `null`, "not an object"},
-		{"nothing", `{}`, "not a key"},
+		{"nothing", `{}`, "not a JWK"},
 	} {
 		all = append(all, test.jwk)
 		for i, list := range []string{set(test.jwk, good), set(good, test.jwk)} {
-			told := make(chan string, 9)
-			k := over(t, direct(text(list)), func(c *jwks.Config) {
-				c.OnError = func(_ context.Context, err error) { told <- err.Error() }
+			reports := make(chan string, 9)
+			k := newKeySet(t, direct(text(list)), func(c *jwks.Config) {
+				c.OnEvent = func(_ context.Context, e auth.Event) { reports <- e.Err.Error() }
 			})
-			require.Equal(t, 200, statusOf(verifierOf(t, k, nil), token), test.name)
+			require.Equal(t, 200, statusOf(newVerifier(t, k, nil), token), test.name)
 			keys, err := k.VerifyKeys(t.Context(), "")
 			require.NoError(t, err)
 			require.Len(t, keys, 1, test.name)
-			text := <-told
-			require.Contains(t, text, strings.Replace(test.told, "keys[0]", fmt.Sprintf("keys[%d]", i), 1), test.name)
-			require.Contains(t, text, fmt.Sprintf("jwks: the key set of issuer.example: left out: keys[%d]", i), test.name)
-			require.Less(t, len(text), 300, "nothing of a key")
+			text := <-reports
+			require.Contains(t, text, strings.Replace(test.report, "keys[0]", fmt.Sprintf("keys[%d]", i), 1), test.name)
+			require.Contains(t, text, fmt.Sprintf("jwks: key set of issuer.example: skipped keys[%d]", i), test.name)
+			require.Less(t, len(text), 300, "a report must not contain a key")
 		}
 	}
-	k := over(t, direct(text(set(append(all, good)...))), nil)
-	require.Equal(t, 200, statusOf(verifierOf(t, k, nil), token))
+	k := newKeySet(t, direct(text(set(append(all, good)...))), nil)
+	require.Equal(t, 200, statusOf(newVerifier(t, k, nil), token))
 }
 
-// TestSet_WhatIsLeftOutIsToldOnce until another key is left out.
-func TestSet_WhatIsLeftOutIsToldOnce(t *testing.T) {
+// TestSet_ReportsSkippedKeysOnce checks that skipped keys are reported again only
+// after they have changed.
+func TestSet_ReportsSkippedKeysOnce(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	good := published(t, newEd(t))
 	enc := func(kid string) string { return `{"kty":"RSA","use":"enc","kid":"` + kid + `","n":"AQAB","e":"AQAB"}` }
 	p := newPublisher(t, text(set(enc("one"), good, enc("two"))))
-	told := make(chan string, 9)
+	reports := make(chan string, 9)
 	k := p.keys(t, c, func(config *jwks.Config) {
-		config.OnError = func(_ context.Context, err error) { told <- err.Error() }
+		config.OnEvent = func(_ context.Context, e auth.Event) { reports <- e.Err.Error() }
 	})
-	ask := func(body string) {
+	fetch := func(body string) {
 		t.Helper()
 		p.serve(text(body))
 		c.advance(6 * time.Minute)
 		_, err := k.VerifyKeys(t.Context(), "")
 		require.NoError(t, err)
 	}
-	const both = `jwks: the key set of 127.0.0.1: left out: keys[0] (kid "one"): its use is "enc"; expected sig` + "\n" + `keys[2] (kid "two"): its use is "enc"; expected sig`
+	const both = `jwks: key set of 127.0.0.1: skipped keys[0] (kid "one"): unexpected use "enc"; expected sig` + "\n" + `keys[2] (kid "two"): unexpected use "enc"; expected sig`
 	without := func(text string) string {
 		return regexp.MustCompile(`127\.0\.0\.1:\d+`).ReplaceAllString(text, "127.0.0.1")
 	}
-	ask(set(enc("one"), good, enc("two")))
-	require.Equal(t, both, without(<-told))
+	fetch(set(enc("one"), good, enc("two")))
+	require.Equal(t, both, without(<-reports))
 	for range 3 {
-		ask(set(enc("one"), good, enc("two")))
+		fetch(set(enc("one"), good, enc("two")))
 	}
-	ask(set(good))
-	ask(set(enc("one"), good, enc("two")))
-	require.Equal(t, both, without(<-told), "after it was mended")
-	ask(set(enc("three"), good))
-	require.Contains(t, <-told, `keys[0] (kid "three")`)
-	require.Empty(t, told)
+	fetch(set(good))
+	fetch(set(enc("one"), good, enc("two")))
+	require.Equal(t, both, without(<-reports), "the keys were skipped again after a set without them")
+	fetch(set(enc("three"), good))
+	require.Contains(t, <-reports, `keys[0] (kid "three")`)
+	require.Empty(t, reports)
 }
 
-// TestSet_NullAndEmptyMembersAreAbsent, as some programs write what they do not
-// have.
+// TestSet_NullAndEmptyMembersAreAbsent: some programs write members that they do
+// not have as null or empty.
 func TestSet_NullAndEmptyMembersAreAbsent(t *testing.T) {
 	t.Parallel()
 	ed := newEd(t)
@@ -157,53 +158,52 @@ func TestSet_NullAndEmptyMembersAreAbsent(t *testing.T) {
 	require.NotEqual(t, jwk, bare)
 	for _, name := range []string{"use", "alg", "key_ops", "d", "k", "n", "oth", "x5c"} {
 		for _, value := range []string{"null", `""`, "[]", "[ ]"} {
-			k := over(t, direct(text(set(with(bare, `"`+name+`":`+value)))), func(c *jwks.Config) {
-				c.OnError = func(_ context.Context, err error) { t.Errorf("%s %s: %v", name, value, err) }
+			k := newKeySet(t, direct(text(set(with(bare, `"`+name+`":`+value)))), func(c *jwks.Config) {
+				c.OnEvent = func(_ context.Context, e auth.Event) { t.Errorf("%s %s: %v", name, value, e.Err) }
 			})
-			require.Equal(t, 200, statusOf(verifierOf(t, k, nil), token), "%s %s", name, value)
+			require.Equal(t, 200, statusOf(newVerifier(t, k, nil), token), "%s %s", name, value)
 		}
 	}
-	// Without a kid a key has its thumbprint, which is what an issuer of this
-	// library calls it.
+	// The ID of a key without a kid is its thumbprint, which is also the kid that
+	// an issuer of this library uses.
 	unnamed := strings.Replace(bare, `"kid":"`+ed.ID()+`"`, `"kid":null`, 1)
 	require.NotEqual(t, bare, unnamed)
-	require.Equal(t, 200, statusOf(verifierOf(t, over(t, direct(text(set(unnamed))), nil), nil), token))
+	require.Equal(t, 200, statusOf(newVerifier(t, newKeySet(t, direct(text(set(unnamed))), nil), nil), token))
 }
 
-// TestSet_Ed25519IsEdDSA: RFC 9864.
+// TestSet_Ed25519IsEdDSA checks the algorithm name of RFC 9864.
 func TestSet_Ed25519IsEdDSA(t *testing.T) {
 	t.Parallel()
 	ed := newEd(t)
 	jwk, token := published(t, ed), newToken(t, newIssuer(t, nil, ed))
 	named := strings.Replace(jwk, `"EdDSA"`, `"Ed25519"`, 1)
 	require.NotEqual(t, jwk, named)
-	require.Equal(t, 200, statusOf(verifierOf(t, over(t, direct(text(set(named))), nil), nil), token))
+	require.Equal(t, 200, statusOf(newVerifier(t, newKeySet(t, direct(text(set(named))), nil), nil), token))
 }
 
-// TestSet_RSAOfOtherHashesIsTaken: what they verify is tested beside ParseJWK.
-func TestSet_RSAOfOtherHashesIsTaken(t *testing.T) {
+// TestSet_AcceptsRSAWithOtherHashes checks only that the keys are accepted.
+// Verifying with them is tested in package auth.
+func TestSet_AcceptsRSAWithOtherHashes(t *testing.T) {
 	t.Parallel()
 	jwk := published(t, auth.PS256(newRSA()))
 	for _, alg := range []string{"RS384", "RS512", "PS384", "PS512"} {
-		keys, err := over(t, direct(text(set(strings.Replace(jwk, `"PS256"`, `"`+alg+`"`, 1)))), nil).VerifyKeys(t.Context(), "")
+		keys, err := newKeySet(t, direct(text(set(strings.Replace(jwk, `"PS256"`, `"`+alg+`"`, 1)))), nil).VerifyKeys(t.Context(), "")
 		require.NoError(t, err)
 		require.Len(t, keys, 1)
 		require.Contains(t, fmt.Sprint(keys[0]), alg)
 	}
 }
 
-// TestSet_AnUnknownKidIsNamedAsSuch, and so is a set that is too large for
-// tokens without one.
-func TestSet_AnUnknownKidIsNamedAsSuch(t *testing.T) {
+func TestSet_UnknownKidIsNamedInTheError(t *testing.T) {
 	t.Parallel()
 	token := newToken(t, newIssuer(t, nil, newEd(t)))
-	_, err := verifierOf(t, over(t, direct(text(set(published(t, newEd(t))))), nil), nil).Verify(t.Context(), token)
+	_, err := newVerifier(t, newKeySet(t, direct(text(set(published(t, newEd(t))))), nil), nil).Verify(t.Context(), token)
 	require.ErrorIs(t, err, auth.ErrInvalidToken)
 	require.ErrorContains(t, err, "unknown kid")
 }
 
-// TestSet_IgnoresWhatItNeedNotKnow: RFC 7517 sections 4 and 5.
-func TestSet_IgnoresWhatItNeedNotKnow(t *testing.T) {
+// TestSet_IgnoresUnknownMembers checks what RFC 7517 sections 4 and 5 demand.
+func TestSet_IgnoresUnknownMembers(t *testing.T) {
 	t.Parallel()
 	ed := newEd(t)
 	jwk, token := published(t, ed), newToken(t, newIssuer(t, nil, ed))
@@ -211,14 +211,14 @@ func TestSet_IgnoresWhatItNeedNotKnow(t *testing.T) {
 		`"iat":1700000000`, `"exp":1700000000.5`, `"x5c":["MIIB"]`, `"x5t#S256":"YWJj"`, `"ext":true`, `"revoked":{"revoked_at":1}`,
 		`"key_ops":["verify"]`, `"key_ops":["sign","verify"]`, `"issuer":"https://example.com"`, `"Kid":"other"`,
 	} {
-		k := over(t, direct(text(set(with(jwk, member)))), nil)
-		require.Equal(t, 200, statusOf(verifierOf(t, k, nil), token), member)
+		k := newKeySet(t, direct(text(set(with(jwk, member)))), nil)
+		require.Equal(t, 200, statusOf(newVerifier(t, k, nil), token), member)
 	}
-	k := over(t, direct(text(`{"version":3,"Keys":null,"keys":[`+jwk+`],"KEYS":[]}`)), nil)
-	require.Equal(t, 200, statusOf(verifierOf(t, k, nil), token))
+	k := newKeySet(t, direct(text(`{"version":3,"Keys":null,"keys":[`+jwk+`],"KEYS":[]}`)), nil)
+	require.Equal(t, 200, statusOf(newVerifier(t, k, nil), token))
 }
 
-func TestSet_WhatIsNoSetIsNoAnswer(t *testing.T) {
+func TestSet_MalformedSetIsUnavailable(t *testing.T) {
 	t.Parallel()
 	ed := newEd(t)
 	jwk, token := published(t, ed), newToken(t, newIssuer(t, nil, ed))
@@ -237,23 +237,23 @@ func TestSet_WhatIsNoSetIsNoAnswer(t *testing.T) {
 		"keys an object":   `{"keys":{"0":` + jwk + `}}`,
 		"KEYS":             `{"KEYS":[` + jwk + `]}`,
 		"keys twice":       `{"keys":[` + jwk + `],"keys":[]}`,
-		"more behind it":   set(jwk) + set(jwk),
+		"trailing data":    set(jwk) + set(jwk),
 		"bytes":            "\x00\xff\xfe",
-		"a deep nest":      strings.Repeat("[", 20_000),
+		"deeply nested":    strings.Repeat("[", 20_000),
 		"a deep key":       `{"keys":[` + strings.Repeat(`{"x":`, 20_000) + `1` + strings.Repeat("}", 20_000) + `]}`,
 		"65 keys":          set(over64...),
 		"more than 512 KB": set(jwk) + strings.Repeat(" ", 512<<10),
 	} {
-		k := over(t, direct(text(body)), nil)
-		require.Equal(t, 503, statusOf(verifierOf(t, k, nil), token), name)
-		_, err := verifierOf(t, k, nil).Verify(t.Context(), token)
+		k := newKeySet(t, direct(text(body)), nil)
+		require.Equal(t, 503, statusOf(newVerifier(t, k, nil), token), name)
+		_, err := newVerifier(t, k, nil).Verify(t.Context(), token)
 		require.ErrorIs(t, err, auth.ErrUnavailable, name)
 		require.NotErrorIs(t, err, auth.ErrInvalidToken, name)
 	}
-	k := over(t, direct(text(set(over64[:64]...))), nil)
-	require.Equal(t, 401, statusOf(verifierOf(t, k, nil), token))
-	k = over(t, direct(text(set())), nil)
-	require.Equal(t, 401, statusOf(verifierOf(t, k, nil), token), "a set without keys is an answer")
+	k := newKeySet(t, direct(text(set(over64[:64]...))), nil)
+	require.Equal(t, 401, statusOf(newVerifier(t, k, nil), token))
+	k = newKeySet(t, direct(text(set())), nil)
+	require.Equal(t, 401, statusOf(newVerifier(t, k, nil), token), "a set without keys is valid")
 }
 
 func TestSet_TokensWithoutKid(t *testing.T) {
@@ -263,26 +263,26 @@ func TestSet_TokensWithoutKid(t *testing.T) {
 		list = append(list, published(t, newEd(t)))
 	}
 	for n, want := range map[int]int{1: 1, 8: 8, 9: 0} {
-		keys, err := over(t, direct(text(set(list[:n]...))), nil).VerifyKeys(t.Context(), "")
+		keys, err := newKeySet(t, direct(text(set(list[:n]...))), nil).VerifyKeys(t.Context(), "")
 		require.NoError(t, err)
 		require.Len(t, keys, want)
 	}
 }
 
-// TestSet_KeysOfOneIDAreAllTried: RFC 7517 section 4.5 lets keys of different
-// kinds have one kid.
+// TestSet_KeysOfOneIDAreAllTried: keys of different types may have the same kid
+// (RFC 7517 section 4.5).
 func TestSet_KeysOfOneIDAreAllTried(t *testing.T) {
 	t.Parallel()
 	a, b := newEd(t).WithID("one"), auth.ES256(newES(t, elliptic.P256())).WithID("one")
-	v := verifierOf(t, over(t, direct(text(set(published(t, a), published(t, b)))), nil), nil)
+	v := newVerifier(t, newKeySet(t, direct(text(set(published(t, a), published(t, b)))), nil), nil)
 	for _, k := range []auth.Key{a, b} {
 		require.Equal(t, 200, statusOf(v, newToken(t, newIssuer(t, nil, k))))
 	}
 }
 
-// TestSet_AnUnchangedKeyIsTheSameKey, so that what a Verifier remembers is of
-// use after a refetch.
-func TestSet_AnUnchangedKeyIsTheSameKey(t *testing.T) {
+// TestSet_UnchangedKeyIsTheSameKey: a Verifier's token cache must stay valid when
+// the set is fetched again.
+func TestSet_UnchangedKeyIsTheSameKey(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	one, two, three := published(t, newEd(t).WithID("1")), published(t, newEd(t).WithID("2")), published(t, newEd(t).WithID("3"))
@@ -296,7 +296,7 @@ func TestSet_AnUnchangedKeyIsTheSameKey(t *testing.T) {
 	}
 	k1, k2 := get("1"), get("2")
 
-	// The same in another order, with other spaces and another certificate.
+	// The same keys in another order, with other whitespace and a certificate.
 	var members map[string]any
 	require.NoError(t, json.Unmarshal([]byte(one), &members))
 	members["x5c"] = []string{"MIIB"}
@@ -310,24 +310,25 @@ func TestSet_AnUnchangedKeyIsTheSameKey(t *testing.T) {
 	require.True(t, k1 == get("1"))
 	require.True(t, k2 == get("2"))
 
-	// Another key under the old name is another key.
+	// Another key with the same kid is a different key.
 	p.serve(text(set(one, published(t, newEd(t).WithID("2")))))
 	c.advance(6 * time.Minute)
 	require.True(t, k1 == get("1"))
 	require.False(t, k2 == get("2"))
 	keys, err := k.VerifyKeys(t.Context(), "3")
 	require.NoError(t, err)
-	require.Empty(t, keys, "a key that is in the set no more is gone")
-	require.EqualValues(t, 3, p.asked.Load())
+	require.Empty(t, keys, "a key that was removed from the set must not be found")
+	require.EqualValues(t, 3, p.requests.Load())
 }
 
-// TestSet_ARemovedKeyFailsRememberedTokens at the next refetch.
-func TestSet_ARemovedKeyFailsRememberedTokens(t *testing.T) {
+// TestSet_RemovedKeyRefusesCachedTokens checks a cached token after the next
+// fetch.
+func TestSet_RemovedKeyRefusesCachedTokens(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	ed := newEd(t)
 	p := newPublisher(t, text(set(published(t, ed))))
-	v := verifierOf(t, p.keys(t, c, nil), c.now)
+	v := newVerifier(t, p.keys(t, c, nil), c.now)
 	token := newToken(t, newIssuer(t, c.now, ed))
 	require.Equal(t, 200, statusOf(v, token))
 	require.Equal(t, 200, statusOf(v, token))
@@ -347,46 +348,46 @@ func FuzzSet(f *testing.F) {
 		rt := roundTrip(func(*http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
 		})
-		k := over(t, rt, nil)
+		k := newKeySet(t, rt, nil)
 		keys, err := k.VerifyKeys(t.Context(), "")
 		if err != nil {
 			if keys != nil {
-				t.Fatal("keys and an error")
+				t.Fatal("VerifyKeys returned keys and an error")
 			}
 			return
 		}
 		for _, key := range keys {
-			// What encoding/json finds must be there as well, and no secret.
+			// The body is JSON, the key is found by its ID and it is public.
 			var s struct{ Keys []json.RawMessage }
 			if err := json.Unmarshal([]byte(body), &s); err != nil {
-				t.Fatal("keys of what is not JSON")
+				t.Fatal("VerifyKeys returned keys, but the body is not JSON")
 			}
 			if again, err := k.VerifyKeys(t.Context(), key.ID()); err != nil || len(again) == 0 {
-				t.Fatalf("%v is not found by its ID: %v", key, err)
+				t.Fatalf("VerifyKeys does not find %v by its ID: %v", key, err)
 			}
 			_, err := auth.New(auth.Config{AccessKeys: auth.Keys{key}})
 			if !strings.Contains(err.Error(), "AccessKeys has no key that signs") {
-				t.Fatalf("%v is not a good public key: %v", key, err)
+				t.Fatalf("New with the key %v: %v, want an error that it does not sign", key, err)
 			}
 		}
 	})
 }
 
-func TestErrors_NameNoURL(t *testing.T) {
+func TestErrors_DoNotContainTheURL(t *testing.T) {
 	t.Parallel()
-	k := over(t, roundTrip(func(*http.Request) (*http.Response, error) { return nil, errors.New("no route") }), func(c *jwks.Config) {
+	k := newKeySet(t, roundTrip(func(*http.Request) (*http.Response, error) { return nil, errors.New("no route") }), func(c *jwks.Config) {
 		c.URL = "https://issuer.example/jwks.json?key=hunter2"
 	})
 	_, err := k.VerifyKeys(t.Context(), "x")
-	require.EqualError(t, err, "jwks: the key set of issuer.example: no route")
+	require.EqualError(t, err, "jwks: fetching the key set of issuer.example: no route")
 	require.NotContains(t, fmt.Sprintf("%+v", err), "hunter2")
 }
 
-func TestHooks_PanicsAreContained(t *testing.T) {
+func TestHooks_PanicsAreRecovered(t *testing.T) {
 	t.Parallel()
-	k := over(t, roundTrip(func(*http.Request) (*http.Response, error) { panic("hunter2") }), func(c *jwks.Config) {
-		c.OnError = func(context.Context, error) { panic("in the hook") }
+	k := newKeySet(t, roundTrip(func(*http.Request) (*http.Response, error) { panic("hunter2") }), func(c *jwks.Config) {
+		c.OnEvent = func(context.Context, auth.Event) { panic("in the hook") }
 	})
 	_, err := k.VerifyKeys(t.Context(), "x")
-	require.EqualError(t, err, "jwks: the key set of issuer.example: a panic with a string")
+	require.EqualError(t, err, "jwks: fetching the key set of issuer.example: panic with a string")
 }
