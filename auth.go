@@ -98,8 +98,8 @@ func New(c Config) (*Authenticator, error) {
 	}
 	if a.Verifier, err = newVerifier("Config", VerifierConfig{
 		Issuer: c.Issuer, Audience: c.Audience, Keys: &a.accessKeys,
-		Cookies: c.Cookies, Extractors: c.Extractors, TrustedProxies: c.TrustedProxies, Leeway: c.Leeway, Remember: c.Remember,
-		Feed: feed, StoreTimeout: c.StoreTimeout, MaxStale: c.MaxStale, OnStale: c.OnStale,
+		Cookies: c.Cookies, Extractors: c.Extractors, TrustedProxies: c.TrustedProxies, Leeway: c.Leeway, TokenCacheSize: c.TokenCacheSize,
+		Feed: feed, StoreTimeout: c.StoreTimeout, MaxStale: c.MaxStale, StalePolicy: c.StalePolicy,
 		OnEvent: c.OnEvent, OnError: c.OnError, Now: c.Now,
 	}, a); err != nil {
 		errs = append(errs, err)

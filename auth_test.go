@@ -189,7 +189,7 @@ func newBench(t testing.TB, change ...func(*auth.Config)) *bench {
 
 func (b *bench) login(t testing.TB) auth.Tokens {
 	t.Helper()
-	tokens, err := b.Login(context.Background(), "ada", pass, auth.SignIn{})
+	tokens, err := b.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	return tokens
 }
@@ -248,9 +248,9 @@ func (f *faultyStore) Get(ctx context.Context, subject, id string) (s auth.Sessi
 	return s, err
 }
 
-func (f *faultyStore) Rotate(ctx context.Context, subject, id string, from int64, use auth.Use) (s auth.Session, moved bool, err error) {
-	err = f.wrap("Rotate", func() (err error) { s, moved, err = f.Store.Rotate(ctx, subject, id, from, use); return err })
-	return s, moved, err
+func (f *faultyStore) Rotate(ctx context.Context, subject, id string, r auth.Rotation) (s auth.Session, rotated bool, err error) {
+	err = f.wrap("Rotate", func() (err error) { s, rotated, err = f.Store.Rotate(ctx, subject, id, r); return err })
+	return s, rotated, err
 }
 
 func (f *faultyStore) List(ctx context.Context, subject string) (list []auth.Session, err error) {

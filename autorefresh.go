@@ -35,7 +35,7 @@ func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err 
 		w.Header().Set("Location", selfURL(r))
 		w.WriteHeader(http.StatusTemporaryRedirect)
 		return true, nil
-	case AnswerTo(err).Status >= 500:
+	case ResponseFor(err).Status >= 500:
 		a.WriteError(w, r, err)
 		return true, nil
 	}

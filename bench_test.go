@@ -21,7 +21,7 @@ func BenchmarkRequire(b *testing.B) {
 }
 
 func benchmarkRequire(b *testing.B, remember int) {
-	x := newBench(b, func(c *auth.Config) { c.Remember = remember })
+	x := newBench(b, func(c *auth.Config) { c.TokenCacheSize = remember })
 	tokens := x.login(b)
 	h := x.Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, _ := auth.FromContext(r.Context())

@@ -18,7 +18,7 @@ const maxBody = 16 << 10
 // ReadFields returns the named fields of a request's body, JSON or a form, as
 // far as they are there: at most 16 KiB, and each named field once, as text in
 // UTF-8. Other fields are ignored. The body may be read again. It is for login
-// handlers of one's own; [AnswerTo] knows its errors.
+// handlers of one's own; [ResponseFor] knows its errors.
 func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
 	kind := r.Header.Get("Content-Type")
 	known := true

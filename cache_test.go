@@ -40,11 +40,11 @@ func TestRemembered_AnswersAsIfNothingWere(t *testing.T) {
 		with := newBench(t, func(c *auth.Config) {
 			c.Secrets, c.AccessKeys, c.RefreshKeys = nil, keys, refresh
 			c.AccessTTL, c.Leeway = 5*time.Minute, 5*time.Second
-			c.Remember = []int{1, 8, 0}[r.IntN(3)]
+			c.TokenCacheSize = []int{1, 8, 0}[r.IntN(3)]
 		})
 		without, err := auth.New(auth.Config{
 			Issuer: issuer, Audience: []string{audience}, AccessKeys: keys, RefreshKeys: refresh,
-			Users: with.users, Now: with.clock.Now, Remember: -1, AccessTTL: 5 * time.Minute, Leeway: 5 * time.Second,
+			Users: with.users, Now: with.clock.Now, TokenCacheSize: -1, AccessTTL: 5 * time.Minute, Leeway: 5 * time.Second,
 		})
 		require.NoError(t, err)
 		both := func(f func(a *auth.Authenticator) error) {
@@ -65,7 +65,7 @@ func TestRemembered_AnswersAsIfNothingWere(t *testing.T) {
 			ctx := context.Background()
 			switch op := r.IntN(16); {
 			case op < 3 || len(tokens) == 0:
-				got, err := with.Start(ctx, "u1", auth.SignIn{})
+				got, err := with.StartSession(ctx, "u1", auth.SessionOptions{})
 				require.NoError(t, err)
 				tokens = append(tokens, got)
 			case op == 3:
@@ -147,16 +147,16 @@ func TestRemembered_ClaimsAreEachRequestsOwn(t *testing.T) {
 
 func TestRemembered_FloodIsBoundedAndStallsNobody(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, func(c *auth.Config) { c.Remember, c.MaxSessions = 64, -1 })
+	b := newBench(t, func(c *auth.Config) { c.TokenCacheSize, c.MaxSessions = 64, -1 })
 	b.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"x": strings.Repeat("y", 3000)} })
 	ctx := context.Background()
-	mine, err := b.Start(ctx, "u2", auth.SignIn{})
+	mine, err := b.StartSession(ctx, "u2", auth.SessionOptions{})
 	require.NoError(t, err)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for range 200 {
-				other, err := b.Start(ctx, "u1", auth.SignIn{})
+				other, err := b.StartSession(ctx, "u1", auth.SessionOptions{})
 				if err == nil {
 					_, err = b.Verify(ctx, other.Access)
 				}

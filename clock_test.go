@@ -268,7 +268,7 @@ func TestRefresh_ClockSetBackAtEveryStage(t *testing.T) {
 			for range 3 {
 				_, err := b.Verify(ctx, tokens.Access)
 				require.ErrorIs(t, err, auth.ErrTokenExpired, title)
-				require.Equal(t, "refresh", auth.AnswerTo(err).Action, title)
+				require.Equal(t, "refresh", auth.ResponseFor(err).Action, title)
 				require.False(t, holdsToken(err.Error(), tokens.Access), title)
 			}
 			faults := b.events.take(auth.EventFault)
@@ -303,7 +303,7 @@ func TestLogin_AfterTheClockWasSetBack(t *testing.T) {
 	ctx := context.Background()
 	for name, before := range map[string]func(*bench) error{
 		"a login": func(b *bench) error {
-			_, err := b.Login(ctx, "ada", pass, auth.SignIn{})
+			_, err := b.Login(ctx, "ada", pass, auth.SessionOptions{})
 			return err
 		},
 		"RevokeAll":    func(b *bench) error { return b.RevokeAll(ctx, "u1") },
@@ -430,7 +430,7 @@ func TestVerify_ClockThatIsBehindIsAnEventOnceAMinute(t *testing.T) {
 			for range 100 {
 				_, err = v.Verify(ctx, tokens.Access)
 				require.ErrorIs(t, err, auth.ErrTokenExpired)
-				require.Equal(t, "refresh", auth.AnswerTo(err).Action)
+				require.Equal(t, "refresh", auth.ResponseFor(err).Action)
 			}
 			faults := seen.take(auth.EventFault)
 			require.Len(t, faults, 1, behind)
@@ -486,7 +486,7 @@ func TestRefresh_SpentTokenEndsTheSessionUntilItExpires(t *testing.T) {
 		calls := b.store.count("Rotate") + b.store.count("Get") + b.store.count("Revoke")
 		_, err := b.Refresh(ctx, held[c.spent], auth.RefreshOptions{Device: laptop})
 		require.ErrorIs(t, err, c.want, name)
-		require.Equal(t, "login", auth.AnswerTo(err).Action, name)
+		require.Equal(t, "login", auth.ResponseFor(err).Action, name)
 		if c.want == auth.ErrTokenReused {
 			require.Len(t, b.events.take(auth.EventReuse), 1, name)
 			_, err = b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})

@@ -102,29 +102,29 @@ type Config struct {
 	// by default.
 	TrustedProxies []netip.Prefix
 
-	// Remember is how many access tokens that were verified are remembered, so
+	// TokenCacheSize is how many access tokens that were verified are remembered, so
 	// that a token that comes again costs no signature: 65,536 by default, at
 	// most 1<<20; negative: none. What is remembered expires, is revoked and
 	// loses its key as if it were not, and takes at most 2 KiB for each on
 	// average.
-	Remember int
+	TokenCacheSize int
 
 	// StoreTimeout bounds each call of the store: 2 seconds by default, a
 	// millisecond to a minute.
 	StoreTimeout time.Duration
 
 	// MaxStale is the age at which the revocation feed counts as stale, a
-	// minute by default, and OnStale what happens then.
-	MaxStale time.Duration
-	OnStale  StalePolicy
+	// minute by default, and StalePolicy what happens then.
+	MaxStale    time.Duration
+	StalePolicy StalePolicy
 
 	// OnEvent is told of events, within the request: it must return soon, and
 	// is called concurrently. [LogEvents] makes one.
 	OnEvent func(ctx context.Context, e Event)
 
 	// OnError writes the answer to a request that was refused. nil means the
-	// function [WriteError], which it may call for what it leaves alone; it
-	// finds status and headers by [AnswerTo].
+	// function [DefaultOnError], which it may call for what it leaves alone; it
+	// finds status and headers by [ResponseFor].
 	OnError func(w http.ResponseWriter, r *http.Request, err error)
 
 	// Now is the clock. nil means time.Now.

@@ -150,10 +150,10 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 		{"a short cache", func(c *auth.Config) { c.JWKSMaxAge = 4 * time.Second }, "JWKSMaxAge (4s) is not between 5s and 24h0m0s"},
 		{"a negative cache", func(c *auth.Config) { c.JWKSMaxAge = -1 }, "JWKSMaxAge (-1ns) is not between"},
 		{"a long cache", func(c *auth.Config) { c.JWKSMaxAge = 25 * time.Hour }, "JWKSMaxAge (25h0m0s) is not between"},
-		{"too much to remember", func(c *auth.Config) { c.Remember = 1<<20 + 1 }, "Remember (1048577) exceeds 1048576"},
+		{"too much to remember", func(c *auth.Config) { c.TokenCacheSize = 1<<20 + 1 }, "TokenCacheSize (1048577) exceeds 1048576"},
 		{"a negative staleness", func(c *auth.Config) { c.MaxStale = -1 }, "MaxStale (-1ns) is less than 1s"},
-		{"no such policy", func(c *auth.Config) { c.OnStale = 3 }, "OnStale (3) is not one of the policies"},
-		{"no such policy, below", func(c *auth.Config) { c.OnStale = -1 }, "OnStale (-1) is not one of the policies"},
+		{"no such policy", func(c *auth.Config) { c.StalePolicy = 3 }, "StalePolicy (3) is not one of the policies"},
+		{"no such policy, below", func(c *auth.Config) { c.StalePolicy = -1 }, "StalePolicy (-1) is not one of the policies"},
 		{"a bad prefix", func(c *auth.Config) {
 			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), {}}
 		}, "TrustedProxies[1] is not a prefix"},
@@ -212,12 +212,12 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 func TestNew_ReportsAllMistakesAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := auth.New(auth.Config{
-		Secrets: [][]byte{secret[:8]}, AccessTTL: time.Millisecond, IdleTTL: time.Hour, SessionTTL: time.Minute, RetryWindow: time.Hour, Leeway: time.Second, StoreTimeout: -1, MaxStale: -1, OnStale: 7,
+		Secrets: [][]byte{secret[:8]}, AccessTTL: time.Millisecond, IdleTTL: time.Hour, SessionTTL: time.Minute, RetryWindow: time.Hour, Leeway: time.Second, StoreTimeout: -1, MaxStale: -1, StalePolicy: 7,
 		TrustedProxies: make([]netip.Prefix, 1), Cookies: &auth.Cookies{SameSite: 8, TrustedOrigins: []string{"null"}}, AutoRefresh: true, Extractors: []auth.Extractor{{}}, Hasher: &password.Hasher{Memory: 1},
 	})
 	require.Error(t, err)
 	for _, field := range []string{
-		"Issuer", "Audience", "Secrets[0]", "Users", "AccessTTL", "IdleTTL", "RetryWindow", "StoreTimeout", "MaxStale", "OnStale", "TrustedProxies[0]", "Cookies.SameSite", "Cookies.TrustedOrigins[0]", "Extractors[0]", "Hasher",
+		"Issuer", "Audience", "Secrets[0]", "Users", "AccessTTL", "IdleTTL", "RetryWindow", "StoreTimeout", "MaxStale", "StalePolicy", "TrustedProxies[0]", "Cookies.SameSite", "Cookies.TrustedOrigins[0]", "Extractors[0]", "Hasher",
 	} {
 		require.Contains(t, err.Error(), "auth: Config."+field, field)
 	}
@@ -261,7 +261,7 @@ func TestNew_AcceptsTheBoundsThemselves(t *testing.T) {
 		"shortest timeout":   func(c *auth.Config) { c.StoreTimeout = time.Millisecond },
 		"longest timeout":    func(c *auth.Config) { c.StoreTimeout = time.Minute },
 		"no session limit":   func(c *auth.Config) { c.MaxSessions = -1 },
-		"policies":           func(c *auth.Config) { c.OnStale, c.MaxStale = auth.StaleRefuse, time.Second },
+		"policies":           func(c *auth.Config) { c.StalePolicy, c.MaxStale = auth.StaleRefuse, time.Second },
 		"a secret of 32":     func(c *auth.Config) { c.Secrets = [][]byte{spread(32), spread(33)} },
 		"a zero hasher":      func(c *auth.Config) { c.Hasher = nil },
 		"keys apart":         knownKeys,
@@ -309,7 +309,7 @@ func TestNew_CopiesItsConfiguration(t *testing.T) {
 	derived.Secrets = [][]byte{shared}
 	d, err := auth.New(derived)
 	require.NoError(t, err)
-	derivedTokens, err := d.Start(context.Background(), "u1", auth.SignIn{})
+	derivedTokens, err := d.StartSession(context.Background(), "u1", auth.SessionOptions{})
 	require.NoError(t, err)
 
 	config.Audience[0] = "https://attacker.example"
@@ -320,7 +320,7 @@ func TestNew_CopiesItsConfiguration(t *testing.T) {
 	clear(shared)
 	derived.Secrets[0] = spread(40)
 
-	tokens, err := a.Start(context.Background(), "u1", auth.SignIn{})
+	tokens, err := a.StartSession(context.Background(), "u1", auth.SessionOptions{})
 	require.NoError(t, err)
 	_, payload := takeApart(t, tokens.Access)
 	require.Equal(t, []any{audience}, payload["aud"])
@@ -347,7 +347,7 @@ func TestNew_CopiesItsConfiguration(t *testing.T) {
 	r.Header.Set("X-Forwarded-For", "203.0.113.9")
 	require.Equal(t, "198.51.100.1", a.Device(r).IP.String())
 
-	derivedAgain, err := d.Start(context.Background(), "u1", auth.SignIn{})
+	derivedAgain, err := d.StartSession(context.Background(), "u1", auth.SessionOptions{})
 	require.NoError(t, err)
 	for _, token := range []string{derivedTokens.Access, derivedAgain.Access} {
 		_, err = d.Verify(context.Background(), token)
@@ -382,7 +382,7 @@ func TestNew_DefaultsAreThose(t *testing.T) {
 	require.Equal(t, tokens.RefreshExpiresAt, tokens.AccessExpiresAt)
 	// 100 sessions.
 	for range 103 {
-		_, err := b.Start(context.Background(), "u2", auth.SignIn{})
+		_, err := b.StartSession(context.Background(), "u2", auth.SessionOptions{})
 		require.NoError(t, err)
 		b.clock.advance(time.Millisecond)
 	}
@@ -411,7 +411,7 @@ func TestNewVerifier_NamesTheFieldOfEveryMistake(t *testing.T) {
 		"leeway":            {func(c *auth.VerifierConfig) { c.Leeway = 61 * time.Second }, "Leeway (1m1s) exceeds 1m0s"},
 		"staleness":         {func(c *auth.VerifierConfig) { c.MaxStale = -time.Second }, "MaxStale (-1s) is less than 1s"},
 		"store timeout":     {func(c *auth.VerifierConfig) { c.StoreTimeout = time.Hour }, "StoreTimeout (1h0m0s) is not between 1ms and 1m0s"},
-		"policy":            {func(c *auth.VerifierConfig) { c.OnStale = 42 }, "OnStale (42) is not one of the policies"},
+		"policy":            {func(c *auth.VerifierConfig) { c.StalePolicy = 42 }, "StalePolicy (42) is not one of the policies"},
 		"proxies":           {func(c *auth.VerifierConfig) { c.TrustedProxies = make([]netip.Prefix, 1) }, "TrustedProxies[0] is not a prefix"},
 		"cookies":           {func(c *auth.VerifierConfig) { c.Cookies = &auth.Cookies{AccessName: ";"} }, `Cookies.AccessName ";" is not the name of a cookie`},
 		"origins":           {func(c *auth.VerifierConfig) { c.Cookies = &auth.Cookies{TrustedOrigins: []string{"null"}} }, `Cookies.TrustedOrigins[0] "null": not an origin such as https://app.example.com`},

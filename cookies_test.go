@@ -222,12 +222,12 @@ func TestCookies_TheirSizeLimitsOnlyTokensThatTravelInThem(t *testing.T) {
 		ask(t, b.LoginHandler(), "POST", "/login", webJSON(body)).refused(t, 500, "token_too_large", "")
 	}
 	// The zero options check, and spend nothing.
-	_, err := b.Start(ctx, "u1", auth.SignIn{})
-	require.Equal(t, "token_too_large", auth.AnswerTo(err).Code)
+	_, err := b.StartSession(ctx, "u1", auth.SessionOptions{})
+	require.Equal(t, "token_too_large", auth.ResponseFor(err).Code)
 	_, err = b.Refresh(ctx, small.Refresh, auth.RefreshOptions{})
-	require.Equal(t, "token_too_large", auth.AnswerTo(err).Code)
+	require.Equal(t, "token_too_large", auth.ResponseFor(err).Code)
 	require.EqualValues(t, 1, b.generation(t, "u1", small.SessionID))
-	large, err := b.Start(ctx, "u1", auth.SignIn{InBody: true})
+	large, err := b.StartSession(ctx, "u1", auth.SessionOptions{InBody: true})
 	require.NoError(t, err)
 	b.events.take("")
 	set(func(w http.ResponseWriter) { b.SetCookies(w, large) })

@@ -51,7 +51,7 @@ func exhibits(t testing.TB, b *bench) map[string]exhibit {
 	b.clock.advance(30 * time.Hour) // the revocation is forgotten
 	a1 := again(a0)
 	a2 := again(a1)
-	other, err := b.Login(ctx, "bob", pass, auth.SignIn{})
+	other, err := b.Login(ctx, "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	gone := b.login(t)
 	require.NoError(t, b.Revoke(ctx, "u1", gone.SessionID))
@@ -306,7 +306,7 @@ func TestCredentials_OfSeveralRefreshTokensTheHighestGenerationCounts(t *testing
 					about := fmt.Sprintf("header %q, body %q, cookies %q, cross-site %v: %v", header, body, jar, cross, err)
 					if answer != (verdict{}) {
 						require.Error(t, err, about)
-						a := auth.AnswerTo(err)
+						a := auth.ResponseFor(err)
 						require.Equal(t, answer, verdict{status: a.Status, action: a.Action}, about)
 						continue
 					}

@@ -49,7 +49,7 @@
 // # Errors
 //
 // Errors are decided by with errors.Is; what each of them is on HTTP stands in
-// one table, which [WriteError] writes. A store that does not answer is
+// one table, which [DefaultOnError] writes. A store that does not answer is
 // [ErrUnavailable], a 503, and never a 401: an outage signs nobody out.
 //
 // # Layers

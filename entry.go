@@ -130,7 +130,7 @@ func (r *entry) repeats() bool { return r.ownNotBefore != nil && !r.ownNotBefore
 // together.
 func (r *entry) revocations() []Revocation {
 	if !r.all {
-		return []Revocation{{Subject: r.subject, Cut: r.before}}
+		return []Revocation{{Subject: r.subject, Before: r.before}}
 	}
 	instants := []time.Time{r.before}
 	for _, at := range r.spared {
@@ -140,7 +140,7 @@ func (r *entry) revocations() []Revocation {
 	}
 	var rs []Revocation
 	for _, at := range instants {
-		next := Revocation{Subject: r.subject, All: true, Cut: at}
+		next := Revocation{Subject: r.subject, All: true, Before: at}
 		for id := range r.spared {
 			if r.spared[id].Before(at) {
 				next.Except = append(next.Except, id)

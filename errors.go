@@ -9,8 +9,8 @@ import (
 
 // The errors that a caller decides by, with errors.Is. The text around them
 // says why; it never holds a token, key, password or hash. What each of them
-// is on HTTP stands in one table, in this file; [AnswerTo] reads it and
-// [WriteError] writes it.
+// is on HTTP stands in one table, in this file; [ResponseFor] reads it and
+// [DefaultOnError] writes it.
 var (
 	// ErrNoToken: the request carries no credential of ours.
 	ErrNoToken = errors.New("auth: no token")

@@ -18,7 +18,7 @@ const (
 	EventLogin        EventType = "login"         // a session was opened
 	EventLoginRefused EventType = "login_refused" // Err says why; Session.Subject is set if there is such a user
 	EventRefresh      EventType = "refresh"       // a session moved on
-	EventRepeat       EventType = "repeat"        // an answer was given again: a second tab, a retry, or another device within the retry window
+	EventRetry        EventType = "retry"         // an answer was given again: a second tab, a retry, or another device within the retry window
 	EventReuse        EventType = "reuse"         // a spent token came back after its time: two parties hold it, the session was ended
 	EventLogout       EventType = "logout"        // a session was ended by its holder
 	EventRevoked      EventType = "revoked"       // sessions, or access tokens, were ended; Reason says why
@@ -35,7 +35,7 @@ type Event struct {
 	Time time.Time
 
 	// Session is the record that it is about, as it now stands, as far as it
-	// is known: at least the subject, if anything. For EventRepeat and
+	// is known: at least the subject, if anything. For EventRetry and
 	// EventReuse its Device and RotatedAt are those of the party that moved
 	// the session last; Device and Time are those of the party that asks.
 	Session Session
@@ -55,7 +55,7 @@ func LogEvents(l *slog.Logger) func(context.Context, Event) {
 		switch e.Type {
 		case EventFault, EventStale:
 			level = slog.LevelError
-		case EventReuse, EventLoginRefused, EventRepeat:
+		case EventReuse, EventLoginRefused, EventRetry:
 			level = slog.LevelWarn
 		}
 		l.LogAttrs(ctx, level, "auth: "+string(e.Type), e.attrs()...)
@@ -76,7 +76,7 @@ func (e Event) attrs() []slog.Attr {
 		as = append(as, slog.String("session", e.Session.ID))
 	}
 	as = appendDevice(as, "", e.Device)
-	if e.Type == EventReuse || e.Type == EventRepeat {
+	if e.Type == EventReuse || e.Type == EventRetry {
 		as = append(as, slog.Int64("generation", e.Generation), slog.Int64("current", e.Session.Generation),
 			slog.Time("rotated_at", e.Session.RotatedAt))
 		as = appendDevice(as, "holder_", e.Session.Device)

@@ -53,7 +53,7 @@ func exampleAuthenticator() *auth.Authenticator {
 }
 
 func exampleTokens(a *auth.Authenticator) auth.Tokens {
-	t, err := a.Start(context.Background(), "u1", auth.SignIn{})
+	t, err := a.StartSession(context.Background(), "u1", auth.SessionOptions{})
 	if err != nil {
 		panic(err)
 	}

@@ -24,7 +24,7 @@ func ExampleAuthenticator_SetCookies() {
 			a.WriteError(w, r, auth.ErrInvalidRequest)
 			return
 		}
-		in := auth.SignIn{Device: a.Device(r), Replaces: a.CookieTokens(r)} // the cookies are about to be overwritten
+		in := auth.SessionOptions{Device: a.Device(r), Replaces: a.CookieTokens(r)} // the cookies are about to be overwritten
 		t, err := a.Login(r.Context(), form.Name, form.Password, in)
 		if err != nil {
 			a.WriteError(w, r, err)

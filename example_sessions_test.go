@@ -13,7 +13,7 @@ func ExampleAuthenticator_Sessions() {
 	ctx := context.Background()
 	var here auth.Tokens
 	for _, name := range []string{"phone", "laptop"} {
-		here, _ = a.Start(ctx, "u1", auth.SignIn{Name: name})
+		here, _ = a.StartSession(ctx, "u1", auth.SessionOptions{Name: name})
 	}
 	list, _ := a.Sessions(ctx, "u1")
 	fmt.Println(len(list), "devices")

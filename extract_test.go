@@ -305,7 +305,7 @@ func TestDuplicateCookies_OfTwoSessionsAreRefused(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, withCookies())
 	one, two := b.login(t), b.login(t)
-	bob, err := b.Login(context.Background(), "bob", pass, auth.SignIn{})
+	bob, err := b.Login(context.Background(), "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	for _, other := range []auth.Tokens{two, bob} {
 		for _, flip := range []bool{false, true} {
@@ -334,7 +334,7 @@ func TestDuplicateCookies_InvalidOnesDoNotCount(t *testing.T) {
 	b := newBench(t, withCookies())
 	k := b.login(t)
 	foreign, err := newBench(t, withCookies(), func(c *auth.Config) { c.Secrets = [][]byte{[]byte("another secret of 32 bytes or more")} }).
-		Login(context.Background(), "ada", pass, auth.SignIn{})
+		Login(context.Background(), "ada", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	for _, values := range [][]string{
 		{k.Refresh}, {"a", k.Refresh}, {k.Refresh, "a"}, {"a", "b", k.Refresh}, {"a", "b", "c", k.Refresh}, {"", "", "", "", "", k.Refresh},

@@ -263,7 +263,7 @@ func (v *Verifier) Ready() <-chan struct{} { return v.ready }
 // Health is what a health check should know.
 type Health struct {
 	Ready       bool
-	Age         time.Duration // how old is what is known of the feed; 0 where there is none to follow
+	FeedAge     time.Duration // how old is what is known of the feed; 0 where there is none to follow
 	Revocations int           // entries in this process
 }
 
@@ -276,7 +276,7 @@ func (v *Verifier) Health() Health {
 	default:
 	}
 	if v.feed != nil && h.Ready {
-		h.Age = v.feedAge()
+		h.FeedAge = v.feedAge()
 	}
 	return h
 }

@@ -280,7 +280,7 @@ func FuzzCookieHeader(f *testing.F) {
 		w := httptest.NewRecorder()
 		a.Optional(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, known := FromContext(r.Context())
-			require.Equal(t, known, ReasonFromContext(r.Context()) == nil && hasGood(a, r))
+			require.Equal(t, known, ErrorFromContext(r.Context()) == nil && hasGood(a, r))
 		})).ServeHTTP(w, r)
 	})
 }

@@ -95,7 +95,7 @@ func (a *Authenticator) LoginHandler() http.Handler {
 			a.WriteError(w, r, err)
 			return
 		}
-		in := SignIn{Device: a.Device(r), Name: f["device"], InBody: !byCookie}
+		in := SessionOptions{Device: a.Device(r), Name: f["device"], InBody: !byCookie}
 		if byCookie {
 			if err := a.CheckOrigin(r); err != nil {
 				a.WriteError(w, r, err)

@@ -972,7 +972,7 @@ func TestLogoutAllHandler_EndsAllOrTheOthers(t *testing.T) {
 		return ids
 	}
 	k, _ := b.login(t), b.login(t)
-	bob, err := b.Login(context.Background(), "bob", pass, auth.SignIn{})
+	bob, err := b.Login(context.Background(), "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 
 	for _, query := range []string{"?others=1", "?others=yes", "?others=TRUE", "?others=True", "?others=truefalse"} {
@@ -1022,7 +1022,7 @@ func TestSessionsHandler_ListsLiveSessions(t *testing.T) {
 	now := ask(t, b.RefreshHandler(), http.MethodPost, "/refresh", webHeader("Refresh-Token", m["refresh_token"].(string)), webHeader("User-Agent", "curl/9")).fields(t)
 	gone := b.login(t)
 	require.NoError(t, b.Revoke(ctx, "u1", gone.SessionID))
-	_, err := b.Login(ctx, "bob", pass, auth.SignIn{})
+	_, err := b.Login(ctx, "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 
 	bearer := webBearer(now["access_token"].(string))
@@ -1062,7 +1062,7 @@ func TestSessionsHandler_EndsOnlyOnesOwn(t *testing.T) {
 	ctx := context.Background()
 	h := b.Handler()
 	this, other := b.login(t), b.login(t)
-	bob, err := b.Login(ctx, "bob", pass, auth.SignIn{})
+	bob, err := b.Login(ctx, "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	cookie := webCookie(accessCookie, this.Access)
 

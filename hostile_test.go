@@ -674,7 +674,7 @@ var memoryModes = map[string]int{"remembering": 0, "remembering nothing": -1}
 func TestVerify_RefusesHostileTokens(t *testing.T) {
 	t.Parallel()
 	for mode, remember := range memoryModes {
-		b := newBench(t, knownKeys, func(c *auth.Config) { c.Remember = remember })
+		b := newBench(t, knownKeys, func(c *auth.Config) { c.TokenCacheSize = remember })
 		for range 2 {
 			verifyRefusesHostile(t, b, mode)
 		}
@@ -717,7 +717,7 @@ func verifyRefusesHostile(t *testing.T, b *bench, mode string) {
 func TestRequire_RefusesHostileTokens(t *testing.T) {
 	t.Parallel()
 	for _, remember := range memoryModes {
-		b := newBench(t, knownKeys, func(c *auth.Config) { c.Cookies, c.Remember = &auth.Cookies{}, remember })
+		b := newBench(t, knownKeys, func(c *auth.Config) { c.Cookies, c.TokenCacheSize = &auth.Cookies{}, remember })
 		for range 2 {
 			requireRefusesHostile(t, b)
 		}

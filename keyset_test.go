@@ -231,12 +231,12 @@ func (w wrongSigner) Sign(random io.Reader, digest []byte, opts crypto.SignerOpt
 func TestSigner_ThatSignsInAnotherWayIsFoundOutAtOnce(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, withAccessKeys(auth.ES256(wrongSigner{privateKeys()["ES256"]})))
-	_, err := b.Login(context.Background(), "ada", pass, auth.SignIn{})
+	_, err := b.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	require.ErrorContains(t, err, "does not verify")
 	b = newBench(t, withAccessKeys(auth.EdDSA(wrongSigner{privateKeys()["EdDSA"]})))
 	b.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"x": strings.Repeat("y", 600)} })
-	_, err = b.Login(context.Background(), "ada", pass, auth.SignIn{})
+	_, err = b.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 	require.ErrorContains(t, err, "Signer panicked")
 }
 
@@ -286,7 +286,7 @@ func TestSigner_ThatFailsIs503AndSpendsNothing(t *testing.T) {
 	_, err := b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	require.Zero(t, b.store.count("Rotate"))
-	_, err = b.Login(context.Background(), "ada", pass, auth.SignIn{})
+	_, err = b.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	signer.fail = nil
 	_, err = b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{Device: laptop})

@@ -10,21 +10,21 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-// Bounds of SignIn.AMR.
+// Bounds of SessionOptions.AMR.
 const (
 	maxAMR     = 8
 	maxAMRText = 32
 )
 
-// SignIn is what is known of a login besides who it is. The zero SignIn is
+// SessionOptions is what is known of a login besides who it is. The zero SessionOptions is
 // allowed.
-type SignIn struct {
+type SessionOptions struct {
 	_ [0]func() // keyed literals only
 
 	Device Device
 	Name   string   // of the device, as its user calls it; cleaned, at most 100 bytes
 	AMR    []string // how the user proved himself (RFC 8176): at most 8 of at most 32 bytes; Login sets "pwd" if empty
-	Data   []byte   // the application's own for the session, at most 900 bytes; Session.AppData gives it back
+	Data   []byte   // the application's own for the session, at most 900 bytes; Session.Data gives it back
 
 	// Replaces are tokens of either kind that the client held until now, such
 	// as those of [Authenticator.CookieTokens]. The login ends the session of
@@ -37,28 +37,28 @@ type SignIn struct {
 }
 
 // Format prints the sign-in without the tokens that it replaces.
-func (in SignIn) Format(f fmt.State, _ rune) {
-	_, _ = fmt.Fprintf(f, "auth.SignIn{device %q amr %q}", in.Name, in.AMR)
+func (in SessionOptions) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "auth.SessionOptions{device %q amr %q}", in.Name, in.AMR)
 }
 
 // LogValue logs what Format prints.
-func (in SignIn) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(in)) }
+func (in SessionOptions) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(in)) }
 
-// maxAppData leaves room for the name within Session.Data.
+// maxAppData leaves room for the name within Session.Opaque.
 const maxAppData = 900
 
-func (in *SignIn) clean() error {
+func (in *SessionOptions) clean() error {
 	in.Device = cleanDevice(in.Device)
 	in.Name = cleanText(in.Name, maxDeviceName)
 	if len(in.Data) > maxAppData {
-		return fmt.Errorf("auth: SignIn.Data is %d bytes, at most %d are kept", len(in.Data), maxAppData)
+		return fmt.Errorf("auth: SessionOptions.Data is %d bytes, at most %d are kept", len(in.Data), maxAppData)
 	}
 	if len(in.AMR) > maxAMR {
-		return fmt.Errorf("auth: SignIn.AMR has %d entries, at most %d are kept", len(in.AMR), maxAMR)
+		return fmt.Errorf("auth: SessionOptions.AMR has %d entries, at most %d are kept", len(in.AMR), maxAMR)
 	}
 	for i, m := range in.AMR {
 		if !isScope(m) || len(m) > maxAMRText {
-			return fmt.Errorf("auth: SignIn.AMR[%d] is not a word of at most %d characters", i, maxAMRText)
+			return fmt.Errorf("auth: SessionOptions.AMR[%d] is not a word of at most %d characters", i, maxAMRText)
 		}
 	}
 	return nil
@@ -68,7 +68,7 @@ func (in *SignIn) clean() error {
 // password and a disabled user cost the same and are all
 // [ErrInvalidCredentials]; OnEvent is told which it was.
 // [password.ErrBusy] and [ErrUnavailable] mean that it could not be decided.
-func (a *Authenticator) Login(ctx context.Context, login, pass string, in SignIn) (Tokens, error) {
+func (a *Authenticator) Login(ctx context.Context, login, pass string, in SessionOptions) (Tokens, error) {
 	rd := a.snapshot()
 	if len(in.AMR) == 0 {
 		in.AMR = []string{"pwd"}
@@ -113,11 +113,11 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, in SignIn
 	return t, err
 }
 
-// Start opens a session for a user whose identity the application proved by
+// StartSession opens a session for a user whose identity the application proved by
 // other means, such as OAuth, a passkey or a magic link; say which in
-// SignIn.AMR. [ErrInvalidCredentials] if there is no such user or he is
+// SessionOptions.AMR. [ErrInvalidCredentials] if there is no such user or he is
 // disabled.
-func (a *Authenticator) Start(ctx context.Context, userID string, in SignIn) (Tokens, error) {
+func (a *Authenticator) StartSession(ctx context.Context, userID string, in SessionOptions) (Tokens, error) {
 	rd := a.snapshot()
 	if err := in.clean(); err != nil {
 		return Tokens{}, err
@@ -223,11 +223,11 @@ func (a *Authenticator) upgradeHash(ctx context.Context, u User, pass string) {
 // createSession creates a session for a user as he was found after the clock was read.
 // recheck is asked about the user as he is once the session exists, so that no
 // login slips past a change.
-func (a *Authenticator) createSession(ctx context.Context, rd snapshot, u User, in SignIn, recheck func(User) error) (Tokens, error) {
+func (a *Authenticator) createSession(ctx context.Context, rd snapshot, u User, in SessionOptions, recheck func(User) error) (Tokens, error) {
 	created := a.revoked.earliestIssue(u.ID, rd)
 	s := Session{
 		ID: randomID(), Subject: u.ID, Generation: 1, CreatedAt: created, RotatedAt: rd.now,
-		ExpiresAt: a.sessionEnd(created, rd.now), Device: in.Device, Data: joinData(in.Name, in.Data),
+		ExpiresAt: a.sessionEnd(created, rd.now), Device: in.Device, Opaque: joinData(in.Name, in.Data),
 	}
 	t, err := a.mintAccess(ctx, u, s.ID, in.AMR, rd.now, created, created, s.ExpiresAt)
 	if err == nil {
@@ -255,7 +255,7 @@ func (a *Authenticator) createSession(ctx context.Context, rd snapshot, u User, 
 }
 
 // finishLogin does what a login entails once its session exists.
-func (a *Authenticator) finishLogin(ctx context.Context, s Session, in SignIn, recheck func(User) error) error {
+func (a *Authenticator) finishLogin(ctx context.Context, s Session, in SessionOptions, recheck func(User) error) error {
 	fresh, err := a.findByID(ctx, s.Subject)
 	switch {
 	case errors.Is(err, ErrUserNotFound):

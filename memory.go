@@ -105,7 +105,7 @@ func (r *memoryRecord) session() Session {
 		Device: Device{UserAgent: r.device[r.ipLen:], IP: r.ip()},
 	}
 	if data := r.text[int(r.subjectLen)+int(r.idLen):]; data != "" {
-		s.Data = []byte(data)
+		s.Opaque = []byte(data)
 	}
 	return s
 }
@@ -137,7 +137,7 @@ func (m *MemoryStore) Create(ctx context.Context, s Session) error {
 		sh.sessions, sh.subjects = map[uint64]*memoryRecord{}, map[uint64]*memoryRecord{}
 	}
 	r := &memoryRecord{
-		text: s.Subject + s.ID + string(s.Data), subjectLen: uint8(len(s.Subject)), idLen: uint8(len(s.ID)), generation: s.Generation,
+		text: s.Subject + s.ID + string(s.Opaque), subjectLen: uint8(len(s.Subject)), idLen: uint8(len(s.ID)), generation: s.Generation,
 		createdAt: s.CreatedAt.UnixMilli(), rotatedAt: s.RotatedAt.UnixMilli(), expireAt: s.ExpiresAt.UnixMilli(),
 		next: sh.subjects[k.subjectHash], twin: sh.sessions[k.idHash], place: uint32(len(sh.all)),
 	}
@@ -166,33 +166,30 @@ func (m *MemoryStore) Get(ctx context.Context, subject, id string) (Session, err
 }
 
 // Rotate implements [Store].
-func (m *MemoryStore) Rotate(ctx context.Context, subject, id string, from int64, use Use) (Session, bool, error) {
-	if err := cmp.Or(ctx.Err(), use.Check()); err != nil {
+func (m *MemoryStore) Rotate(ctx context.Context, subject, id string, r Rotation) (Session, bool, error) {
+	if err := cmp.Or(ctx.Err(), r.Check()); err != nil {
 		return Session{}, false, err
-	}
-	if from >= maxGeneration {
-		return Session{}, false, notStorable("from must be less than 1<<53")
 	}
 	k, sh := m.find(subject, id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.tick(m, use.At)
-	r := sh.get(k)
-	if r == nil {
+	sh.tick(m, r.At)
+	rec := sh.get(k)
+	if rec == nil {
 		return Session{}, false, ErrSessionNotFound
 	}
 	switch {
-	case r.generation == from && r.rotatedAt <= use.Rested.UnixMilli():
-		r.generation++
-	case r.generation < from:
-		r.generation = from
+	case rec.generation == r.From && rec.rotatedAt <= r.NotAfter.UnixMilli():
+		rec.generation++
+	case rec.generation < r.From:
+		rec.generation = r.From
 	default:
-		return r.session(), false, nil
+		return rec.session(), false, nil
 	}
-	r.rotatedAt = use.At.UnixMilli()
-	r.expireAt = use.ExpiresAt.UnixMilli()
-	r.setDevice(use.Device)
-	return r.session(), true, nil
+	rec.rotatedAt = r.At.UnixMilli()
+	rec.expireAt = r.ExpiresAt.UnixMilli()
+	rec.setDevice(r.Device)
+	return rec.session(), true, nil
 }
 
 // List implements [Store].
@@ -234,7 +231,7 @@ func (m *MemoryStore) Revoke(ctx context.Context, r Revocation) error {
 	if r.All {
 		for rec := sh.subjects[subject.subjectHash]; rec != nil; {
 			next := rec.next
-			if rec.subject() == r.Subject && rec.createdAt < r.Cut.UnixMilli() && !slices.Contains(r.Except, rec.id()) {
+			if rec.subject() == r.Subject && rec.createdAt < r.Before.UnixMilli() && !slices.Contains(r.Except, rec.id()) {
 				sh.remove(m, rec)
 			}
 			rec = next

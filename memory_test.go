@@ -98,7 +98,7 @@ func TestMemoryStore_RefreshesCollect(t *testing.T) {
 			s := memorySession(dead+i, start)
 			got, err := m.Get(t.Context(), s.Subject, s.ID)
 			require.NoError(t, err)
-			_, moved, err := m.Rotate(t.Context(), s.Subject, s.ID, got.Generation, auth.Use{At: later, Rested: later, ExpiresAt: later.AddDate(0, 0, 7)})
+			_, moved, err := m.Rotate(t.Context(), s.Subject, s.ID, auth.Rotation{From: got.Generation, At: later, NotAfter: later, ExpiresAt: later.AddDate(0, 0, 7)})
 			require.NoError(t, err)
 			require.True(t, moved)
 		}
@@ -173,11 +173,11 @@ func TestMemoryStore_RefusesWhatNoStoreCanRepresent(t *testing.T) {
 		require.ErrorIs(t, m.Revoke(t.Context(), r), auth.ErrNotStorable, "%q", name)
 		_, err := m.Get(t.Context(), s.Subject, name)
 		require.ErrorIs(t, err, auth.ErrSessionNotFound, "%q", name)
-		_, _, err = m.Rotate(t.Context(), name, s.ID, 1, auth.Use{At: time.Now(), ExpiresAt: time.Now()})
+		_, _, err = m.Rotate(t.Context(), name, s.ID, auth.Rotation{From: 1, At: time.Now(), ExpiresAt: time.Now()})
 		require.ErrorIs(t, err, auth.ErrSessionNotFound, "%q", name)
 	}
 	for what, change := range map[string]func(*auth.Session){
-		"Data":             func(s *auth.Session) { s.Data = make([]byte, 1025) },
+		"Opaque":           func(s *auth.Session) { s.Opaque = make([]byte, 1025) },
 		"Generation":       func(s *auth.Session) { s.Generation = 1<<53 + 1 },
 		"CreatedAt":        func(s *auth.Session) { s.CreatedAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
 		"Device.UserAgent": func(s *auth.Session) { s.Device.UserAgent = "a\x00" },
@@ -312,7 +312,7 @@ func BenchmarkMemoryStore_MillionSessions(b *testing.B) {
 				s := made(rand.N(sessions), start)
 				at := start.Add(time.Duration(moves.Add(1)) * time.Microsecond)
 				from := moves.Load() + 2 // ahead of what is stored, so that it moves
-				if _, _, err := m.Rotate(ctx, s.Subject, s.ID, from, auth.Use{At: at, Rested: at, ExpiresAt: s.ExpiresAt, Device: s.Device}); err != nil {
+				if _, _, err := m.Rotate(ctx, s.Subject, s.ID, auth.Rotation{From: from, At: at, NotAfter: at, ExpiresAt: s.ExpiresAt, Device: s.Device}); err != nil {
 					b.Error(err)
 				}
 			}

@@ -28,7 +28,7 @@ func (c *requestContext) Value(key any) any {
 
 type (
 	claimsKey struct{}
-	reasonKey struct{}
+	errorKey  struct{}
 )
 
 // NewContext returns a context that carries c, as a request has it behind
@@ -44,10 +44,10 @@ func FromContext(ctx context.Context) (*Claims, bool) {
 	return c, ok && c != nil
 }
 
-// ReasonFromContext returns why a request that [Verifier.Optional] let through
+// ErrorFromContext returns why a request that [Verifier.Optional] let through
 // as anonymous is that although it carried a cookie, or nil.
-func ReasonFromContext(ctx context.Context) error {
-	err, _ := ctx.Value(reasonKey{}).(error)
+func ErrorFromContext(ctx context.Context) error {
+	err, _ := ctx.Value(errorKey{}).(error)
 	return err
 }
 
@@ -182,7 +182,7 @@ func (v *Verifier) pass(ctx context.Context, c *Claims, guards []Guard) error {
 			return err
 		}
 		if err != nil {
-			if AnswerTo(err).Status == http.StatusInternalServerError {
+			if ResponseFor(err).Status == http.StatusInternalServerError {
 				err = fmt.Errorf("%w: %w", ErrForbidden, err)
 			}
 			return err
@@ -194,7 +194,7 @@ func (v *Verifier) pass(ctx context.Context, c *Claims, guards []Guard) error {
 // Optional wraps a handler that is for everybody and finds the claims, where
 // there are any, by [FromContext]. A request without a credential is
 // anonymous. So is one with a cookie that is no longer good, for whom
-// [ReasonFromContext] says why; a bad token in a header is refused, unless a
+// [ErrorFromContext] says why; a bad token in a header is refused, unless a
 // good one stands beside it, and so are a cross-origin write and a request that
 // cannot be decided because something did not answer.
 func (v *Verifier) Optional(next http.Handler) http.Handler {
@@ -209,7 +209,7 @@ func (v *Verifier) Optional(next http.Handler) http.Handler {
 		switch {
 		case err == nil:
 			ctx = NewContext(ctx, c)
-		case errors.Is(err, ErrNoToken), byCookie && AnswerTo(err).Status == http.StatusUnauthorized:
+		case errors.Is(err, ErrNoToken), byCookie && ResponseFor(err).Status == http.StatusUnauthorized:
 			done, reason := v.refreshPage(w, r, err)
 			if done {
 				return
@@ -218,10 +218,10 @@ func (v *Verifier) Optional(next http.Handler) http.Handler {
 				reason = err
 			}
 			if reason != nil {
-				ctx = context.WithValue(ctx, reasonKey{}, reason)
+				ctx = context.WithValue(ctx, errorKey{}, reason)
 			}
 		default:
-			if AnswerTo(err).Status == http.StatusUnauthorized {
+			if ResponseFor(err).Status == http.StatusUnauthorized {
 				if done, _ := v.refreshPage(w, r, err); done {
 					return
 				}
@@ -246,11 +246,11 @@ func (v *Verifier) setVary(h http.Header) {
 }
 
 // WriteError answers a request with err: by Config.OnError if that is set,
-// else by the function [WriteError].
+// else by the function [DefaultOnError].
 func (v *Verifier) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	if v.onError != nil {
 		v.onError(w, r, err)
 		return
 	}
-	WriteError(w, r, err)
+	DefaultOnError(w, r, err)
 }

@@ -30,7 +30,7 @@ var hello = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, "hello %s", c.Username)
 		return
 	}
-	_, _ = fmt.Fprintf(w, "anonymous: %v", auth.ReasonFromContext(r.Context()))
+	_, _ = fmt.Fprintf(w, "anonymous: %v", auth.ErrorFromContext(r.Context()))
 })
 
 func TestRequire_WithoutATokenIsABareChallenge(t *testing.T) {
@@ -264,7 +264,7 @@ func TestFromContext_HasNothingWhereNothingWasPut(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, "x", c.Subject)
 	require.NoError(t, c.Decode(new(int)))
-	require.NoError(t, auth.ReasonFromContext(ctx))
+	require.NoError(t, auth.ErrorFromContext(ctx))
 }
 
 func TestOptional_Rows(t *testing.T) {
@@ -313,13 +313,13 @@ func TestOptional_Rows(t *testing.T) {
 	require.Equal(t, "hello ada", ask(t, h, http.MethodPost, "/", webBearer(good), crossSite).body)
 }
 
-func TestReasonFromContext_WrapsWhatWasWrong(t *testing.T) {
+func TestErrorFromContext_WrapsWhatWasWrong(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, withCookies())
 	k := b.login(t)
 	b.clock.advance(time.Hour)
 	var reason error
-	h := b.Optional(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reason = auth.ReasonFromContext(r.Context()) }))
+	h := b.Optional(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reason = auth.ErrorFromContext(r.Context()) }))
 	ask(t, h, http.MethodGet, "/", webCookie(accessCookie, k.Access))
 	require.ErrorIs(t, reason, auth.ErrTokenExpired)
 }
@@ -386,7 +386,7 @@ func TestWriteError_UnknownIsA500WithoutDetails(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{errors.New("secret detail"), fmt.Errorf("secret: %w", io.EOF), auth.ErrUserNotFound, auth.ErrSessionExists, auth.ErrFeedReset, context.Canceled} {
 		w := httptest.NewRecorder()
-		auth.WriteError(w, httptest.NewRequest("GET", "/", nil), err)
+		auth.DefaultOnError(w, httptest.NewRequest("GET", "/", nil), err)
 		r := readReply(t, w.Result())
 		r.refused(t, 500, "server_error", "")
 		require.Equal(t, "{\"error\":\"server_error\",\"error_description\":\"the server could not do this\"}\n", r.body)
@@ -420,13 +420,13 @@ func TestWriteError_Table(t *testing.T) {
 		{errors.Join(auth.ErrTokenExpired, auth.ErrSessionRevoked), 401, "invalid_token", "login", `Bearer error="invalid_token", error_description="the session has ended"`},
 	} {
 		w := httptest.NewRecorder()
-		auth.WriteError(w, httptest.NewRequest("GET", "/", nil), fmt.Errorf("secret detail: %w", tt.err))
+		auth.DefaultOnError(w, httptest.NewRequest("GET", "/", nil), fmt.Errorf("secret detail: %w", tt.err))
 		r := readReply(t, w.Result())
 		r.refused(t, tt.status, tt.code, tt.action)
 		require.Equal(t, tt.challenge, r.header.Get("Www-Authenticate"))
 		require.NotContains(t, r.body, "secret")
-		a := auth.AnswerTo(tt.err)
-		require.Equal(t, auth.Answer{Status: tt.status, Code: tt.code, Description: a.Description, Action: tt.action, Challenge: tt.challenge}, a)
+		a := auth.ResponseFor(tt.err)
+		require.Equal(t, auth.ErrorResponse{Status: tt.status, Code: tt.code, Description: a.Description, Action: tt.action, Challenge: tt.challenge}, a)
 		require.Equal(t, a.Description, r.fields(t)["error_description"])
 	}
 }
@@ -455,8 +455,8 @@ func TestAnswerTo_IsForBodiesOfOnesOwn(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(c *auth.Config) {
 		c.OnError = func(w http.ResponseWriter, _ *http.Request, err error) {
-			a := auth.AnswerTo(err)
-			a.SetHeader(w.Header())
+			a := auth.ResponseFor(err)
+			a.SetHeaders(w.Header())
 			w.WriteHeader(a.Status)
 			_, _ = io.WriteString(w, a.Code+": "+a.Description)
 		}
@@ -609,7 +609,7 @@ func TestAutoRefresh_HeaderThatCannotBeReadDoesNotMatterBesideACookie(t *testing
 	}
 	// Nor does an old link, wherever its token is from.
 	linked := newBench(t, autoRefresh, withExtractors(auth.FromBearer(), auth.FromQuery("t"), auth.FromCookie()))
-	bob, err := linked.Login(context.Background(), "bob", pass, auth.SignIn{})
+	bob, err := linked.Login(context.Background(), "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	l := linked.login(t)
 	linked.clock.advance(time.Hour)
@@ -654,7 +654,7 @@ func TestAutoRefresh_RefusedRefreshIsTheOrdinary401(t *testing.T) {
 		require.NotContains(t, r.header, "Set-Cookie")
 	}
 	var reason error
-	h := b.Optional(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reason = auth.ReasonFromContext(r.Context()) }))
+	h := b.Optional(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reason = auth.ErrorFromContext(r.Context()) }))
 	ask(t, h, "GET", "/me", webCookie(refreshCookie, k.Refresh))
 	require.ErrorIs(t, reason, auth.ErrSessionRevoked)
 	k = b.login(t)
@@ -776,7 +776,7 @@ func TestSessionContext_IsNotEndedByOthersOrByARefresh(t *testing.T) {
 	b := newBench(t)
 	ctx := context.Background()
 	k, other := b.login(t), b.login(t)
-	bob, err := b.Login(ctx, "bob", pass, auth.SignIn{})
+	bob, err := b.Login(ctx, "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	c, err := b.Verify(ctx, k.Access)
 	require.NoError(t, err)
@@ -801,7 +801,7 @@ func inBubble(t *testing.T) (*auth.Authenticator, auth.Tokens) {
 	t.Helper()
 	a, err := auth.New(auth.Config{Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers()})
 	require.NoError(t, err)
-	k, err := a.Start(t.Context(), "u1", auth.SignIn{})
+	k, err := a.StartSession(t.Context(), "u1", auth.SessionOptions{})
 	require.NoError(t, err)
 	return a, k
 }
@@ -934,9 +934,9 @@ func TestAnswerTo_AttributesNeedAChallenge(t *testing.T) {
 	scope := auth.Scope("pay")(context.Background(), c)
 	fresh := auth.Fresh(time.Minute)(context.Background(), c)
 	for _, e := range []error{scope, fresh} {
-		require.Empty(t, auth.AnswerTo(errors.Join(auth.ErrUnavailable, e)).Challenge)
-		require.Empty(t, auth.AnswerTo(errors.Join(auth.ErrSessionNotFound, e)).Challenge)
-		require.Equal(t, "Bearer", auth.AnswerTo(errors.Join(auth.ErrNoToken, e)).Challenge)
+		require.Empty(t, auth.ResponseFor(errors.Join(auth.ErrUnavailable, e)).Challenge)
+		require.Empty(t, auth.ResponseFor(errors.Join(auth.ErrSessionNotFound, e)).Challenge)
+		require.Equal(t, "Bearer", auth.ResponseFor(errors.Join(auth.ErrNoToken, e)).Challenge)
 	}
 }
 

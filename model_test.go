@@ -215,7 +215,7 @@ func (w *world) step() {
 		if w.cuts[user].After(now) {
 			created = w.cuts[user]
 		}
-		t, err := w.b.Start(ctx, user, auth.SignIn{})
+		t, err := w.b.StartSession(ctx, user, auth.SessionOptions{})
 		s := &mSession{user: user, id: t.SessionID, gen: 1, created: created, rotated: now, tokens: map[int64]string{}, exp: map[int64]time.Time{}}
 		s.expires = earliest(now.Add(mIdle), created.Truncate(time.Second).Add(mAbs))
 		switch {

@@ -184,7 +184,7 @@ func TestModel_TwoTabsOneJarAreNeverSignedOut(t *testing.T) {
 						c.Now = func() time.Time { return b.clock.Now().Add(skew) }
 					}))
 				}
-				tokens, err := b.nodes[0].Start(context.Background(), "u1", auth.SignIn{})
+				tokens, err := b.nodes[0].StartSession(context.Background(), "u1", auth.SessionOptions{})
 				require.NoError(t, err)
 				b.jar = tokens.Refresh
 				for tab := range 2 {

@@ -107,7 +107,7 @@ func TestRefresh_OldAndNewVersionSideBySideSignNobodyOut(t *testing.T) {
 		require.NoError(t, err)
 		older.clock.advance(14 * time.Minute)
 		_, err = older.Refresh(ctx, held, auth.RefreshOptions{})
-		require.Equal(t, http.StatusServiceUnavailable, auth.AnswerTo(err).Status)
+		require.Equal(t, http.StatusServiceUnavailable, auth.ResponseFor(err).Status)
 		tokens, err = newer.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{}) // it knows the claim
 		require.NoError(t, err)
 	}
@@ -128,13 +128,13 @@ func TestRefresh_TokenOfANewerVersionThatIsOverIsRefused(t *testing.T) {
 	require.NoError(t, b.Revoke(ctx, "u1", first.SessionID))
 	_, err := b.Refresh(ctx, newer, auth.RefreshOptions{})
 	require.ErrorIs(t, err, auth.ErrSessionRevoked)
-	require.Equal(t, "login", auth.AnswerTo(err).Action)
+	require.Equal(t, "login", auth.ResponseFor(err).Action)
 
 	newer = withClaims(t, b.login(t).Refresh, `,"x":1`)
 	b.clock.advance(7 * 24 * time.Hour)
 	_, err = b.Refresh(ctx, newer, auth.RefreshOptions{})
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
-	require.Equal(t, "login", auth.AnswerTo(err).Action)
+	require.Equal(t, "login", auth.ResponseFor(err).Action)
 }
 
 func TestLogout_TokenOfANewerVersionEndsItsSession(t *testing.T) {
@@ -148,7 +148,7 @@ func TestLogout_TokenOfANewerVersionEndsItsSession(t *testing.T) {
 		require.ErrorIs(t, err, auth.ErrSessionRevoked, claims)
 
 		second := b.login(t)
-		_, err = b.Login(ctx, "ada", pass, auth.SignIn{Replaces: []string{withClaims(t, second.Refresh, claims)}})
+		_, err = b.Login(ctx, "ada", pass, auth.SessionOptions{Replaces: []string{withClaims(t, second.Refresh, claims)}})
 		require.NoError(t, err, claims)
 		_, err = b.Verify(ctx, second.Access)
 		require.ErrorIs(t, err, auth.ErrSessionRevoked, claims)

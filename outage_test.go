@@ -45,7 +45,7 @@ func cutOff(t *testing.T, change ...func(*auth.Config)) (*auth.Authenticator, *f
 	tokens := start(t, a)
 	feed.set(errStore)
 	time.Sleep(2 * time.Minute)
-	require.Greater(t, a.Health().Age, time.Minute)
+	require.Greater(t, a.Health().FeedAge, time.Minute)
 	return a, feed, store, tokens
 }
 
@@ -53,7 +53,7 @@ func TestStaleAskStore_AStoreThatDoesNotAnswerIsUnavailable(t *testing.T) {
 	t.Parallel()
 	for name, set := range getFaults {
 		synctest.Test(t, func(t *testing.T) {
-			a, _, store, tokens := cutOff(t, func(c *auth.Config) { c.OnStale = auth.StaleAskStore })
+			a, _, store, tokens := cutOff(t, func(c *auth.Config) { c.StalePolicy = auth.StaleAskStore })
 			ctx := context.Background()
 			_, err := a.Verify(ctx, tokens.Access)
 			require.NoError(t, err, "the store has the session")
@@ -79,7 +79,7 @@ func TestStaleAskStore_AStoreThatDoesNotAnswerIsUnavailable(t *testing.T) {
 func TestStaleAskStore_ASessionWhoseRecordHasExpiredIsRefused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a, feed, _, tokens := cutOff(t, func(c *auth.Config) { c.OnStale = auth.StaleAskStore })
+		a, feed, _, tokens := cutOff(t, func(c *auth.Config) { c.StalePolicy = auth.StaleAskStore })
 		ctx := context.Background()
 		s, err := feed.Get(ctx, "u1", tokens.SessionID)
 		require.NoError(t, err)
@@ -104,7 +104,7 @@ func TestStale_AVerifierWithoutAStoreRefusesUnlessItContinues(t *testing.T) {
 			feed := &feedStore{MemoryStore: auth.NewMemoryStore()}
 			a, _ := node(t, feed, apart)
 			v, err := auth.NewVerifier(auth.VerifierConfig{
-				Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys{auth.HS256(secret)}, Feed: feed, OnStale: policy,
+				Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys{auth.HS256(secret)}, Feed: feed, StalePolicy: policy,
 			})
 			require.NoError(t, err)
 			defer run(v)()
@@ -167,8 +167,12 @@ func TestLogin_EvictionThatTheStoreRefusesFailsTheLogin(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	for name, open := range map[string]func(a *auth.Authenticator) (auth.Tokens, error){
-		"login": func(a *auth.Authenticator) (auth.Tokens, error) { return a.Login(ctx, "ada", pass, auth.SignIn{}) },
-		"start": func(a *auth.Authenticator) (auth.Tokens, error) { return a.Start(ctx, "u1", auth.SignIn{}) },
+		"login": func(a *auth.Authenticator) (auth.Tokens, error) {
+			return a.Login(ctx, "ada", pass, auth.SessionOptions{})
+		},
+		"start": func(a *auth.Authenticator) (auth.Tokens, error) {
+			return a.StartSession(ctx, "u1", auth.SessionOptions{})
+		},
 	} {
 		for _, sessions := range []int{1, 2, 5} {
 			synctest.Test(t, func(t *testing.T) {
@@ -274,7 +278,7 @@ func TestLogin_BusyHasherIsToldApart(t *testing.T) {
 	b.users.change("u2", func(u *auth.User) { u.Disabled = true })
 	defer holdGate(h, 1)()
 	for _, try := range [][2]string{{"ada", pass}, {"ada", "wrong"}, {"bob", pass}, {"nobody", "wrong"}} {
-		_, err := b.Login(context.Background(), try[0], try[1], auth.SignIn{})
+		_, err := b.Login(context.Background(), try[0], try[1], auth.SessionOptions{})
 		require.ErrorIs(t, err, password.ErrBusy, try)
 		require.NotErrorIs(t, err, auth.ErrInvalidCredentials, try)
 	}
@@ -291,7 +295,7 @@ func TestLogin_HasherThatIsEndedByItsContextProvesNothing(t *testing.T) {
 	for name, ctx := range map[string]context.Context{"canceled": ended, "too late": late} {
 		for _, login := range []string{"ada", "nobody"} {
 			b := newBench(t)
-			tokens, err := b.Login(ctx, login, pass, auth.SignIn{})
+			tokens, err := b.Login(ctx, login, pass, auth.SessionOptions{})
 			require.ErrorIs(t, err, auth.ErrUnavailable, name)
 			require.NotErrorIs(t, err, auth.ErrInvalidCredentials, name)
 			require.Empty(t, tokens.Access, name)
@@ -310,7 +314,7 @@ func TestLogin_HasherThatIsEndedByItsContextProvesNothing(t *testing.T) {
 		ctx := &gateContext{Context: parent, waits: make(chan struct{}), free: free}
 		result := make(chan error)
 		go func() {
-			_, err := b.Login(ctx, "ada", pass, auth.SignIn{})
+			_, err := b.Login(ctx, "ada", pass, auth.SessionOptions{})
 			result <- err
 		}()
 		<-ctx.waits
@@ -328,7 +332,7 @@ func TestLogin_HasherThatIsEndedByItsContextProvesNothing(t *testing.T) {
 			b.users.change("u1", func(u *auth.User) { u.PasswordHash = other })
 			hangUp()
 		}
-		tokens, err := b.Login(ctx, "ada", pass, auth.SignIn{})
+		tokens, err := b.Login(ctx, "ada", pass, auth.SessionOptions{})
 		require.ErrorIs(t, err, auth.ErrUnavailable)
 		require.Empty(t, tokens.Access)
 		require.Equal(t, 1, b.store.count("Create"))
@@ -475,7 +479,7 @@ func TestRun_AgainAfterItEndedGoesOn(t *testing.T) {
 			require.NoError(t, err, "nobody follows the feed")
 			defer run(a.Verifier)()
 			time.Sleep(10 * time.Second)
-			require.Less(t, a.Health().Age, time.Minute)
+			require.Less(t, a.Health().FeedAge, time.Minute)
 			_, err = a.Verify(ctx, one.Access)
 			require.ErrorIs(t, err, auth.ErrSessionRevoked, "what came in between")
 			require.Equal(t, missed, stream.Err() != nil, "a pause is like an outage")
@@ -549,13 +553,13 @@ func TestRun_AnEmptyPositionIsAFaultOfTheFeed(t *testing.T) {
 		time.Sleep(time.Minute)
 		feed.set(true)
 		time.Sleep(2 * time.Minute)
-		require.Greater(t, a.Health().Age, time.Minute)
+		require.Greater(t, a.Health().FeedAge, time.Minute)
 		require.Len(t, es.take(auth.EventStale), 1)
 		require.Less(t, feed.asked(), 100)
 		require.NoError(t, b.Revoke(ctx, "u1", tokens.SessionID))
 		feed.set(false)
 		time.Sleep(10 * time.Second)
-		require.Less(t, a.Health().Age, time.Minute)
+		require.Less(t, a.Health().FeedAge, time.Minute)
 		_, err = a.Verify(ctx, tokens.Access)
 		require.ErrorIs(t, err, auth.ErrSessionRevoked)
 	})
@@ -566,7 +570,7 @@ func TestStale_EveryOutageIsSaidOnce(t *testing.T) {
 	for _, policy := range []auth.StalePolicy{auth.StaleContinue, auth.StaleAskStore, auth.StaleRefuse} {
 		synctest.Test(t, func(t *testing.T) {
 			feed := &feedStore{MemoryStore: auth.NewMemoryStore()}
-			a, es := node(t, feed, func(c *auth.Config) { c.OnStale = policy })
+			a, es := node(t, feed, func(c *auth.Config) { c.StalePolicy = policy })
 			defer run(a.Verifier)()
 			<-a.Ready()
 			tokens := start(t, a)
@@ -667,7 +671,7 @@ func TestRun_AQuietFeedIsReadyAtOnceAndNeverStale(t *testing.T) {
 	for _, maxStale := range []time.Duration{time.Second, 5 * time.Second, 0, time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
 			a, es := node(t, auth.NewMemoryStore(), func(c *auth.Config) {
-				c.OnStale, c.MaxStale = auth.StaleRefuse, maxStale
+				c.StalePolicy, c.MaxStale = auth.StaleRefuse, maxStale
 			})
 			require.Zero(t, a.Health())
 			begun := time.Now()

@@ -99,7 +99,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 		c.Secrets, c.AccessKeys, c.RefreshKeys, c.Cookies = nil, keysOf(accessSecret), keysOf(refreshSecret), &auth.Cookies{}
 	})
 	b.users.change("u1", func(u *auth.User) { u.PasswordHash, u.Extra = hash, map[string]any{"tenant": "t1"} })
-	tokens, err := b.Login(context.Background(), "ada", typedPassword, auth.SignIn{Name: "phone", Data: []byte("x")})
+	tokens, err := b.Login(context.Background(), "ada", typedPassword, auth.SessionOptions{Name: "phone", Data: []byte("x")})
 	require.NoError(t, err)
 	b.clock.advance(time.Minute)
 	next, err := b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
@@ -123,7 +123,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 	var store any = auth.NewMemoryStore()
 	values := map[string][]any{
 		"Key": typed(config.AccessKeys[0]), "Keys": typed(config.AccessKeys), "zero Key": typed(auth.Key{}), "Tokens": typed(next), "User": typed(user), "Config": typed(config), "VerifierConfig": typed(verifierConfig),
-		"Session": typed(sessions[0]), "Claims": typed(*claims), "*Claims": typed(claims), "SignIn": typed(auth.SignIn{Name: "phone", Replaces: []string{tokens.Refresh}}), "*Authenticator": typed(b.Authenticator), "*Verifier": typed(verifier),
+		"Session": typed(sessions[0]), "Claims": typed(*claims), "*Claims": typed(claims), "SessionOptions": typed(auth.SessionOptions{Name: "phone", Replaces: []string{tokens.Refresh}}), "*Authenticator": typed(b.Authenticator), "*Verifier": typed(verifier),
 		"Cookies": typed(auth.Cookies{}), "Extractor": typed(auth.FromBearer()), "MemoryStore": typed(store), "Health": typed(b.Health()), "Device": typed(auth.Device{}), "Revocation": typed(auth.Revocation{Subject: "u1"}),
 	}
 	for _, e := range b.events.all {
@@ -187,27 +187,27 @@ func TestErrorsAndEventsHoldNoSecret(t *testing.T) {
 		require.Error(t, err)
 		errs = append(errs, err)
 	}
-	_, err := b.Login(ctx, "ada", wrong, auth.SignIn{Replaces: []string{tokens.Refresh}})
+	_, err := b.Login(ctx, "ada", wrong, auth.SessionOptions{Replaces: []string{tokens.Refresh}})
 	fails(err)
-	_, err = b.Login(ctx, badLogin, wrong, auth.SignIn{})
+	_, err = b.Login(ctx, badLogin, wrong, auth.SessionOptions{})
 	fails(err)
-	_, err = b.Login(ctx, "ada", strings.Repeat(wrong, 100), auth.SignIn{})
+	_, err = b.Login(ctx, "ada", strings.Repeat(wrong, 100), auth.SessionOptions{})
 	fails(err)
 	b.users.change("u1", func(u *auth.User) { u.Disabled = true })
-	_, err = b.Login(ctx, "ada", pass, auth.SignIn{})
+	_, err = b.Login(ctx, "ada", pass, auth.SessionOptions{})
 	fails(err)
-	_, err = b.Start(ctx, "u1", auth.SignIn{})
+	_, err = b.StartSession(ctx, "u1", auth.SessionOptions{})
 	fails(err)
 	b.users.change("u1", func(u *auth.User) { u.Disabled, u.PasswordHash = false, "$argon2id$broken hash of a test" })
-	_, err = b.Login(ctx, "ada", wrong, auth.SignIn{})
+	_, err = b.Login(ctx, "ada", wrong, auth.SessionOptions{})
 	fails(err)
 	b.users.change("u1", func(u *auth.User) { u.PasswordHash, u.Extra = passHash, map[string]any{"sub": pass} })
-	_, err = b.Login(ctx, "ada", pass, auth.SignIn{})
+	_, err = b.Login(ctx, "ada", pass, auth.SessionOptions{})
 	fails(err)
 	b.users.change("u1", func(u *auth.User) { u.Extra = nil })
 	for _, method := range []string{"Create", "Rotate", "List", "Revoke", "Get"} {
 		b.store.failBefore(method, errStore)
-		_, err = b.Login(ctx, "ada", pass, auth.SignIn{Replaces: []string{tokens.Refresh}})
+		_, err = b.Login(ctx, "ada", pass, auth.SessionOptions{Replaces: []string{tokens.Refresh}})
 		_, err2 := b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
 		err3 := b.Logout(ctx, "x", tokens.Access)
 		if err := errors.Join(err, err2, err3); err != nil {
@@ -302,12 +302,12 @@ func TestPanicsOfHooksAreFaultsAndHoldNoSecret(t *testing.T) {
 		tokens := b.login(t)
 		var errs []error
 		u.login = true
-		_, err := b.Login(ctx, "ada", pass, auth.SignIn{})
+		_, err := b.Login(ctx, "ada", pass, auth.SessionOptions{})
 		errs = append(errs, err)
 		u.login, u.by = false, true
-		_, err = b.Login(ctx, "ada", pass, auth.SignIn{})
+		_, err = b.Login(ctx, "ada", pass, auth.SessionOptions{})
 		errs = append(errs, err)
-		_, err = b.Start(ctx, "u1", auth.SignIn{})
+		_, err = b.StartSession(ctx, "u1", auth.SessionOptions{})
 		errs = append(errs, err)
 		_, err = b.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
 		errs = append(errs, err)
@@ -330,7 +330,7 @@ func TestPanicsOfHooksAreFaultsAndHoldNoSecret(t *testing.T) {
 		weak, err := (&password.Hasher{Memory: 8, Time: 1}).Hash(ctx, pass)
 		require.NoError(t, err)
 		u.change("u1", func(user *auth.User) { user.PasswordHash = weak })
-		_, err = b.Login(ctx, "ada", pass, auth.SignIn{})
+		_, err = b.Login(ctx, "ada", pass, auth.SessionOptions{})
 		require.NoError(t, err, name)
 
 		faults := b.events.take(auth.EventFault)
@@ -348,7 +348,7 @@ func TestPanicsOfHooksAreFaultsAndHoldNoSecret(t *testing.T) {
 		var none map[string]int
 		none["x"] = 1
 	}()
-	_, err := b.Login(ctx, "ada", pass, auth.SignIn{})
+	_, err := b.Login(ctx, "ada", pass, auth.SessionOptions{})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	require.ErrorContains(t, err, "assignment to entry in nil map")
 }

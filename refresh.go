@@ -75,22 +75,22 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 
 	device := cleanDevice(o.Device)
 	now := a.now()
-	use := Use{At: now, Rested: now.Add(-a.cooldown), ExpiresAt: earlier(now.Add(a.idleTTL), absolute), Device: device}
+	r := Rotation{From: c.generation, At: now, NotAfter: now.Add(-a.cooldown), ExpiresAt: earlier(now.Add(a.idleTTL), absolute), Device: device}
 	if c.generation == 1 {
-		use.Rested = later(now, c.authTime).Add(a.sessionTTL) // it was never refreshed, so it does not rest
+		r.NotAfter = later(now, c.authTime).Add(a.sessionTTL) // it was never refreshed, so it does not rest
 	}
-	var moved bool
+	var rotated bool
 	rotate := func(ctx context.Context) (err error) {
-		s, moved, err = a.store.Rotate(ctx, c.subject, c.sid, c.generation, use)
+		s, rotated, err = a.store.Rotate(ctx, c.subject, c.sid, r)
 		return err
 	}
 	err = a.callStore(ctx, s, "Rotate", rotate)
-	if err == nil && !moved && s.Generation == c.generation && a.isAhead(s.RotatedAt, now) {
-		// It does not rest: it was moved while a clock was wrong, and would not
+	if err == nil && !rotated && s.Generation == c.generation && a.isAhead(s.RotatedAt, now) {
+		// It does not rest: it was rotated while a clock was wrong, and would not
 		// move again until this clock has caught up. Moving it sets RotatedAt
 		// back. If somebody else has done so meanwhile, nothing happens.
 		a.reportAhead(ctx, s, now)
-		use.Rested = s.RotatedAt
+		r.NotAfter = s.RotatedAt
 		err = a.callStore(ctx, s, "Rotate", rotate)
 	}
 	if errors.Is(err, ErrSessionNotFound) {
@@ -99,7 +99,7 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 	if err != nil {
 		return Tokens{}, err
 	}
-	event, err := a.outcome(ctx, &c, s, moved, now, device)
+	event, err := a.outcome(ctx, &c, s, rotated, now, device)
 	if err != nil {
 		return Tokens{}, err
 	}
@@ -168,17 +168,17 @@ func (a *Authenticator) minSessionEnd(c *refreshClaims, now time.Time) time.Time
 	return end
 }
 
-// isAhead reports whether a session was moved by a clock that is further ahead
+// isAhead reports whether a session was rotated by a clock that is further ahead
 // of this one than clocks may be.
 func (a *Authenticator) isAhead(rotated, now time.Time) bool { return rotated.After(now.Add(a.leeway)) }
 
 func (a *Authenticator) reportAhead(ctx context.Context, s Session, now time.Time) {
-	a.emit(ctx, Event{Type: EventFault, Session: s, Err: fmt.Errorf("auth: the session moved %s ahead of this clock", s.RotatedAt.Sub(now))})
+	a.emit(ctx, Event{Type: EventFault, Session: s, Err: fmt.Errorf("auth: the session rotated %s ahead of this clock", s.RotatedAt.Sub(now))})
 }
 
 // outcome says what a refresh was, from how the session stands. The event that
 // it returns is for when the answer is certain.
-func (a *Authenticator) outcome(ctx context.Context, c *refreshClaims, s Session, moved bool, now time.Time, device Device) (EventType, error) {
+func (a *Authenticator) outcome(ctx context.Context, c *refreshClaims, s Session, rotated bool, now time.Time, device Device) (EventType, error) {
 	if a.isAhead(s.RotatedAt, now) {
 		a.reportAhead(ctx, s, now)
 	}
@@ -186,19 +186,19 @@ func (a *Authenticator) outcome(ctx context.Context, c *refreshClaims, s Session
 	switch {
 	case s.ID != c.sid || s.Subject != c.subject:
 		return "", a.unavailable(ctx, Session{ID: c.sid, Subject: c.subject}, errors.New("auth: the store answered with another session"))
-	case moved && s.Generation == c.generation+1:
+	case rotated && s.Generation == c.generation+1:
 		return EventRefresh, nil
-	case moved && s.Generation == c.generation:
+	case rotated && s.Generation == c.generation:
 		a.emit(ctx, Event{Type: EventFault, Session: s, Generation: c.generation, Err: errors.New("auth: the store had lost writes; the session goes on")})
 		return EventRefresh, nil
-	case !moved && s.Generation == c.generation: // it rests
+	case !rotated && s.Generation == c.generation: // it rests
 		if s.Device != device {
-			return EventRepeat, nil
+			return EventRetry, nil
 		}
 		return "", nil
-	case !moved && s.Generation == c.generation+1 && age <= a.window:
-		return EventRepeat, nil
-	case !moved && s.Generation > c.generation:
+	case !rotated && s.Generation == c.generation+1 && age <= a.window:
+		return EventRetry, nil
+	case !rotated && s.Generation > c.generation:
 		err := a.revokeSession(ctx, s, "reuse")
 		a.emit(ctx, Event{Type: EventReuse, Session: s, Device: device, Generation: c.generation, Err: err})
 		if err != nil {

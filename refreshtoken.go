@@ -173,7 +173,7 @@ func bodyTokens(r *http.Request) ([]string, error) {
 }
 
 // CookieTokens returns the tokens in the access and refresh cookies,
-// unverified, for SignIn.Replaces of a login whose tokens go into cookies.
+// unverified, for SessionOptions.Replaces of a login whose tokens go into cookies.
 func (a *Authenticator) CookieTokens(r *http.Request) []string {
 	if a.cookies == nil || len(r.Header["Cookie"]) == 0 {
 		return nil

@@ -166,7 +166,7 @@ func (rs *revocationSet) takeDue(now time.Time) (batch []publication, next time.
 		if r.session == "" {
 			a := publication{revocations: r.revocations(), entries: []addedEntry{mine}}
 			if a.repeats = r.repeats(); a.repeats {
-				a.revocations = []Revocation{{Subject: r.subject, Cut: notBefore(now, rs.leeway)}}
+				a.revocations = []Revocation{{Subject: r.subject, Before: notBefore(now, rs.leeway)}}
 			}
 			batch = append(batch, a)
 			continue

@@ -100,8 +100,8 @@ func (f *errorParts) scan(err error) {
 // something did not answer.
 const retryAfter = "1"
 
-// Answer is what an error is on HTTP.
-type Answer struct {
+// ErrorResponse is what an error is on HTTP.
+type ErrorResponse struct {
 	Status      int
 	Code        string // the "error" of the body
 	Description string // for people; it holds nothing that is not for clients
@@ -109,10 +109,10 @@ type Answer struct {
 	Challenge   string // WWW-Authenticate (RFC 6750 section 3, RFC 9470 section 3), or nothing
 }
 
-// AnswerTo returns the answer to an error of this package, from the one table.
+// ResponseFor returns the answer to an error of this package, from the one table.
 // An error that is not of this package is a 500 without details. It is for a
 // Config.OnError that has bodies of its own.
-func AnswerTo(err error) Answer {
+func ResponseFor(err error) ErrorResponse {
 	f := errorParts{row: len(responses)}
 	if err != nil {
 		f.scan(err)
@@ -121,7 +121,7 @@ func AnswerTo(err error) Answer {
 	if f.row < len(responses) {
 		row = responses[f.row]
 	}
-	a := Answer{Status: row.status, Code: row.code, Description: row.text, Action: row.action}
+	a := ErrorResponse{Status: row.status, Code: row.code, Description: row.text, Action: row.action}
 	if f.request != "" {
 		a.Description = string(f.request)
 	} else if f.grant && row.status == http.StatusUnauthorized {
@@ -148,14 +148,14 @@ func AnswerTo(err error) Answer {
 	return a
 }
 
-// SetHeader sets what the answer has in headers: WWW-Authenticate,
+// SetHeaders sets what the answer has in headers: WWW-Authenticate,
 // Retry-After, and that it is not to be cached.
-func (a Answer) SetHeader(h http.Header) {
+func (a ErrorResponse) SetHeaders(h http.Header) {
 	set := headerSetter{h: h}
-	a.setHeader(&set)
+	a.setHeaders(&set)
 }
 
-func (a Answer) setHeader(set *headerSetter) {
+func (a ErrorResponse) setHeaders(set *headerSetter) {
 	set.to("Cache-Control", "no-store")
 	if a.Challenge != "" {
 		set.to("Www-Authenticate", a.Challenge)
@@ -181,11 +181,11 @@ func (s *headerSetter) to(name, value string) {
 	s.h[name] = s.values[n-1 : n : n]
 }
 
-// WriteError answers a request with an error, as [AnswerTo] has it, and a JSON
+// DefaultOnError answers a request with an error, as [ResponseFor] has it, and a JSON
 // body {"error","error_description","action"}. It sets no cookies and clears
 // none.
-func WriteError(w http.ResponseWriter, _ *http.Request, err error) {
-	a := AnswerTo(err)
+func DefaultOnError(w http.ResponseWriter, _ *http.Request, err error) {
+	a := ResponseFor(err)
 	body := make([]byte, 0, 160)
 	body = append(body, `{"error":`...)
 	body = appendJSONString(body, a.Code)
@@ -196,7 +196,7 @@ func WriteError(w http.ResponseWriter, _ *http.Request, err error) {
 		body = appendJSONString(body, a.Action)
 	}
 	set := headerSetter{h: w.Header()}
-	a.setHeader(&set)
+	a.setHeaders(&set)
 	writeBody(w, &set, a.Status, append(body, '}'))
 }
 

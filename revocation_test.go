@@ -95,7 +95,7 @@ func node(t *testing.T, store auth.Store, change ...func(*auth.Config)) (*auth.A
 
 func start(t *testing.T, a *auth.Authenticator) auth.Tokens {
 	t.Helper()
-	tokens, err := a.Start(context.Background(), "u1", auth.SignIn{})
+	tokens, err := a.StartSession(context.Background(), "u1", auth.SessionOptions{})
 	require.NoError(t, err)
 	return tokens
 }
@@ -148,7 +148,7 @@ func TestRun_WithNothingToFollowIsReadyAndWaits(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 		defer cancel()
 		require.ErrorIs(t, a.Run(ctx), context.DeadlineExceeded)
-		require.Zero(t, a.Health().Age)
+		require.Zero(t, a.Health().FeedAge)
 	})
 }
 
@@ -294,7 +294,7 @@ func TestRun_AfterAFailoverWhatTheFeedHasLostIsAnnouncedAgain(t *testing.T) {
 			kinds := map[string]int{}
 			for _, r := range store.announced() {
 				require.WithinDuration(t, time.Now().Add(16*time.Minute), r.Until, time.Minute, "with a new Until")
-				kinds[strings.TrimSpace(fmt.Sprintln(r.Subject, len(r.Sessions), r.All, r.Except, !r.Cut.IsZero()))]++
+				kinds[strings.TrimSpace(fmt.Sprintln(r.Subject, len(r.Sessions), r.All, r.Except, !r.Before.IsZero()))]++
 			}
 			require.Equal(t, map[string]int{"u1 1 false [] false": 1, "u2 0 true [spared] true": 1, "u1 0 false [] true": 1}, kinds, name)
 		})
@@ -350,7 +350,7 @@ func TestRun_WhatTheFeedKeptDoesNotStandForWhatCameLater(t *testing.T) {
 			time.Sleep(time.Minute)
 			again := store.announced()
 			require.Len(t, again, 1, name)
-			require.Equal(t, both[1].Cut, again[0].Cut)
+			require.Equal(t, both[1].Before, again[0].Before)
 		})
 	}
 }
@@ -406,7 +406,7 @@ func TestStale_TheThreeChoices(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			store := &feedStore{MemoryStore: auth.NewMemoryStore()}
-			a, es := node(t, store, func(c *auth.Config) { c.OnStale = policy })
+			a, es := node(t, store, func(c *auth.Config) { c.StalePolicy = policy })
 			stop := run(a.Verifier)
 			defer stop()
 			<-a.Ready()
@@ -420,7 +420,7 @@ func TestStale_TheThreeChoices(t *testing.T) {
 			require.NoError(t, err, "not stale yet")
 			require.Empty(t, es.take(auth.EventStale))
 			time.Sleep(40 * time.Second)
-			require.Greater(t, a.Health().Age, time.Minute)
+			require.Greater(t, a.Health().FeedAge, time.Minute)
 			for range 3 {
 				_, err = a.Verify(ctx, dies.Access)
 				require.ErrorIs(t, err, want)
@@ -524,7 +524,7 @@ func TestRevoke_ByManyAtOnce(t *testing.T) {
 	for range 16 {
 		wg.Go(func() {
 			for range 20 {
-				tokens, err := b.Start(ctx, "u1", auth.SignIn{})
+				tokens, err := b.StartSession(ctx, "u1", auth.SessionOptions{})
 				if err != nil {
 					t.Error(err)
 					return
@@ -575,7 +575,7 @@ func TestStart_WaitsForAStoreThatHangsNotMuchLongerThanOneCallMay(t *testing.T) 
 		defer stop()
 		<-a.Ready()
 		begun := time.Now()
-		_, err := a.Start(context.Background(), "u1", auth.SignIn{})
+		_, err := a.StartSession(context.Background(), "u1", auth.SessionOptions{})
 		require.ErrorIs(t, err, auth.ErrUnavailable)
 		require.LessOrEqual(t, time.Since(begun), 2500*time.Millisecond)
 		require.NotEmpty(t, events.take(auth.EventFault))

@@ -131,7 +131,7 @@ func (rs *revocationSet) add(r Revocation, from origin, now time.Time) []addedEn
 		touched, ended := rs.addLocked(r, from, now)
 		for _, e := range touched {
 			e.calls++
-			whole := e.session != "" || !open || e.before.Equal(r.Cut) && len(e.spared) == len(r.Except)
+			whole := e.session != "" || !open || e.before.Equal(r.Before) && len(e.spared) == len(r.Except)
 			list = append(list, addedEntry{e, e.version, whole && !from.republish})
 		}
 		return ended
@@ -159,7 +159,7 @@ func (rs *revocationSet) apply(list []Revocation, whole bool, now time.Time) (un
 				case r.AccessTTL > 0:
 					rs.addNotice(r, rs.fullReads, now)
 					continue
-				case len(r.Sessions) == 0 && !r.All && r.Cut.IsZero():
+				case len(r.Sessions) == 0 && !r.All && r.Before.IsZero():
 					if rs.unreadable[r.ID] {
 						continue
 					}
@@ -168,7 +168,7 @@ func (rs *revocationSet) apply(list []Revocation, whole bool, now time.Time) (un
 					if r.Subject == "" {
 						continue
 					}
-					r.Cut, r.Until = notBefore(now, rs.leeway), now.Add(maxAccessTTL)
+					r.Before, r.Until = notBefore(now, rs.leeway), now.Add(maxAccessTTL)
 				}
 				_, more := rs.addLocked(r, origin{seenInRead: rs.fullReads, id: r.ID}, now)
 				ended = append(ended, more...)
@@ -233,7 +233,7 @@ func (rs *revocationSet) addLocked(r Revocation, from origin, now time.Time) (to
 			ended = rs.endWatcher(ended, w, ErrSessionRevoked)
 		}
 	}
-	if r.All || !r.Cut.IsZero() && len(r.Sessions) == 0 {
+	if r.All || !r.Before.IsZero() && len(r.Sessions) == 0 {
 		e := rs.addSubjectLocked(r, from)
 		touched = append(touched, e)
 		for _, watchers := range rs.watchers[r.Subject] {
@@ -254,7 +254,7 @@ func (rs *revocationSet) addSubjectLocked(r Revocation, from origin) *entry {
 	if r.All {
 		place = &entries.all
 	}
-	next := entry{subject: r.Subject, all: r.All, before: r.Cut}
+	next := entry{subject: r.Subject, all: r.All, before: r.Before}
 	if r.All && len(r.Except) > 0 {
 		next.spared = make(map[string]time.Time, len(r.Except))
 		for _, id := range r.Except {
@@ -283,7 +283,7 @@ func (rs *revocationSet) addSubjectLocked(r Revocation, from origin) *entry {
 		}
 		e.merge(r.Until, from, grown)
 	}
-	rs.noteNotBefore(e, r.Cut, from)
+	rs.noteNotBefore(e, r.Before, from)
 	return e
 }
 

@@ -33,9 +33,9 @@ func ends(list []Revocation, t subjectTimes) error {
 		case r.Subject != t.subject:
 		case slices.Contains(r.Sessions, t.sid):
 			return ErrSessionRevoked
-		case r.All && t.created.Before(r.Cut) && !slices.Contains(r.Except, t.sid):
+		case r.All && t.created.Before(r.Before) && !slices.Contains(r.Except, t.sid):
 			return ErrSessionRevoked
-		case !r.All && len(r.Sessions) == 0 && !t.issued.IsZero() && t.issued.Before(r.Cut):
+		case !r.All && len(r.Sessions) == 0 && !t.issued.IsZero() && t.issued.Before(r.Before):
 			access = errIssuedBefore
 		}
 	}
@@ -68,12 +68,12 @@ func TestRevocations_MergedSayWhatEachOfThemSaid(t *testing.T) {
 			case 0:
 				x.Sessions = some()
 			case 1:
-				x.Cut = second()
+				x.Before = second()
 			case 2:
 				x.Sessions = some()
 				fallthrough
 			default:
-				x.All, x.Except, x.Cut = true, some(), second()
+				x.All, x.Except, x.Before = true, some(), second()
 			}
 			list = append(list, x)
 			rs.add(x, origin{own: r.IntN(2) == 0}, at)
@@ -125,8 +125,8 @@ func TestRevocations_OfOneSubjectStayFew(t *testing.T) {
 	rs := &revocationSet{}
 	for i := range 20_000 {
 		now := at.Add(time.Duration(i) * 40 * time.Millisecond)
-		rs.apply([]Revocation{{Subject: "u1", All: true, Except: []string{fmt.Sprint(i)}, Cut: notBefore(now, 0), Until: now.Add(time.Hour)}}, false, now)
-		rs.apply([]Revocation{{Subject: "u1", Cut: notBefore(now, 0), Until: now.Add(time.Hour)}}, false, now)
+		rs.apply([]Revocation{{Subject: "u1", All: true, Except: []string{fmt.Sprint(i)}, Before: notBefore(now, 0), Until: now.Add(time.Hour)}}, false, now)
+		rs.apply([]Revocation{{Subject: "u1", Before: notBefore(now, 0), Until: now.Add(time.Hour)}}, false, now)
 	}
 	require.Equal(t, int64(2), rs.size.Load())
 	require.LessOrEqual(t, len(rs.subjects["u1"].all.spared), 1)
@@ -172,9 +172,9 @@ func TestRevocations_WatchersOfOtherSessionsAreNotTouched(t *testing.T) {
 	}
 	rs.apply([]Revocation{{Subject: "u1", Sessions: []string{"a"}, Until: at.Add(time.Hour)}}, false, at)
 	require.Equal(t, map[string]error{"a0": ErrSessionRevoked}, ended)
-	rs.apply([]Revocation{{Subject: "u1", Cut: at.Add(time.Minute), Until: at.Add(time.Hour)}}, false, at)
+	rs.apply([]Revocation{{Subject: "u1", Before: at.Add(time.Minute), Until: at.Add(time.Hour)}}, false, at)
 	require.Equal(t, map[string]error{"a0": ErrSessionRevoked, "b0": errIssuedBefore, "c0": errIssuedBefore}, ended)
-	rs.apply([]Revocation{{Subject: "u1", All: true, Cut: at.Add(time.Minute), Until: at.Add(time.Hour)}}, false, at)
+	rs.apply([]Revocation{{Subject: "u1", All: true, Before: at.Add(time.Minute), Until: at.Add(time.Hour)}}, false, at)
 	require.Equal(t, map[string]error{"a0": ErrSessionRevoked, "b0": errIssuedBefore, "c0": errIssuedBefore, "c1": ErrSessionRevoked}, ended)
 	require.Empty(t, rs.watchers)
 }

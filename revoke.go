@@ -58,14 +58,14 @@ func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ..
 	ctx, cancel := a.withinStoreTimeout(ctx)
 	defer cancel()
 	rd := a.snapshot()
-	r := Revocation{Subject: subject, All: true, Except: storableIDs(except), Cut: notBefore(rd.now, a.leeway), Until: a.revokedUntil(rd.now)}
+	r := Revocation{Subject: subject, All: true, Except: storableIDs(except), Before: notBefore(rd.now, a.leeway), Until: a.revokedUntil(rd.now)}
 	entered := a.revoked.add(r, origin{own: true}, rd.now)
 
-	// A session may have been created at r.Cut or later, if a clock is ahead or
+	// A session may have been created at r.Before or later, if a clock is ahead or
 	// another process has set the same not-before instant, so it is named.
 	list, listErr := a.liveSessions(ctx, subject, a.revoked.confirmed)
 	for _, s := range list {
-		if !s.CreatedAt.Before(r.Cut) && !slices.Contains(except, s.ID) {
+		if !s.CreatedAt.Before(r.Before) && !slices.Contains(except, s.ID) {
 			r.Sessions = append(r.Sessions, s.ID)
 		}
 	}
@@ -99,7 +99,7 @@ func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error 
 			return fmt.Errorf("%w: access was expired within this second already", ErrUnavailable)
 		}
 	}
-	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Cut: cut}, "access")
+	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Before: cut}, "access")
 }
 
 // nextNotBefore returns the not-before instant for a subject, and the latest that is
@@ -125,7 +125,7 @@ func (a *Authenticator) revoke(ctx context.Context, r Revocation, reason string)
 	if err := checkName("a subject", r.Subject); err != nil {
 		return err
 	}
-	if len(r.Sessions) == 0 && r.Cut.IsZero() {
+	if len(r.Sessions) == 0 && r.Before.IsZero() {
 		return nil
 	}
 	err := a.publish(ctx, r, origin{own: true})

@@ -218,7 +218,7 @@ func TestRevoke_HoldsForTokensOfProcessesWithALongerAccessTTL(t *testing.T) {
 // other opens a session of the user u2.
 func other(t *testing.T, a *auth.Authenticator) auth.Tokens {
 	t.Helper()
-	tokens, err := a.Start(context.Background(), "u2", auth.SignIn{})
+	tokens, err := a.StartSession(context.Background(), "u2", auth.SessionOptions{})
 	require.NoError(t, err)
 	return tokens
 }
@@ -1171,8 +1171,8 @@ func TestRun_AnInstantThatWasMovedWhileTheStoreWasAskedIsNotConfirmed(t *testing
 			time.Sleep(time.Minute)
 			passed := store.passed()
 			require.Len(t, passed, 3, name)
-			require.True(t, passed[1].Cut.After(passed[0].Cut))
-			require.Equal(t, passed[1].Cut, passed[2].Cut)
+			require.True(t, passed[1].Before.After(passed[0].Before))
+			require.Equal(t, passed[1].Before, passed[2].Before)
 		})
 	}
 }

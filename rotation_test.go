@@ -135,11 +135,11 @@ func TestRefresh_RestingSessionAnswersWithTheSameTokenAndWritesNothing(t *testin
 	after, err := b.store.Get(context.Background(), "u1", second.SessionID)
 	require.NoError(t, err)
 	require.Equal(t, before, after)
-	require.Empty(t, b.events.take(auth.EventRepeat))
+	require.Empty(t, b.events.take(auth.EventRetry))
 
 	_, err = b.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: thief})
 	require.NoError(t, err)
-	repeats := b.events.take(auth.EventRepeat)
+	repeats := b.events.take(auth.EventRetry)
 	require.Len(t, repeats, 1, "another device while it rests is an event")
 	require.Equal(t, thief, repeats[0].Device)
 	require.Equal(t, laptop, repeats[0].Session.Device)
@@ -161,7 +161,7 @@ func TestRefresh_RepeatNeverExtendsTheWindow(t *testing.T) {
 		require.Equal(t, second.Refresh, again.Refresh)
 		require.Equal(t, second.RefreshExpiresAt, again.RefreshExpiresAt)
 	}
-	require.Len(t, b.events.take(auth.EventRepeat), 10)
+	require.Len(t, b.events.take(auth.EventRetry), 10)
 	b.clock.advance(time.Millisecond)
 	_, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrTokenReused)
@@ -335,16 +335,16 @@ type scriptedStore struct {
 	rotate func(s auth.Session) (auth.Session, bool)
 }
 
-func (f *scriptedStore) Rotate(ctx context.Context, subject, id string, from int64, use auth.Use) (auth.Session, bool, error) {
+func (f *scriptedStore) Rotate(ctx context.Context, subject, id string, r auth.Rotation) (auth.Session, bool, error) {
 	if f.rotate == nil {
-		return f.Store.Rotate(ctx, subject, id, from, use)
+		return f.Store.Rotate(ctx, subject, id, r)
 	}
 	s, err := f.Get(ctx, subject, id)
 	if err != nil {
 		return s, false, err
 	}
-	s, moved := f.rotate(s)
-	return s, moved, nil
+	s, rotated := f.rotate(s)
+	return s, rotated, nil
 }
 
 func TestRefresh_GenerationAheadOfTheStoreHealsAndLeavesTheCookieAlone(t *testing.T) {
@@ -543,7 +543,7 @@ func TestLogin_UnknownWrongAndDisabledAreOneAnswerAndGoThroughTheKDF(t *testing.
 	b.users.byID["u3"] = auth.User{ID: "u3", Username: "oauth"}
 	b.users.byID["u4"] = auth.User{ID: "u4", Username: "broken", PasswordHash: "$argon2id$nonsense"}
 	try := func(login, pass string) error {
-		_, err := b.Login(context.Background(), login, pass, auth.SignIn{})
+		_, err := b.Login(context.Background(), login, pass, auth.SessionOptions{})
 		return err
 	}
 	whys := map[string]bool{}
@@ -561,7 +561,7 @@ func TestLogin_UserWhoseHashCannotBeReadIsAnEventAndRefused(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.users.change("u1", func(u *auth.User) { u.PasswordHash = "plain text" })
-	_, err := b.Login(context.Background(), "ada", "plain text", auth.SignIn{})
+	_, err := b.Login(context.Background(), "ada", "plain text", auth.SessionOptions{})
 	require.Equal(t, auth.ErrInvalidCredentials, err)
 	faults := b.events.take(auth.EventFault)
 	require.Len(t, faults, 1)
@@ -576,7 +576,7 @@ func TestLogin_PasswordChangedWhileItRanIsRefused(t *testing.T) {
 	b.users.onFind = func() {
 		b.users.change("u1", func(u *auth.User) { u.PasswordHash = other })
 	}
-	_, err = b.Login(context.Background(), "ada", pass, auth.SignIn{})
+	_, err = b.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 	require.ErrorIs(t, err, auth.ErrInvalidCredentials)
 	list, err := b.Sessions(context.Background(), "u1")
 	require.NoError(t, err)
@@ -588,7 +588,7 @@ func TestLogin_PasswordChangedWhileItRanIsRefused(t *testing.T) {
 	b.users.onFind = func() {
 		b.users.change("u1", func(u *auth.User) { u.PasswordHash = same })
 	}
-	_, err = b.Login(context.Background(), "ada", "another password", auth.SignIn{})
+	_, err = b.Login(context.Background(), "ada", "another password", auth.SessionOptions{})
 	require.NoError(t, err)
 }
 
@@ -605,14 +605,14 @@ func TestStart_UserDisabledOrGoneWhileItRanIsRefused(t *testing.T) {
 				change(b.users)
 			}
 		}
-		_, err := b.Start(context.Background(), "u1", auth.SignIn{})
+		_, err := b.StartSession(context.Background(), "u1", auth.SessionOptions{})
 		require.Equal(t, auth.ErrInvalidCredentials, err)
 		list, err := b.Sessions(context.Background(), "u1")
 		require.NoError(t, err)
 		require.Empty(t, list)
 	}
 	b := newBench(t)
-	_, err := b.Start(context.Background(), "nobody", auth.SignIn{})
+	_, err := b.StartSession(context.Background(), "nobody", auth.SessionOptions{})
 	require.Equal(t, auth.ErrInvalidCredentials, err)
 }
 
@@ -642,11 +642,11 @@ func TestLogin_WeakHashIsUpgradedAfterTheLogin(t *testing.T) {
 		c.Users = up
 	})
 	b.users.change("u1", func(u *auth.User) { u.PasswordHash = string(old) })
-	_, err = b.Login(context.Background(), "ada", "wrong", auth.SignIn{})
+	_, err = b.Login(context.Background(), "ada", "wrong", auth.SessionOptions{})
 	require.Error(t, err)
 	require.Zero(t, up.updates, "not before the password was proved")
 	for range 2 {
-		_, err = b.Login(context.Background(), "ada", pass, auth.SignIn{})
+		_, err = b.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 		require.NoError(t, err)
 		require.Equal(t, 1, up.updates)
 	}
@@ -662,7 +662,7 @@ func TestLogin_StoreFaultsLeaveNoSessionBehind(t *testing.T) {
 		} else {
 			b.store.failBefore(method, errStore)
 		}
-		_, err := b.Login(context.Background(), "ada", pass, auth.SignIn{})
+		_, err := b.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 		require.ErrorIs(t, err, auth.ErrUnavailable, method)
 		b.store.failBefore(method, nil)
 		list, err := b.Sessions(context.Background(), "u1")
@@ -676,14 +676,14 @@ func TestLogin_EndsEverySessionThatItReplaces(t *testing.T) {
 	b := newBench(t, func(c *auth.Config) { c.Cookies = &auth.Cookies{} })
 	ctx := context.Background()
 	foreign := newBench(t, func(c *auth.Config) { c.Secrets = [][]byte{[]byte("another secret of 32 bytes or more")} }).login(t)
-	bob, err := b.Login(ctx, "bob", pass, auth.SignIn{})
+	bob, err := b.Login(ctx, "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	late := b.login(t)
 	b.clock.advance(16 * time.Minute) // its access token has expired
 	byAccess, byRefresh, other := b.login(t), b.login(t), b.login(t)
 	b.events.take("")
 	replaced := []string{"", "rubbish", foreign.Access, foreign.Refresh, late.Access, byAccess.Access, byRefresh.Refresh, byRefresh.Access, bob.Refresh}
-	fresh, err := b.Login(ctx, "ada", pass, auth.SignIn{Replaces: replaced})
+	fresh, err := b.Login(ctx, "ada", pass, auth.SessionOptions{Replaces: replaced})
 	require.NoError(t, err)
 	ended := b.events.take(auth.EventRevoked)
 	require.Len(t, ended, 4, "each session is ended once")
@@ -709,11 +709,11 @@ func TestLogin_WhoseReplacedSessionTheStoreDoesNotEndIsUnavailable(t *testing.T)
 	one, two := b.login(t), b.login(t)
 	b.store.failBefore("Revoke", errStore)
 	for _, token := range []string{one.Refresh, one.Access} {
-		_, err := b.Login(ctx, "bob", pass, auth.SignIn{Replaces: []string{token, two.Access}})
+		_, err := b.Login(ctx, "bob", pass, auth.SessionOptions{Replaces: []string{token, two.Access}})
 		require.ErrorIs(t, err, auth.ErrUnavailable)
 	}
 	b.store.failBefore("Revoke", nil)
-	_, err := b.Login(ctx, "bob", pass, auth.SignIn{Replaces: []string{one.Access, two.Access}})
+	_, err := b.Login(ctx, "bob", pass, auth.SessionOptions{Replaces: []string{one.Access, two.Access}})
 	require.NoError(t, err)
 	for _, k := range []auth.Tokens{one, two} {
 		_, err = b.store.Store.Get(ctx, "u1", k.SessionID)
@@ -726,7 +726,7 @@ func TestLogin_ThatFailsLeavesTheSessionThatTheClientHolds(t *testing.T) {
 	b := newBench(t)
 	old := b.login(t)
 	b.store.failBefore("List", errStore)
-	_, err := b.Login(context.Background(), "ada", pass, auth.SignIn{Replaces: []string{old.Refresh}})
+	_, err := b.Login(context.Background(), "ada", pass, auth.SessionOptions{Replaces: []string{old.Refresh}})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	_, err = b.Verify(context.Background(), old.Access)
 	require.NoError(t, err)
@@ -743,7 +743,7 @@ func TestLogin_ASessionThatIsReplacedMakesRoomForTheNewOne(t *testing.T) {
 			b.clock.advance(time.Second)
 		}
 		for range 3 { // the same browser signs in again
-			next, err := b.Login(ctx, "ada", pass, auth.SignIn{Replaces: []string{kept[limit-1].Access, kept[limit-1].Refresh}})
+			next, err := b.Login(ctx, "ada", pass, auth.SessionOptions{Replaces: []string{kept[limit-1].Access, kept[limit-1].Refresh}})
 			require.NoError(t, err)
 			kept[limit-1] = next
 			for _, k := range kept {
@@ -802,21 +802,21 @@ func TestSession_NameAndDataAreGivenBack(t *testing.T) {
 	b := newBench(t)
 	ctx := context.Background()
 	data := []byte{0, 1, 2, 0xff}
-	_, err := b.Login(ctx, "ada", pass, auth.SignIn{Name: "Ada's\x00 phone\u202e", Data: data, Device: laptop})
+	_, err := b.Login(ctx, "ada", pass, auth.SessionOptions{Name: "Ada's\x00 phone\u202e", Data: data, Device: laptop})
 	require.NoError(t, err)
 	list, err := b.Sessions(ctx, "u1")
 	require.NoError(t, err)
 	require.Equal(t, "Ada's phone", list[0].Name())
-	require.Equal(t, data, list[0].AppData())
+	require.Equal(t, data, list[0].Data())
 	require.Equal(t, laptop, list[0].Device)
 
-	_, err = b.Login(ctx, "ada", pass, auth.SignIn{Data: make([]byte, 901)})
-	require.ErrorContains(t, err, "SignIn.Data")
-	_, err = b.Login(ctx, "ada", pass, auth.SignIn{AMR: make([]string, 9)})
-	require.ErrorContains(t, err, "SignIn.AMR")
-	_, err = b.Login(ctx, "ada", pass, auth.SignIn{AMR: []string{"a b"}})
-	require.ErrorContains(t, err, "SignIn.AMR[0]")
-	_, err = b.Login(ctx, "ada", pass, auth.SignIn{Data: make([]byte, 900), Name: strings.Repeat("é", 200)})
+	_, err = b.Login(ctx, "ada", pass, auth.SessionOptions{Data: make([]byte, 901)})
+	require.ErrorContains(t, err, "SessionOptions.Data")
+	_, err = b.Login(ctx, "ada", pass, auth.SessionOptions{AMR: make([]string, 9)})
+	require.ErrorContains(t, err, "SessionOptions.AMR")
+	_, err = b.Login(ctx, "ada", pass, auth.SessionOptions{AMR: []string{"a b"}})
+	require.ErrorContains(t, err, "SessionOptions.AMR[0]")
+	_, err = b.Login(ctx, "ada", pass, auth.SessionOptions{Data: make([]byte, 900), Name: strings.Repeat("é", 200)})
 	require.NoError(t, err)
 }
 
@@ -865,7 +865,7 @@ func TestRevokeAll_SparesTheExceptedAndLaterLogins(t *testing.T) {
 	b := newBench(t)
 	ctx := context.Background()
 	one, two := b.login(t), b.login(t)
-	other, err := b.Login(ctx, "bob", pass, auth.SignIn{})
+	other, err := b.Login(ctx, "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	require.NoError(t, b.RevokeAll(ctx, "u1", two.SessionID))
 	later := b.login(t) // in the very same millisecond

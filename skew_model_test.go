@@ -58,14 +58,14 @@ func newSkewedWorld(t *testing.T, seed uint64) *skewedWorld {
 	for _, skew := range skews {
 		a, err := auth.New(auth.Config{
 			Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: us, Hasher: cheap, Store: store,
-			AccessTTL: mAcc, RetryWindow: mWindow, Leeway: mLeeway, Remember: -1, Now: func() time.Time { return w.clock.Now().Add(skew) },
+			AccessTTL: mAcc, RetryWindow: mWindow, Leeway: mLeeway, TokenCacheSize: -1, Now: func() time.Time { return w.clock.Now().Add(skew) },
 		})
 		require.NoError(t, err)
 		w.nodes = append(w.nodes, a)
 	}
 	n := w.r.IntN(len(skews))
 	var err error
-	w.first, err = w.nodes[n].Start(context.Background(), "u1", auth.SignIn{})
+	w.first, err = w.nodes[n].StartSession(context.Background(), "u1", auth.SessionOptions{})
 	require.NoError(t, err)
 	w.note("login at the node that is %s ahead", skews[n])
 	w.s, w.tokens[1] = skewed{gen: 1, rotated: w.now(n)}, w.first.Refresh

@@ -18,26 +18,26 @@ type Session struct {
 	RotatedAt  time.Time // the last move; the login at first, by the clock
 	ExpiresAt  time.Time // the end, unless the session moves before
 	Device     Device    // who moved it last
-	Data       []byte    // opaque to the store, at most 1 KiB, set by Create and never again
+	Opaque     []byte    // opaque to the store, at most 1 KiB, set by Create and never again
 }
 
 // Name returns the name of the device that was given at login, or "".
 func (s Session) Name() string {
-	name, _ := splitData(s.Data)
+	name, _ := splitData(s.Opaque)
 	return name
 }
 
-// AppData returns the application's own data that was given at login
-// ([SignIn].Data), or nil.
-func (s Session) AppData() []byte {
-	_, data := splitData(s.Data)
+// Data returns the application's own data that was given at login
+// ([SessionOptions].Data), or nil.
+func (s Session) Data() []byte {
+	_, data := splitData(s.Opaque)
 	return data
 }
 
-// maxSessionData bounds Session.Data, so that a store can plan for it.
-const maxSessionData = 1024
+// maxOpaque bounds Session.Opaque, so that a store can plan for it.
+const maxOpaque = 1024
 
-// joinData lays out Session.Data: the length of the name, the name, the
+// joinData lays out Session.Opaque: the length of the name, the name, the
 // application's own.
 func joinData(name string, data []byte) []byte {
 	if name == "" && len(data) == 0 {
@@ -60,25 +60,26 @@ func splitData(b []byte) (name string, data []byte) {
 	return name, data
 }
 
-// Use is what a refresh writes, and the condition under which it may.
-type Use struct {
+// Rotation is what [Store.Rotate] writes, and its precondition.
+type Rotation struct {
+	From      int64     // the generation to rotate from
 	At        time.Time // becomes RotatedAt
-	Rested    time.Time // the session moves only if its RotatedAt is not after this
+	NotAfter  time.Time // rotate only if RotatedAt is not after this
 	ExpiresAt time.Time // becomes ExpiresAt
 	Device    Device    // becomes Device
 }
 
 // Revocation is the early end of sessions, of access tokens, or of both. It
 // names the sessions listed in Sessions, and with All those of Subject that
-// were created before Cut, except those in Except, so that repeating it never
+// were created before Before, except those in Except, so that repeating it never
 // touches a later login. If it neither lists a session nor sets All, it ends
-// only access tokens: those of Subject that were issued before Cut.
+// only access tokens: those of Subject that were issued before Before.
 type Revocation struct {
 	Subject  string
 	Sessions []string
 	All      bool
 	Except   []string  // of All; it does not spare a session that Sessions lists
-	Cut      time.Time // whole seconds; the zero Time if only Sessions is set
+	Before   time.Time // whole seconds; the zero Time if only Sessions is set
 	Until    time.Time // when the last access token that it concerns has expired
 
 	// ID names the announcement: the random ID of the process that made it, a
@@ -129,10 +130,10 @@ type Feed interface {
 // collected: the core leaves out what has expired. What a call returns is the
 // caller's to keep and to change. What a call is given stays the caller's too.
 //
-// What [Session.Check], [Use.Check] and [Revocation.Check] refuse, a store
+// What [Session.Check], [Rotation.Check] and [Revocation.Check] refuse, a store
 // refuses with that error, before it writes anything. So it need not store any
 // other value. Get and Rotate return [ErrSessionNotFound] for a subject or an
-// ID that they refuse, and List an empty list. nil and empty Data are the same.
+// ID that they refuse, and List an empty list. nil and empty Opaque are the same.
 //
 // A record and an entry may have been written by a newer version of the store.
 // What this version knows in it counts; what it does not know is ignored, and
@@ -153,19 +154,19 @@ type Store interface {
 	// Get returns a record and changes nothing. [ErrSessionNotFound].
 	Get(ctx context.Context, subject, id string) (Session, error)
 
-	// Rotate moves a session on. If the stored Generation is from and
-	// RotatedAt is not after use.Rested, it becomes from+1; if it is less than
-	// from (the store has lost acknowledged writes), it becomes from. In both
-	// cases RotatedAt, ExpiresAt and Device are set from use, in one atomic
-	// step, and moved is true. RotatedAt becomes use.At also where that is
+	// Rotate moves a session on. If the stored Generation is r.From and
+	// RotatedAt is not after r.NotAfter, it becomes r.From+1; if it is less than
+	// r.From (the store has lost acknowledged writes), it becomes r.From. In both
+	// cases RotatedAt, ExpiresAt and Device are set from r, in one atomic
+	// step, and rotated is true. RotatedAt becomes r.At also where that is
 	// earlier: a clock may have been set back. Otherwise nothing changes. Either way
 	// s is the session as it now stands, the winner's write included.
 	//
 	// Rotate is never an upsert: a session that was revoked stays so.
-	// A from of 1<<53 or more is refused with [ErrNotStorable].
+	// A From of 1<<53 or more is refused with [ErrNotStorable].
 	// It takes one round trip where the database allows it.
 	// [ErrSessionNotFound].
-	Rotate(ctx context.Context, subject, id string, from int64, use Use) (s Session, moved bool, err error)
+	Rotate(ctx context.Context, subject, id string, r Rotation) (s Session, rotated bool, err error)
 
 	// List returns the subject's records, last used (RotatedAt) first. A
 	// subject without any has an empty list, not an error. It leaves out a
@@ -225,15 +226,15 @@ func checkTime(what string, t time.Time) error {
 
 // Check returns an [ErrNotStorable] that names the first field that a [Store]
 // must refuse. An ID and a subject are 1 to 255 bytes of UTF-8 without control
-// characters; a Generation is at most 1<<53; Data is at most 1 KiB; times lie in
+// characters; a Generation is at most 1<<53; Opaque is at most 1 KiB; times lie in
 // the years 1 to 6000; a user agent is at most 1 KiB of UTF-8 without control
 // characters, and an IP address has no zone.
 func (s Session) Check() error {
 	switch {
 	case s.Generation < 0 || s.Generation > maxGeneration:
 		return notStorable("Generation must be 0 to 1<<53")
-	case len(s.Data) > maxSessionData:
-		return notStorable("Data must be at most 1024 bytes")
+	case len(s.Opaque) > maxOpaque:
+		return notStorable("Opaque must be at most 1024 bytes")
 	}
 	return firstError(
 		checkName("a session's ID", s.ID), checkName("a subject", s.Subject), checkDevice(s.Device),
@@ -242,9 +243,12 @@ func (s Session) Check() error {
 }
 
 // Check returns an [ErrNotStorable] that names the first field that a [Store]
-// must refuse. The rules are those of [Session.Check].
-func (u Use) Check() error {
-	return firstError(checkTime("At", u.At), checkTime("Rested", u.Rested), checkTime("ExpiresAt", u.ExpiresAt), checkDevice(u.Device))
+// must refuse. The rules are those of [Session.Check]; From is less than 1<<53.
+func (r Rotation) Check() error {
+	if r.From >= maxGeneration {
+		return notStorable("From must be less than 1<<53")
+	}
+	return firstError(checkTime("At", r.At), checkTime("NotAfter", r.NotAfter), checkTime("ExpiresAt", r.ExpiresAt), checkDevice(r.Device))
 }
 
 // Check returns an [ErrNotStorable] that names the first field that a [Store]
@@ -254,7 +258,7 @@ func (r Revocation) Check() error {
 	switch {
 	case r.AccessTTL < 0 || r.AccessTTL > maxAccessTTL || r.AccessTTL > 0 && r.AccessTTL < time.Millisecond:
 		errs = append(errs, notStorable("AccessTTL must be 0, or 1ms to 24h"))
-	case r.AccessTTL > 0 && (r.Subject != "" || len(r.Sessions) > 0 || r.All || len(r.Except) > 0 || !r.Cut.IsZero()):
+	case r.AccessTTL > 0 && (r.Subject != "" || len(r.Sessions) > 0 || r.All || len(r.Except) > 0 || !r.Before.IsZero()):
 		errs = append(errs, notStorable("a notice of an AccessTTL must not end anything"))
 	case r.AccessTTL == 0:
 		errs = append(errs, checkName("a subject", r.Subject))
@@ -265,8 +269,8 @@ func (r Revocation) Check() error {
 	for _, id := range r.Except {
 		errs = append(errs, checkName("a session's ID", id))
 	}
-	if !r.Cut.IsZero() {
-		errs = append(errs, checkTime("Cut", r.Cut))
+	if !r.Before.IsZero() {
+		errs = append(errs, checkTime("Before", r.Before))
 	}
 	if len(r.ID) > 64 || !isPrintable(r.ID) {
 		errs = append(errs, notStorable("a revocation's ID must be at most 64 printable ASCII characters"))

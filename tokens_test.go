@@ -41,7 +41,7 @@ func TestLogin_MintsExactlyThis(t *testing.T) {
 	b := newBench(t, knownKeys, func(c *auth.Config) { c.Audience = []string{audience, "https://other.example.com"} })
 	b.clock.advance(123456789 * time.Nanosecond)
 	now := b.clock.Now()
-	tokens, err := b.Login(context.Background(), "ada", pass, auth.SignIn{Name: "Ada's phone", Data: []byte("app data"), Device: auth.Device{UserAgent: "curl/8", IP: netip.MustParseAddr("192.0.2.1")}})
+	tokens, err := b.Login(context.Background(), "ada", pass, auth.SessionOptions{Name: "Ada's phone", Data: []byte("app data"), Device: auth.Device{UserAgent: "curl/8", IP: netip.MustParseAddr("192.0.2.1")}})
 	require.NoError(t, err)
 
 	header, payload := takeApart(t, tokens.Access)
@@ -80,7 +80,7 @@ func TestLogin_MintsExactlyThis(t *testing.T) {
 func TestRefresh_MintsExactlyThis(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, knownKeys)
-	first, err := b.Start(context.Background(), "u2", auth.SignIn{AMR: []string{"webauthn", "mfa"}})
+	first, err := b.StartSession(context.Background(), "u2", auth.SessionOptions{AMR: []string{"webauthn", "mfa"}})
 	require.NoError(t, err)
 	login := b.clock.Now()
 	b.clock.advance(time.Hour)
@@ -106,7 +106,7 @@ func TestRefresh_MintsExactlyThis(t *testing.T) {
 func TestTokens_CarryNothingThatIsNotNeeded(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	tokens, err := b.Login(context.Background(), "ada@example.com", pass, auth.SignIn{Name: "Ada's phone", Data: []byte("app data"), Device: auth.Device{UserAgent: "curl/8", IP: netip.MustParseAddr("192.0.2.1")}})
+	tokens, err := b.Login(context.Background(), "ada@example.com", pass, auth.SessionOptions{Name: "Ada's phone", Data: []byte("app data"), Device: auth.Device{UserAgent: "curl/8", IP: netip.MustParseAddr("192.0.2.1")}})
 	require.NoError(t, err)
 	for _, token := range []string{tokens.Access, tokens.Refresh} {
 		header, payload := takeApart(t, token)
@@ -274,10 +274,10 @@ func refusesExtra(t *testing.T, b *bench, extra map[string]any, text string) {
 	b.events.take("")
 	b.users.change("u1", func(u *auth.User) { u.Extra = extra })
 	defer b.users.change("u1", func(u *auth.User) { u.Extra = nil })
-	none, err := b.Login(context.Background(), "ada", pass, auth.SignIn{})
+	none, err := b.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 	require.ErrorContains(t, err, text)
 	require.Zero(t, none)
-	_, err = b.Start(context.Background(), "u1", auth.SignIn{})
+	_, err = b.StartSession(context.Background(), "u1", auth.SessionOptions{})
 	require.ErrorContains(t, err, text)
 	_, err = b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 	require.ErrorContains(t, err, text)
@@ -302,7 +302,7 @@ func TestExtra_NeverImitatesAReservedName(t *testing.T) {
 		slices.Sort(twins)
 		for _, twin := range slices.Compact(twins) {
 			b.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"tenant": 1, twin: "x"} })
-			_, err := b.Login(context.Background(), "ada", pass, auth.SignIn{})
+			_, err := b.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 			require.EqualError(t, err, fmt.Sprintf("auth: User.Extra: %q is, or imitates, the reserved claim %q", twin, name))
 			require.Zero(t, b.store.count("Create"), twin)
 		}
@@ -311,7 +311,7 @@ func TestExtra_NeverImitatesAReservedName(t *testing.T) {
 	refusesExtra(t, b, map[string]any{"Sub": "u2"}, `"Sub" is, or imitates, the reserved claim "sub"`)
 	for _, near := range []string{"subject", "sub_", " sub", "x_exp", "rolesy", "s\u00fcb", "role", "s", ""} {
 		b.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{near: true} })
-		_, err := b.Login(context.Background(), "ada", pass, auth.SignIn{})
+		_, err := b.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 		require.NoError(t, err, near)
 	}
 }
@@ -477,12 +477,12 @@ func TestLogin_RefusesUsersThatNoTokenCanCarry(t *testing.T) {
 	} {
 		b := newBench(t)
 		b.users.change("u1", c.change)
-		_, err := b.Start(context.Background(), "u1", auth.SignIn{})
+		_, err := b.StartSession(context.Background(), "u1", auth.SessionOptions{})
 		require.ErrorIs(t, err, auth.ErrUnavailable, name)
 		if !strings.Contains(err.Error(), "it returned another user") {
 			require.ErrorContains(t, err, c.text, name)
 		}
-		_, err = b.Login(context.Background(), b.users.byID["u1"].Username, pass, auth.SignIn{})
+		_, err = b.Login(context.Background(), b.users.byID["u1"].Username, pass, auth.SessionOptions{})
 		require.ErrorIs(t, err, auth.ErrUnavailable, name)
 		require.ErrorContains(t, err, c.text, name)
 		require.Zero(t, b.store.count("Create"), name)
@@ -497,7 +497,7 @@ func TestLogin_TakesEveryLegalUser(t *testing.T) {
 		{ID: "r", Roles: []string{"a b", "<&>", "é", `"`}, Scopes: []string{"!#$%&'()*+,-./:;<=>?@[]^_`{|}~", "a"}, Username: "ada \x00 <é>"},
 	} {
 		b.users.change(u.ID, func(old *auth.User) { *old = u })
-		tokens, err := b.Start(context.Background(), u.ID, auth.SignIn{AMR: []string{"!#[]~<&>"}})
+		tokens, err := b.StartSession(context.Background(), u.ID, auth.SessionOptions{AMR: []string{"!#[]~<&>"}})
 		require.NoError(t, err, "%q", u.ID)
 		for range 2 {
 			c, err := b.Verify(context.Background(), tokens.Access)
@@ -515,25 +515,25 @@ func TestSignIn_IsHeldToItsBounds(t *testing.T) {
 	b := newBench(t)
 	word := strings.Repeat("x", 32)
 	for name, c := range map[string]struct {
-		in   auth.SignIn
+		in   auth.SessionOptions
 		text string
 	}{
-		"data":      {auth.SignIn{Data: make([]byte, 901)}, "auth: SignIn.Data is 901 bytes, at most 900 are kept"},
-		"nine":      {auth.SignIn{AMR: slices.Repeat([]string{"x"}, 9)}, "auth: SignIn.AMR has 9 entries, at most 8 are kept"},
-		"long":      {auth.SignIn{AMR: []string{"pwd", word + "x"}}, "auth: SignIn.AMR[1] is not a word of at most 32 characters"},
-		"empty":     {auth.SignIn{AMR: []string{""}}, "auth: SignIn.AMR[0] is not a word of at most 32 characters"},
-		"two words": {auth.SignIn{AMR: []string{"a b"}}, "auth: SignIn.AMR[0] is not a word of at most 32 characters"},
-		"not ASCII": {auth.SignIn{AMR: []string{"é"}}, "auth: SignIn.AMR[0] is not a word of at most 32 characters"},
-		"a quote":   {auth.SignIn{AMR: []string{`"`}}, "auth: SignIn.AMR[0] is not a word of at most 32 characters"},
+		"data":      {auth.SessionOptions{Data: make([]byte, 901)}, "auth: SessionOptions.Data is 901 bytes, at most 900 are kept"},
+		"nine":      {auth.SessionOptions{AMR: slices.Repeat([]string{"x"}, 9)}, "auth: SessionOptions.AMR has 9 entries, at most 8 are kept"},
+		"long":      {auth.SessionOptions{AMR: []string{"pwd", word + "x"}}, "auth: SessionOptions.AMR[1] is not a word of at most 32 characters"},
+		"empty":     {auth.SessionOptions{AMR: []string{""}}, "auth: SessionOptions.AMR[0] is not a word of at most 32 characters"},
+		"two words": {auth.SessionOptions{AMR: []string{"a b"}}, "auth: SessionOptions.AMR[0] is not a word of at most 32 characters"},
+		"not ASCII": {auth.SessionOptions{AMR: []string{"é"}}, "auth: SessionOptions.AMR[0] is not a word of at most 32 characters"},
+		"a quote":   {auth.SessionOptions{AMR: []string{`"`}}, "auth: SessionOptions.AMR[0] is not a word of at most 32 characters"},
 	} {
 		_, err := b.Login(context.Background(), "ada", pass, c.in)
 		require.EqualError(t, err, c.text, name)
-		_, err = b.Start(context.Background(), "u1", c.in)
+		_, err = b.StartSession(context.Background(), "u1", c.in)
 		require.EqualError(t, err, c.text, name)
 	}
 	require.Zero(t, b.store.count("Create"))
 
-	in := auth.SignIn{
+	in := auth.SessionOptions{
 		Data: bytes.Repeat([]byte{0xff}, 900), AMR: slices.Repeat([]string{word}, 8), Name: "\x00 Ada\u200b's\r\nphone " + strings.Repeat("é", 100),
 		Device: auth.Device{UserAgent: "  a\x1b[31mb\u202e " + strings.Repeat("x", 300), IP: netip.MustParseAddr("::ffff:192.0.2.1")},
 	}
@@ -541,7 +541,7 @@ func TestSignIn_IsHeldToItsBounds(t *testing.T) {
 	require.NoError(t, err)
 	list, err := b.Sessions(context.Background(), "u1")
 	require.NoError(t, err)
-	require.Equal(t, in.Data, list[0].AppData())
+	require.Equal(t, in.Data, list[0].Data())
 	require.Equal(t, "Ada'sphone "+strings.Repeat("é", 44), list[0].Name(), "cleaned, and cut between two letters")
 	require.Equal(t, auth.Device{UserAgent: "a[31mb " + strings.Repeat("x", 249), IP: netip.MustParseAddr("192.0.2.1")}, list[0].Device)
 	c, err := b.Verify(context.Background(), tokens.Access)
@@ -567,10 +567,10 @@ func TestAMR_IsWhatTheLoginWas(t *testing.T) {
 		require.NoError(t, err)
 		return c.AMR
 	}
-	require.Equal(t, []string{"pwd"}, amr(b.Login(context.Background(), "ada", pass, auth.SignIn{})))
-	require.Equal(t, []string{"pwd", "otp"}, amr(b.Login(context.Background(), "ada", pass, auth.SignIn{AMR: []string{"pwd", "otp"}})))
-	require.Empty(t, amr(b.Start(context.Background(), "u1", auth.SignIn{})))
-	require.Equal(t, []string{"hwk"}, amr(b.Start(context.Background(), "u1", auth.SignIn{AMR: []string{"hwk"}})))
+	require.Equal(t, []string{"pwd"}, amr(b.Login(context.Background(), "ada", pass, auth.SessionOptions{})))
+	require.Equal(t, []string{"pwd", "otp"}, amr(b.Login(context.Background(), "ada", pass, auth.SessionOptions{AMR: []string{"pwd", "otp"}})))
+	require.Empty(t, amr(b.StartSession(context.Background(), "u1", auth.SessionOptions{})))
+	require.Equal(t, []string{"hwk"}, amr(b.StartSession(context.Background(), "u1", auth.SessionOptions{AMR: []string{"hwk"}})))
 }
 
 func TestTokens_NeverOutliveTheirSession(t *testing.T) {
@@ -688,7 +688,7 @@ func TestExpireAccess_CutsWholeSeconds(t *testing.T) {
 	require.Equal(t, seconds(cut), payload["eff_iat"], "raised to the cut")
 	require.Equal(t, b.clock.Now().Add(15*time.Minute).Truncate(time.Second), c.ExpiresAt, "from the clock")
 	// Others are not concerned.
-	other, err := b.Login(context.Background(), "bob", pass, auth.SignIn{})
+	other, err := b.Login(context.Background(), "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	c, err = b.Verify(context.Background(), other.Access)
 	require.NoError(t, err)
@@ -710,9 +710,9 @@ func TestExpireAccess_ClocksUpToLeewayApart(t *testing.T) {
 				}
 			})
 			here, there := list[0], list[1]
-			old, err := there.Login(context.Background(), "ada", pass, auth.SignIn{})
+			old, err := there.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 			require.NoError(t, err, name)
-			old2, err := here.Login(context.Background(), "ada", pass, auth.SignIn{})
+			old2, err := here.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 			require.NoError(t, err, name)
 			require.NoError(t, here.ExpireAccess(context.Background(), "u1"))
 			require.Eventually(t, func() bool { return there.Health().Revocations == 1 }, 5*time.Second, time.Millisecond)
@@ -731,7 +731,7 @@ func TestExpireAccess_ClocksUpToLeewayApart(t *testing.T) {
 						require.NoError(t, err, "born dead: %s", name)
 					}
 				}
-				fresh, err := b.Login(context.Background(), "ada", pass, auth.SignIn{})
+				fresh, err := b.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 				require.NoError(t, err, name)
 				for _, v := range list {
 					_, err := v.Verify(context.Background(), fresh.Access)
@@ -747,7 +747,7 @@ func TestFindByID_AnotherUserIsAFault(t *testing.T) {
 	b := newBench(t)
 	tokens := b.login(t)
 	b.users.change("u1", func(u *auth.User) { u.ID = "u2" })
-	_, err := b.Start(context.Background(), "u1", auth.SignIn{})
+	_, err := b.StartSession(context.Background(), "u1", auth.SessionOptions{})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	_, err = b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 	require.ErrorIs(t, err, auth.ErrUnavailable, "nobody gets another's token")
@@ -759,9 +759,9 @@ func TestLogin_AFaultStaysAFaultWhateverItWraps(t *testing.T) {
 	b := newBench(t)
 	for _, cause := range []error{auth.ErrInvalidCredentials, auth.ErrInvalidToken, auth.ErrForbidden} {
 		b.users.fail = fmt.Errorf("the user service said: %w", cause)
-		_, err := b.Start(context.Background(), "u1", auth.SignIn{})
+		_, err := b.StartSession(context.Background(), "u1", auth.SessionOptions{})
 		require.ErrorIs(t, err, auth.ErrUnavailable)
-		_, err = b.Login(context.Background(), "ada", pass, auth.SignIn{})
+		_, err = b.Login(context.Background(), "ada", pass, auth.SessionOptions{})
 		require.ErrorIs(t, err, auth.ErrUnavailable)
 	}
 	require.Empty(t, b.events.take(auth.EventLoginRefused))

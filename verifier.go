@@ -33,7 +33,7 @@ type VerifierConfig struct {
 
 	TrustedProxies []netip.Prefix
 	Leeway         time.Duration
-	Remember       int
+	TokenCacheSize int
 
 	// Feed tells of revocations; nil means that a revoked session's access
 	// tokens are accepted until they expire. With a Feed, [Verifier.Run] must
@@ -41,7 +41,7 @@ type VerifierConfig struct {
 	Feed         Feed
 	StoreTimeout time.Duration
 	MaxStale     time.Duration
-	OnStale      StalePolicy
+	StalePolicy  StalePolicy
 
 	OnEvent func(ctx context.Context, e Event)
 	OnError func(w http.ResponseWriter, r *http.Request, err error)
@@ -171,8 +171,8 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 	} else if c.StoreTimeout < minStoreTimeout || c.StoreTimeout > maxStoreTimeout {
 		bad("StoreTimeout (%s) is not between %s and %s", c.StoreTimeout, minStoreTimeout, maxStoreTimeout)
 	}
-	if c.OnStale < StaleContinue || c.OnStale > StaleRefuse {
-		bad("OnStale (%d) is not one of the policies", c.OnStale)
+	if c.StalePolicy < StaleContinue || c.StalePolicy > StaleRefuse {
+		bad("StalePolicy (%d) is not one of the policies", c.StalePolicy)
 	}
 	for i, p := range c.TrustedProxies {
 		switch {
@@ -182,11 +182,11 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 			bad("TrustedProxies[%d] (%s) never matches; write it as IPv4", i, p)
 		}
 	}
-	if c.Remember == 0 {
-		c.Remember = defaultTokenCacheSize
+	if c.TokenCacheSize == 0 {
+		c.TokenCacheSize = defaultTokenCacheSize
 	}
-	if c.Remember > maxTokenCacheSize {
-		bad("Remember (%d) exceeds %d", c.Remember, maxTokenCacheSize)
+	if c.TokenCacheSize > maxTokenCacheSize {
+		bad("TokenCacheSize (%d) exceeds %d", c.TokenCacheSize, maxTokenCacheSize)
 	}
 	jar, err := newCookieJar(owner+".Cookies", c.Cookies)
 	if err != nil {
@@ -219,13 +219,13 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 		feed:         c.Feed,
 		storeTimeout: c.StoreTimeout,
 		maxStale:     c.MaxStale,
-		stalePolicy:  c.OnStale,
+		stalePolicy:  c.StalePolicy,
 		ready:        make(chan struct{}),
 		backend:      b,
 		revoked:      revocationSet{process: randomID(), leeway: leeway, accessTTL: accessTTL, republishes: b != nil && c.Feed != nil},
 	}
-	if c.Remember > 0 && c.Remember <= maxTokenCacheSize {
-		v.cache = newTokenCache(c.Remember)
+	if c.TokenCacheSize > 0 && c.TokenCacheSize <= maxTokenCacheSize {
+		v.cache = newTokenCache(c.TokenCacheSize)
 	}
 	if v.feed == nil {
 		v.readyOnce.Do(func() { close(v.ready) })

@@ -120,7 +120,7 @@ func (u users) FindByLogin(ctx context.Context, login string) (auth.User, error)
 // ratchet returns an Authenticator for tokens of an algorithm.
 func (a *algorithm) ratchet(remember int, change func(*auth.Config)) *auth.Authenticator {
 	c := auth.Config{
-		Issuer: issuer, Audience: []string{audience}, Users: users{}, AccessTTL: lifetime, Remember: remember,
+		Issuer: issuer, Audience: []string{audience}, Users: users{}, AccessTTL: lifetime, TokenCacheSize: remember,
 		AccessKeys: auth.Keys{a.key}, RefreshKeys: auth.Keys{auth.HS256(refreshSecret())},
 	}
 	if change != nil {
@@ -133,7 +133,7 @@ func (a *algorithm) ratchet(remember int, change func(*auth.Config)) *auth.Authe
 
 // start signs tokens as Ratchet does when a user signs in.
 func start(a *auth.Authenticator, i int) string {
-	t, err := a.Start(context.Background(), subject(i), auth.SignIn{})
+	t, err := a.StartSession(context.Background(), subject(i), auth.SessionOptions{})
 	must(err)
 	return t.Access
 }

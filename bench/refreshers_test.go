@@ -68,7 +68,7 @@ func refreshRatchet(store auth.Store) *refresher {
 	return &refresher{
 		name: "ratchet", handler: a.RefreshHandler(), step: c.step, store: store,
 		login: func(i int) string {
-			t, err := a.Start(context.Background(), subject(i), auth.SignIn{})
+			t, err := a.StartSession(context.Background(), subject(i), auth.SessionOptions{})
 			must(err)
 			last = i
 			return t.Refresh

@@ -79,8 +79,8 @@ var (
 // rotate moves session i on from a generation.
 func rotate(s auth.Store, i int, from int64) error {
 	is := sessionOf(i, time.Now(), weeks())
-	_, moved, err := s.Rotate(context.Background(), is.Subject, is.ID, from, auth.Use{
-		At: is.RotatedAt, Rested: never, ExpiresAt: is.ExpiresAt, Device: is.Device,
+	_, moved, err := s.Rotate(context.Background(), is.Subject, is.ID, auth.Rotation{From: from,
+		At: is.RotatedAt, NotAfter: never, ExpiresAt: is.ExpiresAt, Device: is.Device,
 	})
 	if err == nil && !moved {
 		err = errNotMoved

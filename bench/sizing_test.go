@@ -93,7 +93,7 @@ func moveMany(s auth.Store) float64 {
 			must(s.Create(ctx, session))
 			for i := range each {
 				at := now.Add(time.Duration(i) * time.Millisecond)
-				_, moved, err := s.Rotate(ctx, session.Subject, session.ID, int64(i+1), auth.Use{At: at, Rested: at.Add(time.Hour), ExpiresAt: at.Add(time.Hour), Device: device})
+				_, moved, err := s.Rotate(ctx, session.Subject, session.ID, auth.Rotation{From: int64(i + 1), At: at, NotAfter: at.Add(time.Hour), ExpiresAt: at.Add(time.Hour), Device: device})
 				must(err)
 				if !moved {
 					panic("the session did not move")
@@ -128,7 +128,7 @@ func sizeFeed(b *testing.B, s auth.Store) {
 		<-done
 	}
 	v, err := auth.NewVerifier(auth.VerifierConfig{
-		Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys{auth.HS256([]byte("the secret of the sizing tests, which is 1"))}, Feed: s, Remember: -1,
+		Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys{auth.HS256([]byte("the secret of the sizing tests, which is 1"))}, Feed: s, TokenCacheSize: -1,
 	})
 	must(err)
 	before := heapNow()

@@ -36,7 +36,7 @@ func Example() {
 		return
 	}
 
-	tokens, err := issuer.Start(ctx, "u1", auth.SignIn{})
+	tokens, err := issuer.StartSession(ctx, "u1", auth.SessionOptions{})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -93,7 +93,7 @@ func newIssuer(t testing.TB, now func() time.Time, keys ...auth.Key) *auth.Authe
 
 func newToken(t testing.TB, a *auth.Authenticator) string {
 	t.Helper()
-	tokens, err := a.Start(context.Background(), "u1", auth.SignIn{})
+	tokens, err := a.StartSession(context.Background(), "u1", auth.SessionOptions{})
 	require.NoError(t, err)
 	return tokens.Access
 }

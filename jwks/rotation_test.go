@@ -75,7 +75,7 @@ func TestRotation_UnderLoadRefusesNoToken(t *testing.T) {
 				default:
 				}
 				turn.RLock()
-				tokens, err := a.Start(t.Context(), "u1", auth.SignIn{})
+				tokens, err := a.StartSession(t.Context(), "u1", auth.SessionOptions{})
 				if err != nil {
 					refused.Add(1)
 				}

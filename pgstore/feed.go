@@ -232,7 +232,7 @@ func (f *feedRow) revocation() auth.Revocation {
 		ID: *f.announcement, AccessTTL: time.Duration(*f.accessTTL) * time.Millisecond,
 	}
 	if f.cut != nil {
-		r.Cut = fromMillis(*f.cut)
+		r.Before = fromMillis(*f.cut)
 	}
 	return r
 }

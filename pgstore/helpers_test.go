@@ -72,14 +72,14 @@ func session(subject, id string) auth.Session {
 }
 
 // move returns what a refresh writes now.
-func move() auth.Use {
+func move() auth.Rotation {
 	at := now()
-	return auth.Use{At: at, Rested: at.Add(time.Hour), ExpiresAt: at.Add(time.Hour)}
+	return auth.Rotation{At: at, NotAfter: at.Add(time.Hour), ExpiresAt: at.Add(time.Hour)}
 }
 
 // cut returns a revocation of a subject's access tokens.
 func cut(subject string) auth.Revocation {
-	return auth.Revocation{Subject: subject, Cut: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
+	return auth.Revocation{Subject: subject, Before: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
 }
 
 func subjects(rs []auth.Revocation) []string {
@@ -119,4 +119,10 @@ func exec(t testing.TB, p *pgxpool.Pool, sql string, args ...any) {
 	t.Helper()
 	_, err := p.Exec(context.Background(), sql, args...)
 	require.NoError(t, err)
+}
+
+// rotateFrom returns r with a From.
+func rotateFrom(generation int64, r auth.Rotation) auth.Rotation {
+	r.From = generation
+	return r
 }

@@ -121,14 +121,14 @@ func TestStore_OnServer(t *testing.T) {
 		generation := int64(0)
 		calls("Rotate", 1, func() {
 			generation++
-			_, moved, err := st.Rotate(t.Context(), "ada", "1", generation, move())
+			_, moved, err := st.Rotate(t.Context(), "ada", "1", rotateFrom(generation, move()))
 			require.NoError(t, err)
 			require.True(t, moved)
 		})
 		calls("Rotate that rests", 2, func() {
 			rests := move()
-			rests.Rested = now().Add(-time.Hour)
-			_, moved, err := st.Rotate(t.Context(), "ada", "1", generation+1, rests)
+			rests.NotAfter = now().Add(-time.Hour)
+			_, moved, err := st.Rotate(t.Context(), "ada", "1", rotateFrom(generation+1, rests))
 			require.NoError(t, err)
 			require.False(t, moved)
 		})
@@ -158,19 +158,19 @@ func TestStore_OnServer(t *testing.T) {
 		p := pool(t, server.Addr)
 		st := open(t, p, pgstore.Config{Schema: place()})
 		require.NoError(t, st.Create(t.Context(), session("ada", "one")))
-		_, moved, err := st.Rotate(t.Context(), "ada", "one", 1, move())
+		_, moved, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(1, move()))
 		require.NoError(t, err)
 		require.True(t, moved)
 		const transactions = `SELECT pg_snapshot_xmax(pg_current_snapshot())::text`
 		before := scan[string](t, p, transactions)
 		rests := move()
-		rests.Rested = now().Add(-time.Hour)
+		rests.NotAfter = now().Add(-time.Hour)
 		for _, from := range []int64{1, 2} { // spent, and resting
-			_, moved, err := st.Rotate(t.Context(), "ada", "one", from, rests)
+			_, moved, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(from, rests))
 			require.NoError(t, err)
 			require.False(t, moved)
 		}
-		_, _, err = st.Rotate(t.Context(), "ada", "two", 1, rests)
+		_, _, err = st.Rotate(t.Context(), "ada", "two", rotateFrom(1, rests))
 		require.ErrorIs(t, err, auth.ErrSessionNotFound)
 		require.Equal(t, before, scan[string](t, p, transactions))
 	})
@@ -191,7 +191,7 @@ func TestStore_OnServer(t *testing.T) {
 		// runs may want to see it.
 		for i := range rounds * n {
 			k := names[rand.N(n)]
-			_, moved, err := st.Rotate(t.Context(), k.Subject, k.ID, int64(i)+2, move())
+			_, moved, err := st.Rotate(t.Context(), k.Subject, k.ID, rotateFrom(int64(i)+2, move()))
 			require.NoError(t, err)
 			require.True(t, moved)
 		}
@@ -271,7 +271,7 @@ func TestStore_OnServer(t *testing.T) {
 		_, err := st.Get(t.Context(), "ada", "one")
 		require.NoError(t, err)
 		kill.Store(true)
-		_, moved, err := st.Rotate(t.Context(), "ada", "one", 1, move())
+		_, moved, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(1, move()))
 		require.NoError(t, err)
 		require.True(t, moved)
 	})
@@ -303,7 +303,7 @@ func TestStore_OnServer(t *testing.T) {
 		for i := range n {
 			wg.Go(func() {
 				for from := int64(1); ctx.Err() == nil; {
-					s, _, err := st.Rotate(ctx, "ada", fmt.Sprint(i), from, move())
+					s, _, err := st.Rotate(ctx, "ada", fmt.Sprint(i), rotateFrom(from, move()))
 					judge(err)
 					if err == nil {
 						from, last[i] = s.Generation, s.Generation
@@ -362,7 +362,7 @@ func TestWrite_EndedContextWaitsForTheOutcome(t *testing.T) {
 	rotate := func(ctx context.Context) chan outcome {
 		done := make(chan outcome, 1)
 		go func() {
-			_, moved, err := st.Rotate(ctx, "ada", "one", 1, move())
+			_, moved, err := st.Rotate(ctx, "ada", "one", rotateFrom(1, move()))
 			done <- outcome{moved, err}
 		}()
 		return done
@@ -383,7 +383,7 @@ func TestWrite_EndedContextWaitsForTheOutcome(t *testing.T) {
 	tx = hold()
 	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	_, _, err := st.Rotate(ctx, "ada", "one", 2, move())
+	_, _, err := st.Rotate(ctx, "ada", "one", rotateFrom(2, move()))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NoError(t, tx.Rollback(t.Context()))
 }
@@ -416,7 +416,7 @@ func TestRotate_AnswersWhatSomeOrderExplains(t *testing.T) {
 			created("one")
 		}
 	}
-	s, moved, err := st.Rotate(t.Context(), "ada", "one", 1, move())
+	s, moved, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(1, move()))
 	require.NoError(t, err)
 	require.True(t, moved)
 	require.Equal(t, int64(2), s.Generation)
@@ -428,7 +428,7 @@ func TestRotate_AnswersWhatSomeOrderExplains(t *testing.T) {
 			created("two")
 		}
 	}
-	s, moved, err = st.Rotate(t.Context(), "ada", "two", 5, move())
+	s, moved, err = st.Rotate(t.Context(), "ada", "two", rotateFrom(5, move()))
 	require.NoError(t, err)
 	require.True(t, moved)
 	require.Equal(t, int64(5), s.Generation)
@@ -441,8 +441,8 @@ func TestRotate_AnswersWhatSomeOrderExplains(t *testing.T) {
 		}
 	}
 	rests := move()
-	rests.Rested = now().Add(-time.Hour)
-	s, moved, err = st.Rotate(t.Context(), "ada", "three", 1, rests)
+	rests.NotAfter = now().Add(-time.Hour)
+	s, moved, err = st.Rotate(t.Context(), "ada", "three", rotateFrom(1, rests))
 	require.NoError(t, err)
 	require.False(t, moved)
 	require.Equal(t, int64(1), s.Generation)
@@ -457,7 +457,7 @@ func TestRotate_AnswersWhatSomeOrderExplains(t *testing.T) {
 		}
 		require.NoError(t, other.Revoke(context.Background(), auth.Revocation{Subject: "ada", Sessions: []string{"four"}, Until: now()}))
 	}
-	_, _, err = st.Rotate(t.Context(), "ada", "four", 1, move())
+	_, _, err = st.Rotate(t.Context(), "ada", "four", rotateFrom(1, move()))
 	require.EqualError(t, err, "pgstore: rotating a session: gave up after 5 attempts: the session is being deleted and recreated")
 	require.Equal(t, 10, n)
 }

@@ -98,7 +98,7 @@ func whole(t testing.TB, st *pgstore.Store, reader *pgstore.Store) {
 	s.RotatedAt = time.Date(2026, 3, 29, 1, 30, 0, 123e6, time.UTC) // not there, or there twice, in some zones
 	s.ExpiresAt = time.Date(6000, 12, 31, 23, 59, 59, 999e6, time.UTC)
 	s.Device = auth.Device{UserAgent: `\x41 \101 'é' 中 \`, IP: netip.MustParseAddr("::ffff:192.0.2.1")}
-	s.Data = []byte("\x00\xff\\x41'\\")
+	s.Opaque = []byte("\x00\xff\\x41'\\")
 	require.NoError(t, st.Create(ctx, s))
 	require.ErrorIs(t, st.Create(ctx, s), auth.ErrSessionExists)
 	got, err := st.Get(ctx, subject, s.ID)
@@ -108,26 +108,26 @@ func whole(t testing.TB, st *pgstore.Store, reader *pgstore.Store) {
 	require.NoError(t, err)
 	require.Equal(t, []auth.Session{s}, all)
 
-	u := auth.Use{At: s.RotatedAt.Add(time.Millisecond), Rested: s.RotatedAt, ExpiresAt: s.ExpiresAt, Device: auth.Device{IP: netip.MustParseAddr("2001:db8::1")}}
+	u := auth.Rotation{At: s.RotatedAt.Add(time.Millisecond), NotAfter: s.RotatedAt, ExpiresAt: s.ExpiresAt, Device: auth.Device{IP: netip.MustParseAddr("2001:db8::1")}}
 	early := u
-	early.Rested = s.RotatedAt.Add(-time.Millisecond)
-	_, moved, err := st.Rotate(ctx, subject, s.ID, 1, early)
+	early.NotAfter = s.RotatedAt.Add(-time.Millisecond)
+	_, moved, err := st.Rotate(ctx, subject, s.ID, rotateFrom(1, early))
 	require.NoError(t, err)
 	require.False(t, moved)
 	s.Generation, s.RotatedAt, s.Device = 2, u.At, u.Device
-	got, moved, err = st.Rotate(ctx, subject, s.ID, 1, u)
+	got, moved, err = st.Rotate(ctx, subject, s.ID, rotateFrom(1, u))
 	require.NoError(t, err)
 	require.True(t, moved)
 	require.Equal(t, s, got)
 
 	r := auth.Revocation{
-		Subject: subject, Sessions: []string{`{"a,b"}\`, "NULL", "é"}, All: true, Except: []string{`\x00`}, Cut: s.CreatedAt.Truncate(time.Second),
+		Subject: subject, Sessions: []string{`{"a,b"}\`, "NULL", "é"}, All: true, Except: []string{`\x00`}, Before: s.CreatedAt.Truncate(time.Second),
 		Until: time.Date(6000, 1, 1, 0, 0, 0, 1e6, time.UTC), ID: "random.1",
 	}
 	require.NoError(t, st.Revoke(ctx, r))
 	_, err = st.Get(ctx, subject, s.ID)
 	require.NoError(t, err, "it was created after the cut")
-	r.Cut = r.Cut.Add(time.Second)
+	r.Before = r.Before.Add(time.Second)
 	require.NoError(t, st.Revoke(ctx, r))
 	_, err = st.Get(ctx, subject, s.ID)
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)

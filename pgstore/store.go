@@ -111,7 +111,7 @@ func (s *Store) Create(ctx context.Context, rec auth.Session) error {
 	var created bool
 	err := s.write(ctx, "creating a session", false, func(ctx context.Context, q querier) error {
 		tag, err := q.Exec(ctx, s.sql.create, rec.Subject, rec.ID, rec.Generation,
-			iso(rec.CreatedAt), iso(rec.RotatedAt), iso(rec.ExpiresAt), rec.Device.UserAgent, address(rec.Device), hex.EncodeToString(rec.Data))
+			iso(rec.CreatedAt), iso(rec.RotatedAt), iso(rec.ExpiresAt), rec.Device.UserAgent, address(rec.Device), hex.EncodeToString(rec.Opaque))
 		created = tag.RowsAffected() == 1
 		return err
 	})
@@ -151,9 +151,6 @@ func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, erro
 	return rec, nil
 }
 
-// maxGeneration bounds the generation from which a session moves.
-const maxGeneration = 1 << 53
-
 // rotateTries bounds how often Rotate begins again.
 const rotateTries = 5
 
@@ -161,12 +158,9 @@ const rotateTries = 5
 // another that reads it if it does not. If the answer of the first is lost, it
 // is repeated, and says "not moved, one generation on", which the core takes
 // for a repeat.
-func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use auth.Use) (auth.Session, bool, error) {
-	if err := cmp.Or(ctx.Err(), use.Check()); err != nil {
+func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation) (auth.Session, bool, error) {
+	if err := cmp.Or(ctx.Err(), r.Check()); err != nil {
 		return auth.Session{}, false, err
-	}
-	if from >= maxGeneration {
-		return auth.Session{}, false, fmt.Errorf("%w: From must be less than 1<<53", auth.ErrNotStorable)
 	}
 	if err := possible(ctx, subject, id); err != nil {
 		return auth.Session{}, false, err
@@ -174,8 +168,8 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 	for range rotateTries {
 		var rec auth.Session
 		err := s.write(ctx, "rotating a session", true, func(ctx context.Context, q querier) (err error) {
-			rec, err = scan(q.QueryRow(ctx, s.sql.rotate, subject, id, from,
-				iso(use.Rested), iso(use.At), iso(use.ExpiresAt), use.Device.UserAgent, address(use.Device)))
+			rec, err = scan(q.QueryRow(ctx, s.sql.rotate, subject, id, r.From,
+				iso(r.NotAfter), iso(r.At), iso(r.ExpiresAt), r.Device.UserAgent, address(r.Device)))
 			return err
 		})
 		if err == nil {
@@ -192,7 +186,7 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 		if err != nil {
 			return auth.Session{}, false, err
 		}
-		if rec.Generation > from || rec.Generation == from && rec.RotatedAt.After(use.Rested) {
+		if rec.Generation > r.From || rec.Generation == r.From && rec.RotatedAt.After(r.NotAfter) {
 			return rec, false, nil
 		}
 		// It came in between, by a Create: no order explains that it stayed.
@@ -233,8 +227,8 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 	}
 	return s.write(ctx, "revoking", true, func(ctx context.Context, q querier) error {
 		cut := "" // NULL for the zero Time
-		if !r.Cut.IsZero() {
-			cut = iso(r.Cut)
+		if !r.Before.IsZero() {
+			cut = iso(r.Before)
 		}
 		_, err := q.Exec(ctx, s.sql.revoke, r.Subject, texts(r.Sessions), r.All, texts(r.Except), orNull(cut), iso(r.Until), r.ID, r.AccessTTL.Milliseconds())
 		return err
@@ -427,7 +421,7 @@ func scan(row pgx.Row) (auth.Session, error) {
 	}
 	s.CreatedAt, s.RotatedAt, s.ExpiresAt = fromMillis(created), fromMillis(rotated), fromMillis(expires)
 	if data != "" {
-		if s.Data, err = hex.DecodeString(data); err != nil {
+		if s.Opaque, err = hex.DecodeString(data); err != nil {
 			return auth.Session{}, err
 		}
 	}

@@ -31,7 +31,7 @@ func TestFailover_HealsByTheProtocol(t *testing.T) {
 	require.NoError(t, old.Wait(ctx, 1, patience).Err())
 
 	link.Refuse(true)
-	got, moved, err := st.Rotate(ctx, "ada", "one", 1, use(s))
+	got, moved, err := st.Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
 	require.NoError(t, err)
 	require.True(t, moved)
 	lost := ending("bob", "one")
@@ -45,7 +45,7 @@ func TestFailover_HealsByTheProtocol(t *testing.T) {
 	st = store(t, taken, redisstore.Config{})
 	_, _, _, err = st.Changes(ctx, next, 0)
 	require.ErrorIs(t, err, auth.ErrFeedReset)
-	healed, moved, err := st.Rotate(ctx, "ada", "one", got.Generation, use(s))
+	healed, moved, err := st.Rotate(ctx, "ada", "one", rotateFrom(got.Generation, use(s)))
 	require.NoError(t, err)
 	require.True(t, moved)
 	require.Equal(t, got.Generation, healed.Generation)
@@ -80,7 +80,7 @@ func TestFailover_OfASentinel(t *testing.T) {
 	require.Eventually(t, func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, _, err := st.Rotate(ctx, "ada", "one", 1, use(s))
+		_, _, err := st.Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
 		return err == nil
 	}, patience, 50*time.Millisecond)
 	_, _, _, err := st.Changes(within(t, patience), next, 0)
@@ -111,17 +111,17 @@ func TestFailover_OnACluster(t *testing.T) {
 	plain, waits := store(t, clusterClient(t, addrs), redisstore.Config{}), store(t, clusterClient(t, addrs), redisstore.Config{Replicas: 1, ReplicaTimeout: time.Millisecond})
 	_, err = plain.Get(ctx, "ada", "one") // both know the Cluster as it was
 	require.NoError(t, err)
-	_, _, err = waits.Rotate(ctx, "ada", "absent", 1, use(s))
+	_, _, err = waits.Rotate(ctx, "ada", "absent", rotateFrom(1, use(s)))
 	require.Error(t, err)
 	nodes[i].Kill()
 	require.NoError(t, single(t, replica.Addr).Do(ctx, "CLUSTER", "FAILOVER", "TAKEOVER").Err())
 	for _, works := range []func(ctx context.Context) bool{
 		func(ctx context.Context) bool {
-			_, moved, err := plain.Rotate(ctx, "ada", "one", 1, use(s))
+			_, moved, err := plain.Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
 			return err == nil && moved
 		},
 		func(ctx context.Context) bool {
-			_, _, err := waits.Rotate(ctx, "ada", "two", 1, use(s))
+			_, _, err := waits.Rotate(ctx, "ada", "two", rotateFrom(1, use(s)))
 			return err != nil && strings.Contains(err.Error(), "0 of 1 replicas")
 		},
 	} {

@@ -68,7 +68,7 @@ func (e *entry) whole() bool {
 }
 
 func encodeRevocation(r auth.Revocation) ([]byte, error) {
-	before, until := r.Cut.UnixMilli(), r.Until.UnixMilli()
+	before, until := r.Before.UnixMilli(), r.Until.UnixMilli()
 	b, err := json.Marshal(entry{
 		Subject: r.Subject, Sessions: r.Sessions, All: r.All, Except: r.Except, Before: &before, Until: &until,
 		ID: r.ID, AccessTTL: r.AccessTTL.Milliseconds(),
@@ -91,7 +91,7 @@ func decodeRevocation(id, text string) auth.Revocation {
 			ID: e.ID, AccessTTL: time.Duration(e.AccessTTL) * time.Millisecond,
 		}
 		if e.Before != nil {
-			r.Cut = time.UnixMilli(*e.Before).UTC()
+			r.Before = time.UnixMilli(*e.Before).UTC()
 		}
 		return r
 	}

@@ -66,13 +66,13 @@ func session(subject, id string) auth.Session {
 	at := now()
 	return auth.Session{
 		ID: id, Subject: subject, Generation: 1, CreatedAt: at, RotatedAt: at, ExpiresAt: at.Add(24 * time.Hour),
-		Device: auth.Device{UserAgent: "agent"}, Data: []byte("data"),
+		Device: auth.Device{UserAgent: "agent"}, Opaque: []byte("data"),
 	}
 }
 
 // use returns what a refresh of s writes.
-func use(s auth.Session) auth.Use {
-	return auth.Use{At: now(), Rested: now().Add(time.Hour), ExpiresAt: s.ExpiresAt, Device: s.Device}
+func use(s auth.Session) auth.Rotation {
+	return auth.Rotation{At: now(), NotAfter: now().Add(time.Hour), ExpiresAt: s.ExpiresAt, Device: s.Device}
 }
 
 // ending returns a revocation of one session.
@@ -142,4 +142,10 @@ func blocked(t testing.TB, c *redis.Client, n int) {
 		info, err := c.InfoMap(context.WithoutCancel(t.Context()), "clients").Result()
 		return err == nil && info["Clients"]["blocked_clients"] == fmt.Sprint(n)
 	}, patience, time.Millisecond)
+}
+
+// rotateFrom returns r with a From.
+func rotateFrom(generation int64, r auth.Rotation) auth.Rotation {
+	r.From = generation
+	return r
 }

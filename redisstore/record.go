@@ -39,10 +39,6 @@ const (
 	recordHead    = 32
 )
 
-// maxGeneration bounds the generation from which a session moves. A Lua number
-// counts no further.
-const maxGeneration = 1 << 53
-
 // collectAfter is how long after its end something may be collected.
 const collectAfter = time.Minute
 
@@ -70,15 +66,15 @@ func appendDevice(b []byte, d auth.Device) []byte {
 
 // encode returns the record of s, which Session.Check has let pass.
 func encode(s auth.Session, nonce uint32) []byte {
-	b := make([]byte, recordHead, recordHead+len(s.Data)+17+len(s.Device.UserAgent))
+	b := make([]byte, recordHead, recordHead+len(s.Opaque)+17+len(s.Device.UserAgent))
 	binary.BigEndian.PutUint64(b, uint64(s.Generation)) //nolint:gosec // it is not negative
 	b[0] = recordVersion
 	put48(b[8:], s.CreatedAt.UnixMilli())
 	put48(b[14:], s.RotatedAt.UnixMilli())
 	put48(b[20:], s.ExpiresAt.UnixMilli())
 	binary.BigEndian.PutUint32(b[26:], nonce)
-	binary.BigEndian.PutUint16(b[30:], uint16(len(s.Data))) //nolint:gosec // at most 1 KiB
-	return appendDevice(append(b, s.Data...), s.Device)
+	binary.BigEndian.PutUint16(b[30:], uint16(len(s.Opaque))) //nolint:gosec // at most 1 KiB
+	return appendDevice(append(b, s.Opaque...), s.Device)
 }
 
 // decode returns the session of a record.
@@ -103,7 +99,7 @@ func decode(subject, id, r string) (auth.Session, error) {
 		return auth.Session{}, broken
 	}
 	if n > 0 {
-		s.Data = []byte(r[:n])
+		s.Opaque = []byte(r[:n])
 	}
 	n, r = int(r[n]), r[n+1:]
 	if len(r) < n {

@@ -21,16 +21,16 @@ func TestReplicas_WriteWaitsForThem(t *testing.T) {
 	st, ctx, s := store(t, c, config), t.Context(), session("ada", "one")
 	every(t, store(t, c, redisstore.Config{Replicas: 1, ReplicaTimeout: 2 * time.Second}), "bob")
 	require.NoError(t, st.Create(ctx, s))
-	_, _, err := st.Rotate(ctx, "ada", "absent", 1, use(s))
+	_, _, err := st.Rotate(ctx, "ada", "absent", rotateFrom(1, use(s)))
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)
 
 	replica.Pause()
 	const want = "written, but within 150ms only 0 of 1 replicas had it"
 	require.ErrorContains(t, st.Create(ctx, session("ada", "two")), want)
-	_, _, err = st.Rotate(ctx, "ada", "one", 1, use(s))
+	_, _, err = st.Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
 	require.ErrorContains(t, err, want)
 	// Who writes nothing must not be shown what may still be lost.
-	_, moved, err := store(t, single(t, master.Addr), config).Rotate(ctx, "ada", "one", 1, use(s))
+	_, moved, err := store(t, single(t, master.Addr), config).Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
 	require.False(t, moved)
 	require.ErrorContains(t, err, want)
 	require.ErrorContains(t, st.Revoke(ctx, ending("ada", "one")), want)

@@ -37,7 +37,7 @@ func TestStore_EachCallIsOneCommand(t *testing.T) {
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx, s := store(t, c, redisstore.Config{}), t.Context(), session("ada", "one")
 	require.NoError(t, st.Create(ctx, s))
-	_, _, err := st.Rotate(ctx, "ada", "one", 1, use(s))
+	_, _, err := st.Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
 	require.NoError(t, err)
 
 	const n = 20
@@ -61,7 +61,7 @@ func TestStore_EachCallIsOneCommand(t *testing.T) {
 	}
 	rotate := func(first int64) func(i int) error {
 		return func(i int) error {
-			_, moved, err := st.Rotate(ctx, "ada", "one", first+int64(i), use(s))
+			_, moved, err := st.Rotate(ctx, "ada", "one", rotateFrom(first+int64(i), use(s)))
 			require.True(t, moved)
 			return err
 		}
@@ -83,7 +83,7 @@ func every(t testing.TB, st *redisstore.Store, subject string) {
 	t.Helper()
 	ctx, s := within(t, patience), session(subject, "one")
 	require.NoError(t, st.Create(ctx, s))
-	_, moved, err := st.Rotate(ctx, subject, "one", 1, use(s))
+	_, moved, err := st.Rotate(ctx, subject, "one", rotateFrom(1, use(s)))
 	require.NoError(t, err)
 	require.True(t, moved)
 	require.NoError(t, st.Revoke(ctx, ending(subject, "one")))
@@ -135,11 +135,11 @@ func TestStore_KeyLivesAsLongAsItsLastSession(t *testing.T) {
 	require.Equal(t, end, expiry(t, c, key))
 
 	u := use(short)
-	_, _, err := st.Rotate(ctx, "ada", "short", 1, u)
+	_, _, err := st.Rotate(ctx, "ada", "short", rotateFrom(1, u))
 	require.NoError(t, err)
 	require.Equal(t, end, expiry(t, c, key))
 	u.ExpiresAt = long.ExpiresAt.Add(time.Hour)
-	_, _, err = st.Rotate(ctx, "ada", "short", 2, u)
+	_, _, err = st.Rotate(ctx, "ada", "short", rotateFrom(2, u))
 	require.NoError(t, err)
 	require.Equal(t, u.ExpiresAt.Add(time.Minute), expiry(t, c, key))
 }
@@ -156,7 +156,7 @@ func TestStore_KeyThatLostItsEndGetsItBack(t *testing.T) {
 	require.NoError(t, st.Create(ctx, short))
 	require.Equal(t, long.ExpiresAt.Add(time.Minute), expiry(t, c, key), "the longest, not the one just made")
 	require.NoError(t, c.Persist(ctx, key).Err())
-	_, _, err := st.Rotate(ctx, "ada", "short", 1, use(short))
+	_, _, err := st.Rotate(ctx, "ada", "short", rotateFrom(1, use(short)))
 	require.NoError(t, err)
 	require.Equal(t, long.ExpiresAt.Add(time.Minute), expiry(t, c, key))
 
@@ -209,7 +209,7 @@ func TestRotate_DeadSessionsLeave(t *testing.T) {
 		require.NoError(t, c.HSet(ctx, key, fmt.Sprint("dead-", i), record).Err())
 	}
 	for i := range 600 {
-		_, moved, err := st.Rotate(ctx, "ada", "live", int64(i+1), use(live))
+		_, moved, err := st.Rotate(ctx, "ada", "live", rotateFrom(int64(i+1), use(live)))
 		require.NoError(t, err)
 		require.True(t, moved)
 	}
@@ -228,7 +228,7 @@ func TestStore_LeavesNothingBehind(t *testing.T) {
 		s := session(fmt.Sprint("ada-", i), "one")
 		s.ExpiresAt = soon
 		require.NoError(t, st.Create(ctx, s))
-		_, _, err := st.Rotate(ctx, s.Subject, s.ID, 1, use(s))
+		_, _, err := st.Rotate(ctx, s.Subject, s.ID, rotateFrom(1, use(s)))
 		require.NoError(t, err)
 		r := ending(s.Subject, "another")
 		r.Until = soon
@@ -262,10 +262,10 @@ func TestRotate_RepeatedByTheDriver(t *testing.T) {
 	st, ctx, s := store(t, single(t, proxy.Addr), redisstore.Config{}), t.Context(), session("ada", "one")
 	require.NoError(t, st.Create(ctx, s))
 	u := use(s)
-	_, _, err := st.Rotate(ctx, "ada", "one", 1, u) // loads the script
+	_, _, err := st.Rotate(ctx, "ada", "one", rotateFrom(1, u)) // loads the script
 	require.NoError(t, err)
 	proxy.CutResponses(0)
-	got, moved, err := st.Rotate(ctx, "ada", "one", 2, u)
+	got, moved, err := st.Rotate(ctx, "ada", "one", rotateFrom(2, u))
 	require.NoError(t, err)
 	require.False(t, moved)
 	require.Equal(t, int64(3), got.Generation)
@@ -286,9 +286,12 @@ func TestStore_HangingServerIsLeftAtTheDeadline(t *testing.T) {
 		}
 		proxy.Hang()
 		for call, f := range map[string]func(ctx context.Context) error{
-			"Create":  func(ctx context.Context) error { return st.Create(ctx, session("bob", "one")) },
-			"Get":     func(ctx context.Context) error { _, err := st.Get(ctx, s.Subject, "one"); return err },
-			"Rotate":  func(ctx context.Context) error { _, _, err := st.Rotate(ctx, s.Subject, "one", 1, use(s)); return err },
+			"Create": func(ctx context.Context) error { return st.Create(ctx, session("bob", "one")) },
+			"Get":    func(ctx context.Context) error { _, err := st.Get(ctx, s.Subject, "one"); return err },
+			"Rotate": func(ctx context.Context) error {
+				_, _, err := st.Rotate(ctx, s.Subject, "one", rotateFrom(1, use(s)))
+				return err
+			},
 			"List":    func(ctx context.Context) error { _, err := st.List(ctx, s.Subject); return err },
 			"Revoke":  func(ctx context.Context) error { return st.Revoke(ctx, ending(s.Subject, "one")) },
 			"Changes": func(ctx context.Context) error { _, _, _, err := st.Changes(ctx, next, time.Minute); return err },
@@ -386,14 +389,14 @@ func TestStore_UnreadableRecordIsNotInTheWay(t *testing.T) {
 		_, err = st.Get(ctx, name, "bad")
 		require.Error(t, err, name)
 		require.NotErrorIs(t, err, auth.ErrSessionNotFound, name)
-		_, _, err = st.Rotate(ctx, name, "bad", 0, use(session(name, "bad")))
+		_, _, err = st.Rotate(ctx, name, "bad", rotateFrom(0, use(session(name, "bad"))))
 		require.ErrorContains(t, err, "unknown version, or is broken", name)
 		require.NotErrorIs(t, err, auth.ErrSessionNotFound, name)
 		require.NoError(t, c.Persist(ctx, "ratchet:{"+name+"}").Err())
 		require.NoError(t, st.Create(ctx, session(name, "three")), name)
 		require.NoError(t, st.Revoke(ctx, ending(name, "named")))
 
-		all := auth.Revocation{Subject: name, All: true, Cut: now().Add(time.Minute), Until: now().Add(time.Minute), Except: []string{"bad", "two"}}
+		all := auth.Revocation{Subject: name, All: true, Before: now().Add(time.Minute), Until: now().Add(time.Minute), Except: []string{"bad", "two"}}
 		require.NoError(t, st.Revoke(ctx, all), name)
 		require.ElementsMatch(t, []string{"bad", "two"}, ids(), name)
 		rs, _ := begin(t, st)
@@ -422,7 +425,7 @@ func TestStore_RecordOfANewerVersion(t *testing.T) {
 	} {
 		for i, d := range []auth.Device{{}, {UserAgent: "agent"}, {UserAgent: "Ädä", IP: addresses[3]}} {
 			s := session(fmt.Sprint(name, i), "one")
-			s.Device, s.Data = d, []byte("\x00data\x00")
+			s.Device, s.Opaque = d, []byte("\x00data\x00")
 			key := "ratchet:{" + s.Subject + "}"
 			require.NoError(t, st.Create(ctx, s))
 			require.NoError(t, c.HSet(ctx, key, "one", c.HGet(ctx, key, "one").Val()+sections).Err())
@@ -435,21 +438,21 @@ func TestStore_RecordOfANewerVersion(t *testing.T) {
 
 			u := use(s)
 			u.Device = auth.Device{UserAgent: "another agent", IP: addresses[1]}
-			got, moved, err := st.Rotate(ctx, s.Subject, "one", 1, u)
+			got, moved, err := st.Rotate(ctx, s.Subject, "one", rotateFrom(1, u))
 			require.NoError(t, err, name)
 			require.True(t, moved, name)
 			s.Generation, s.RotatedAt, s.ExpiresAt, s.Device = 2, got.RotatedAt, u.ExpiresAt, u.Device
 			require.Equal(t, s, got, name)
 			require.True(t, strings.HasSuffix(c.HGet(ctx, key, "one").Val(), "another agent"+sections), name)
-			got, moved, err = st.Rotate(ctx, s.Subject, "one", 1, u)
+			got, moved, err = st.Rotate(ctx, s.Subject, "one", rotateFrom(1, u))
 			require.NoError(t, err, name)
 			require.False(t, moved, name)
 			require.Equal(t, s, got, name)
 
-			all := auth.Revocation{Subject: s.Subject, All: true, Cut: s.CreatedAt, Until: now()}
+			all := auth.Revocation{Subject: s.Subject, All: true, Before: s.CreatedAt, Until: now()}
 			require.NoError(t, st.Revoke(ctx, all))
 			require.True(t, c.HExists(ctx, key, "one").Val(), "it was created at the cut")
-			all.Cut = all.Cut.Add(time.Second)
+			all.Before = all.Before.Add(time.Second)
 			require.NoError(t, st.Revoke(ctx, all))
 			require.False(t, c.HExists(ctx, key, "one").Val(), name)
 		}
@@ -462,14 +465,14 @@ func TestStore_UnreadableAddressIsUnknown(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx, s := store(t, c, redisstore.Config{}), t.Context(), session("ada", "one")
-	s.Data = nil
+	s.Opaque = nil
 	require.NoError(t, st.Create(ctx, s))
 	record := c.HGet(ctx, "ratchet:{ada}", "one").Val()
 	require.NoError(t, c.HSet(ctx, "ratchet:{ada}", "one", record[:32]+"\x03abc"+record[33:]).Err())
 	got, err := st.Get(ctx, "ada", "one")
 	require.NoError(t, err)
 	require.Equal(t, s, got)
-	_, moved, err := st.Rotate(ctx, "ada", "one", 1, use(s))
+	_, moved, err := st.Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
 	require.NoError(t, err)
 	require.True(t, moved)
 }
@@ -482,7 +485,7 @@ func TestStore_KeepsAddressesAsGiven(t *testing.T) {
 		s := session("ada", fmt.Sprint(i))
 		s.Device.IP = ip
 		s.CreatedAt = time.Unix(-1, 0).UTC() // before the epoch
-		s.Data = nil
+		s.Opaque = nil
 		require.NoError(t, st.Create(t.Context(), s))
 		got, err := st.Get(t.Context(), "ada", s.ID)
 		require.NoError(t, err)
@@ -535,7 +538,7 @@ func needs(t *testing.T, permitted string) {
 	require.NoError(t, st.Create(t.Context(), session("ada", "three")))
 	_, err = st.List(t.Context(), "ada")
 	require.NoError(t, err)
-	require.NoError(t, st.Revoke(t.Context(), auth.Revocation{Subject: "ada", All: true, Cut: now(), Until: now().Add(-time.Hour)}))
+	require.NoError(t, st.Revoke(t.Context(), auth.Revocation{Subject: "ada", All: true, Before: now(), Until: now().Add(-time.Hour)}))
 	require.NoError(t, st.Revoke(t.Context(), ending("bob", "one")))
 }
 

@@ -233,22 +233,19 @@ func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, erro
 }
 
 // Rotate implements [auth.Store], in one round trip.
-func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use auth.Use) (auth.Session, bool, error) {
+func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation) (auth.Session, bool, error) {
 	if err := ctx.Err(); err != nil {
 		return auth.Session{}, false, err
 	}
-	if err := use.Check(); err != nil {
+	if err := r.Check(); err != nil {
 		return auth.Session{}, false, err
-	}
-	if from >= maxGeneration {
-		return auth.Session{}, false, fmt.Errorf("%w: From must be less than 1<<53", auth.ErrNotStorable)
 	}
 	if !possible(subject, id) {
 		return auth.Session{}, false, auth.ErrSessionNotFound
 	}
-	device := appendDevice(make([]byte, 0, 17+len(use.Device.UserAgent)), use.Device)
+	device := appendDevice(make([]byte, 0, 17+len(r.Device.UserAgent)), r.Device)
 	answer, err := s.write(ctx, s.rotate, s.key(subject), id,
-		from, use.At.UnixMilli(), use.Rested.UnixMilli(), use.ExpiresAt.UnixMilli(), collectAt(use.ExpiresAt), device).Slice()
+		r.From, r.At.UnixMilli(), r.NotAfter.UnixMilli(), r.ExpiresAt.UnixMilli(), collectAt(r.ExpiresAt), device).Slice()
 	if errors.Is(err, redis.Nil) {
 		return auth.Session{}, false, auth.ErrSessionNotFound
 	}
@@ -376,7 +373,7 @@ func (s *Store) remove(ctx context.Context, r auth.Revocation) error {
 		args = append(args, id)
 	}
 	if r.All {
-		args[0] = r.Cut.UnixMilli()
+		args[0] = r.Before.UnixMilli()
 		for _, id := range r.Except {
 			args = append(args, id)
 		}

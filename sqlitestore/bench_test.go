@@ -28,7 +28,7 @@ func BenchmarkRotate(b *testing.B) {
 						return
 					}
 					// Ahead of what is stored, so that every call writes.
-					_, moved, err := s.Rotate(b.Context(), fmt.Sprintf("user-%d", call%n), "one", 2+call, use(1))
+					_, moved, err := s.Rotate(b.Context(), fmt.Sprintf("user-%d", call%n), "one", rotateFrom(2+call, use(1)))
 					if err != nil {
 						b.Error(err)
 						return

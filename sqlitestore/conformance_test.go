@@ -23,3 +23,9 @@ func TestStore_KeepsTheContractWhenShared(t *testing.T) {
 		return func() auth.Store { return s }
 	})
 }
+
+// rotateFrom returns r with a From.
+func rotateFrom(generation int64, r auth.Rotation) auth.Rotation {
+	r.From = generation
+	return r
+}

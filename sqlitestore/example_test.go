@@ -45,7 +45,7 @@ func Example() {
 		<-a.Ready()
 
 		if refreshToken == "" {
-			tokens, err := a.Start(ctx, "ada", auth.SignIn{})
+			tokens, err := a.StartSession(ctx, "ada", auth.SessionOptions{})
 			fmt.Println("signed in", err)
 			refreshToken = tokens.Refresh
 		} else {

@@ -55,7 +55,7 @@ func TestWrite_HonoursContextWhileAnotherHoldsTheLock(t *testing.T) {
 	for _, name := range []string{"Get", "List", "Changes"} { // readers do not wait
 		require.NoError(t, calls(s)[name](t.Context()), name)
 	}
-	_, moved, err := s.Rotate(t.Context(), "ada", "one", 0, use(1)) // nor does who would not move
+	_, moved, err := s.Rotate(t.Context(), "ada", "one", rotateFrom(0, use(1))) // nor does who would not move
 	require.NoError(t, err)
 	require.False(t, moved)
 	unlock()
@@ -199,7 +199,7 @@ func TestFullDisk_IsAnErrorUntilThereIsRoom(t *testing.T) {
 	require.NoError(t, s.Exec("PRAGMA max_page_count = 40"))
 	large := func(id string) auth.Session {
 		big := session("ada", id)
-		big.Data = []byte(strings.Repeat("x", 1024))
+		big.Opaque = []byte(strings.Repeat("x", 1024))
 		return big
 	}
 	var err error
@@ -222,7 +222,7 @@ func TestFullDisk_IsAnErrorUntilThereIsRoom(t *testing.T) {
 	list, err := s.List(t.Context(), "ada")
 	require.NoError(t, err)
 	require.Len(t, list, len(made))
-	_, moved, err := s.Rotate(t.Context(), "ada", "one", 1, use(0)) // takes no room
+	_, moved, err := s.Rotate(t.Context(), "ada", "one", rotateFrom(1, use(0))) // takes no room
 	require.NoError(t, err)
 	require.True(t, moved)
 	errs := make([]error, 16)

@@ -155,7 +155,7 @@ func (r *revocationRow) revocation() auth.Revocation {
 		ID: r.own, AccessTTL: time.Duration(r.accessTTL) * time.Millisecond,
 	}
 	if r.cut.Valid {
-		rev.Cut = fromMillis(r.cut.Int64)
+		rev.Before = fromMillis(r.cut.Int64)
 	}
 	if r.version != 1 || r.all&^1 != 0 || r.accessTTL < 0 || r.accessTTL > maxAccessTTL || (r.subject != "") == (r.accessTTL > 0) ||
 		json.Unmarshal([]byte(r.sessions), &rev.Sessions) != nil || json.Unmarshal([]byte(r.except), &rev.Except) != nil ||

@@ -154,7 +154,7 @@ func TestStore_UnreadableAddressIsUnknown(t *testing.T) {
 	got, err := s.Get(t.Context(), "ada", "one")
 	require.NoError(t, err)
 	require.False(t, got.Device.IP.IsValid())
-	_, moved, err := s.Rotate(t.Context(), "ada", "one", 1, use(1))
+	_, moved, err := s.Rotate(t.Context(), "ada", "one", rotateFrom(1, use(1)))
 	require.NoError(t, err)
 	require.True(t, moved)
 }

@@ -34,12 +34,12 @@ func device(n int) auth.Device {
 
 func session(subject, id string) auth.Session {
 	at := now()
-	return auth.Session{ID: id, Subject: subject, Generation: 1, CreatedAt: at, RotatedAt: at, ExpiresAt: at.Add(24 * time.Hour), Device: device(0), Data: []byte("laptop")}
+	return auth.Session{ID: id, Subject: subject, Generation: 1, CreatedAt: at, RotatedAt: at, ExpiresAt: at.Add(24 * time.Hour), Device: device(0), Opaque: []byte("laptop")}
 }
 
-func use(n int) auth.Use {
+func use(n int) auth.Rotation {
 	at := now()
-	return auth.Use{At: at, Rested: at.Add(time.Hour), ExpiresAt: at.Add(24 * time.Hour), Device: device(n)}
+	return auth.Rotation{At: at, NotAfter: at.Add(time.Hour), ExpiresAt: at.Add(24 * time.Hour), Device: device(n)}
 }
 
 func revocation(subject string, ids ...string) auth.Revocation {
@@ -61,7 +61,10 @@ func calls(s *sqlitestore.Store) map[string]func(context.Context) error {
 		"Create": func(ctx context.Context) error { return s.Create(ctx, session("ada", "new")) },
 		"Get":    func(ctx context.Context) error { _, err := s.Get(ctx, "ada", "one"); return err },
 		"List":   func(ctx context.Context) error { _, err := s.List(ctx, "ada"); return err },
-		"Rotate": func(ctx context.Context) error { _, _, err := s.Rotate(ctx, "ada", "one", 1<<40, use(1)); return err },
+		"Rotate": func(ctx context.Context) error {
+			_, _, err := s.Rotate(ctx, "ada", "one", rotateFrom(1<<40, use(1)))
+			return err
+		},
 		"Revoke": func(ctx context.Context) error { return s.Revoke(ctx, revocation("ada", "none")) },
 		"Changes": func(ctx context.Context) error {
 			_, _, _, err := s.Changes(ctx, "", 0)

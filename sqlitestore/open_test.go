@@ -251,7 +251,7 @@ func TestOpen_FileOfANewerVersion(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, record, got)
 	u := use(2)
-	got, moved, err := s.Rotate(t.Context(), "ada", "one", 1, u)
+	got, moved, err := s.Rotate(t.Context(), "ada", "one", rotateFrom(1, u))
 	require.NoError(t, err)
 	require.True(t, moved)
 	record.Generation, record.RotatedAt, record.ExpiresAt, record.Device = 2, u.At, u.ExpiresAt, u.Device

@@ -83,7 +83,7 @@ func rotate(s *sqlitestore.Store) error {
 		var moved atomic.Int64
 		var seen sync.Map
 		together(32, func(i int) {
-			got, m, err := s.Rotate(context.Background(), "ada", "one", from, use(os.Getpid()<<5+i))
+			got, m, err := s.Rotate(context.Background(), "ada", "one", rotateFrom(from, use(os.Getpid()<<5+i)))
 			if m {
 				moved.Add(1)
 			}
@@ -151,7 +151,7 @@ func storm(s *sqlitestore.Store) error {
 				}
 				fmt.Printf("1 %s %s\n", subject, id)
 				for from := range int64(i % 4) {
-					if _, moved, err := s.Rotate(ctx, subject, id, from+1, use(1)); err != nil || !moved {
+					if _, moved, err := s.Rotate(ctx, subject, id, rotateFrom(from+1, use(1))); err != nil || !moved {
 						errs <- fmt.Errorf("moved %t: %w", moved, err)
 					}
 					fmt.Printf("%d %s %s\n", from+2, subject, id)

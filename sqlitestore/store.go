@@ -185,7 +185,7 @@ func (s *Store) Create(ctx context.Context, session auth.Session) error {
 		}
 		r, err := f.insert.Exec(session.Subject, session.ID, session.Generation,
 			session.CreatedAt.UnixMilli(), session.RotatedAt.UnixMilli(), session.ExpiresAt.UnixMilli(),
-			session.Device.UserAgent, addrText(session.Device.IP), append([]byte{}, session.Data...))
+			session.Device.UserAgent, addrText(session.Device.IP), append([]byte{}, session.Opaque...))
 		if err != nil {
 			return err
 		}
@@ -225,20 +225,14 @@ func (s *Store) get(ctx context.Context, subject, id string) (session auth.Sessi
 	return session, err
 }
 
-// maxGeneration bounds the generation from which a session moves.
-const maxGeneration = 1 << 53
-
 // Rotate implements [auth.Store].
-func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use auth.Use) (session auth.Session, moved bool, err error) {
+func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation) (session auth.Session, rotated bool, err error) {
 	if err := s.enter(ctx, "rotating a session"); err != nil {
 		return auth.Session{}, false, err
 	}
 	defer s.calls.RUnlock()
-	if err := use.Check(); err != nil {
+	if err := r.Check(); err != nil {
 		return auth.Session{}, false, err
-	}
-	if from >= maxGeneration {
-		return auth.Session{}, false, fmt.Errorf("%w: From must be less than 1<<53", auth.ErrNotStorable)
 	}
 	if !possible(subject, id) {
 		return auth.Session{}, false, auth.ErrSessionNotFound
@@ -248,17 +242,17 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 	if err != nil {
 		return auth.Session{}, false, wrap("rotating a session", err)
 	}
-	if session.Generation > from || session.Generation == from && session.RotatedAt.After(use.Rested) {
+	if session.Generation > r.From || session.Generation == r.From && session.RotatedAt.After(r.NotAfter) {
 		return session, false, nil
 	}
 	missing := false
 	err = s.write(ctx, func(f *file) (err error) {
-		session, err = scanSession(f.rotate.QueryRow(subject, id, from, use.Rested.UnixMilli(),
-			use.At.UnixMilli(), use.ExpiresAt.UnixMilli(), use.Device.UserAgent, addrText(use.Device.IP)))
-		if moved = err == nil; moved {
+		session, err = scanSession(f.rotate.QueryRow(subject, id, r.From, r.NotAfter.UnixMilli(),
+			r.At.UnixMilli(), r.ExpiresAt.UnixMilli(), r.Device.UserAgent, addrText(r.Device.IP)))
+		if rotated = err == nil; rotated {
 			return nil
 		}
-		if errors.Is(err, auth.ErrSessionNotFound) { // it has moved meanwhile, or is gone
+		if errors.Is(err, auth.ErrSessionNotFound) { // it has rotated meanwhile, or is gone
 			session, err = scanSession(f.look.QueryRow(subject, id))
 		}
 		if missing = errors.Is(err, auth.ErrSessionNotFound); missing {
@@ -272,7 +266,7 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, from int64, use 
 	if err != nil {
 		return auth.Session{}, false, wrap("rotating a session", err)
 	}
-	return session, moved, nil
+	return session, rotated, nil
 }
 
 // List implements [auth.Store].
@@ -326,14 +320,14 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 			}
 		}
 		if r.All {
-			if _, err := f.endAll.Exec(r.Subject, r.Cut.UnixMilli(), except); err != nil {
+			if _, err := f.endAll.Exec(r.Subject, r.Before.UnixMilli(), except); err != nil {
 				return err
 			}
 		}
 		if err := f.collectRevocations(time.Now()); err != nil {
 			return err
 		}
-		before := sql.NullInt64{Int64: r.Cut.UnixMilli(), Valid: !r.Cut.IsZero()}
+		before := sql.NullInt64{Int64: r.Before.UnixMilli(), Valid: !r.Before.IsZero()}
 		_, err := f.announce.Exec(nonce(), r.Subject, sessions, r.All, except, before, r.Until.UnixMilli(), r.ID, r.AccessTTL.Milliseconds())
 		return err
 	})
@@ -354,7 +348,7 @@ func scanSession(row scanner) (auth.Session, error) {
 	var s auth.Session
 	var created, rotated, expires int64
 	var ip string
-	err := row.Scan(&s.Subject, &s.ID, &s.Generation, &created, &rotated, &expires, &s.Device.UserAgent, &ip, &s.Data)
+	err := row.Scan(&s.Subject, &s.ID, &s.Generation, &created, &rotated, &expires, &s.Device.UserAgent, &ip, &s.Opaque)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return auth.Session{}, auth.ErrSessionNotFound

@@ -22,7 +22,7 @@ func (e *env) ended() map[string]context.Context {
 }
 
 // calls are the methods of a store, called for what is there already.
-func (e *env) calls(st auth.Store, s auth.Session, use auth.Use) []struct {
+func (e *env) calls(st auth.Store, s auth.Session, use auth.Rotation) []struct {
 	name string
 	call func(ctx context.Context) error
 } {
@@ -33,7 +33,10 @@ func (e *env) calls(st auth.Store, s auth.Session, use auth.Use) []struct {
 		{"Get", func(ctx context.Context) error { _, err := st.Get(ctx, s.Subject, s.ID); return err }},
 		{"List", func(ctx context.Context) error { _, err := st.List(ctx, s.Subject); return err }},
 		{"Create", func(ctx context.Context) error { return st.Create(ctx, session(s.Subject, "new")) }},
-		{"Rotate", func(ctx context.Context) error { _, _, err := st.Rotate(ctx, s.Subject, s.ID, 1, use); return err }},
+		{"Rotate", func(ctx context.Context) error {
+			_, _, err := st.Rotate(ctx, s.Subject, s.ID, rotateFrom(1, use))
+			return err
+		}},
 		{"Changes", func(ctx context.Context) error {
 			_, _, err := e.changes(ctx, st, "", time.Millisecond, e.patience)
 			return err
@@ -128,7 +131,10 @@ var contextCases = []testcase{{
 
 			use := useAt(now(), device(round))
 			moved := used(s, 2, use)
-			err = during(func(ctx context.Context) error { _, _, err := st.Rotate(ctx, s.Subject, s.ID, 1, use); return err })
+			err = during(func(ctx context.Context) error {
+				_, _, err := st.Rotate(ctx, s.Subject, s.ID, rotateFrom(1, use))
+				return err
+			})
 			got, getErr := st.Get(e.ctx, s.Subject, s.ID)
 			if getErr != nil {
 				return fmt.Errorf("Get: %w", getErr)

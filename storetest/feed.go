@@ -13,13 +13,13 @@ import (
 
 // cut returns a revocation that names no session, told apart by its subject.
 func cut(subject string) auth.Revocation {
-	return auth.Revocation{Subject: subject, Cut: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
+	return auth.Revocation{Subject: subject, Before: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
 }
 
 // sameRevocation returns how got differs from want, the order of IDs apart.
 func sameRevocation(got, want auth.Revocation) error {
 	ids := func(ids []string) []string { return slices.Sorted(slices.Values(ids)) }
-	if got.Subject == want.Subject && got.ID == want.ID && got.AccessTTL == want.AccessTTL && got.All == want.All && got.Cut.Equal(want.Cut) && got.Until.Equal(want.Until) &&
+	if got.Subject == want.Subject && got.ID == want.ID && got.AccessTTL == want.AccessTTL && got.All == want.All && got.Before.Equal(want.Before) && got.Until.Equal(want.Until) &&
 		slices.Equal(ids(got.Sessions), ids(want.Sessions)) && slices.Equal(ids(got.Except), ids(want.Except)) {
 		return nil
 	}
@@ -176,12 +176,12 @@ var feedCases = []testcase{{
 		for i, r := range []auth.Revocation{
 			{Sessions: []string{"one"}},
 			{Sessions: []string{"one", "two", "a,b", `"`, "{}", "é"}},
-			{All: true, Cut: second},
-			{All: true, Cut: second.Add(31 * time.Second), Except: []string{"one"}},
-			{All: true, Cut: second, Except: []string{"one", "two", "a b", "中"}},
-			{Cut: second},
-			{Cut: second.Add(-time.Second)},
-			{Sessions: []string{"one"}, All: true, Except: []string{"two"}, Cut: second},
+			{All: true, Before: second},
+			{All: true, Before: second.Add(31 * time.Second), Except: []string{"one"}},
+			{All: true, Before: second, Except: []string{"one", "two", "a b", "中"}},
+			{Before: second},
+			{Before: second.Add(-time.Second)},
+			{Sessions: []string{"one"}, All: true, Except: []string{"two"}, Before: second},
 		} {
 			r.Subject = fmt.Sprintf("%s %d", []string{"ada", "{ada}", `a"d:a`, "Ädä", "a b"}[i%5], i)
 			r.Until = until.Add(time.Duration(i) * 1001 * time.Millisecond)
@@ -317,13 +317,13 @@ var feedCases = []testcase{{
 		for i, r := range []auth.Revocation{
 			{Subject: "ada-0", Sessions: []string{"absent"}, Until: until},
 			{Subject: "ada-1", Sessions: []string{"absent", "two"}, Until: until},
-			{Subject: "ada-2", All: true, Cut: time.Now().UTC().Truncate(time.Second), Until: until},
+			{Subject: "ada-2", All: true, Before: time.Now().UTC().Truncate(time.Second), Until: until},
 			cut("ada-3"),
 		} {
 			if i == 2 {
 				s := session(r.Subject, "spared") // the subject has one, but not before the cut
-				s.CreatedAt = r.Cut
-				s.RotatedAt = r.Cut
+				s.CreatedAt = r.Before
+				s.RotatedAt = r.Before
 				if err := e.create(st, s); err != nil {
 					return err
 				}
@@ -359,7 +359,7 @@ var feedCases = []testcase{{
 				for i := w - 1; i < n; i += 3 {
 					r := auth.Revocation{Subject: fmt.Sprintf("ada-%04d", i), Sessions: []string{"one"}, Until: now().Add(10 * time.Minute)}
 					if i%2 == 1 {
-						r.Sessions, r.All, r.Cut = nil, true, time.Now().UTC().Truncate(time.Second)
+						r.Sessions, r.All, r.Before = nil, true, time.Now().UTC().Truncate(time.Second)
 					}
 					if err := e.revoke(nodes[w], r); err != nil {
 						return err
@@ -440,7 +440,7 @@ var feedCases = []testcase{{
 						if err := e.create(nodes[w%4], s); err != nil {
 							return err
 						}
-						r.Sessions, r.Cut = []string{"one"}, time.Time{}
+						r.Sessions, r.Before = []string{"one"}, time.Time{}
 					}
 					if err := e.revoke(nodes[w%4], r); err != nil {
 						return err
@@ -634,7 +634,7 @@ var feedCases = []testcase{{
 	rule: "What a call returns is the caller's to keep and to change.",
 	run: func(e *env) error {
 		st := e.open()
-		want := auth.Revocation{Subject: "ada", Sessions: []string{"one", "two"}, All: true, Except: []string{"three"}, Cut: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
+		want := auth.Revocation{Subject: "ada", Sessions: []string{"one", "two"}, All: true, Except: []string{"three"}, Before: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
 		if err := e.create(st, session("ada", "one")); err != nil {
 			return err
 		}

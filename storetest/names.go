@@ -36,7 +36,7 @@ var nameCases = []testcase{{
 		var sessions []auth.Session
 		for i, name := range names() {
 			s := session(name, "one")
-			s.Device, s.Data = device(i), []byte(name)
+			s.Device, s.Opaque = device(i), []byte(name)
 			if err := e.gone(st, s); err != nil {
 				return fmt.Errorf("before it was created: %w", err)
 			}
@@ -46,7 +46,7 @@ var nameCases = []testcase{{
 			sessions = append(sessions, s)
 		}
 		return e.apart(st, sessions, func(s auth.Session) auth.Revocation {
-			return auth.Revocation{Subject: s.Subject, All: true, Cut: time.Now().UTC().Truncate(time.Second), Until: now().Add(time.Minute)}
+			return auth.Revocation{Subject: s.Subject, All: true, Before: time.Now().UTC().Truncate(time.Second), Until: now().Add(time.Minute)}
 		})
 	},
 }, {
@@ -57,7 +57,7 @@ var nameCases = []testcase{{
 		var sessions []auth.Session
 		for i, name := range names() {
 			s := session("owner", name)
-			s.Device, s.Data = device(i), []byte(name)
+			s.Device, s.Opaque = device(i), []byte(name)
 			if err := e.gone(st, s); err != nil {
 				return fmt.Errorf("before it was created: %w", err)
 			}

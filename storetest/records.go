@@ -30,7 +30,7 @@ var recordCases = []testcase{{
 			return err
 		}
 		second := used(s, 7, useAt(now(), device(2)))
-		second.CreatedAt, second.Data = now(), []byte("other")
+		second.CreatedAt, second.Opaque = now(), []byte("other")
 		for range 2 {
 			if err := st.Create(e.ctx, second); !errors.Is(err, auth.ErrSessionExists) {
 				return fmt.Errorf("second Create of %s: %v, want ErrSessionExists", key(s), err)
@@ -79,7 +79,7 @@ var recordCases = []testcase{{
 	rule: "a session is known by its subject and its ID together",
 	run: func(e *env) error {
 		st, a, b := e.open(), session("ada", "one"), session("bob", "one")
-		b.Device, b.Data = device(2), []byte("bob's")
+		b.Device, b.Opaque = device(2), []byte("bob's")
 		if err := e.create(st, a, b); err != nil {
 			return err
 		}
@@ -108,11 +108,11 @@ var recordCases = []testcase{{
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		want := s
-		want.Data = bytes.Clone(s.Data)
+		want.Opaque = bytes.Clone(s.Opaque)
 		if err := e.create(st, s); err != nil {
 			return err
 		}
-		clear(s.Data)
+		clear(s.Opaque)
 		if err := e.stands(st, want); err != nil {
 			return fmt.Errorf("after the slice that was passed to Create was changed: %w", err)
 		}
@@ -195,7 +195,7 @@ var recordCases = []testcase{{
 			nil, {}, {0}, {0, 0, 0}, []byte("text"), []byte("null"), []byte(`\x00`), []byte("'; --"), {0xff, 0xfe, 0xc3, 0x28}, []byte(" \r\n"), every, make([]byte, 1024),
 		} {
 			s := session("ada", fmt.Sprintf("one-%d", i))
-			s.Data = data
+			s.Opaque = data
 			if err := e.create(st, s); err != nil {
 				return err
 			}
@@ -262,8 +262,8 @@ var recordCases = []testcase{{
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		want := s
-		want.Data = bytes.Clone(s.Data)
-		s.Data = bytes.Clone(s.Data)
+		want.Opaque = bytes.Clone(s.Opaque)
+		s.Opaque = bytes.Clone(s.Opaque)
 		if err := e.create(st, s); err != nil {
 			return err
 		}
@@ -271,7 +271,7 @@ var recordCases = []testcase{{
 		if err != nil {
 			return fmt.Errorf("Get: %w", err)
 		}
-		clear(got.Data)
+		clear(got.Opaque)
 		if err := e.stands(st, want); err != nil {
 			return fmt.Errorf("after the result of Get was changed: %w", err)
 		}
@@ -279,7 +279,7 @@ var recordCases = []testcase{{
 		if err != nil || len(list) != 1 {
 			return fmt.Errorf("List: %d sessions, %v", len(list), err)
 		}
-		clear(list[0].Data)
+		clear(list[0].Opaque)
 		clear(list)
 		if err := e.stands(st, want); err != nil {
 			return fmt.Errorf("after the result of List was changed: %w", err)
@@ -290,11 +290,11 @@ var recordCases = []testcase{{
 		use := useAt(now(), device(1))
 		want = used(want, 2, use)
 		for range 2 { // one moves, one does not
-			got, _, err := st.Rotate(e.ctx, s.Subject, s.ID, 1, use)
+			got, _, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(1, use))
 			if err != nil {
 				return fmt.Errorf("Rotate: %w", err)
 			}
-			clear(got.Data)
+			clear(got.Opaque)
 			if err := e.stands(st, want); err != nil {
 				return fmt.Errorf("after the result of Rotate was changed: %w", err)
 			}
@@ -497,7 +497,7 @@ var recordCases = []testcase{{
 				return err
 			}
 			use := useAt(now(), device(1))
-			got, _, err := st.Rotate(e.ctx, s.Subject, s.ID, 1, use)
+			got, _, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(1, use))
 			if err != nil && time.Now().After(end) {
 				continue // it took so long that it may have been collected
 			}
@@ -556,7 +556,7 @@ var recordCases = []testcase{{
 		at := now()
 		for i := range e.many {
 			use := useAt(at.Add(time.Duration(i)*time.Millisecond), device(i))
-			got, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, s.Generation, use)
+			got, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(s.Generation, use))
 			if err != nil || !moved {
 				return fmt.Errorf("refresh %d: Rotate from %d: moved %t, %v", i, s.Generation, moved, err)
 			}

@@ -96,7 +96,7 @@ var refusedCases = []testcase{{
 			add(func(s *auth.Session) { s.Generation = g })
 		}
 		for _, n := range []int{1025, 70_000} {
-			add(func(s *auth.Session) { s.Data = make([]byte, n) })
+			add(func(s *auth.Session) { s.Opaque = make([]byte, n) })
 		}
 		for _, s := range bad {
 			call := fmt.Sprintf("Create of %.300q", fmt.Sprintf("%+v", s))
@@ -121,18 +121,18 @@ var refusedCases = []testcase{{
 		if err := e.create(st, s); err != nil {
 			return err
 		}
-		var bad []auth.Use
+		var bad []auth.Rotation
 		for _, d := range refusedDevices() {
 			bad = append(bad, useAt(now(), d))
 		}
 		for _, t := range farTimes() {
 			at, rested, expires := useAt(now(), device(1)), useAt(now(), device(1)), useAt(now(), device(1))
-			at.At, rested.Rested, expires.ExpiresAt = t, t, t
+			at.At, rested.NotAfter, expires.ExpiresAt = t, t, t
 			bad = append(bad, at, rested, expires)
 		}
 		for _, use := range bad {
 			call := fmt.Sprintf("Rotate with %.300q", fmt.Sprintf("%+v", use))
-			_, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, 1, use)
+			_, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(1, use))
 			if moved {
 				return fmt.Errorf("%s moved the session", call)
 			}
@@ -147,7 +147,7 @@ var refusedCases = []testcase{{
 	},
 }, {
 	name: "Refuse_RotateBeyondTheLastGeneration",
-	rule: "A from of 1<<53 or more is refused with ErrNotStorable.",
+	rule: "A From of 1<<53 or more is refused with ErrNotStorable.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		last := session("ada", "last")
@@ -157,7 +157,7 @@ var refusedCases = []testcase{{
 		}
 		for _, s := range []auth.Session{s, last} {
 			for _, from := range []int64{1 << 53, 1<<53 + 1, 1<<63 - 1} {
-				_, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, from, useAt(now(), device(1)))
+				_, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, useAt(now(), device(1))))
 				if moved {
 					return fmt.Errorf("Rotate from %d moved the session", from)
 				}
@@ -191,7 +191,7 @@ var refusedCases = []testcase{{
 			return err
 		}
 		// Each would end the session, if it were not for what is refused.
-		all := auth.Revocation{Subject: "ada", Sessions: []string{"one"}, All: true, Cut: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
+		all := auth.Revocation{Subject: "ada", Sessions: []string{"one"}, All: true, Before: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
 		var bad []auth.Revocation
 		add := func(change func(r *auth.Revocation)) {
 			r := all
@@ -210,7 +210,7 @@ var refusedCases = []testcase{{
 		add(func(r *auth.Revocation) { r.ID = strings.Repeat("x", 65) })
 		add(func(r *auth.Revocation) { r.ID = "é.1" })
 		for _, t := range farTimes() {
-			add(func(r *auth.Revocation) { r.Cut = t })
+			add(func(r *auth.Revocation) { r.Before = t })
 			add(func(r *auth.Revocation) { r.Until = t })
 		}
 		for _, ttl := range []time.Duration{-time.Second, time.Microsecond, 24*time.Hour + time.Millisecond} {
@@ -256,7 +256,7 @@ var refusedCases = []testcase{{
 				if _, err := st.Get(e.ctx, s.Subject, s.ID); !errors.Is(err, auth.ErrSessionNotFound) {
 					return fmt.Errorf("Get of %s: %v, want ErrSessionNotFound", key(s), err)
 				}
-				if _, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, 1, useAt(now(), device(1))); moved || !errors.Is(err, auth.ErrSessionNotFound) {
+				if _, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(1, useAt(now(), device(1)))); moved || !errors.Is(err, auth.ErrSessionNotFound) {
 					return fmt.Errorf("Rotate of %s: moved %t, %v, want ErrSessionNotFound", key(s), moved, err)
 				}
 			}
@@ -285,7 +285,7 @@ var refusedCases = []testcase{{
 			return err
 		}
 		for _, d := range []auth.Device{s.Device, {IP: netip.MustParseAddr("::ffff:0.0.0.0")}, {IP: netip.MustParseAddr("::192.0.2.1")}} {
-			use := auth.Use{At: last, Rested: last, ExpiresAt: last, Device: d}
+			use := auth.Rotation{At: last, NotAfter: last, ExpiresAt: last, Device: d}
 			from := s.Generation
 			s = used(s, from+1, use)
 			if err := e.rotate(st, s, from, use, s, true); err != nil {
@@ -293,7 +293,7 @@ var refusedCases = []testcase{{
 			}
 		}
 		// One that is behind goes as far as from, and then one further.
-		use := auth.Use{At: first, Rested: last, ExpiresAt: last, Device: device(1)}
+		use := auth.Rotation{At: first, NotAfter: last, ExpiresAt: last, Device: device(1)}
 		for _, generation := range []int64{1<<53 - 1, 1 << 53} {
 			s = used(s, generation, use)
 			if err := e.rotate(st, s, 1<<53-1, use, s, true); err != nil {
@@ -305,7 +305,7 @@ var refusedCases = []testcase{{
 			return err
 		}
 		r := auth.Revocation{Subject: strings.Repeat("中", 85), Sessions: []string{strings.Repeat("x", 255), "\u00a0", "\u2028"}, All: true,
-			Except: []string{strings.Repeat("y", 255)}, Cut: last.Truncate(time.Second), Until: last, ID: strings.Repeat("~", 64)}
+			Except: []string{strings.Repeat("y", 255)}, Before: last.Truncate(time.Second), Until: last, ID: strings.Repeat("~", 64)}
 		if err := e.revoke(st, r); err != nil {
 			return err
 		}

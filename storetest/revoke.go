@@ -72,7 +72,7 @@ var revokeCases = []testcase{{
 	},
 }, {
 	name: "Revoke_AllEndsThoseCreatedBeforeCut",
-	rule: "with All those of Subject that were created before Cut",
+	rule: "with All those of Subject that were created before Before",
 	run: func(e *env) error {
 		st := e.open()
 		cut, before, after := around("ada")
@@ -83,7 +83,7 @@ var revokeCases = []testcase{{
 		if err := e.rotate(st, before[0], 1, use, used(before[0], 2, use), true); err != nil {
 			return err
 		}
-		if err := e.revoke(st, auth.Revocation{Subject: "ada", All: true, Cut: cut, Until: now().Add(time.Minute)}); err != nil {
+		if err := e.revoke(st, auth.Revocation{Subject: "ada", All: true, Before: cut, Until: now().Add(time.Minute)}); err != nil {
 			return err
 		}
 		if err := e.gone(st, before...); err != nil {
@@ -96,7 +96,7 @@ var revokeCases = []testcase{{
 	},
 }, {
 	name: "Revoke_AllSparesExcept",
-	rule: "with All those of Subject that were created before Cut, except those in Except",
+	rule: "with All those of Subject that were created before Before, except those in Except",
 	run: func(e *env) error {
 		st := e.open()
 		cut := time.Now().UTC().Truncate(time.Second)
@@ -117,7 +117,7 @@ var revokeCases = []testcase{{
 				return err
 			}
 		}
-		r := auth.Revocation{Subject: "ada", All: true, Except: except, Cut: cut, Until: now().Add(time.Minute)}
+		r := auth.Revocation{Subject: "ada", All: true, Except: except, Before: cut, Until: now().Add(time.Minute)}
 		for range 2 {
 			if err := e.revoke(st, r); err != nil {
 				return err
@@ -140,7 +140,7 @@ var revokeCases = []testcase{{
 		if err := e.create(st, append(others, session("ada", "one"))...); err != nil {
 			return err
 		}
-		if err := e.revoke(st, auth.Revocation{Subject: "ada", All: true, Cut: time.Now().UTC().Truncate(time.Second), Until: now().Add(time.Minute)}); err != nil {
+		if err := e.revoke(st, auth.Revocation{Subject: "ada", All: true, Before: time.Now().UTC().Truncate(time.Second), Until: now().Add(time.Minute)}); err != nil {
 			return err
 		}
 		if err := e.gone(st, session("ada", "one")); err != nil {
@@ -150,14 +150,14 @@ var revokeCases = []testcase{{
 	},
 }, {
 	name: "Revoke_NamedAndAllTogether",
-	rule: "It names the sessions listed in Sessions, and with All those of Subject that were created before Cut",
+	rule: "It names the sessions listed in Sessions, and with All those of Subject that were created before Before",
 	run: func(e *env) error {
 		st := e.open()
 		cut, before, after := around("ada")
 		if err := e.create(st, append(before, after...)...); err != nil {
 			return err
 		}
-		r := auth.Revocation{Subject: "ada", Sessions: []string{after[2].ID}, All: true, Except: []string{before[1].ID}, Cut: cut, Until: now().Add(time.Minute)}
+		r := auth.Revocation{Subject: "ada", Sessions: []string{after[2].ID}, All: true, Except: []string{before[1].ID}, Before: cut, Until: now().Add(time.Minute)}
 		if err := e.revoke(st, r); err != nil {
 			return err
 		}
@@ -165,7 +165,7 @@ var revokeCases = []testcase{{
 	},
 }, {
 	name: "Revoke_CutAloneDeletesNothing",
-	rule: "If it neither lists a session nor sets All, it ends only access tokens: those of Subject that were issued before Cut.",
+	rule: "If it neither lists a session nor sets All, it ends only access tokens: those of Subject that were issued before Before.",
 	run: func(e *env) error {
 		st := e.open()
 		cut, before, after := around("ada")
@@ -173,7 +173,7 @@ var revokeCases = []testcase{{
 		if err := e.create(st, all...); err != nil {
 			return err
 		}
-		if err := e.revoke(st, auth.Revocation{Subject: "ada", Cut: cut.Add(2 * time.Second), Until: now().Add(time.Minute)}); err != nil {
+		if err := e.revoke(st, auth.Revocation{Subject: "ada", Before: cut.Add(2 * time.Second), Until: now().Add(time.Minute)}); err != nil {
 			return err
 		}
 		return e.lists(st, "ada", all...)
@@ -191,7 +191,7 @@ var revokeCases = []testcase{{
 			return err
 		}
 		for i, r := range []auth.Revocation{
-			{Subject: "ada", All: true, Cut: cut, Until: now().Add(time.Minute)},
+			{Subject: "ada", All: true, Before: cut, Until: now().Add(time.Minute)},
 			{Subject: "ada", Sessions: []string{"old", "absent"}, Until: now().Add(time.Minute)},
 		} {
 			if err := e.revoke(st, r); err != nil {
@@ -225,7 +225,7 @@ var revokeCases = []testcase{{
 			}
 			r := auth.Revocation{Subject: "ada", Sessions: []string{s.ID}, Until: now().Add(time.Minute)}
 			if round%2 == 1 {
-				r = auth.Revocation{Subject: "ada", All: true, Cut: time.Now().UTC().Truncate(time.Second), Until: now().Add(time.Minute)}
+				r = auth.Revocation{Subject: "ada", All: true, Before: time.Now().UTC().Truncate(time.Second), Until: now().Add(time.Minute)}
 			}
 			var revoked atomic.Bool
 			at := now()
@@ -237,7 +237,7 @@ var revokeCases = []testcase{{
 				from := int64(1)
 				for j := range 1000 {
 					late := revoked.Load()
-					got, _, err := nodes[i%len(nodes)].Rotate(e.ctx, s.Subject, s.ID, from, useAt(at.Add(time.Duration(j)*time.Millisecond), device(i)))
+					got, _, err := nodes[i%len(nodes)].Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, useAt(at.Add(time.Duration(j)*time.Millisecond), device(i))))
 					switch {
 					case errors.Is(err, auth.ErrSessionNotFound):
 						if late {
@@ -286,7 +286,7 @@ var revokeCases = []testcase{{
 			if err := e.create(nodes[0], old...); err != nil {
 				return err
 			}
-			r := auth.Revocation{Subject: subject, All: true, Cut: cut, Until: now().Add(time.Minute)}
+			r := auth.Revocation{Subject: subject, All: true, Before: cut, Until: now().Add(time.Minute)}
 			err := together(9, func(i int) error {
 				switch {
 				case i == 0:

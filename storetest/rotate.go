@@ -10,7 +10,7 @@ import (
 
 var rotateCases = []testcase{{
 	name: "Rotate_MovesFromTheStoredGeneration",
-	rule: "If the stored Generation is from and RotatedAt is not after use.Rested, it becomes from+1",
+	rule: "If the stored Generation is r.From and RotatedAt is not after r.NotAfter, it becomes r.From+1",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		if err := e.create(st, s); err != nil {
@@ -18,18 +18,18 @@ var rotateCases = []testcase{{
 		}
 		for i, rested := range []time.Duration{0, time.Millisecond, time.Hour, 10 * 365 * 24 * time.Hour} {
 			use := useAt(s.RotatedAt.Add(time.Minute), device(i))
-			use.Rested = s.RotatedAt.Add(rested)
+			use.NotAfter = s.RotatedAt.Add(rested)
 			from := s.Generation
 			s = used(s, from+1, use)
 			if err := e.rotate(st, s, from, use, s, true); err != nil {
-				return fmt.Errorf("RotatedAt %s before use.Rested: %w", rested, err)
+				return fmt.Errorf("RotatedAt %s before r.NotAfter: %w", rested, err)
 			}
 		}
 		return nil
 	},
 }, {
 	name: "Rotate_RestingSessionStays",
-	rule: "the session moves only if its RotatedAt is not after this",
+	rule: "rotate only if RotatedAt is not after this",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		if err := e.create(st, s); err != nil {
@@ -37,13 +37,13 @@ var rotateCases = []testcase{{
 		}
 		for _, rest := range []time.Duration{time.Millisecond, time.Second, 30 * time.Second, time.Hour} {
 			use := useAt(now(), device(1))
-			use.Rested = s.RotatedAt.Add(-rest)
+			use.NotAfter = s.RotatedAt.Add(-rest)
 			if err := e.rotate(st, s, 1, use, s, false); err != nil {
-				return fmt.Errorf("RotatedAt %s after use.Rested: %w", rest, err)
+				return fmt.Errorf("RotatedAt %s after r.NotAfter: %w", rest, err)
 			}
 		}
 		use := useAt(now(), device(1))
-		use.Rested = s.RotatedAt
+		use.NotAfter = s.RotatedAt
 		return e.rotate(st, s, 1, use, used(s, 2, use), true)
 	},
 }, {
@@ -64,7 +64,7 @@ var rotateCases = []testcase{{
 	},
 }, {
 	name: "Rotate_AheadOfTheStoreBecomesFrom",
-	rule: "if it is less than from (the store has lost acknowledged writes), it becomes from.",
+	rule: "if it is less than r.From (the store has lost acknowledged writes), it becomes r.From.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		s.Generation = 9
@@ -74,7 +74,7 @@ var rotateCases = []testcase{{
 		for i, from := range []int64{10, 11, 20, 100, 1 << 40} { // as text, 10 is less than 9
 			use := useAt(now().Add(time.Duration(i)*time.Millisecond), device(i))
 			if i%2 == 1 {
-				use.Rested = s.RotatedAt.Add(-time.Minute) // it rests, which does not count here
+				use.NotAfter = s.RotatedAt.Add(-time.Minute) // it rests, which does not count here
 			}
 			s = used(s, from, use)
 			if err := e.rotate(st, s, from, use, s, true); err != nil {
@@ -85,14 +85,14 @@ var rotateCases = []testcase{{
 	},
 }, {
 	name: "Rotate_SetsWhatUseSays",
-	rule: "In both cases RotatedAt, ExpiresAt and Device are set from use",
+	rule: "In both cases RotatedAt, ExpiresAt and Device are set from r",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		if err := e.create(st, s); err != nil {
 			return err
 		}
 		at := now()
-		for i, use := range []auth.Use{
+		for i, use := range []auth.Rotation{
 			{ExpiresAt: at.Add(time.Hour), Device: device(1)},
 			{ExpiresAt: at.Add(30 * 24 * time.Hour), Device: auth.Device{UserAgent: "agent alone"}},
 			{ExpiresAt: at.Add(time.Minute), Device: auth.Device{IP: device(2).IP}}, // earlier than before
@@ -103,7 +103,7 @@ var rotateCases = []testcase{{
 			{ExpiresAt: at.Add(time.Hour), Device: device(4)},
 		} {
 			use.At = at.Add(time.Duration(i) * 1001 * time.Millisecond)
-			use.Rested = use.At
+			use.NotAfter = use.At
 			from := s.Generation
 			s = used(s, from+1, use)
 			if err := e.rotate(st, s, from, use, s, true); err != nil {
@@ -114,7 +114,7 @@ var rotateCases = []testcase{{
 	},
 }, {
 	name: "Rotate_RotatedAtMayMoveBack",
-	rule: "RotatedAt becomes use.At also where that is earlier: a clock may have been set back.",
+	rule: "RotatedAt becomes r.At also where that is earlier: a clock may have been set back.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		if err := e.create(st, s); err != nil {
@@ -122,7 +122,7 @@ var rotateCases = []testcase{{
 		}
 		for i, back := range []time.Duration{time.Millisecond, 5 * time.Second, 4 * 365 * 24 * time.Hour} {
 			use := useAt(s.RotatedAt.Add(-back), device(i))
-			use.Rested, use.ExpiresAt = s.RotatedAt.Add(time.Hour), now().Add(time.Hour)
+			use.NotAfter, use.ExpiresAt = s.RotatedAt.Add(time.Hour), now().Add(time.Hour)
 			want := used(s, s.Generation+1, use)
 			if err := e.rotate(st, s, s.Generation, use, want, true); err != nil {
 				return fmt.Errorf("use.At lies %s before RotatedAt: %w", back, err)
@@ -144,7 +144,7 @@ var rotateCases = []testcase{{
 		st, s := e.open(), session("ada", "one")
 		absent := func() error {
 			for _, from := range []int64{1, 2, 7} {
-				got, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, from, useAt(now(), device(1)))
+				got, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, useAt(now(), device(1))))
 				if err == nil || moved {
 					return fmt.Errorf("Rotate from %d of an absent session: generation %d, moved %t, %v", from, got.Generation, moved, err)
 				}
@@ -179,7 +179,7 @@ var rotateCases = []testcase{{
 		}
 		for _, unknown := range []auth.Session{session("ada", "two"), session("bob", "one")} {
 			for _, from := range []int64{1, 2} {
-				if _, _, err := st.Rotate(e.ctx, unknown.Subject, unknown.ID, from, useAt(now(), device(1))); !errors.Is(err, auth.ErrSessionNotFound) {
+				if _, _, err := st.Rotate(e.ctx, unknown.Subject, unknown.ID, rotateFrom(from, useAt(now(), device(1)))); !errors.Is(err, auth.ErrSessionNotFound) {
 					return fmt.Errorf("Rotate of an absent session: %v, want ErrSessionNotFound", err)
 				}
 			}
@@ -207,7 +207,7 @@ var rotateCases = []testcase{{
 	},
 }, {
 	name: "Rotate_OneOfManyAtOnceMoves",
-	rule: "RotatedAt, ExpiresAt and Device are set from use, in one atomic step, and moved is true",
+	rule: "RotatedAt, ExpiresAt and Device are set from r, in one atomic step, and rotated is true",
 	run: func(e *env) error {
 		return e.contend(1, func(calls []call, final auth.Session) error {
 			var winners []int
@@ -231,7 +231,7 @@ var rotateCases = []testcase{{
 	},
 }, {
 	name: "Rotate_OneOfManyAtOnceHeals",
-	rule: "In both cases RotatedAt, ExpiresAt and Device are set from use, in one atomic step",
+	rule: "In both cases RotatedAt, ExpiresAt and Device are set from r, in one atomic step",
 	run: func(e *env) error {
 		return e.contend(5, func(calls []call, final auth.Session) error {
 			var winners []int
@@ -275,11 +275,11 @@ var rotateCases = []testcase{{
 	},
 }, {
 	name: "Rotate_IsSeenWhole",
-	rule: "RotatedAt, ExpiresAt and Device are set from use, in one atomic step",
+	rule: "RotatedAt, ExpiresAt and Device are set from r, in one atomic step",
 	run: func(e *env) error {
 		nodes, base := e.nodes(4), session("ada", "one")
 		at := base.RotatedAt
-		state := func(generation int64) (auth.Session, auth.Use) {
+		state := func(generation int64) (auth.Session, auth.Rotation) {
 			use := useAt(at.Add(time.Duration(generation)*time.Second), device(int(generation)))
 			return used(base, generation, use), use
 		}
@@ -293,7 +293,7 @@ var rotateCases = []testcase{{
 				defer close(done)
 				for from := range int64(2 * e.rounds) {
 					_, use := state(from + 2)
-					if _, moved, err := nodes[0].Rotate(e.ctx, s.Subject, s.ID, from+1, use); err != nil || !moved {
+					if _, moved, err := nodes[0].Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from+1, use)); err != nil || !moved {
 						return fmt.Errorf("Rotate from %d: moved %t, %v", from+1, moved, err)
 					}
 				}
@@ -344,7 +344,7 @@ var rotateCases = []testcase{{
 			for range e.rounds/4 + 5 {
 				use := useAt(s.RotatedAt.Add(time.Second), device(1000+i))
 				want := used(*s, s.Generation+1, use)
-				got, moved, err := nodes[i%len(nodes)].Rotate(e.ctx, s.Subject, s.ID, s.Generation, use)
+				got, moved, err := nodes[i%len(nodes)].Rotate(e.ctx, s.Subject, s.ID, rotateFrom(s.Generation, use))
 				if err != nil || !moved {
 					return fmt.Errorf("Rotate of %s from %d: moved %t, %v", key(*s), s.Generation, moved, err)
 				}
@@ -389,10 +389,10 @@ func (e *env) contend(ahead int64, judge func(calls []call, final auth.Session) 
 		}
 		err := together(len(calls), func(i int) error {
 			use := useAt(at.Add(time.Duration(i)*time.Millisecond), device(round*100+i))
-			use.Rested = at.Add(-time.Millisecond)
+			use.NotAfter = at.Add(-time.Millisecond)
 			c := call{want: used(s, to, use)}
 			var err error
-			if c.got, c.moved, err = nodes[i%len(nodes)].Rotate(e.ctx, s.Subject, s.ID, from, use); err != nil {
+			if c.got, c.moved, err = nodes[i%len(nodes)].Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, use)); err != nil {
 				return fmt.Errorf("Rotate from %d: %w", from, err)
 			}
 			calls[i] = c

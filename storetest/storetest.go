@@ -105,17 +105,17 @@ func session(subject, id string) auth.Session {
 	return auth.Session{
 		ID: id, Subject: subject, Generation: 1,
 		CreatedAt: at, RotatedAt: at, ExpiresAt: at.Add(24 * time.Hour),
-		Device: device(0), Data: []byte("data of " + id),
+		Device: device(0), Opaque: []byte("data of " + id),
 	}
 }
 
 // useAt returns what a refresh at the given time writes. It does not rest.
-func useAt(at time.Time, d auth.Device) auth.Use {
-	return auth.Use{At: at, Rested: at.Add(24 * time.Hour), ExpiresAt: at.Add(24 * time.Hour), Device: d}
+func useAt(at time.Time, d auth.Device) auth.Rotation {
+	return auth.Rotation{At: at, NotAfter: at.Add(24 * time.Hour), ExpiresAt: at.Add(24 * time.Hour), Device: d}
 }
 
 // used returns s as it is after a move by use to a generation.
-func used(s auth.Session, generation int64, use auth.Use) auth.Session {
+func used(s auth.Session, generation int64, use auth.Rotation) auth.Session {
 	s.Generation, s.RotatedAt, s.ExpiresAt, s.Device = generation, use.At, use.ExpiresAt, use.Device
 	return s
 }
@@ -147,8 +147,8 @@ func same(got, want auth.Session) error {
 	if got.Device.IP != want.Device.IP {
 		diff = append(diff, fmt.Sprintf("Device.IP is %v, want %v", got.Device.IP, want.Device.IP))
 	}
-	if !bytes.Equal(got.Data, want.Data) {
-		diff = append(diff, fmt.Sprintf("Data is %.60q (%d bytes), want %.60q (%d bytes)", got.Data, len(got.Data), want.Data, len(want.Data)))
+	if !bytes.Equal(got.Opaque, want.Opaque) {
+		diff = append(diff, fmt.Sprintf("Data is %.60q (%d bytes), want %.60q (%d bytes)", got.Opaque, len(got.Opaque), want.Opaque, len(want.Opaque)))
 	}
 	if diff == nil {
 		return nil
@@ -234,8 +234,8 @@ func (e *env) lists(st auth.Store, subject string, want ...auth.Session) error {
 }
 
 // rotate moves s, and returns an error unless the outcome is the session want.
-func (e *env) rotate(st auth.Store, s auth.Session, from int64, use auth.Use, want auth.Session, wantMoved bool) error {
-	got, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, from, use)
+func (e *env) rotate(st auth.Store, s auth.Session, from int64, use auth.Rotation, want auth.Session, wantMoved bool) error {
+	got, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, use))
 	if err != nil {
 		return fmt.Errorf("Rotate of %s from %d: %w", key(s), from, err)
 	}
@@ -278,4 +278,10 @@ func together(n int, f func(i int) error) error {
 		}
 	}
 	return nil
+}
+
+// rotateFrom returns r with a From.
+func rotateFrom(generation int64, r auth.Rotation) auth.Rotation {
+	r.From = generation
+	return r
 }

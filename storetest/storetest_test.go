@@ -77,7 +77,7 @@ func (b *book) key(subject, id string) [2]string {
 
 func (b *book) copy(s auth.Session) auth.Session {
 	if !b.has("returns its own data") {
-		s.Data = bytes.Clone(s.Data)
+		s.Opaque = bytes.Clone(s.Opaque)
 	}
 	if b.has("returns local times") {
 		s.CreatedAt = s.CreatedAt.In(time.FixedZone("here", 3600))
@@ -139,7 +139,7 @@ func (b *book) Create(ctx context.Context, s auth.Session) error {
 		return errors.New("created in the future")
 	}
 	if !b.has("keeps the caller's data") {
-		s.Data = bytes.Clone(s.Data)
+		s.Opaque = bytes.Clone(s.Opaque)
 	}
 	switch {
 	case b.has("cuts times to seconds"):
@@ -147,7 +147,7 @@ func (b *book) Create(ctx context.Context, s auth.Session) error {
 	case b.has("keeps generations in 32 bits"):
 		s.Generation = int64(int32(s.Generation))
 	case b.has("keeps data as text"):
-		s.Data = bytes.ToValidUTF8(s.Data, []byte("?"))
+		s.Opaque = bytes.ToValidUTF8(s.Opaque, []byte("?"))
 	case b.has("cuts user agents"):
 		s.Device.UserAgent = s.Device.UserAgent[:min(len(s.Device.UserAgent), 255)]
 	case b.has("unmaps addresses"):
@@ -184,16 +184,17 @@ func (b *book) Get(ctx context.Context, subject, id string) (auth.Session, error
 	return b.copy(s), nil
 }
 
-func (b *book) Rotate(ctx context.Context, subject, id string, from int64, use auth.Use) (auth.Session, bool, error) {
+func (b *book) Rotate(ctx context.Context, subject, id string, r auth.Rotation) (auth.Session, bool, error) {
 	if err := b.ended(ctx); err != nil {
 		return auth.Session{}, false, err
 	}
-	whole(use.At, use.Rested, use.ExpiresAt)
-	if err := use.Check(); err != nil && !b.has("moves to what Check refuses") {
-		return auth.Session{}, false, err
+	whole(r.At, r.NotAfter, r.ExpiresAt)
+	checked := r
+	if b.has("counts on for ever") {
+		checked.From = 0
 	}
-	if from >= 1<<53 && !b.has("counts on for ever") {
-		return auth.Session{}, false, auth.ErrNotStorable
+	if err := checked.Check(); err != nil && !b.has("moves to what Check refuses") {
+		return auth.Session{}, false, err
 	}
 	k := b.key(subject, id)
 	b.mu.Lock()
@@ -215,39 +216,39 @@ func (b *book) Rotate(ctx context.Context, subject, id string, from int64, use a
 	}
 	switch {
 	case !ok && b.has("upserts"):
-		s = auth.Session{ID: id, Subject: subject, Generation: from, CreatedAt: use.At}
+		s = auth.Session{ID: id, Subject: subject, Generation: r.From, CreatedAt: r.At}
 	case !ok && b.has("takes absence for a fault"):
 		return auth.Session{}, false, context.DeadlineExceeded
 	case !ok:
 		return auth.Session{}, false, auth.ErrSessionNotFound
 	}
-	rests := s.RotatedAt.After(use.Rested)
+	rests := s.RotatedAt.After(r.NotAfter)
 	switch {
 	case b.has("ignores the rest"):
 		rests = false
 	case b.has("rests at the very instant"):
-		rests = !s.RotatedAt.Before(use.Rested)
+		rests = !s.RotatedAt.Before(r.NotAfter)
 	}
-	behind := s.Generation < from
+	behind := s.Generation < r.From
 	if b.has("compares generations as text") {
-		behind = strconv.FormatInt(s.Generation, 10) < strconv.FormatInt(from, 10)
+		behind = strconv.FormatInt(s.Generation, 10) < strconv.FormatInt(r.From, 10)
 	}
 	switch {
-	case s.Generation == from && !rests:
+	case s.Generation == r.From && !rests:
 		s.Generation++
 	case behind && !b.has("never heals") && (!rests || !b.has("heals only what does not rest")):
-		s.Generation = from
-	case b.has("reports a repeat as a move") && s.Generation == from+1:
+		s.Generation = r.From
+	case b.has("reports a repeat as a move") && s.Generation == r.From+1:
 		return b.copy(s), true, nil
 	case b.has("shows losers a stale snapshot"):
 		return b.copy(old), false, nil
 	default:
 		return b.copy(s), false, nil
 	}
-	if use.At.After(s.RotatedAt) || !b.has("never moves RotatedAt back") {
-		s.RotatedAt = use.At
+	if r.At.After(s.RotatedAt) || !b.has("never moves RotatedAt back") {
+		s.RotatedAt = r.At
 	}
-	s.ExpiresAt = use.ExpiresAt
+	s.ExpiresAt = r.ExpiresAt
 	if b.has("writes in two steps") {
 		b.sessions[k] = s
 		b.mu.Unlock()
@@ -258,11 +259,11 @@ func (b *book) Rotate(ctx context.Context, subject, id string, from int64, use a
 		}
 	}
 	switch {
-	case b.has("keeps a device that is known") && use.Device == (auth.Device{}):
-	case b.has("tells devices apart by their address") && use.Device.IP == s.Device.IP:
-	case b.has("tells devices apart by their agent") && use.Device.UserAgent == s.Device.UserAgent:
+	case b.has("keeps a device that is known") && r.Device == (auth.Device{}):
+	case b.has("tells devices apart by their address") && r.Device.IP == s.Device.IP:
+	case b.has("tells devices apart by their agent") && r.Device.UserAgent == s.Device.UserAgent:
 	default:
-		s.Device = use.Device
+		s.Device = r.Device
 	}
 	if b.has("rewrites the whole subject") {
 		for other := range all {
@@ -307,8 +308,8 @@ func (b *book) Revoke(ctx context.Context, r auth.Revocation) error {
 	if err := b.ended(ctx); err != nil {
 		return err
 	}
-	whole(r.Cut, r.Until)
-	if !r.Cut.Equal(r.Cut.Truncate(time.Second)) {
+	whole(r.Before, r.Until)
+	if !r.Before.Equal(r.Before.Truncate(time.Second)) {
 		panic("a cut that is not in whole seconds")
 	}
 	refused := r.Check()
@@ -332,7 +333,7 @@ func (b *book) Revoke(ctx context.Context, r auth.Revocation) error {
 		default:
 			continue
 		}
-		before := s.CreatedAt.Before(r.Cut) || b.has("deletes at the cut") && s.CreatedAt.Equal(r.Cut)
+		before := s.CreatedAt.Before(r.Before) || b.has("deletes at the cut") && s.CreatedAt.Equal(r.Before)
 		all := r.All || b.has("deletes by a cut alone") && len(r.Sessions) == 0
 		spared := slices.Contains(r.Except, s.ID) && !b.has("ignores Except")
 		if b.has("deletes the first that is named") {

@@ -37,12 +37,12 @@ func newWatch(ctx context.Context, a *auth.Authenticator, us users, keys ...auth
 		w.at[algs[i]] = new([4]time.Duration)
 		other, err := newIssuer(time.Hour, us, k) // no token of a itself outlives its key
 		if w.check(err); err == nil {
-			t, err := other.Start(ctx, "ada", auth.SignIn{})
+			t, err := other.StartSession(ctx, "ada", auth.SessionOptions{})
 			w.check(err)
 			w.lasting[algs[i]] = t.Access
 		}
 	}
-	t, err := a.Start(ctx, "ada", auth.SignIn{})
+	t, err := a.StartSession(ctx, "ada", auth.SessionOptions{})
 	w.check(err)
 	w.own = t
 	return w

@@ -87,7 +87,7 @@ func firstLogin(a *auth.Authenticator) http.Handler {
 		}
 		fields, err := auth.ReadFields(r, "login_id", "password", "delivery")
 		if err != nil {
-			status := auth.AnswerTo(err).Status
+			status := auth.ResponseFor(err).Status
 			writeJSON(w, status, firstAnswer{Message: http.StatusText(status)})
 			return
 		}
@@ -96,7 +96,7 @@ func firstLogin(a *auth.Authenticator) http.Handler {
 			writeJSON(w, http.StatusBadRequest, firstAnswer{Message: "login_id and password are required."})
 			return
 		}
-		in := auth.SignIn{Device: a.Device(r), InBody: delivery == "body"}
+		in := auth.SessionOptions{Device: a.Device(r), InBody: delivery == "body"}
 		if !in.InBody {
 			in.Replaces = a.CookieTokens(r) // the cookies are about to be overwritten
 		}
@@ -145,7 +145,7 @@ func firstMe(w http.ResponseWriter, r *http.Request) {
 	claims, _ := auth.FromContext(r.Context())
 	me, err := personOf(claims)
 	if err != nil {
-		auth.WriteError(w, r, err)
+		auth.DefaultOnError(w, r, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, me)
@@ -157,7 +157,7 @@ func firstError(w http.ResponseWriter, r *http.Request, err error) {
 	refuse := func(status int, message string) { writeJSON(w, status, firstAnswer{Message: message}) }
 	switch {
 	case errors.Is(err, auth.ErrUnavailable):
-		auth.WriteError(w, r, err) // 503 with Retry-After, whatever else it wraps
+		auth.DefaultOnError(w, r, err) // 503 with Retry-After, whatever else it wraps
 	case errors.Is(err, auth.ErrCrossOrigin):
 		refuse(http.StatusForbidden, "Origin not allowed.")
 	case errors.Is(err, auth.ErrInvalidCredentials):
@@ -172,7 +172,7 @@ func firstError(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		refuse(http.StatusUnauthorized, "Invalid token.") // the client signs in
 	default:
-		auth.WriteError(w, r, err)
+		auth.DefaultOnError(w, r, err)
 	}
 }
 

@@ -78,7 +78,7 @@ func secondLogin(a *auth.Authenticator) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fields, err := auth.ReadFields(r, "email", "password")
 		if err != nil {
-			status := auth.AnswerTo(err).Status
+			status := auth.ResponseFor(err).Status
 			secondRefusal(w, status, http.StatusText(status))
 			return
 		}
@@ -88,7 +88,7 @@ func secondLogin(a *auth.Authenticator) http.Handler {
 		}
 		// The article put whatever was sent into the token. Here it is only
 		// what the user is looked up by.
-		t, err := a.Login(r.Context(), fields["email"], fields["password"], auth.SignIn{Device: a.Device(r)})
+		t, err := a.Login(r.Context(), fields["email"], fields["password"], auth.SessionOptions{Device: a.Device(r)})
 		if err != nil {
 			a.WriteError(w, r, err)
 			return
@@ -121,7 +121,7 @@ func secondLogout(a *auth.Authenticator) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fields, err := auth.ReadFields(r, "token")
 		if err != nil {
-			status := auth.AnswerTo(err).Status
+			status := auth.ResponseFor(err).Status
 			secondRefusal(w, status, http.StatusText(status))
 			return
 		}
@@ -147,7 +147,7 @@ func requireAnywhere(a *auth.Authenticator, next http.Handler) http.Handler {
 		w.Header().Set("Referrer-Policy", "no-referrer") // the URL may hold a token
 		fields, err := auth.ReadFields(r, "token")
 		if err != nil {
-			status := auth.AnswerTo(err).Status
+			status := auth.ResponseFor(err).Status
 			secondRefusal(w, status, http.StatusText(status))
 			return
 		}
@@ -175,7 +175,7 @@ func secondSecure(w http.ResponseWriter, r *http.Request) {
 	claims, _ := auth.FromContext(r.Context())
 	who, err := personOf(claims)
 	if err != nil {
-		auth.WriteError(w, r, err)
+		auth.DefaultOnError(w, r, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, struct {
@@ -189,7 +189,7 @@ func secondSecure(w http.ResponseWriter, r *http.Request) {
 func secondError(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, auth.ErrUnavailable):
-		auth.WriteError(w, r, err) // 503 with Retry-After, whatever else it wraps
+		auth.DefaultOnError(w, r, err) // 503 with Retry-After, whatever else it wraps
 	case errors.Is(err, auth.ErrInvalidCredentials):
 		secondRefusal(w, http.StatusUnauthorized, "Invalid email or password.") // whichever it is
 	case errors.Is(err, auth.ErrNoToken):
@@ -197,7 +197,7 @@ func secondError(w http.ResponseWriter, r *http.Request, err error) {
 	case badToken(err):
 		secondRefusal(w, http.StatusUnauthorized, "Unauthorized access.")
 	default:
-		auth.WriteError(w, r, err)
+		auth.DefaultOnError(w, r, err)
 	}
 }
 

@@ -97,7 +97,7 @@ func serve(c nodeConfig, open func(dsn string) (auth.Store, error)) error {
 	mux := http.NewServeMux()
 	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
 	mux.HandleFunc("POST /start", func(w http.ResponseWriter, r *http.Request) {
-		tokens, err := a.Start(r.Context(), r.FormValue("user"), auth.SignIn{Device: a.Device(r)})
+		tokens, err := a.StartSession(r.Context(), r.FormValue("user"), auth.SessionOptions{Device: a.Device(r)})
 		if err != nil {
 			a.WriteError(w, r, err)
 			return
@@ -129,7 +129,7 @@ func serve(c nodeConfig, open func(dsn string) (auth.Store, error)) error {
 		h := a.Health()
 		mu.Lock()
 		defer mu.Unlock()
-		_ = json.NewEncoder(w).Encode(nodeState{runtime.NumGoroutine(), h.Ready, h.Age, events})
+		_ = json.NewEncoder(w).Encode(nodeState{runtime.NumGoroutine(), h.Ready, h.FeedAge, events})
 	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 
 // Whoever proved a user's identity by other means, here a passkey, opens the
 // session for him.
-func ExampleAuthenticator_Start() {
+func ExampleAuthenticator_StartSession() {
 	a := exampleAuthenticator()
-	tokens, err := a.Start(context.Background(), "u1", auth.SignIn{AMR: []string{"hwk", "user"}, Name: "Ada's laptop"})
+	tokens, err := a.StartSession(context.Background(), "u1", auth.SessionOptions{AMR: []string{"hwk", "user"}, Name: "Ada's laptop"})
 	if err != nil {
 		fmt.Println(err)
 		return
