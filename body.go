@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/ratchet-go/auth/internal/strictjson"
 )
 
 // maxBody bounds the body of a request to an endpoint.
@@ -92,13 +94,16 @@ func readUpTo(r io.Reader, length int64) ([]byte, error) {
 	return b, nil
 }
 
+// maxBodyMembers bounds the members of an object that is not signed.
+const maxBodyMembers = 64
+
 func jsonFields(body []byte, names []string) (map[string]string, error) {
 	fields := map[string]string{}
-	err := readObject(string(body), maxBodyMembers, func(name, value string) error {
+	err := strictjson.Object(string(body), maxBodyMembers, func(name, value string) error {
 		if !slices.Contains(names, name) || value == "null" {
 			return nil
 		}
-		text, ok := jsonString(value)
+		text, ok := strictjson.String(value)
 		if !ok {
 			return requestError(name + " is not a string")
 		}

@@ -4,11 +4,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/ratchet-go/auth/internal/strictjson"
 )
+
+// maxClaims bounds the members of an object in a payload. Payloads are signed.
+const maxClaims = 1024
 
 // Claims are what a verified access token says. Every request has Claims of
 // its own. Times are to the second.
@@ -97,50 +103,39 @@ func (g *accessGrant) payload() ([]byte, error) {
 	if err := checkUser(u); err != nil {
 		return nil, err
 	}
-	b := make([]byte, 0, 512)
-	b = append(b, `{"iss":`...)
-	b = appendJSONString(b, g.issuer)
-	b = append(b, `,"aud":`...)
-	b = appendJSONStrings(b, g.audience)
-	b = append(b, `,"sub":`...)
-	b = appendJSONString(b, u.ID)
-	b = append(b, `,"sid":`...)
-	b = appendJSONString(b, g.sid)
-	b = append(b, `,"jti":"`...)
-	b = append(b, randomID()...)
-	b = append(b, `","iat":`...)
-	b = strconv.AppendInt(b, g.issuedAt.Unix(), 10)
-	b = append(b, `,"exp":`...)
-	b = strconv.AppendInt(b, g.expiresAt.Unix(), 10)
-	b = append(b, `,"auth_time":`...)
-	b = strconv.AppendInt(b, g.authTime.Unix(), 10)
-	b = append(b, `,"session_exp":`...)
-	b = strconv.AppendInt(b, g.sessionEnd.Unix(), 10)
+	w := strictjson.NewWriter(make([]byte, 0, 512))
+	w.String("iss", g.issuer)
+	w.Strings("aud", g.audience)
+	w.String("sub", u.ID)
+	w.String("sid", g.sid)
+	w.String("jti", randomID())
+	w.Int("iat", g.issuedAt.Unix())
+	w.Int("exp", g.expiresAt.Unix())
+	w.Int("auth_time", g.authTime.Unix())
+	w.Int("session_exp", g.sessionEnd.Unix())
 	if g.countsFrom.Unix() > g.issuedAt.Unix() {
-		b = append(b, `,"eff_iat":`...)
-		b = strconv.AppendInt(b, g.countsFrom.Unix(), 10)
+		w.Int("eff_iat", g.countsFrom.Unix())
 	}
 	if u.Username != "" {
-		b = append(b, `,"username":`...)
-		b = appendJSONString(b, u.Username)
+		w.String("username", u.Username)
 	}
 	if len(u.Roles) > 0 {
-		b = append(b, `,"roles":`...)
-		b = appendJSONStrings(b, u.Roles)
+		w.Strings("roles", u.Roles)
 	}
 	if len(u.Scopes) > 0 {
-		b = append(b, `,"scope":`...)
-		b = appendJSONString(b, strings.Join(u.Scopes, " "))
+		w.String("scope", strings.Join(u.Scopes, " "))
 	}
 	if len(g.amr) > 0 {
-		b = append(b, `,"amr":`...)
-		b = appendJSONStrings(b, g.amr)
+		w.Strings("amr", g.amr)
 	}
-	b, err := appendExtra(b, u.Extra)
-	if err != nil {
-		return nil, err
+	if len(u.Extra) > 0 {
+		extra, err := marshalExtra(u.Extra)
+		if err != nil {
+			return nil, fmt.Errorf("auth: User.Extra: %w", err)
+		}
+		w.Members(extra)
 	}
-	return append(b, '}'), nil
+	return w.Close(), nil
 }
 
 // reserved are the names that mean something in an access token, here or to
@@ -164,57 +159,50 @@ func imitates(name string) string {
 	return ""
 }
 
-// appendExtra appends the application's claims, each after a comma.
+// marshalExtra encodes the application's claims, of which there is at least
+// one.
 //
-// Which of them are refused does not depend on encoding/json, which replaces
-// what is not UTF-8 by U+FFFD, in another way in each version of Go. So the
-// names and texts of Extra are checked as they were given, all strings of the
-// result as the strict reader would, and the result may not have more U+FFFD
-// than was given. In values of other types than those which checkText knows,
-// nobody can tell a U+FFFD that was there from one that was put in, and it is
-// refused.
-func appendExtra(b []byte, extra map[string]any) ([]byte, error) {
-	if len(extra) == 0 {
-		return b, nil
-	}
+// Whether a claim is refused does not depend on encoding/json, which replaces
+// invalid UTF-8 by U+FFFD, in different ways in different versions of Go. So the
+// names and texts of extra are checked before, and every string of the result
+// is checked as the strict reader does. The result may not have more U+FFFD
+// than extra has. In a value of a type that checkText does not know, a U+FFFD of
+// the application cannot be told from a replacement, and is refused.
+func marshalExtra(extra map[string]any) ([]byte, error) {
 	replacements, err := checkText(extra, 0)
 	if err != nil {
-		return nil, fmt.Errorf("auth: User.Extra: %w", err)
+		return nil, err
 	}
 	object, err := json.Marshal(extra)
 	if err != nil {
-		return nil, fmt.Errorf("auth: User.Extra: %w", err)
+		return nil, err
 	}
-	// Read as the verifier will, so that no token is made that it refuses.
-	err = readObject(string(object), maxClaims, func(name, _ string) error {
+	// Read it as a verifier does, so that no token is issued that it refuses.
+	err = strictjson.Object(string(object), maxClaims, func(name, _ string) error {
 		if r := imitates(name); r != "" {
 			return fmt.Errorf("%q is, or imitates, the reserved claim %q", name, r)
 		}
 		return nil
 	})
-	if err == nil {
-		err = checkStrings(string(object))
-	}
-	if err == nil && strings.Count(string(object), "\uFFFD") != replacements {
-		err = errNotUTF8()
-	}
 	if err != nil {
-		return nil, fmt.Errorf("auth: User.Extra: %w", err)
+		return nil, err
 	}
-	b = append(b, ',')
-	return append(b, object[1:len(object)-1]...), nil
+	if !strictjson.ValidStrings(string(object)) || strings.Count(string(object), "\uFFFD") != replacements {
+		return nil, errNotUTF8()
+	}
+	return object, nil
 }
 
 func errNotUTF8() error {
-	return fmt.Errorf("%w: a name or value is not UTF-8", errJSON)
+	return fmt.Errorf("%w: a name or value is not UTF-8", strictjson.ErrSyntax)
 }
 
 // checkText refuses names and texts in v that are not UTF-8, and returns how
 // many U+FFFD there are in them. It knows the types that encoding/json itself
 // decodes to, and their relatives; others have no text here.
 func checkText(v any, depth int) (replacements int, err error) {
-	if depth > maxJSONDepth {
-		return 0, errJSONDepth
+	if depth > strictjson.MaxDepth {
+		return 0, strictjson.ErrDepth
 	}
 	add := func(v any) {
 		n, e := checkText(v, depth+1)
@@ -257,24 +245,30 @@ func checkText(v any, depth int) (replacements int, err error) {
 	return replacements, err
 }
 
-// checkStrings holds every string of JSON that was read before to the rules of
-// jsonString.
-func checkStrings(b string) error {
-	s := jsonScanner{b: b}
-	for {
-		next := strings.IndexByte(b[s.i:], '"')
-		if next < 0 {
-			return nil
-		}
-		s.i += next
-		raw, err := s.str()
-		if err != nil {
-			return err
-		}
-		if _, ok := jsonString(raw); !ok {
-			return errNotUTF8()
-		}
+// maxNumericDate is the last second of the year 9999.
+const maxNumericDate = 253402300799
+
+// numericTime returns a NumericDate (RFC 7519 section 2) that is a number within
+// the years 1970 to 9999, to the second.
+func numericTime(value string) (time.Time, bool) {
+	n, ok := numericDate(value)
+	if !ok {
+		return time.Time{}, false
 	}
+	return time.Unix(n, 0).UTC(), true
+}
+
+// numericDate is [numericTime] in Unix seconds.
+func numericDate(value string) (int64, bool) {
+	n, ok := strictjson.Int(value)
+	if !ok {
+		f, err := strconv.ParseFloat(value, 64)
+		if err != nil || !(f >= 0 && f <= maxNumericDate) {
+			return 0, false
+		}
+		n = int64(math.Floor(f))
+	}
+	return n, n >= 0 && n <= maxNumericDate
 }
 
 // readAccess reads the claims of an access token whose signature was checked
@@ -283,38 +277,38 @@ func readAccess(c *parsedClaims, payload, issuer string, audience []string) erro
 	c.payload = payload
 	space := c.lists[:0]
 	strs := func(list *[]string, value string) (ok bool) {
-		grown, ok := jsonStrings(space, value)
+		grown, ok := strictjson.Strings(space, value)
 		if ok {
 			space = setList(list, grown, len(space))
 		}
 		return ok
 	}
-	err := readObject(payload, maxClaims, func(name, value string) error {
+	err := strictjson.Object(payload, maxClaims, func(name, value string) error {
 		var ok bool
 		switch name {
 		case "iss":
-			c.Issuer, ok = jsonString(value)
+			c.Issuer, ok = strictjson.String(value)
 		case "aud":
 			if ok = value[0] == '['; ok {
 				ok = strs(&c.Audience, value)
 			} else {
 				var one string
-				one, ok = jsonString(value)
+				one, ok = strictjson.String(value)
 				space = setList(&c.Audience, append(space, one), len(space))
 			}
 		case "sub":
-			c.Subject, ok = jsonString(value)
+			c.Subject, ok = strictjson.String(value)
 		case "sid":
-			c.SessionID, ok = jsonString(value)
+			c.SessionID, ok = strictjson.String(value)
 		case "jti":
-			c.TokenID, ok = jsonString(value)
+			c.TokenID, ok = strictjson.String(value)
 		case "username":
-			c.Username, ok = jsonString(value)
+			c.Username, ok = strictjson.String(value)
 		case "roles":
 			ok = strs(&c.Roles, value)
 		case "scope":
 			var scope string
-			scope, ok = jsonString(value)
+			scope, ok = strictjson.String(value)
 			from := len(space)
 			for word := range strings.SplitSeq(scope, " ") { // nothing else separates (RFC 6749 section 3.3)
 				if word != "" {
@@ -325,17 +319,17 @@ func readAccess(c *parsedClaims, payload, issuer string, audience []string) erro
 		case "amr":
 			ok = strs(&c.AMR, value)
 		case "iat":
-			c.IssuedAt, ok = jsonTime(value)
+			c.IssuedAt, ok = numericTime(value)
 		case "exp":
-			c.ExpiresAt, ok = jsonTime(value)
+			c.ExpiresAt, ok = numericTime(value)
 		case "nbf":
-			c.notBefore, ok = jsonSeconds(value)
+			c.notBefore, ok = numericDate(value)
 		case "auth_time":
-			c.AuthTime, ok = jsonTime(value)
+			c.AuthTime, ok = numericTime(value)
 		case "session_exp":
-			c.SessionExpiresAt, ok = jsonTime(value)
+			c.SessionExpiresAt, ok = numericTime(value)
 		case "eff_iat":
-			c.countsFrom, ok = jsonSeconds(value)
+			c.countsFrom, ok = numericDate(value)
 		case "gen", "cnf":
 			// A generation is a refresh token's. A token bound to a key of its
 			// holder (RFC 7800) must not pass for one that is not.
@@ -381,10 +375,10 @@ func exactName(name string) error {
 }
 
 func readAudience(value string) ([]string, bool) {
-	if one, ok := jsonString(value); ok {
+	if one, ok := strictjson.String(value); ok {
 		return []string{one}, true
 	}
-	return jsonStrings(nil, value)
+	return strictjson.Strings(nil, value)
 }
 
 // newerToken is the error of a refresh token that has a claim of this name,

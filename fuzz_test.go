@@ -335,20 +335,3 @@ func FuzzLoginRequest(f *testing.F) {
 		}
 	})
 }
-
-func FuzzStrictJSON(f *testing.F) {
-	for _, text := range []string{
-		`{}`, `{"a":1}`, ` { "a" : [ 1 , -0.5e+3 , "x\n\u00e9\ud83d\ude00" , true , false , null , {} , [] ] } `, `{"a":{"b":{"c":[[[]]]}}}`, `{"\u0061":1,"b":2}`, `{"a":1,"a":2}`, `{"a":"\ud800"}`, `{"\ud800":1}`, "{\"a\":\"\ufffd\"}",
-		`{"a":01}`, `{"a":1.}`, `{"a":1,}`, `{"a":[1,]}`, `{"a":"\x"}`, `{"a"`, `{"a":tru}`, "\uFEFF{}", "{}\x00", "{\"a\":\"\xff\"}", strings.Repeat(`{"a":`, 40), `{"n":253402300799,"m":253402300800,"x":1e400,"y":999999999999999999,"z":1000000000000000000}`, `{"l":["a","\u0062",""]}`,
-	} {
-		f.Add([]byte(text))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		before := bytes.Clone(b)
-		checkAgainstEncodingJSON(t, b)
-		require.Equal(t, before, b, "reading changes nothing")
-		if _, err := readAll(b); err != nil {
-			require.True(t, errors.Is(err, errJSON) || errors.Is(err, errJSONDepth) || errors.Is(err, errJSONTwice))
-		}
-	})
-}

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ratchet-go/auth/internal/strictjson"
 )
 
 // maxListed is how many sessions the endpoint lists.
@@ -62,57 +64,66 @@ func rooted(r *http.Request) *http.Request {
 	return &r2
 }
 
-// methods answers requests of other methods than those named.
-func (a *Authenticator) methods(h http.HandlerFunc, methods ...string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !slices.Contains(methods, r.Method) {
-			w.Header().Set("Allow", strings.Join(methods, ", "))
-			a.WriteError(w, r, errMethod)
-			return
-		}
+// endpoint is [Authenticator.methods] for handlers that read tokens, which may
+// be in cookies.
+func (a *Authenticator) endpoint(h func(http.ResponseWriter, *http.Request) error, methods ...string) http.Handler {
+	return a.methods(func(w http.ResponseWriter, r *http.Request) error {
 		if a.cookies != nil {
 			w.Header().Add("Vary", "Cookie")
 		}
-		h(w, r)
+		return h(w, r)
+	}, methods...)
+}
+
+// methods returns a handler that calls h for requests with one of methods, and
+// responds with its error. It refuses all other requests.
+func (a *Authenticator) methods(h func(http.ResponseWriter, *http.Request) error, methods ...string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := errMethod
+		if slices.Contains(methods, r.Method) {
+			err = h(w, r)
+		} else {
+			w.Header().Set("Allow", strings.Join(methods, ", "))
+		}
+		if err != nil {
+			a.WriteError(w, r, err)
+		}
 	})
 }
 
-// LoginHandler answers POST with "login" (or "username", "email" or
-// "login_id"), "password", and if wanted "device", the name that the user gives
-// it, and "delivery", "cookie" or "body", as JSON or as a form. Tokens go as
-// Config.Cookies says.
-func (a *Authenticator) LoginHandler() http.Handler {
-	return a.methods(func(w http.ResponseWriter, r *http.Request) {
-		f, err := ReadFields(r, "login", "username", "email", "login_id", "password", "device", "delivery")
-		if err != nil {
-			a.WriteError(w, r, err)
-			return
+// LoginHandler handles POST. It reads "login" (or "username", "email" or
+// "login_id") and "password", as JSON or as a form, and optionally "device",
+// the name that the user gives the device, and "delivery", which is "cookie" or
+// "body". The tokens are returned as Config.Cookies says.
+func (a *Authenticator) LoginHandler() http.Handler { return a.endpoint(a.login, http.MethodPost) }
+
+func (a *Authenticator) login(w http.ResponseWriter, r *http.Request) error {
+	f, err := ReadFields(r, "login", "username", "email", "login_id", "password", "device", "delivery")
+	if err != nil {
+		return err
+	}
+	login, err1 := oneOf(f, "login", "username", "email", "login_id")
+	pass, err2 := oneOf(f, "password")
+	byCookie, err3 := a.delivery(f["delivery"])
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return err
+	}
+	o := SessionOptions{Device: a.Device(r), Name: f["device"], InBody: !byCookie}
+	if byCookie {
+		if err := a.CheckOrigin(r); err != nil {
+			return err
 		}
-		login, err1 := oneOf(f, "login", "username", "email", "login_id")
-		pass, err2 := oneOf(f, "password")
-		byCookie, err3 := a.delivery(f["delivery"])
-		if err := errors.Join(err1, err2, err3); err != nil {
-			a.WriteError(w, r, err)
-			return
-		}
-		in := SessionOptions{Device: a.Device(r), Name: f["device"], InBody: !byCookie}
-		if byCookie {
-			if err := a.CheckOrigin(r); err != nil {
-				a.WriteError(w, r, err)
-				return
-			}
-			in.Replaces = a.CookieTokens(r)
-		}
-		t, err := a.Login(r.Context(), login, pass, in)
-		if err != nil {
-			a.WriteError(w, r, err)
-			return
-		}
-		a.WriteTokens(w, t, byCookie)
-	}, http.MethodPost)
+		o.Replaces = a.CookieTokens(r)
+	}
+	t, err := a.Login(r.Context(), login, pass, o)
+	if err != nil {
+		return err
+	}
+	a.WriteTokens(w, t, byCookie)
+	return nil
 }
 
-// delivery reports whether the tokens of a login go into cookies.
+// delivery reports whether the tokens of a login are set as cookies.
 func (a *Authenticator) delivery(wish string) (byCookie bool, err error) {
 	switch {
 	case wish == "":
@@ -125,88 +136,88 @@ func (a *Authenticator) delivery(wish string) (byCookie bool, err error) {
 	return false, requestError("this delivery is not offered")
 }
 
-// RefreshHandler answers POST with a refresh token; see
-// [Authenticator.RefreshToken] for where it is looked for. Tokens leave by the
-// door they came in.
-func (a *Authenticator) RefreshHandler() http.Handler {
-	return a.methods(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Add("Vary", "Refresh-Token")
-		token, byCookie, err := a.RefreshToken(r)
-		if err != nil {
-			a.WriteError(w, r, err)
-			return
-		}
-		t, err := a.Refresh(r.Context(), token, RefreshOptions{Device: a.Device(r), InBody: !byCookie})
-		if err != nil {
-			a.WriteError(w, r, err)
-			return
-		}
-		if t.presented && !slices.Contains(a.refreshCookies(r), token) {
-			t.presented = false // the cookie that came along is of an earlier generation
-		}
-		a.WriteTokens(w, t, byCookie)
-	}, http.MethodPost)
+// RefreshHandler handles POST with a refresh token. [Authenticator.RefreshToken]
+// says where it is looked for. New tokens are returned as the old one arrived:
+// as cookies if it was in a cookie, otherwise in the body.
+func (a *Authenticator) RefreshHandler() http.Handler { return a.endpoint(a.refresh, http.MethodPost) }
+
+func (a *Authenticator) refresh(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Add("Vary", "Refresh-Token")
+	token, byCookie, err := a.RefreshToken(r)
+	if err != nil {
+		return err
+	}
+	t, err := a.Refresh(r.Context(), token, RefreshOptions{Device: a.Device(r), InBody: !byCookie})
+	if err != nil {
+		return err
+	}
+	if t.presented && !slices.Contains(a.refreshCookies(r), token) {
+		t.presented = false // the request's cookie is of an earlier generation
+	}
+	a.WriteTokens(w, t, byCookie)
+	return nil
 }
 
-// LogoutHandler answers POST by ending the session of every token that the
-// request carries where this package looks, and clears the cookies. It succeeds
-// also when the session is long gone or no token is valid.
-func (a *Authenticator) LogoutHandler() http.Handler {
-	return a.methods(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Add("Vary", "Refresh-Token")
-		a.setVary(w.Header())
-		tokens, byCookie, err := a.RequestTokens(r)
-		if err == nil {
-			err = a.Logout(r.Context(), tokens...)
-		}
-		if err != nil {
-			a.WriteError(w, r, err)
-			return
-		}
-		if byCookie || len(tokens) == 0 {
-			a.ClearCookies(w)
-		}
-		writeNothing(w)
-	}, http.MethodPost)
+// LogoutHandler handles POST. It ends the session of every token that
+// [Authenticator.RequestTokens] finds, and clears the cookies. It succeeds also
+// if the session has ended already or no token is valid.
+func (a *Authenticator) LogoutHandler() http.Handler { return a.endpoint(a.logout, http.MethodPost) }
+
+func (a *Authenticator) logout(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Add("Vary", "Refresh-Token")
+	a.setVary(w.Header())
+	tokens, byCookie, err := a.RequestTokens(r)
+	if err == nil {
+		err = a.Logout(r.Context(), tokens...)
+	}
+	if err != nil {
+		return err
+	}
+	if byCookie || len(tokens) == 0 {
+		a.ClearCookies(w)
+	}
+	writeNoContent(w)
+	return nil
 }
 
-// LogoutAllHandler answers POST, with an access token, by ending all sessions
-// of its user; with ?others=true, all but this one.
+// LogoutAllHandler handles POST with an access token. It ends all sessions of
+// the token's user; with ?others=true, all except the token's session.
 func (a *Authenticator) LogoutAllHandler() http.Handler {
-	return a.methods(func(w http.ResponseWriter, r *http.Request) {
-		a.setVary(w.Header())
-		c, byCookie, err := a.claimsOf(r)
-		if err != nil {
-			a.WriteError(w, r, err)
-			return
-		}
-		var except []string
-		query, err := url.ParseQuery(r.URL.RawQuery)
-		others := query["others"]
-		switch {
-		case err == nil && len(others) == 0, err == nil && len(others) == 1 && others[0] == "false":
-		case err == nil && len(others) == 1 && others[0] == "true":
-			except = []string{c.SessionID}
-		default: // do not end more than was meant
-			a.WriteError(w, r, requestError("others is neither true nor false"))
-			return
-		}
-		if err := a.RevokeAll(r.Context(), c.Subject, except...); err != nil {
-			a.WriteError(w, r, err)
-			return
-		}
-		if byCookie && except == nil {
-			a.ClearCookies(w)
-		}
-		writeNothing(w)
-	}, http.MethodPost)
+	return a.endpoint(a.logoutAll, http.MethodPost)
 }
 
-// SessionsHandler answers, with an access token, GET by listing its user's
-// sessions, and DELETE by ending the one that the path value "id" names.
+func (a *Authenticator) logoutAll(w http.ResponseWriter, r *http.Request) error {
+	a.setVary(w.Header())
+	c, byCookie, err := a.claimsOf(r)
+	if err != nil {
+		return err
+	}
+	var except []string
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	others := query["others"]
+	switch {
+	case err == nil && len(others) == 0, err == nil && len(others) == 1 && others[0] == "false":
+	case err == nil && len(others) == 1 && others[0] == "true":
+		except = []string{c.SessionID}
+	default: // do not end more than was meant
+		return requestError(`others must be "true" or "false"`)
+	}
+	if err := a.RevokeAll(r.Context(), c.Subject, except...); err != nil {
+		return err
+	}
+	if byCookie && except == nil {
+		a.ClearCookies(w)
+	}
+	writeNoContent(w)
+	return nil
+}
+
+// SessionsHandler requires an access token. It handles GET by listing the
+// sessions of the token's user, and DELETE by ending the session whose ID is the
+// path value "id".
 func (a *Authenticator) SessionsHandler() http.Handler {
-	list := a.methods(a.writeSessions, http.MethodGet, http.MethodHead)
-	end := a.methods(a.endSession, http.MethodDelete)
+	list := a.endpoint(a.listSessions, http.MethodGet, http.MethodHead)
+	end := a.endpoint(a.endSession, http.MethodDelete)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.PathValue("id") == "" {
 			list.ServeHTTP(w, r)
@@ -216,9 +227,9 @@ func (a *Authenticator) SessionsHandler() http.Handler {
 	})
 }
 
-// claimsOf is Authenticate for what ends the session. Afterwards it could not
-// be told any more how the token came. cookie says that a cookie that counts
-// came along, and is to be cleared.
+// claimsOf is Authenticate for requests that may end the session. cookie
+// reports whether a cookie with the token came along, which must then be
+// cleared; after the session's end it could not be found out any more.
 func (a *Authenticator) claimsOf(r *http.Request) (c *Claims, cookie bool, err error) {
 	chosen, err := a.accessToken(r)
 	if err == nil {
@@ -238,17 +249,15 @@ type listedSession struct {
 	Current    bool       `json:"current"`
 }
 
-func (a *Authenticator) writeSessions(w http.ResponseWriter, r *http.Request) {
+func (a *Authenticator) listSessions(w http.ResponseWriter, r *http.Request) error {
 	a.setVary(w.Header())
 	c, err := a.Authenticate(r)
 	if err != nil {
-		a.WriteError(w, r, err)
-		return
+		return err
 	}
 	sessions, err := a.Sessions(r.Context(), c.Subject)
 	if err != nil {
-		a.WriteError(w, r, err)
-		return
+		return err
 	}
 	list := []listedSession{}
 	for _, s := range sessions[:min(len(sessions), maxListed)] {
@@ -257,31 +266,31 @@ func (a *Authenticator) writeSessions(w http.ResponseWriter, r *http.Request) {
 		})
 	}
 	writeJSON(w, http.StatusOK, map[string]any{"sessions": list})
+	return nil
 }
 
-func (a *Authenticator) endSession(w http.ResponseWriter, r *http.Request) {
+func (a *Authenticator) endSession(w http.ResponseWriter, r *http.Request) error {
 	a.setVary(w.Header())
 	c, byCookie, err := a.claimsOf(r)
 	if err != nil {
-		a.WriteError(w, r, err)
-		return
+		return err
 	}
 	sessions, err := a.Sessions(r.Context(), c.Subject)
-	id := r.PathValue("id")
-	if err == nil && !slices.ContainsFunc(sessions, func(s Session) bool { return s.ID == id }) {
-		err = ErrSessionNotFound
-	}
-	if err == nil {
-		err = a.Revoke(r.Context(), c.Subject, id)
-	}
 	if err != nil {
-		a.WriteError(w, r, err)
-		return
+		return err
+	}
+	id := r.PathValue("id")
+	if !slices.ContainsFunc(sessions, func(s Session) bool { return s.ID == id }) {
+		return ErrSessionNotFound
+	}
+	if err := a.Revoke(r.Context(), c.Subject, id); err != nil {
+		return err
 	}
 	if byCookie && id == c.SessionID {
 		a.ClearCookies(w)
 	}
-	writeNothing(w)
+	writeNoContent(w)
+	return nil
 }
 
 // WriteTokens answers a request with t: by cookies, and a body with all but
@@ -294,21 +303,18 @@ func (a *Authenticator) WriteTokens(w http.ResponseWriter, t Tokens, byCookie bo
 		a.SetCookies(w, t)
 		t.Access, t.Refresh = "", ""
 	}
-	b := make([]byte, 0, 192+len(t.Access)+len(t.Refresh)+len(t.SessionID))
-	b = append(b, '{')
+	body := strictjson.NewWriter(make([]byte, 0, 192+len(t.Access)+len(t.Refresh)+len(t.SessionID)))
 	if t.Access != "" {
-		b = appendJSONString(append(b, `"access_token":`...), t.Access)
-		b = append(b, ',')
+		body.String("access_token", t.Access)
 	}
-	b = append(b, `"token_type":"Bearer","expires_in":`...)
-	b = strconv.AppendInt(b, secondsLeft(t.AccessExpiresAt, now), 10)
+	body.String("token_type", "Bearer")
+	body.Int("expires_in", secondsLeft(t.AccessExpiresAt, now))
 	if t.Refresh != "" {
-		b = appendJSONString(append(b, `,"refresh_token":`...), t.Refresh)
+		body.String("refresh_token", t.Refresh)
 	}
-	b = append(b, `,"refresh_expires_in":`...)
-	b = strconv.AppendInt(b, secondsLeft(t.RefreshExpiresAt, now), 10)
-	b = appendJSONString(append(b, `,"session_id":`...), t.SessionID)
-	writeBody(w, &headerSetter{h: w.Header()}, http.StatusOK, append(b, '}'))
+	body.Int("refresh_expires_in", secondsLeft(t.RefreshExpiresAt, now))
+	body.String("session_id", t.SessionID)
+	writeBody(w, &headerSetter{h: w.Header()}, http.StatusOK, body.Close())
 }
 
 // secondsLeft counts from the second that has begun, as tokens do.
@@ -316,7 +322,7 @@ func secondsLeft(until, now time.Time) int64 {
 	return max(0, until.Unix()-now.Unix())
 }
 
-func writeNothing(w http.ResponseWriter) {
+func writeNoContent(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusNoContent)
 }
@@ -326,12 +332,7 @@ func writeNothing(w http.ResponseWriter) {
 // section 5). Secrets never appear. It is in [Authenticator.Handler] as
 // /jwks.json; other services also look for it at /.well-known/jwks.json.
 func (a *Authenticator) JWKSHandler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			a.WriteError(w, r, errMethod)
-			return
-		}
+	return a.methods(func(w http.ResponseWriter, r *http.Request) error {
 		set := struct {
 			Keys []jwk `json:"keys"`
 		}{[]jwk{}}
@@ -351,11 +352,12 @@ func (a *Authenticator) JWKSHandler() http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		if matches(r.Header.Values("If-None-Match"), tag) {
 			w.WriteHeader(http.StatusNotModified)
-			return
+			return nil
 		}
 		h.Set("Content-Type", "application/json; charset=utf-8")
-		_, _ = w.Write(append(body, '\n')) // the client may be gone: there is nobody to tell
-	})
+		_, _ = w.Write(append(body, '\n')) // the client may have gone
+		return nil
+	}, http.MethodGet, http.MethodHead)
 }
 
 // matches reports whether an If-None-Match names the tag (RFC 9110 section

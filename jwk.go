@@ -15,6 +15,8 @@ import (
 	"math/big"
 	"slices"
 	"strings"
+
+	"github.com/ratchet-go/auth/internal/strictjson"
 )
 
 // ParseJWK returns the key in a JSON Web Key (RFC 7517) of type OKP, EC or RSA:
@@ -31,8 +33,8 @@ func ParseJWK(data []byte) (Key, error) {
 	m := map[string]string{}
 	var ops []string
 	hasOps := false
-	err := readObject(string(data), maxBodyMembers, func(name, value string) error {
-		text, ok := jsonString(value)
+	err := strictjson.Object(string(data), maxBodyMembers, func(name, value string) error {
+		text, ok := strictjson.String(value)
 		if value == "null" || value == `""` && name != "kid" || value[0] == '[' && strings.TrimSpace(value[1:len(value)-1]) == "" {
 			return nil
 		}
@@ -40,7 +42,7 @@ func ParseJWK(data []byte) (Key, error) {
 		case "kty", "use", "alg", "kid", "crv", "x", "y", "n", "e", "d", "p", "q":
 			m[name] = text
 		case "key_ops":
-			ops, ok = jsonStrings(nil, value)
+			ops, ok = strictjson.Strings(nil, value)
 			hasOps = true
 		default:
 			ok = true // to be ignored (RFC 7517 section 4)

@@ -8,22 +8,23 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ratchet-go/auth/internal/strictjson"
 )
 
 // maxToken bounds a token, before anything else is done with it.
 const maxToken = 8 << 10
 
+// maxHeaderMembers bounds the members of a header.
+const maxHeaderMembers = 32
+
 // headerSegment is what every token of the key begins with.
 func headerSegment(k Key, typ string) string {
-	header := make([]byte, 0, 96)
-	header = append(header, `{"alg":"`...)
-	header = append(header, k.alg...)
-	header = append(header, `","typ":"`...)
-	header = append(header, typ...)
-	header = append(header, `","kid":`...)
-	header = appendJSONString(header, k.ID())
-	header = append(header, '}')
-	return base64.RawURLEncoding.EncodeToString(header)
+	w := strictjson.NewWriter(make([]byte, 0, 96))
+	w.String("alg", k.alg)
+	w.String("typ", typ)
+	w.String("kid", k.ID())
+	return base64.RawURLEncoding.EncodeToString(w.Close())
 }
 
 // signToken makes the compact serialization (RFC 7515 section 7.1), by the key
@@ -223,15 +224,15 @@ type tokenHeader struct {
 var refusedHeaders = [...]string{"crit", "b64", "jku", "jwk", "x5u", "x5c", "enc", "zip"}
 
 func readHeader(b string) (h tokenHeader, err error) {
-	err = readObject(b, maxHeaderMembers, func(name, value string) error {
+	err = strictjson.Object(b, maxHeaderMembers, func(name, value string) error {
 		var ok bool
 		switch name {
 		case "alg":
-			h.alg, ok = jsonString(value)
+			h.alg, ok = strictjson.String(value)
 		case "typ":
-			h.typ, ok = jsonString(value)
+			h.typ, ok = strictjson.String(value)
 		case "kid":
-			h.kid, ok = jsonString(value)
+			h.kid, ok = strictjson.String(value)
 			h.hasKid = true
 		default:
 			for _, r := range refusedHeaders {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/ratchet-go/auth/internal/strictjson"
 	"github.com/ratchet-go/auth/password"
 )
 
@@ -186,18 +187,15 @@ func (s *headerSetter) to(name, value string) {
 // none.
 func DefaultOnError(w http.ResponseWriter, _ *http.Request, err error) {
 	a := ResponseFor(err)
-	body := make([]byte, 0, 160)
-	body = append(body, `{"error":`...)
-	body = appendJSONString(body, a.Code)
-	body = append(body, `,"error_description":`...)
-	body = appendJSONString(body, a.Description)
+	body := strictjson.NewWriter(make([]byte, 0, 160))
+	body.String("error", a.Code)
+	body.String("error_description", a.Description)
 	if a.Action != "" {
-		body = append(body, `,"action":`...)
-		body = appendJSONString(body, a.Action)
+		body.String("action", a.Action)
 	}
 	set := headerSetter{h: w.Header()}
 	a.setHeaders(&set)
-	writeBody(w, &set, a.Status, append(body, '}'))
+	writeBody(w, &set, a.Status, body.Close())
 }
 
 // writeJSON writes an answer of the endpoints.

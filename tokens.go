@@ -7,8 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"time"
+
+	"github.com/ratchet-go/auth/internal/strictjson"
 )
 
 // The typ of the two kinds of tokens (RFC 9068 section 2.1, RFC 8725 section
@@ -64,28 +65,19 @@ func (c *refreshClaims) times() subjectTimes {
 
 // payload is the same, byte for byte, whichever process writes it.
 func (c *refreshClaims) payload(issuer string, audience []string) []byte {
-	b := make([]byte, 0, 384)
-	b = append(b, `{"iss":`...)
-	b = appendJSONString(b, issuer)
-	b = append(b, `,"aud":`...)
-	b = appendJSONStrings(b, audience)
-	b = append(b, `,"sub":`...)
-	b = appendJSONString(b, c.subject)
-	b = append(b, `,"sid":`...)
-	b = appendJSONString(b, c.sid)
-	b = append(b, `,"gen":`...)
-	b = strconv.AppendInt(b, c.generation, 10)
-	b = append(b, `,"auth_time":`...)
-	b = strconv.AppendInt(b, c.authTime.Unix(), 10)
-	b = append(b, `,"iat":`...)
-	b = strconv.AppendInt(b, c.issuedAt.Unix(), 10)
-	b = append(b, `,"exp":`...)
-	b = strconv.AppendInt(b, c.expiresAt.Unix(), 10)
+	w := strictjson.NewWriter(make([]byte, 0, 384))
+	w.String("iss", issuer)
+	w.Strings("aud", audience)
+	w.String("sub", c.subject)
+	w.String("sid", c.sid)
+	w.Int("gen", c.generation)
+	w.Int("auth_time", c.authTime.Unix())
+	w.Int("iat", c.issuedAt.Unix())
+	w.Int("exp", c.expiresAt.Unix())
 	if len(c.amr) > 0 {
-		b = append(b, `,"amr":`...)
-		b = appendJSONStrings(b, c.amr)
+		w.Strings("amr", c.amr)
 	}
-	return append(b, '}')
+	return w.Close()
 }
 
 // readRefresh reads the claims of a refresh token whose signature was checked.
@@ -98,27 +90,27 @@ func readRefresh(payload, issuer string, audience []string) (refreshClaims, erro
 	var iss string
 	var unknown error
 	var aud []string
-	err := readObject(payload, maxClaims, func(name, value string) error {
+	err := strictjson.Object(payload, maxClaims, func(name, value string) error {
 		var ok bool
 		switch name {
 		case "iss":
-			iss, ok = jsonString(value)
+			iss, ok = strictjson.String(value)
 		case "aud":
 			aud, ok = readAudience(value)
 		case "sub":
-			c.subject, ok = jsonString(value)
+			c.subject, ok = strictjson.String(value)
 		case "sid":
-			c.sid, ok = jsonString(value)
+			c.sid, ok = strictjson.String(value)
 		case "gen":
-			c.generation, ok = jsonInt(value)
+			c.generation, ok = strictjson.Int(value)
 		case "amr":
-			c.amr, ok = jsonStrings(nil, value)
+			c.amr, ok = strictjson.Strings(nil, value)
 		case "auth_time":
-			c.authTime, ok = jsonTime(value)
+			c.authTime, ok = numericTime(value)
 		case "iat":
-			c.issuedAt, ok = jsonTime(value)
+			c.issuedAt, ok = numericTime(value)
 		case "exp":
-			c.expiresAt, ok = jsonTime(value)
+			c.expiresAt, ok = numericTime(value)
 		default:
 			// A newer version may bind the token to more than this one checks,
 			// so it is not spent here either.
