@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ratchet-go/auth/internal/keycheck"
 	"github.com/ratchet-go/auth/password"
 )
 
@@ -171,7 +172,7 @@ func (c *Config) keys() (access, refresh Keys, err error) {
 			errs = append(errs, errors.New("auth: Config.Secrets and Config.AccessKeys or RefreshKeys exclude each other"))
 		}
 		for i, secret := range c.Secrets {
-			if err := checkSecret(secret, 32); err != nil {
+			if err := keycheck.Secret(secret, 32); err != nil {
 				errs = append(errs, fmt.Errorf("auth: Config.Secrets[%d]: %w", i, err))
 			}
 			if slices.ContainsFunc(c.Secrets[:i], func(s []byte) bool { return bytes.Equal(s, secret) }) {

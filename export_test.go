@@ -7,6 +7,3 @@ func NewCollidingMemoryStore() *MemoryStore {
 	m.mask = 1
 	return m
 }
-
-// CheckSecret is what is checked of an HMAC key.
-func CheckSecret(secret []byte, size int) error { return checkSecret(secret, size) }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/ratchet-go/auth/internal/keycheck"
 )
 
 // Key is a key for signing and verifying tokens, with the one algorithm that
@@ -105,7 +106,7 @@ func RS256(k any) Key { return newPublicKey(jwt.SigningMethodRS256, crypto.SHA25
 func newHMACKey(m *jwt.SigningMethodHMAC, secret []byte) Key {
 	secret = bytes.Clone(secret)
 	k := &key{alg: m.Alg(), secret: func() []byte { return secret }}
-	if k.err = checkSecret(secret, m.Hash.Size()); k.err != nil {
+	if k.err = keycheck.Secret(secret, m.Hash.Size()); k.err != nil {
 		return Key{key: k}
 	}
 	k.macs.New = func() any { return &mac{hash: hmac.New(m.Hash.New, secret)} }
@@ -343,7 +344,7 @@ func (k *key) checkPublic() error {
 		if bytes.Count(public, []byte{0}) == len(public) {
 			return errors.New("the Ed25519 key is all zero")
 		}
-		if !isEd25519Point(public) {
+		if !keycheck.IsEd25519Point(public) {
 			return errors.New("the Ed25519 key is not a point of large order on its curve")
 		}
 	case *ecdsa.PublicKey:
@@ -370,13 +371,20 @@ func (k *key) checkPublic() error {
 		if public.E < 65537 || public.E > 1<<31-1 || public.E&1 == 0 || public.N.Bit(0) == 0 {
 			return fmt.Errorf("the RSA key's exponent (%d) or modulus is not sane", public.E)
 		}
-		if isROCA(public.N) {
+		if keycheck.IsROCA(public.N) {
 			return errors.New("the RSA key was made by a faulty chip, and its private key can be computed (ROCA, CVE-2017-15361); make another one elsewhere")
 		}
 	default:
 		return fmt.Errorf("a %T is no key for %s", k.public, k.alg)
 	}
 	return nil
+}
+
+// isPublished reports whether the secret of k is published by other: as its
+// public key in any encoding, or as its ID.
+func (k Key) isPublished(other Key) bool {
+	return k.usable() && other.usable() && k.secret != nil && other.public != nil &&
+		keycheck.IsPublic(k.secret(), other.public, other.ID(), thumbprint(other.public))
 }
 
 // checkPrivate returns why a private key of the standard library's cannot sign,

@@ -30,6 +30,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/keycheck"
 )
 
 // keyErr returns what NewVerifier says of keys.
@@ -55,7 +56,7 @@ func TestKey_SecretIsAsLongAsItsHash(t *testing.T) {
 		size int
 	}{{"HS256", auth.HS256, 32}, {"HS384", auth.HS384, 48}, {"HS512", auth.HS512, 64}} {
 		for _, n := range []int{0, 1, 16, c.size - 1} {
-			require.EqualError(t, keyErr(c.make(spread(n))), fmt.Sprintf("auth: VerifierConfig.Keys[0] (%s): the secret is %d bytes, at least %d are needed", c.name, n, c.size))
+			require.EqualError(t, keyErr(c.make(spread(n))), fmt.Sprintf("auth: VerifierConfig.Keys[0] (%s): the secret is %d bytes; it must be at least %d", c.name, n, c.size))
 		}
 		require.ErrorContains(t, keyErr(c.make(nil)), "the secret is 0 bytes")
 		for _, n := range []int{c.size, c.size + 1, 128, 129, 4096} {
@@ -192,8 +193,8 @@ func TestKey_RefusesSecretsThatAreNone(t *testing.T) {
 
 func TestKey_RefusesSecretsThatSomebodyMayGuess(t *testing.T) {
 	t.Parallel()
-	const equal, words, repeats, few = "all bytes of the secret are equal", "consists of letters and blanks", "repeats a shorter string", "different bytes, at least 8 are needed"
-	const placeholder, example, filled = "is a placeholder that nothing has replaced", "is a published example", "is filled up with one byte"
+	const equal, words, repeats, few = "all bytes of the secret are equal", "consists of letters and blanks", "repeats a shorter string", "different bytes; it must have at least 8"
+	const placeholder, example, filled = "is a placeholder that was not replaced", "is a published example", "ends in a long run of one byte"
 	for secret, want := range map[string]string{
 		string(make([]byte, 64)): equal, strings.Repeat("a", 64): equal, strings.Repeat("\xff", 200): equal,
 		strings.Repeat("changeme", 4): few, strings.Repeat("CHANGEME", 8) + "\n": few, "a" + strings.Repeat("b", 60): few, string(append(make([]byte, 31), 1)): few,
@@ -282,8 +283,8 @@ func TestKey_TakesRandomSecrets(t *testing.T) {
 		for _, form := range forms {
 			b := make([]byte, 48)
 			_, _ = r.Read(b)
-			if secret := form(b); auth.CheckSecret(secret, 32) != nil {
-				require.NoError(t, auth.CheckSecret(secret, 32), "%q", secret)
+			if secret := form(b); keycheck.Secret(secret, 32) != nil {
+				require.NoError(t, keycheck.Secret(secret, 32), "%q", secret)
 			}
 		}
 	}
@@ -318,7 +319,7 @@ func TestKeys_NoSecretIsWhatTheListPublishes(t *testing.T) {
 		for i, form := range forms {
 			for _, end := range []string{"", "\n", "\r\n", "\x00", "\x00\x00"} {
 				secret := auth.HS256(append(slices.Clone(form), end...))
-				require.ErrorContains(t, keyErr(secret, key), "auth: VerifierConfig.Keys[0]: the secret is the public key of VerifierConfig.Keys[1]; make one", "%s %d %q", alg, i, end)
+				require.ErrorContains(t, keyErr(secret, key), "auth: VerifierConfig.Keys[0]: the secret is the public key of VerifierConfig.Keys[1]; create one", "%s %d %q", alg, i, end)
 				require.ErrorContains(t, keyErr(auth.HS256(accessSecret), key.WithID("main"), secret), "Keys[2]: the secret is the public key of VerifierConfig.Keys[1]", "%s %d %q", alg, i, end)
 				config := auth.Config{Issuer: issuer, Audience: []string{audience}, Users: newUsers(), AccessKeys: auth.Keys{key}, RefreshKeys: auth.Keys{secret}}
 				_, err := auth.New(config)
@@ -372,7 +373,7 @@ func TestKeys_AreCheckedEachByItsPlace(t *testing.T) {
 	err := keyErr(a, auth.Key{}, b, auth.HS384(spread(47)), a)
 	require.EqualError(t, err, strings.Join([]string{
 		"auth: VerifierConfig.Keys[1] is the zero Key",
-		"auth: VerifierConfig.Keys[3] (HS384): the secret is 47 bytes, at least 48 are needed",
+		"auth: VerifierConfig.Keys[3] (HS384): the secret is 47 bytes; it must be at least 48",
 		"auth: VerifierConfig.Keys[0] and VerifierConfig.Keys[4] have the same ID",
 	}, "\n"))
 	require.EqualError(t, keyErr(), "auth: VerifierConfig.Keys is empty")

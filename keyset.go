@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/ratchet-go/auth/internal/keycheck"
 )
 
 // KeySource finds the keys that may have signed a token. It is called
@@ -59,9 +61,9 @@ func (ks Keys) check(field string) error {
 				// A key is for one algorithm (RFC 8725 section 3.1).
 				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] are of the same secret", field, j, field, i))
 			case other.isPublished(k):
-				errs = append(errs, fmt.Errorf("auth: %s[%d]: the secret is the public key of %s[%d]%s", field, j, field, i, howToMake))
+				errs = append(errs, fmt.Errorf("auth: %s[%d]: the secret is the public key of %s[%d]%s", field, j, field, i, keycheck.HowToCreate))
 			case k.isPublished(other):
-				errs = append(errs, fmt.Errorf("auth: %s[%d]: the secret is the public key of %s[%d]%s", field, i, field, j, howToMake))
+				errs = append(errs, fmt.Errorf("auth: %s[%d]: the secret is the public key of %s[%d]%s", field, i, field, j, keycheck.HowToCreate))
 			case other.alg != k.alg && other.samePublic(k):
 				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] are one key for two algorithms", field, j, field, i))
 			}
@@ -284,7 +286,7 @@ func checkKeys(prefix, empty string, access, refresh Keys) error {
 			case k.sameSecret(r):
 				errs = append(errs, fmt.Errorf("auth: %sAccessKeys[%d] and %sRefreshKeys[%d] are of the same secret", prefix, i, prefix, j))
 			case r.isPublished(k):
-				errs = append(errs, fmt.Errorf("auth: %sRefreshKeys[%d]: the secret is the public key of %sAccessKeys[%d]%s", prefix, j, prefix, i, howToMake))
+				errs = append(errs, fmt.Errorf("auth: %sRefreshKeys[%d]: the secret is the public key of %sAccessKeys[%d]%s", prefix, j, prefix, i, keycheck.HowToCreate))
 			}
 		}
 	}

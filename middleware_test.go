@@ -440,7 +440,7 @@ func TestWriteError_SaysWhatIsMalformed(t *testing.T) {
 		"device is not a string":                                 ask(t, h, "POST", "/login", webJSON(`{"login":"x","password":"x","device":1}`)),
 		"this delivery is not offered":                           ask(t, h, "POST", "/login", webJSON(`{"login":"x","password":"x","delivery":"x"}`)),
 		"more than one bearer token":                             ask(t, h, "GET", "/sessions", webHeader("Authorization", "Bearer a", "Bearer b")),
-		"others is neither true nor false":                       ask(t, h, "POST", "/logout/all?others=x", webBearer(b.login(t).Access)),
+		"others must be \"true\" or \"false\"":                   ask(t, h, "POST", "/logout/all?others=x", webBearer(b.login(t).Access)),
 		"the body is not a form":                                 ask(t, h, "POST", "/login", webForm("%zz")),
 		"field login of the form is there twice or is not UTF-8": ask(t, h, "POST", "/login", webForm("login=a&login=a&password=x")),
 		"field password of the form cannot be read":              ask(t, h, "POST", "/login", webForm("login=a&password=%zz")),

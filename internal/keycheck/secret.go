@@ -1,11 +1,9 @@
-package auth
+// Package keycheck finds secrets that are not secret and public keys that are
+// not safe.
+package keycheck
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -21,7 +19,7 @@ import (
 	"unicode/utf8"
 )
 
-// published are secrets that stand in documents which people copy from.
+// published are secrets from documents that developers copy from.
 var published = [...]string{
 	"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow", // RFC 7515 appendix A.1
 	"hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg",                                            // RFC 7520 section 3.5
@@ -30,36 +28,34 @@ var published = [...]string{
 	"a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
 }
 
-// howToMake ends what is said of a secret that somebody else may know.
-const howToMake = "; make one with `openssl rand -base64 48`"
+// HowToCreate ends the error about a secret that others may know.
+const HowToCreate = "; create one with `openssl rand -base64 48`"
 
-// checkSecret returns why a secret cannot be an HMAC key, or nil. size is that
-// of the hash (RFC 7518 section 3.2).
-//
-// An HMAC key is random bytes that nobody else knows. So it is neither
-// something that is published or travels as a file of its own, in whatever
-// encoding, nor something that a person has typed instead of a secret. Raw
-// random bytes, and such bytes in hex, base64 or a UUID, always pass.
-func checkSecret(secret []byte, size int) error {
+// Secret returns an error if secret cannot be an HMAC key: if it is shorter than
+// size, which is the size of the hash in bytes (RFC 7518 section 3.2), or if
+// others may know or guess it. It refuses published examples, keys and
+// certificates in any encoding, placeholders, words and repetitions. It accepts
+// random bytes, raw or in hex, base64 or a UUID.
+func Secret(secret []byte, size int) error {
 	if len(secret) < size {
-		return fmt.Errorf("the secret is %d bytes, at least %d are needed", len(secret), size)
+		return fmt.Errorf("the secret is %d bytes; it must be at least %d", len(secret), size)
 	}
 	if bytes.Count(secret, secret[:1]) == len(secret) {
-		return errors.New("all bytes of the secret are equal" + howToMake)
+		return errors.New("all bytes of the secret are equal" + HowToCreate)
 	}
 	if isKeyMaterial(secret) {
-		// An HMAC under a public key can be made by everybody (CVE-2015-9235).
-		return errors.New("the secret is a PEM block, a JWK or a DER key, not a random secret" + howToMake)
+		// Anybody can compute an HMAC with a public key (CVE-2015-9235).
+		return errors.New("the secret is a PEM block, a JWK or a DER key, not a random secret" + HowToCreate)
 	}
 	if why := weakness(secret); why != "" {
-		return errors.New("the secret " + why + howToMake)
+		return errors.New("the secret " + why + HowToCreate)
 	}
 	return nil
 }
 
-// weakness returns why somebody may guess a secret, or an empty string. What
-// an editor, a shell or a buffer adds around a secret, such as white space, NULs
-// and quotes, is not part of it, but fills it up.
+// weakness returns why others may guess a secret, or an empty string. White
+// space, NULs and quotes around the secret, which an editor, a shell or a buffer
+// may have added, do not count as part of it.
 func weakness(secret []byte) string {
 	text := unquoted(strings.TrimRight(strings.TrimPrefix(string(secret), "\uFEFF"), "\r\n"))
 	isEdge := func(r rune) bool { return unicode.IsSpace(r) || r == 0 || r == '\uFEFF' }
@@ -68,7 +64,7 @@ func weakness(secret []byte) string {
 		return "is a published example"
 	}
 	if isPlaceholder(core) {
-		return "is a placeholder that nothing has replaced"
+		return "is a placeholder that was not replaced"
 	}
 	var seen [256]bool
 	different := 0
@@ -79,7 +75,7 @@ func weakness(secret []byte) string {
 		}
 	}
 	if different < 8 {
-		return fmt.Sprintf("has %d different bytes, at least 8 are needed", different)
+		return fmt.Sprintf("has %d different bytes; it must have at least 8", different)
 	}
 	if repeats(core) {
 		return "repeats a shorter string"
@@ -92,12 +88,12 @@ func weakness(secret []byte) string {
 		filled++
 	}
 	if 3*filled >= len(text) {
-		return "is filled up with one byte"
+		return "ends in a long run of one byte"
 	}
 	return ""
 }
 
-// unquoted returns what stands in quotes, or s if it does not.
+// unquoted returns s without quotes around it.
 func unquoted(s string) string {
 	if n := len(s); n >= 2 && (s[0] == '"' || s[0] == '\'') && s[n-1] == s[0] {
 		return s[1 : n-1]
@@ -117,8 +113,8 @@ func isPublishedSecret(text string) bool {
 	return false
 }
 
-// isPlaceholder reports whether text is one that a shell or a template should
-// have replaced. Raw random bytes may begin like one; they are not text.
+// isPlaceholder reports whether text is a placeholder that a shell or a template
+// should have replaced. Random bytes that begin like one are not text.
 func isPlaceholder(text string) bool {
 	if !isText(text) {
 		return false
@@ -140,17 +136,18 @@ func isPlaceholder(text string) bool {
 	return false
 }
 
-// isText reports whether s is UTF-8 without control characters except white
-// space, which 32 random bytes are once in 10^14 cases.
+// isText reports whether s is UTF-8 without control characters other than white
+// space. 32 random bytes pass once in 10^14 cases.
 func isText(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) && !unicode.IsSpace(r) })
 }
 
-// repeats reports whether s begins again before its end, and a third of it or
-// more is that repetition: "changemechangemechangemechangem" does. The last
-// third of 32 random hex digits is the first one once in 10^12 cases.
+// repeats reports whether at least a third of s, at its end, repeats its
+// beginning, as in "changemechangemechangemechangem". 32 random hex digits do so
+// once in 10^12 cases.
 func repeats(s string) bool {
-	// border[i] is how many bytes at the end of s[:i+1] are also its beginning.
+	// border[i] is the length of the longest proper prefix of s[:i+1] that is
+	// also its suffix.
 	border := make([]int, len(s))
 	for i, k := 1, 0; i < len(s); i++ {
 		for k > 0 && s[i] != s[k] {
@@ -164,8 +161,8 @@ func repeats(s string) bool {
 	return len(s) > 0 && 3*border[len(s)-1] >= len(s)
 }
 
-// isWords reports whether s is letters with at least one blank, which may be
-// any white space, or a NUL as at the end of a buffer.
+// isWords reports whether s consists of letters and at least one blank. A blank
+// is white space, or a NUL as at the end of a buffer.
 func isWords(s string) bool {
 	blanks := 0
 	for _, r := range s {
@@ -179,17 +176,17 @@ func isWords(s string) bool {
 	return blanks > 0
 }
 
-// edges are what editors, shells and buffers add before or behind a key.
+// edges are bytes that editors, shells and buffers add before or after a key.
 const edges = "\x00\t\n\v\f\r "
 
-// trimEdges cuts them off.
+// trimEdges removes edges and a byte order mark.
 func trimEdges(b []byte) []byte {
 	return bytes.Trim(bytes.TrimPrefix(bytes.TrimLeft(b, edges), []byte("\uFEFF")), edges)
 }
 
-// decodings returns what b says in hex and base64, where it can be read so. Line
-// breaks are skipped, also such as are written as two characters; so are blanks,
-// quotes, padding and the commas and colons between bytes.
+// decodings returns b decoded from hex and from base64, as far as it can be
+// decoded. It skips white space, quotes, padding, commas and colons between
+// bytes, and line breaks, also those that are written as two characters.
 func decodings(b []byte) [][]byte {
 	text := strings.NewReplacer(`\r`, "", `\n`, "").Replace(string(trimEdges(b)))
 	text = strings.Map(func(r rune) rune {
@@ -210,9 +207,8 @@ func decodings(b []byte) [][]byte {
 	return all
 }
 
-// isKeyMaterial reports whether b is a key or a certificate in one of the forms
-// in which keys travel, as it is or in hex or base64, which may itself be what
-// was encoded.
+// isKeyMaterial reports whether b is a key or a certificate in a common format,
+// raw or encoded once or twice in hex or base64.
 func isKeyMaterial(b []byte) bool {
 	if isKeyFile(b) {
 		return true
@@ -237,7 +233,7 @@ func isKeyFile(b []byte) bool {
 			return true
 		}
 	}
-	// A line of authorized_keys or known_hosts has more than the key.
+	// A line of authorized_keys or known_hosts has other fields beside the key.
 	for field := range strings.FieldsSeq(text) {
 		if strings.HasPrefix(field, "AAAA") && slices.ContainsFunc(decodings([]byte(field)), isSSH) {
 			return true
@@ -246,7 +242,7 @@ func isKeyFile(b []byte) bool {
 	return isJWK([]byte(text)) || isSSH(b) || isDERKey(b)
 }
 
-// isJWK reports whether b is a JSON Web Key, a list of them, or a key set.
+// isJWK reports whether b is a JSON Web Key, a list of such keys, or a key set.
 func isJWK(b []byte) bool {
 	type jwk struct {
 		Type string            `json:"kty"`
@@ -260,8 +256,8 @@ func isJWK(b []byte) bool {
 	return json.Unmarshal(b, &list) == nil && len(list) > 0 && list[0].Type != ""
 }
 
-// isSSH reports whether b is a public key of OpenSSH: a length and as many
-// bytes of its algorithm's name (RFC 4253 section 6.6).
+// isSSH reports whether b is an OpenSSH public key. It begins with the length
+// and the name of its algorithm (RFC 4253 section 6.6).
 func isSSH(b []byte) bool {
 	if len(b) < 12 || b[0] != 0 || b[1] != 0 || b[2] != 0 {
 		return false
@@ -274,10 +270,10 @@ func isSSH(b []byte) bool {
 	return false
 }
 
-// isDERKey reports whether b begins with a key or certificate in DER, of
-// whatever algorithm. DER says how long it is, so that it does not matter
-// whether something follows, nor whether some of its end was cut off: a program
-// that trims white space takes the last byte of one key in forty.
+// isDERKey reports whether b begins with a key or certificate in DER, of any
+// algorithm. DER contains the length, so b may have further bytes, and its end
+// may be missing: trimming white space removes the last byte of one key in
+// forty.
 func isDERKey(b []byte) bool {
 	b = bytes.TrimPrefix(bytes.TrimLeft(b, edges), []byte("\uFEFF"))
 	if len(b) < 2 || b[0] != 0x30 { // SEQUENCE
@@ -301,7 +297,7 @@ func isDERKey(b []byte) bool {
 		b = append(bytes.Clone(b), bytes.Repeat([]byte{2}, missing)...) // also an INTEGER, where one is missing
 	}
 	b = b[:size]
-	// encoding/asn1 ignores what follows these members in a SEQUENCE.
+	// encoding/asn1 ignores further members of a SEQUENCE.
 	var public struct { // SubjectPublicKeyInfo (RFC 5280 section 4.1)
 		Algorithm pkix.AlgorithmIdentifier
 		Key       asn1.BitString
@@ -315,7 +311,7 @@ func isDERKey(b []byte) bool {
 		Algorithm pkix.AlgorithmIdentifier
 		Key       []byte
 	}
-	var certificate struct { // and others that are signed (RFC 5280 section 4.1)
+	var certificate struct { // and other signed structures (RFC 5280 section 4.1)
 		Signed    asn1.RawValue
 		Algorithm pkix.AlgorithmIdentifier
 		Signature asn1.BitString
@@ -328,8 +324,9 @@ func isDERKey(b []byte) bool {
 		{&private, &private.Algorithm.Algorithm}, {&certificate, &certificate.Algorithm.Algorithm},
 	} {
 		if _, err := asn1.Unmarshal(b, shape.into); err == nil {
-			// All algorithms are below iso.member-body, iso.identified-organization
-			// or joint-iso-itu-t.country; random bytes seldom are.
+			// The identifiers of all algorithms are below iso.member-body,
+			// iso.identified-organization or joint-iso-itu-t.country. Those of
+			// random bytes rarely are.
 			id := *shape.algorithm
 			return id[0] == 1 && (id[1] == 2 || id[1] == 3) || id[0] == 2 && id[1] == 16
 		}
@@ -342,7 +339,7 @@ func isDERKey(b []byte) bool {
 		return true
 	}
 	// RSAPublicKey, and RSAPrivateKey with a version before the modulus (RFC 8017
-	// appendix A.1). Behind a public modulus there is a small exponent, and no more.
+	// appendix A.1). Only a small exponent follows a public modulus.
 	var pair struct{ First, Second *big.Int }
 	if _, err := asn1.Unmarshal(b, &pair); err != nil {
 		return false
@@ -350,102 +347,4 @@ func isDERKey(b []byte) bool {
 	const least = 1000 // bits
 	behind := len(b) - len(pair.First.Bytes())
 	return pair.First.BitLen() >= least && behind <= 20 || pair.First.Sign() == 0 && pair.Second.BitLen() >= least
-}
-
-// isPublished reports whether the secret of k is what other publishes: its
-// public key in any form, or its ID. Everybody could sign with it.
-func (k Key) isPublished(other Key) bool {
-	if !k.usable() || !other.usable() || k.secret == nil || other.public == nil {
-		return false
-	}
-	secret := k.secret()
-	forms := append(decodings(secret), secret)
-	for _, known := range append(publicForms(other.public), []byte(other.ID()), []byte(thumbprint(other.public))) {
-		// HMAC fills a key up with zero bytes, and what trims white space may
-		// have cut off the end of a key.
-		known = trimEdges(known)
-		if slices.ContainsFunc(forms, func(form []byte) bool { return bytes.Equal(trimEdges(form), known) }) {
-			return true
-		}
-	}
-	return false
-}
-
-// publicForms returns a public key in each form in which it is bare bytes.
-func publicForms(public crypto.PublicKey) [][]byte {
-	switch p := public.(type) {
-	case ed25519.PublicKey:
-		backwards := bytes.Clone(p) // as big.Int and some libraries have it
-		slices.Reverse(backwards)
-		return [][]byte{p, backwards}
-	case *ecdsa.PublicKey:
-		point, err := p.Bytes()
-		if err != nil { // checked when the key was made
-			return nil
-		}
-		half := (len(point) - 1) / 2
-		x, y := point[1:1+half], point[1+half:]
-		return [][]byte{
-			point, point[1:], x, y, bytes.TrimLeft(x, "\x00"), bytes.TrimLeft(y, "\x00"),
-			append([]byte{2}, x...), append([]byte{3}, x...),
-		}
-	case *rsa.PublicKey:
-		n := p.N.Bytes()
-		return [][]byte{n, append([]byte{0}, n...)}
-	}
-	return nil
-}
-
-// isEd25519Point reports whether b is a point of the curve (RFC 8032 section
-// 5.1.3) that is not of small order, for which a signature of everything can be
-// made: eight times the point is not the neutral one, as its y tells alone.
-func isEd25519Point(b []byte) bool {
-	p := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 255), big.NewInt(19))
-	d, _ := new(big.Int).SetString("37095705934669439343138083508754565189542113879843219016388785533085940283555", 10)
-	le := bytes.Clone(b)
-	slices.Reverse(le)
-	le[0] &= 0x7f
-	y := new(big.Int).SetBytes(le)
-	if y.Cmp(p) >= 0 {
-		return false
-	}
-	one := big.NewInt(1)
-	square := func(y *big.Int) *big.Int { // x² is (y²-1)/(dy²+1)
-		yy := new(big.Int).Mul(y, y)
-		u := new(big.Int).Sub(yy, one)
-		v := new(big.Int).Mul(d, yy)
-		v.Add(v, one).Mod(v, p).ModInverse(v, p)
-		return u.Mul(u, v).Mod(u, p)
-	}
-	for range 3 { // y of 2·P is (y²+x²)/(2+x²-y²)
-		xx := square(y)
-		if big.Jacobi(xx, p) < 0 {
-			return false
-		}
-		yy := new(big.Int).Mul(y, y)
-		below := new(big.Int).Add(big.NewInt(2), xx)
-		below.Sub(below, yy).Mod(below, p).ModInverse(below, p)
-		y = yy.Add(yy, xx).Mul(yy, below).Mod(yy, p)
-	}
-	return y.Cmp(one) != 0
-}
-
-// isROCA reports whether a modulus has the fingerprint of CVE-2017-15361: both
-// of its primes, and so the modulus, are a power of 65537 modulo each small
-// prime. A modulus that was made otherwise is one in 2^154 cases.
-func isROCA(n *big.Int) bool {
-	r := new(big.Int)
-	for _, prime := range [...]int64{
-		3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101,
-		103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
-	} {
-		want := r.Mod(n, big.NewInt(prime)).Int64()
-		power := int64(1)
-		for power != want {
-			if power = power * 65537 % prime; power == 1 {
-				return false // all of them were there
-			}
-		}
-	}
-	return true
 }
