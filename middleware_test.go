@@ -444,7 +444,7 @@ func TestWriteError_SaysWhatIsMalformed(t *testing.T) {
 		"the body is not a form":                                 ask(t, h, "POST", "/login", webForm("%zz")),
 		"field login of the form is there twice or is not UTF-8": ask(t, h, "POST", "/login", webForm("login=a&login=a&password=x")),
 		"field password of the form cannot be read":              ask(t, h, "POST", "/login", webForm("login=a&password=%zz")),
-		"the body: not one strict JSON object":                   ask(t, h, "POST", "/login", webJSON(`{"login":"secret`)),
+		"the body: invalid JSON object":                          ask(t, h, "POST", "/login", webJSON(`{"login":"secret`)),
 	} {
 		r.refused(t, 400, "invalid_request", "")
 		require.Equal(t, want, r.fields(t)["error_description"])

@@ -331,8 +331,8 @@ func TestExtra_RefusesWhatNoVerifierShouldRead(t *testing.T) {
 		"a duplicate by escape": {marshals(`{"a":1,"\u0061":2}`), "duplicate name"},
 		"nested duplicates":     {map[string]any{"x": []any{marshals(`{"b":1,"b":2}`)}}, "duplicate name"},
 		"a raw duplicate":       {json.RawMessage(`{"a":{},"a":{}}`), "duplicate name"},
-		"bytes that no UTF-8":   {json.RawMessage("\"\xff\""), "not one strict JSON object"},
-		"a lone surrogate name": {json.RawMessage(`{"\ud800":1}`), "not one strict JSON object"},
+		"bytes that no UTF-8":   {json.RawMessage("\"\xff\""), "invalid JSON object"},
+		"a lone surrogate name": {json.RawMessage(`{"\ud800":1}`), "invalid JSON object"},
 		"too deep":              {deep, "nested too deeply"},
 		"not JSON":              {marshals(`{"a":`), "User.Extra"},
 		"two values":            {marshals(`1,"sub":"u2"`), "User.Extra"},
@@ -345,7 +345,7 @@ func TestExtra_RefusesWhatNoVerifierShouldRead(t *testing.T) {
 		t.Log(name)
 		refusesExtra(t, b, map[string]any{"tenant": c.value}, c.text)
 	}
-	refusesExtra(t, b, map[string]any{"\xff": 1}, "not one strict JSON object")
+	refusesExtra(t, b, map[string]any{"\xff": 1}, "invalid JSON object")
 }
 
 // named and texts are types of an application, in which encoding/json finds
@@ -366,7 +366,7 @@ func (a asText) MarshalText() ([]byte, error) { return []byte(a), nil }
 func TestExtra_WhatIsNotUTF8IsRefusedAndNotReplaced(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	const want = "not one strict JSON object: a name or value is not UTF-8"
+	const want = "invalid JSON object: a name or value is not UTF-8"
 	for _, bad := range []string{"\xff", "a\xc3", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc0\x80", "ok \uFFFD \xff"} {
 		for name, extra := range map[string]map[string]any{
 			"name": {bad: 1}, "value": {"x": bad}, "list": {"x": []string{"good", bad}}, "list of any": {"x": []any{1, bad}},

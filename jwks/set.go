@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/strictjson"
 )
 
 // Bounds of a key set.
@@ -145,14 +146,14 @@ func lifetime(h http.Header) (d time.Duration, given bool) {
 }
 
 // parse reads a key set. It reuses the keys of the old set that have not changed,
-// so that cached tokens which were verified with them stay valid.
+// because the token cache of an auth.Verifier compares keys by identity.
 func parse(body []byte, old *snapshot) (*snapshot, error) {
-	members, err := readObject(body)
+	members, err := strictjson.Members(string(body))
 	if err != nil {
 		return nil, fmt.Errorf("not a key set: %w", err)
 	}
 	var entries []json.RawMessage
-	if err := json.Unmarshal(members["keys"], &entries); err != nil || entries == nil {
+	if err := json.Unmarshal([]byte(members["keys"]), &entries); err != nil || entries == nil {
 		return nil, errors.New("not a key set: keys is not an array")
 	}
 	set := &snapshot{byID: map[string][]auth.Key{}, byText: map[string]auth.Key{}}
@@ -187,7 +188,8 @@ func parse(body []byte, old *snapshot) (*snapshot, error) {
 	return set, nil
 }
 
-// What a key may have.
+// Accepted values, the members that are read, and the members that a published
+// key must not have.
 var (
 	types  = []string{"OKP", "EC", "RSA"}
 	curves = []string{"Ed25519", "P-256", "P-384", "P-521"}
@@ -200,18 +202,18 @@ var (
 // kidOf returns the kid of a key for an error text, or "".
 func kidOf(entry []byte) string {
 	var kid string
-	members, err := readObject(entry)
-	if err != nil || json.Unmarshal(members["kid"], &kid) != nil || kid == "" {
+	members, err := strictjson.Members(string(entry))
+	if err != nil || json.Unmarshal([]byte(members["kid"]), &kid) != nil || kid == "" {
 		return ""
 	}
 	return fmt.Sprintf(" (kid %.64q)", kid)
 }
 
-// isAbsent reports whether a member is null or empty. Some programs write a
-// member that they do not have that way.
-func isAbsent(name string, value json.RawMessage) bool {
+// isAbsent reports whether a member is null or empty. Some programs write
+// absent members that way.
+func isAbsent(name string, value string) bool {
 	var v any
-	if json.Unmarshal(value, &v) != nil {
+	if json.Unmarshal([]byte(value), &v) != nil {
 		return false
 	}
 	switch v := v.(type) {
@@ -225,10 +227,10 @@ func isAbsent(name string, value json.RawMessage) bool {
 	return false
 }
 
-// readKey reads a key of a set. It also returns the canonical text of the JWK: the
-// members that matter, in a fixed order.
+// readKey reads a key of a set. It also returns the canonical text of the JWK:
+// the members that matter, in a fixed order.
 func readKey(entry []byte) (key auth.Key, text string, err error) {
-	members, err := readObject(entry)
+	members, err := strictjson.Members(string(entry))
 	if err != nil {
 		return auth.Key{}, "", err
 	}
@@ -243,13 +245,13 @@ func readKey(entry []byte) (key auth.Key, text string, err error) {
 		values []string
 	}{{"kty", types}, {"use", []string{"sig"}}, {"alg", algs}, {"crv", curves}} {
 		var value string
-		if raw, ok := members[allowed.name]; ok && json.Unmarshal(raw, &value) == nil && !slices.Contains(allowed.values, value) {
+		if raw, ok := members[allowed.name]; ok && json.Unmarshal([]byte(raw), &value) == nil && !slices.Contains(allowed.values, value) {
 			return auth.Key{}, "", fmt.Errorf("unexpected %s %.32q; expected %s", allowed.name, value, strings.Join(allowed.values, ", "))
 		}
 	}
 	if raw, ok := members["key_ops"]; ok {
 		var ops []string
-		if json.Unmarshal(raw, &ops) != nil {
+		if json.Unmarshal([]byte(raw), &ops) != nil {
 			return auth.Key{}, "", errors.New("key_ops is not an array of strings")
 		}
 		if !slices.Contains(ops, "verify") {
@@ -270,32 +272,4 @@ func readKey(entry []byte) (key auth.Key, text string, err error) {
 	b.Bytes()[0] = '{'
 	key, err = auth.ParseJWK(b.Bytes())
 	return key, b.String(), err
-}
-
-// readObject returns the members of the JSON object b. Names are case-sensitive,
-// unlike in encoding/json, and must be unique.
-func readObject(b []byte) (map[string]json.RawMessage, error) {
-	if !json.Valid(b) {
-		return nil, errors.New("not JSON")
-	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, errors.New("not an object")
-	}
-	members := map[string]json.RawMessage{}
-	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return nil, errors.New("not JSON")
-		}
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return nil, errors.New("not JSON")
-		}
-		if _, duplicate := members[name.(string)]; duplicate {
-			return nil, errors.New("duplicate member")
-		}
-		members[name.(string)] = value
-	}
-	return members, nil
 }

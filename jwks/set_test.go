@@ -85,10 +85,12 @@ func TestSet_SkipsInvalidKeysOnly(t *testing.T) {
 		{"RSA with e 3", `{"kty":"RSA","n":"` + strings.Repeat("w", 342) + `","e":"Aw"}`, "exponent (3)"},
 		{"a kid that is no string", `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":7}`, "JWK"},
 		{"an empty kid", `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":""}`, "ID"},
-		{"a member twice", with(other, `"kid":"again"`), "duplicate member"},
+		{"a member twice", with(other, `"kid":"again"`), "duplicate name"},
+		{"a kid that is not UTF-8", with(`{"kty":"OKP","crv":"Ed25519","x":"`+b64(32)+`"}`, "\"kid\":\"\xff\""), "JWK"},
+		{"an x that is not UTF-8", strings.Replace(good, `"x":"`, "\"x\":\"\xff", 1), "JWK"},
 		{"its crv in another letter case", strings.Replace(ec, `"crv"`, `"CRV"`, 1), "crv"},
-		{"a string", `"key"`, "not an object"},
-		{"null", `null`, "not an object"},
+		{"a string", `"key"`, "invalid JSON object"},
+		{"null", `null`, "invalid JSON object"},
 		{"nothing", `{}`, "not a JWK"},
 	} {
 		all = append(all, test.jwk)
@@ -216,6 +218,30 @@ func TestSet_IgnoresUnknownMembers(t *testing.T) {
 	}
 	k := newKeySet(t, direct(text(`{"version":3,"Keys":null,"keys":[`+jwk+`],"KEYS":[]}`)), nil)
 	require.Equal(t, 200, statusOf(newVerifier(t, k, nil), token))
+}
+
+func TestSet_UnusualPartsDoNotAffectOtherKeys(t *testing.T) {
+	t.Parallel()
+	ed := newEd(t)
+	good, token := published(t, ed), newToken(t, newIssuer(t, nil, ed))
+	deep := `{"x":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`
+	many := ""
+	for i := range 100 {
+		many += fmt.Sprintf(`"x%d":0,`, i)
+	}
+	for name, body := range map[string]string{
+		"a member that is not UTF-8":      `{"x":"` + "\xff" + `","keys":[` + good + `]}`,
+		"a name that is not UTF-8":        `{"` + "\xff" + `":1,"keys":[` + good + `]}`,
+		"a name that is half a character": `{"\ud800":1,"keys":[` + good + `]}`,
+		"100 members":                     `{` + many + `"keys":[` + good + `]}`,
+		"a key with 100 members":          `{"keys":[{` + many + good[1:] + `]}`,
+		"a key with a deep member":        `{"keys":[{"z":` + deep + `,` + good[1:] + `]}`,
+		"another key that is deep":        `{"keys":[` + deep + `,` + good + `]}`,
+		"another key with duplicates":     `{"keys":[{"a":{"b":1,"b":2}},` + good + `]}`,
+	} {
+		k := newKeySet(t, direct(text(body)), nil)
+		require.Equal(t, 200, statusOf(newVerifier(t, k, nil), token), name)
+	}
 }
 
 func TestSet_MalformedSetIsUnavailable(t *testing.T) {

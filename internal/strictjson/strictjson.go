@@ -2,8 +2,8 @@
 // bodies.
 //
 // It refuses texts that encoding/json accepts and that two programs may read
-// differently: duplicate names, names that differ only in case from the one
-// that is meant, bytes that are not UTF-8, and data after the object.
+// differently: objects with duplicate names, bytes that are not UTF-8, and data
+// after the object. Names are case-sensitive.
 package strictjson
 
 import (
@@ -16,27 +16,37 @@ import (
 
 // Errors of [Object] and [Members].
 var (
-	ErrSyntax    = errors.New("not one strict JSON object")
-	ErrDepth     = errors.New("JSON nested too deeply")
+	ErrSyntax    = errors.New("invalid JSON object")
+	ErrDepth     = errors.New("JSON object is nested too deeply")
 	ErrDuplicate = errors.New("duplicate name in JSON object")
 )
 
 // MaxDepth is how deeply objects and arrays may be nested.
 const MaxDepth = 32
 
-// Object calls member for each member of the object that text consists of, and
+const looseDepth = 10_000 // as in encoding/json
+
+// Object calls member for each member of text, which must be a JSON object, and
 // returns the first error of member. The name is without escapes; the value is
 // JSON, and a substring of text. Neither this object nor one inside it may
 // have more than limit members: the search for duplicate names is quadratic.
 func Object(text string, limit int, member func(name, value string) error) error {
-	return read(text, scanner{b: text, limit: limit}, member)
+	if !utf8.ValidString(text) {
+		return ErrSyntax
+	}
+	return read(scanner{b: text, limit: limit, maxDepth: MaxDepth}, member)
 }
 
-// Members returns the members of the object that text consists of, at most
-// limit. Objects inside it may have duplicate names and any number of members.
-func Members(text string, limit int) (map[string]string, error) {
+// Members returns the members of text, which must be a JSON object with unique
+// names. It checks the values for their syntax only: they may have duplicate
+// names, any number of members, bytes that are not UTF-8, and a depth of up to
+// 10,000. It is for documents of which one part may be unusable.
+func Members(text string) (map[string]string, error) {
 	members := map[string]string{}
-	err := read(text, scanner{b: text, limit: limit, shallow: true}, func(name, value string) error {
+	err := read(scanner{b: text, loose: true, maxDepth: looseDepth}, func(name, value string) error {
+		if _, ok := members[name]; ok {
+			return ErrDuplicate
+		}
 		members[name] = value
 		return nil
 	})
@@ -46,26 +56,24 @@ func Members(text string, limit int) (map[string]string, error) {
 	return members, nil
 }
 
-func read(text string, s scanner, member func(name, value string) error) error {
-	if !utf8.ValidString(text) {
-		return ErrSyntax
-	}
+func read(s scanner, member func(name, value string) error) error {
 	s.space()
 	if err := s.object(1, member); err != nil {
 		return err
 	}
 	s.space()
-	if s.i != len(text) {
+	if s.i != len(s.b) {
 		return ErrSyntax
 	}
 	return nil
 }
 
 type scanner struct {
-	b       string
-	i       int
-	limit   int  // of the members of an object
-	shallow bool // only the outermost object has a limit and unique names
+	b        string
+	i        int
+	limit    int  // of the members of an object
+	loose    bool // without a limit, and without checks of names
+	maxDepth int
 }
 
 func (s *scanner) space() {
@@ -96,7 +104,7 @@ func (s *scanner) take(c byte) bool {
 
 // object reads an object; member may be nil.
 func (s *scanner) object(depth int, member func(name, value string) error) error {
-	if depth > MaxDepth {
+	if depth > s.maxDepth {
 		return ErrDepth
 	}
 	if !s.take('{') {
@@ -116,12 +124,14 @@ func (s *scanner) object(depth int, member func(name, value string) error) error
 		name := raw[1 : len(raw)-1]
 		if strings.IndexByte(name, '\\') >= 0 {
 			text, ok := String(raw)
-			if !ok {
+			if !ok && !s.loose {
 				return ErrSyntax
 			}
-			name = text
+			if ok {
+				name = text
+			}
 		}
-		if depth == 1 || !s.shallow {
+		if !s.loose {
 			if len(names) == s.limit {
 				return ErrSyntax
 			}
@@ -158,7 +168,7 @@ func (s *scanner) object(depth int, member func(name, value string) error) error
 }
 
 func (s *scanner) array(depth int) error {
-	if depth > MaxDepth {
+	if depth > s.maxDepth {
 		return ErrDepth
 	}
 	s.i++ // the bracket, seen by value
@@ -307,8 +317,8 @@ func String(value string) (string, bool) {
 	return text, true
 }
 
-// Strings appends the elements of a value of [Object] that is an array of
-// strings to list.
+// Strings appends to list the elements of a value of [Object], which must be an
+// array of strings.
 func Strings(list []string, value string) ([]string, bool) {
 	if value == "" || value[0] != '[' {
 		return nil, false
@@ -379,7 +389,7 @@ func ValidStrings(text string) bool {
 // texts must be valid UTF-8.
 type Writer struct{ b []byte }
 
-// NewWriter returns a Writer of an object without members that appends to b.
+// NewWriter returns a Writer that appends an object to b.
 func NewWriter(b []byte) Writer { return Writer{append(b, '{')} }
 
 // name begins a member.
@@ -426,7 +436,7 @@ func (w *Writer) Members(object []byte) {
 }
 
 // Close ends the object and returns the slice. The Writer must not be used
-// afterwards.
+// afterward.
 func (w *Writer) Close() []byte { return append(w.b, '}') }
 
 func appendString(b []byte, s string) []byte {

@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+var syntax, duplicate, depth = strictjson.ErrSyntax, strictjson.ErrDuplicate, strictjson.ErrDepth
+
 // limit of the members of an object.
 const limit = 1024
 
@@ -160,15 +162,25 @@ func TestObject_Refuses(t *testing.T) {
 		text string
 		want error
 	}{
-		{``, strictjson.ErrSyntax}, {` `, strictjson.ErrSyntax}, {`[]`, strictjson.ErrSyntax}, {`null`, strictjson.ErrSyntax}, {`"a"`, strictjson.ErrSyntax}, {`{`, strictjson.ErrSyntax}, {`}`, strictjson.ErrSyntax}, {`{}{}`, strictjson.ErrSyntax}, {`{} x`, strictjson.ErrSyntax},
-		{`{"a"`, strictjson.ErrSyntax}, {`{"a":`, strictjson.ErrSyntax}, {`{"a":1`, strictjson.ErrSyntax}, {`{"a":1,`, strictjson.ErrSyntax}, {`{"a":1,}`, strictjson.ErrSyntax}, {`{,}`, strictjson.ErrSyntax}, {`{"a" 1}`, strictjson.ErrSyntax}, {`{"a":1 "b":2}`, strictjson.ErrSyntax}, {`{"a":1;"b":2}`, strictjson.ErrSyntax},
-		{`{a:1}`, strictjson.ErrSyntax}, {`{'a':1}`, strictjson.ErrSyntax}, {`{"a":'b'}`, strictjson.ErrSyntax}, {`{1:1}`, strictjson.ErrSyntax}, {`{null:1}`, strictjson.ErrSyntax}, {`{"a":}`, strictjson.ErrSyntax}, {`{"a"::1}`, strictjson.ErrSyntax},
-		{`{"a":tru}`, strictjson.ErrSyntax}, {`{"a":truee}`, strictjson.ErrSyntax}, {`{"a":True}`, strictjson.ErrSyntax}, {`{"a":nul`, strictjson.ErrSyntax}, {`{"a":01}`, strictjson.ErrSyntax}, {`{"a":-}`, strictjson.ErrSyntax}, {`{"a":-01}`, strictjson.ErrSyntax}, {`{"a":1.}`, strictjson.ErrSyntax}, {`{"a":.1}`, strictjson.ErrSyntax}, {`{"a":1e}`, strictjson.ErrSyntax}, {`{"a":1e+-1}`, strictjson.ErrSyntax}, {`{"a":1ee1}`, strictjson.ErrSyntax}, {`{"a":1.2.3}`, strictjson.ErrSyntax}, {`{"a":+1}`, strictjson.ErrSyntax}, {`{"a":0x1}`, strictjson.ErrSyntax}, {`{"a":1_0}`, strictjson.ErrSyntax},
-		{`{"a":"`, strictjson.ErrSyntax}, {`{"a":"\`, strictjson.ErrSyntax}, {`{"a":"\u`, strictjson.ErrSyntax}, {`{"a":"\u123`, strictjson.ErrSyntax}, {`{"a":"\u123g"}`, strictjson.ErrSyntax}, {`{"a":"\U00000041"}`, strictjson.ErrSyntax}, {`{"a":"\'"}`, strictjson.ErrSyntax}, {`{"a":"\a"}`, strictjson.ErrSyntax}, {"{\"a\":\"\n\"}", strictjson.ErrSyntax}, {"{\"a\":\"\x1f\"}", strictjson.ErrSyntax}, {"{\"a\x00\":1}", strictjson.ErrSyntax},
-		{`{"a":[}`, strictjson.ErrSyntax}, {`{"a":[1}`, strictjson.ErrSyntax}, {`{"a":[1,]}`, strictjson.ErrSyntax}, {`{"a":[,1]}`, strictjson.ErrSyntax}, {`{"a":[1 2]}`, strictjson.ErrSyntax}, {`{"a":[`, strictjson.ErrSyntax}, {`{"a":[1`, strictjson.ErrSyntax}, {`{"a":{]}`, strictjson.ErrSyntax}, {`{"a":1}]`, strictjson.ErrSyntax},
-		{"\uFEFF{}", strictjson.ErrSyntax}, {"{}\x00", strictjson.ErrSyntax}, {"{\"a\":\"\xff\"}", strictjson.ErrSyntax}, {"{\"\xff\":1}", strictjson.ErrSyntax}, {"{}\xff", strictjson.ErrSyntax}, {`{"\ud800":1}`, strictjson.ErrSyntax}, {`{"a\udc00b":1}`, strictjson.ErrSyntax}, {`{"a":{"\ud800":1}}`, strictjson.ErrSyntax},
-		{`{"a":1,"a":1}`, strictjson.ErrDuplicate}, {`{"a":1,"b":2,"\u0061":3}`, strictjson.ErrDuplicate}, {`{"\u0061":1,"\u0061":3}`, strictjson.ErrDuplicate}, {`{"":1,"":2}`, strictjson.ErrDuplicate}, {`{"a":{"b":1,"b":2}}`, strictjson.ErrDuplicate}, {`{"a":[{"b":1,"b":2}]}`, strictjson.ErrDuplicate},
-		{strings.Repeat(`{"a":`, 33) + "1" + strings.Repeat("}", 33), strictjson.ErrDepth}, {`{"a":` + strings.Repeat("[", 32) + strings.Repeat("]", 32) + "}", strictjson.ErrDepth}, {`{"a":` + strings.Repeat("[", 100_000), strictjson.ErrDepth}, {`{"a":` + strings.Repeat(`{"a":`, 100_000), strictjson.ErrDepth},
+		{``, syntax}, {` `, syntax}, {`[]`, syntax}, {`null`, syntax}, {`"a"`, syntax}, {`{`, syntax}, {`}`, syntax}, {`{}{}`, syntax}, {`{} x`, syntax},
+		{`{"a"`, syntax}, {`{"a":`, syntax}, {`{"a":1`, syntax}, {`{"a":1,`, syntax}, {`{"a":1,}`, syntax}, {`{,}`, syntax}, {`{"a" 1}`, syntax},
+		{`{"a":1 "b":2}`, syntax}, {`{"a":1;"b":2}`, syntax},
+		{`{a:1}`, syntax}, {`{'a':1}`, syntax}, {`{"a":'b'}`, syntax}, {`{1:1}`, syntax}, {`{null:1}`, syntax}, {`{"a":}`, syntax}, {`{"a"::1}`, syntax},
+		{`{"a":tru}`, syntax}, {`{"a":truee}`, syntax}, {`{"a":True}`, syntax}, {`{"a":nul`, syntax}, {`{"a":01}`, syntax}, {`{"a":-}`, syntax},
+		{`{"a":-01}`, syntax}, {`{"a":1.}`, syntax}, {`{"a":.1}`, syntax}, {`{"a":1e}`, syntax}, {`{"a":1e+-1}`, syntax}, {`{"a":1ee1}`, syntax},
+		{`{"a":1.2.3}`, syntax}, {`{"a":+1}`, syntax}, {`{"a":0x1}`, syntax}, {`{"a":1_0}`, syntax},
+		{`{"a":"`, syntax}, {`{"a":"\`, syntax}, {`{"a":"\u`, syntax}, {`{"a":"\u123`, syntax}, {`{"a":"\u123g"}`, syntax},
+		{`{"a":"\U00000041"}`, syntax}, {`{"a":"\'"}`, syntax}, {`{"a":"\a"}`, syntax}, {"{\"a\":\"\n\"}", syntax}, {"{\"a\":\"\x1f\"}", syntax},
+		{"{\"a\x00\":1}", syntax},
+		{`{"a":[}`, syntax}, {`{"a":[1}`, syntax}, {`{"a":[1,]}`, syntax}, {`{"a":[,1]}`, syntax}, {`{"a":[1 2]}`, syntax}, {`{"a":[`, syntax},
+		{`{"a":[1`, syntax}, {`{"a":{]}`, syntax}, {`{"a":1}]`, syntax},
+		{"\uFEFF{}", syntax}, {"{}\x00", syntax}, {"{\"a\":\"\xff\"}", syntax}, {"{\"\xff\":1}", syntax}, {"{}\xff", syntax},
+		{`{"\ud800":1}`, syntax}, {`{"a\udc00b":1}`, syntax}, {`{"a":{"\ud800":1}}`, syntax},
+		{`{"a":1,"a":1}`, duplicate}, {`{"a":1,"b":2,"\u0061":3}`, duplicate}, {`{"\u0061":1,"\u0061":3}`, duplicate}, {`{"":1,"":2}`, duplicate},
+		{`{"a":{"b":1,"b":2}}`, duplicate}, {`{"a":[{"b":1,"b":2}]}`, duplicate},
+		{strings.Repeat(`{"a":`, 33) + "1" + strings.Repeat("}", 33), depth},
+		{`{"a":` + strings.Repeat("[", 32) + strings.Repeat("]", 32) + "}", depth}, {`{"a":` + strings.Repeat("[", 100_000), depth},
+		{`{"a":` + strings.Repeat(`{"a":`, 100_000), depth},
 	} {
 		_, err := readAll([]byte(c.text))
 		require.ErrorIs(t, err, c.want, "%.80q", c.text)
@@ -179,7 +191,8 @@ func TestObject_Accepts(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]map[string]string{
 		`{}`: {}, " \t\r\n{ \n} ": {}, `{"a":1}`: {"a": "1"}, ` { "a" : [ 1 , 2 ] , "b" : { "a" : 1 } } `: {"a": "[ 1 , 2 ]", "b": `{ "a" : 1 }`},
-		`{"\u0061b":"\u0061"}`: {"ab": `"\u0061"`}, `{"a":1,"A":2}`: {"a": "1", "A": "2"}, `{"":null}`: {"": "null"}, `{"\ud83d\ude00":1,"é":-0.5E+10}`: {"😀": "1", "é": "-0.5E+10"}, `{"a":"\ud800"}`: {"a": `"\ud800"`},
+		`{"\u0061b":"\u0061"}`: {"ab": `"\u0061"`}, `{"a":1,"A":2}`: {"a": "1", "A": "2"}, `{"":null}`: {"": "null"},
+		`{"\ud83d\ude00":1,"é":-0.5E+10}`: {"😀": "1", "é": "-0.5E+10"}, `{"a":"\ud800"}`: {"a": `"\ud800"`},
 		strings.Repeat(`{"a":`, 32) + "1" + strings.Repeat("}", 32):       {"a": strings.Repeat(`{"a":`, 31) + "1" + strings.Repeat("}", 31)},
 		`{"a":` + strings.Repeat("[", 31) + strings.Repeat("]", 31) + "}": {"a": strings.Repeat("[", 31) + strings.Repeat("]", 31)},
 	} {
@@ -247,17 +260,35 @@ func TestObject_Values(t *testing.T) {
 	}
 }
 
-func TestMembers_OnlyTheOutermostObjectIsStrict(t *testing.T) {
+func TestMembers_ChecksOnlySyntaxAndTheOuterNames(t *testing.T) {
 	t.Parallel()
-	got, err := strictjson.Members(`{"a":{"b":1,"b":2,"c":3},"d":[{"e":1,"e":2}]}`, 2)
-	require.NoError(t, err)
-	require.Equal(t, map[string]string{"a": `{"b":1,"b":2,"c":3}`, "d": `[{"e":1,"e":2}]`}, got)
-	for text, want := range map[string]error{
-		`{"a":1,"b":2,"c":3}`: strictjson.ErrSyntax, `{"a":1,"a":1}`: strictjson.ErrDuplicate, `{"a":1}x`: strictjson.ErrSyntax,
-		"{\"a\":\"\xff\"}": strictjson.ErrSyntax, `{"a":` + strings.Repeat("[", 40): strictjson.ErrDepth, `[]`: strictjson.ErrSyntax,
+	many := "{"
+	for i := range 2000 {
+		many += fmt.Sprintf(`"%d":0,`, i)
+	}
+	many += `"end":1}`
+	deep := strings.Repeat("[", 9_990) + strings.Repeat("]", 9_990)
+	for text, want := range map[string]map[string]string{
+		`{"a":{"b":1,"b":2,"c":3},"d":[{"e":1,"e":2}]}`: {"a": `{"b":1,"b":2,"c":3}`, "d": `[{"e":1,"e":2}]`},
+		"{\"a\":\"\xff\",\"b\":1}":                      {"a": "\"\xff\"", "b": "1"},
+		"{\"\xff\":1,\"b\":2}":                          {"\xff": "1", "b": "2"},
+		`{"\ud800":1,"b":2}`:                            {`\ud800`: "1", "b": "2"},
+		`{"\u0061":1,"b":2}`:                            {"a": "1", "b": "2"},
+		`{"a":` + deep + `,"b":` + many + `}`:           {"a": deep, "b": many},
 	} {
-		got, err := strictjson.Members(text, 2)
-		require.ErrorIs(t, err, want, text)
+		got, err := strictjson.Members(text)
+		require.NoError(t, err, "%.60q", text)
+		require.Equal(t, want, got, "%.60q", text)
+	}
+	got, err := strictjson.Members(many)
+	require.NoError(t, err)
+	require.Len(t, got, 2001)
+	for text, want := range map[string]error{
+		`{"a":1,"a":1}`: strictjson.ErrDuplicate, `{"a":1,"\u0061":1}`: strictjson.ErrDuplicate, `{"a":1}x`: strictjson.ErrSyntax, `[]`: strictjson.ErrSyntax,
+		`{"a":tru}`: strictjson.ErrSyntax, `{"a":` + strings.Repeat("[", 10_001): strictjson.ErrDepth,
+	} {
+		got, err := strictjson.Members(text)
+		require.ErrorIs(t, err, want, "%.60q", text)
 		require.Nil(t, got)
 	}
 }
