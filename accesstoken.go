@@ -9,55 +9,57 @@ import (
 	"slices"
 )
 
-// What a request carries is judged by one rule, for both kinds of tokens: what
-// cannot be read, or does not verify, does not count. What counts decides who
-// it is, whether the origin is checked, and how the answer travels.
+// The same rule applies to access tokens and refresh tokens: a token counts
+// only if it can be read and verifies. The tokens that count decide which
+// session the request belongs to, whether its origin is checked, and whether
+// the response sets cookies.
 //
-// One token, wherever it stands, needs no judgment: whoever uses it verifies
-// it. Of several that differ, choose says which one counts.
+// If there is only one token, it is used, and verified later. Among several
+// different tokens, choose selects the one to use.
 
-// credential is a token that a request carries.
+// credential is a token in a request.
 type credential struct {
 	token string
-	by    carrier // all that carry it
+	by    carrier // every way in which the request carries it
 
-	// What choose learns of it.
-	err   error      // why it does not count
-	whose sessionKey // its session, also of a token that is dead; empty if it was not signed here
-	rank  int64      // the highest of those of one session is used
+	// These are set before choose is called.
+	err     error      // why the token does not count, or nil
+	session sessionKey // the session, if the signature is valid, even if the token has expired or is revoked
+	rank    int64      // among the tokens of a session, the one with the highest rank is used
 }
 
-// carrier is a set of ways in which a token comes along.
+// carrier is a set of ways in which a request carries a token.
 type carrier uint8
 
 const (
-	byHeader carrier = 1 << iota // or the body: the client sent it on purpose
-	byQuery                      // whoever made the link chose it
-	byCookie                     // the browser added it
+	byHeader carrier = 1 << iota // in a header or the body: the client sent it on purpose
+	byQuery                      // in the URL: the author of a link may have chosen it
+	byCookie                     // in a cookie: the browser added it
 )
 
-// maxVerified is how many tokens of one place are verified, where a check may
-// cost a signature.
+// maxVerified is the maximum number of tokens from one place that are verified,
+// because verifying may be expensive.
 const maxVerified = 16
 
-// addCarried adds a token, unless there are as many as room allows already. A
-// token that is there is not added, but carried by one more.
-func addCarried(list []credential, token string, by carrier, room int) []credential {
+// addCredential adds a token to list. If list contains the token already, it adds
+// the carrier to it. If list has limit tokens, it does not add another.
+func addCredential(list []credential, token string, by carrier, limit int) []credential {
 	for i := range list {
 		if list[i].token == token {
 			list[i].by |= by
 			return list
 		}
 	}
-	if token == "" || len(list) >= room {
+	if token == "" || len(list) >= limit {
 		return list
 	}
 	return append(list, credential{token: token, by: by})
 }
 
-// carriedAccess adds the access tokens that the request carries to list. The
-// error says why a place cannot be read.
-func (v *Verifier) carriedAccess(r *http.Request, list []credential) (_ []credential, unreadable error) {
+// accessCredentials adds the access tokens of a request to list. unreadable is
+// the error of a place that cannot be read. It is nil if the request also has
+// an access or refresh cookie, because the place then counts as empty.
+func (v *Verifier) accessCredentials(r *http.Request, list []credential) (_ []credential, unreadable error) {
 	cookies := false
 	for _, e := range v.extractors {
 		if e.source == inCookie {
@@ -72,36 +74,41 @@ func (v *Verifier) carriedAccess(r *http.Request, list []credential) (_ []creden
 		if e.source == inQuery {
 			by = byQuery
 		}
-		list = addCarried(list, token, by, len(list)+1)
+		list = addCredential(list, token, by, len(list)+1)
 	}
 	if !cookies || len(r.Header["Cookie"]) == 0 {
 		return list, unreadable
 	}
-	room := len(list) + maxVerified
+	limit := len(list) + maxVerified
 	for _, c := range r.CookiesNamed(v.cookies.access.Name) {
-		list = addCarried(list, c.Value, byCookie, room)
+		list = addCredential(list, c.Value, byCookie, limit)
 	}
 	if unreadable != nil && (hasCookie(r, v.cookies.access.Name) || hasCookie(r, v.cookies.refresh.Name)) {
-		unreadable = nil // beside a cookie it counts as absent
+		unreadable = nil
 	}
 	return list, unreadable
 }
 
+// hasCookie reports whether the request has a cookie with this name that is not
+// empty.
 func hasCookie(r *http.Request, name string) bool {
 	return slices.ContainsFunc(r.CookiesNamed(name), func(c *http.Cookie) bool { return c.Value != "" })
 }
 
-// AccessToken returns the access token that the request carries, and whether
-// it came by cookie only; a cookie from an origin that is not trusted is
-// refused here. One token is not verified. Of several that differ, those that
-// do not verify do not count, and of those of one session that in a header is
-// returned before that in a cookie. If none counts, it is one that has merely
-// expired, or else the header's, which [Verifier.Verify] then refuses.
+// AccessToken returns the access token of a request, and whether only a cookie
+// carries it. If a cookie carries it, AccessToken checks the origin of the
+// request ([Verifier.CheckOrigin]).
 //
-// The error is [ErrNoToken], [ErrInvalidRequest] for credentials of two
-// sessions or a header that cannot be read and stands without a cookie,
-// [ErrCrossOrigin], or [ErrUnavailable] if it cannot be said which of several
-// counts.
+// If there is only one token, it is not verified. If there are several different
+// tokens, AccessToken verifies them and ignores those that are not valid. If the
+// others are of one session, it prefers a token in a header, then one in the
+// URL, then one in a cookie. If none is valid, it returns one that has expired,
+// or else the one in the header, and [Verifier.Verify] returns the error.
+//
+// The error is [ErrNoToken]; [ErrInvalidRequest] for tokens of two sessions, or
+// for a malformed header or query in a request without a cookie;
+// [ErrCrossOrigin]; or [ErrUnavailable] if it cannot be decided which of several
+// tokens are valid.
 func (v *Verifier) AccessToken(r *http.Request) (token string, byCookieOnly bool, err error) {
 	chosen, err := v.accessToken(r)
 	if err != nil {
@@ -110,10 +117,11 @@ func (v *Verifier) AccessToken(r *http.Request) (token string, byCookieOnly bool
 	return chosen.token, chosen.by == byCookie, nil
 }
 
-// accessToken returns the token, and everything that carries it and counts.
+// accessToken returns the access token of a request and what carries it, as
+// choose does.
 func (v *Verifier) accessToken(r *http.Request) (chosen credential, err error) {
 	var space [2]credential
-	list, err := v.carriedAccess(r, space[:0])
+	list, err := v.accessCredentials(r, space[:0])
 	switch {
 	case err != nil:
 		return credential{}, err
@@ -135,17 +143,17 @@ func (v *Verifier) accessToken(r *http.Request) (chosen credential, err error) {
 	return chosen, err
 }
 
-// checkLink refuses a good token in the query beside the refresh cookie of
-// another session, dead or not: such a link must not sign anybody into another's
-// account, also where the access cookie is gone. A Verifier alone cannot read
-// refresh cookies.
+// checkLink refuses a valid token in the URL if the request has a refresh cookie
+// of another session, even one that has ended. Otherwise a link could sign a
+// user in to the account of another user when the access cookie is gone. A
+// Verifier without an Authenticator cannot read refresh cookies.
 func (v *Verifier) checkLink(r *http.Request, token string) error {
 	if v.backend == nil || v.cookies == nil || !hasCookie(r, v.cookies.refresh.Name) {
 		return nil
 	}
 	c, err := v.Verify(r.Context(), token)
 	if err != nil {
-		return nil //nolint:nilerr // whoever uses the token is told
+		return nil //nolint:nilerr // the caller verifies the token as well
 	}
 	own := sessionKey{c.Subject, c.SessionID}
 	if slices.ContainsFunc(v.backend.refreshSessions(r), func(s sessionKey) bool { return s != own }) {
@@ -154,15 +162,15 @@ func (v *Verifier) checkLink(r *http.Request, token string) error {
 	return nil
 }
 
-// chooseAccess verifies access tokens that differ, and chooses among them. Of
-// one session, a header's comes before one in the query, and then the newest
-// cookie.
+// chooseAccess verifies several different access tokens and chooses one. Of
+// those of one session, it prefers one in a header, then one in the URL, then
+// the cookie that expires last.
 func (v *Verifier) chooseAccess(ctx context.Context, list []credential) (credential, error) {
 	for i := range list {
 		t, c := &list[i], new(parsedClaims)
 		t.err = v.verify(ctx, t.token, c)
 		if t.err == nil || errors.Is(t.err, ErrTokenExpired) || errors.Is(t.err, ErrSessionRevoked) {
-			t.whose = sessionKey{c.Subject, c.SessionID}
+			t.session = sessionKey{c.Subject, c.SessionID}
 		}
 		switch {
 		case t.by&byHeader != 0:
@@ -176,13 +184,15 @@ func (v *Verifier) chooseAccess(ctx context.Context, list []credential) (credent
 	return choose(list)
 }
 
-// errTwoSessions is for a request whose credentials name two sessions. A login
-// by cookie, or a logout, ends the sessions of the cookies.
-var errTwoSessions = fmt.Errorf("%w: credentials of two sessions", ErrInvalidRequest)
+// errTwoSessions is the error for a request with tokens of two sessions. The
+// client recovers by a logout, or by a login that sets cookies: both end the
+// sessions of the cookies.
+var errTwoSessions = fmt.Errorf("%w: tokens of two sessions", ErrInvalidRequest)
 
-// choose applies the rule to tokens that differ and were verified. The one that
-// it returns is carried by a cookie if any that counts is, so that its origin
-// is checked. If none counts, it returns the one whose error is the answer.
+// choose selects one of several different tokens that were verified, by the
+// rule at the top of this file. The result includes byCookie if a cookie
+// carries any token that counts, so that the origin is checked. If no token
+// counts, the result is that of mainRefusal.
 func choose(list []credential) (credential, error) {
 	var best *credential
 	var by carrier
@@ -190,10 +200,10 @@ func choose(list []credential) (credential, error) {
 		t := &list[i]
 		switch {
 		case errors.Is(t.err, ErrUnavailable):
-			return credential{}, t.err // unknown is not worthless
+			return credential{}, t.err // the token may count
 		case t.err != nil:
 			continue
-		case best != nil && t.whose != best.whose:
+		case best != nil && t.session != best.session:
 			return credential{}, errTwoSessions
 		case best == nil || t.rank > best.rank:
 			best = t
@@ -203,9 +213,9 @@ func choose(list []credential) (credential, error) {
 	if best == nil {
 		return mainRefusal(list), nil
 	}
-	if by == byQuery { // such a link must not sign anybody into another's account
+	if by == byQuery { // a link must not sign a user in to another account
 		for i := range list {
-			if t := &list[i]; t.by&byCookie != 0 && t.whose != (sessionKey{}) && t.whose != best.whose {
+			if t := &list[i]; t.by&byCookie != 0 && t.session != (sessionKey{}) && t.session != best.session {
 				return credential{}, errTwoSessions
 			}
 		}
@@ -215,9 +225,9 @@ func choose(list []credential) (credential, error) {
 	return chosen, nil
 }
 
-// mainRefusal returns, of tokens of which none counts, the one whose refusal
-// the client is told: one that has merely expired, since a refresh may help,
-// else what came in a header.
+// mainRefusal returns the token whose error is the response if no token counts.
+// It prefers one that has expired, because a refresh may help, then one in a
+// header.
 func mainRefusal(list []credential) credential {
 	weight := func(t *credential) (w int) {
 		if errors.Is(t.err, ErrTokenExpired) {
@@ -239,21 +249,21 @@ func mainRefusal(list []credential) credential {
 		}
 	}
 	if by &^= byCookie; by != 0 {
-		chosen.by = by // a bad token in a header is refused, whatever stands beside it
+		chosen.by = by // not byCookie, so that Optional refuses the request
 	}
 	return chosen
 }
 
-// isUpgrade reports whether the request asks for another protocol, as a
+// isUpgrade reports whether the request asks to switch to another protocol, as a
 // WebSocket handshake does.
 func isUpgrade(r *http.Request) bool { return r.Header.Get("Upgrade") != "" }
 
 // CheckOrigin returns [ErrCrossOrigin] if a browser sent the request from an
-// origin that is neither this one nor trusted, and the request may change
-// something: its method is not GET, HEAD or OPTIONS, or it opens a WebSocket.
-// It is for handlers of one's own that set cookies without reading one, as a
-// login does; what reads cookies here checks already. Without Config.Cookies
-// it returns nil.
+// origin that is neither this one nor trusted, and the request may have side
+// effects: its method is not GET, HEAD or OPTIONS, or it opens a WebSocket. Call
+// it in custom handlers that set cookies but read none, such as a login. The
+// methods of this package that read cookies call it themselves. Without
+// Config.Cookies it returns nil.
 func (v *Verifier) CheckOrigin(r *http.Request) error {
 	if v.cookies == nil {
 		return nil

@@ -13,33 +13,33 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-// Authenticator signs users in, keeps their sessions and verifies their
+// Authenticator signs users in, manages their sessions and verifies their
 // tokens. It is safe for concurrent use.
 type Authenticator struct {
 	*Verifier
 
 	users       Users
-	updater     PasswordUpdater // nil if users is none
+	updater     PasswordUpdater // nil if users does not implement it
 	store       Store
 	hasher      *password.Hasher
 	accessKeys  activeKeys
 	refreshKeys activeKeys
-	keysMu      sync.Mutex // of SetKeys
+	keysMu      sync.Mutex // held by SetKeys
 	jwksMaxAge  time.Duration
 	accessTTL   time.Duration
 	idleTTL     time.Duration
 	sessionTTL  time.Duration
-	window      time.Duration // negative if there is none
+	window      time.Duration // the retry window; negative means none
 	cooldown    time.Duration
-	maxSessions int // 0 if there is no limit
+	maxSessions int // 0 means no limit
 	autoRefresh bool
 
-	publishingNotice chan struct{} // full while a notice is announced
-	noticeRetry      atomic.Int64  // when to try again, Unix milliseconds
+	publishingNotice chan struct{} // full while a notice is being published
+	noticeRetry      atomic.Int64  // no notice is published before this time; Unix milliseconds
 }
 
-// New returns an Authenticator, or every mistake in c joined, each naming its
-// field. Nothing is left to fail at the first request.
+// New validates c and returns an Authenticator. The error reports every mistake
+// in c, with the name of its field.
 func New(c Config) (*Authenticator, error) {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("auth: Config."+format, args...)) }
@@ -57,10 +57,10 @@ func New(c Config) (*Authenticator, error) {
 		bad("Hasher: %w", err)
 	}
 	if c.AutoRefresh && c.Cookies == nil {
-		bad("AutoRefresh needs Cookies")
+		bad("AutoRefresh requires Config.Cookies")
 	}
 	if c.AutoRefresh && len(c.Extractors) > 0 && !slices.Contains(c.Extractors, FromCookie()) {
-		bad("AutoRefresh needs FromCookie among Extractors: what it sets would never be read, and it would redirect for ever")
+		bad("AutoRefresh requires FromCookie in Config.Extractors; otherwise the cookies that it sets are never read, and it redirects forever")
 	}
 	if c.JWKSMaxAge == 0 {
 		c.JWKSMaxAge = defaultJWKSMaxAge
@@ -78,7 +78,7 @@ func New(c Config) (*Authenticator, error) {
 	}
 	var feed Feed
 	if c.Store == nil {
-		c.Store = NewMemoryStore() // nobody else can revoke in it, so there is nothing to follow
+		c.Store = NewMemoryStore() // no other process revokes in it, so there is no feed to follow
 	} else {
 		feed = c.Store
 	}
@@ -116,12 +116,13 @@ func New(c Config) (*Authenticator, error) {
 	return a, nil
 }
 
-// checkRefreshSize makes sure that no refresh token is ever too large, whichever
-// of the keys signs it, so that nothing can fail after a token was spent.
+// checkRefreshSize returns an error if a refresh token signed by one of keys
+// could be too large for a cookie or for the parser. Refresh relies on this
+// check: once a token is spent, issuing the next one must not fail.
 func (a *Authenticator) checkRefreshSize(keys Keys) error {
 	far := time.Unix(maxNumericDate, 0)
 	worst := refreshClaims{
-		subject:    strings.Repeat("<", maxSubject-2) + "é", // what JSON makes most of
+		subject:    strings.Repeat("<", maxSubject-2) + "é", // the subject whose JSON is longest
 		sid:        randomID(),
 		generation: 1<<59 - 1,
 		amr:        slices.Repeat([]string{strings.Repeat("x", maxAMRText)}, maxAMR),
@@ -137,26 +138,28 @@ func (a *Authenticator) checkRefreshSize(keys Keys) error {
 			err = a.cookies.fits(&a.cookies.refresh, token)
 		}
 		if err != nil {
-			return fmt.Errorf("auth: Config.Issuer and Config.Audience are too long for refresh tokens: %w", err)
+			return fmt.Errorf("auth: Config.Issuer and Config.Audience are too long for refresh tokens: %w", detail{err})
 		}
 	}
 	return nil
 }
 
-// snapshot reads the clock, and what is known of revocations at that time.
+// snapshot returns the current time and the current revocationSet.seq. It reads
+// seq first, so that a change in between counts as later.
 func (a *Authenticator) snapshot() snapshot {
 	return snapshot{seq: a.revoked.seq.Load(), now: a.now()}
 }
 
-// internalError reports a mistake of the application's or ours, such as claims that
-// cannot be put into a token.
+// internalError emits an event for an error that the application or this package
+// caused, such as claims that do not fit into a token, and returns the error.
 func (a *Authenticator) internalError(ctx context.Context, s Session, err error) error {
 	a.emit(ctx, Event{Type: EventFault, Session: s, Err: err})
 	return err
 }
 
-// callStore calls the store, with the time that it may take. Decisions of the
-// store are passed on; anything else means that it did not answer.
+// callStore calls the store with StoreTimeout. It returns ErrSessionNotFound and
+// ErrNotStorable as they are. Any other error of the store becomes
+// ErrUnavailable.
 func (a *Authenticator) callStore(ctx context.Context, s Session, name string, call func(context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, a.storeTimeout)
 	defer cancel()
@@ -164,28 +167,29 @@ func (a *Authenticator) callStore(ctx context.Context, s Session, name string, c
 	switch {
 	case err == nil || errors.Is(err, ErrSessionNotFound):
 		return err
-	case errors.Is(err, ErrNotStorable): // to try again does not help
+	case errors.Is(err, ErrNotStorable): // repeating the call would not help
 		return a.internalError(ctx, s, err)
 	}
-	return a.unavailable(ctx, s, fmt.Errorf("auth: Store.%s: %w", name, err))
+	return a.unavailable(ctx, s, fmt.Errorf("auth: Store.%s: %w", name, detail{err}))
 }
 
-// withinStoreTimeout returns a context that is not canceled with ctx, in which
-// several calls of the store together take no longer than one may.
+// withinStoreTimeout returns a context that is not canceled with ctx. It ends
+// after StoreTimeout, so that several calls to the store together take no longer
+// than one call may.
 func (a *Authenticator) withinStoreTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), a.storeTimeout)
 }
 
-// unavailable reports that something did not answer, and returns what the caller is
-// told. A client that hung up is not a fault.
+// unavailable emits an event for an error of the store, the user lookup or the
+// hasher, and returns it wrapped in ErrUnavailable. It emits no event if ctx was
+// canceled, because then the client has closed the connection.
 func (a *Authenticator) unavailable(ctx context.Context, s Session, err error) error {
 	if !errors.Is(ctx.Err(), context.Canceled) {
 		a.emit(ctx, Event{Type: EventFault, Session: s, Err: err})
 	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	return fmt.Errorf("%w: %w", ErrUnavailable, detail{err})
 }
 
-// getSession reads the record of a session.
 func (a *Authenticator) getSession(ctx context.Context, of Session) (s Session, err error) {
 	err = a.callStore(ctx, of, "Get", func(ctx context.Context) (err error) {
 		s, err = a.store.Get(ctx, of.Subject, of.ID)
@@ -194,10 +198,11 @@ func (a *Authenticator) getSession(ctx context.Context, of Session) (s Session, 
 	return s, err
 }
 
-// notBefore returns the first whole second after everything that was issued up
-// to now, by clocks that are up to leeway ahead. It is as early as it can be: a
-// process that has not heard of it yet issues tokens that others refuse, until
-// its clock has reached it.
+// notBefore returns the first whole second that is later than now + leeway. It
+// is later than the iat of every token issued so far, even if a clock was
+// leeway ahead. It is not later than necessary: a process that has not applied
+// the revocation issues tokens that the others refuse, until its own clock
+// reaches this instant.
 func notBefore(now time.Time, leeway time.Duration) time.Time {
 	return now.Add(leeway).Truncate(time.Second).Add(time.Second)
 }

@@ -9,19 +9,20 @@ import (
 	"strings"
 )
 
-// refreshPage answers a page load whose access cookie is absent or expired by
-// a redirect to itself with new cookies. It reports whether it answered; if
-// not, and a refresh was refused, it says why.
+// refreshPage refreshes the tokens of a page load whose access cookie is absent
+// or has expired, sets the new cookies, and redirects to the same URL. It
+// reports whether it has responded. If not, reason is the error of a refresh
+// that was refused, or nil.
 func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err error) (done bool, reason error) {
 	if !a.autoRefresh || !errors.Is(err, ErrNoToken) && !errors.Is(err, ErrTokenExpired) ||
 		r.Method != http.MethodGet && r.Method != http.MethodHead || isUpgrade(r) {
 		return false, nil
 	}
 	inHeader := func(t credential) bool { return t.by&byHeader != 0 }
-	if list, unreadable := a.carriedAccess(r, nil); unreadable != nil || slices.ContainsFunc(list, inHeader) {
-		return false, nil // a token in a header: a program, that does this itself
+	if list, unreadable := a.accessCredentials(r, nil); unreadable != nil || slices.ContainsFunc(list, inHeader) {
+		return false, nil // a client that sets the header refreshes itself
 	}
-	token, _, err := a.refreshTokenOf(r, a.carriedRefreshCookies(r))
+	token, _, err := a.refreshTokenOf(r, a.refreshCookieCredentials(r))
 	if errors.Is(err, ErrNoToken) {
 		return false, nil
 	}
@@ -41,21 +42,21 @@ func (a *Authenticator) refreshPage(w http.ResponseWriter, r *http.Request, err 
 	}
 	var grant grantError
 	if errors.As(err, &grant) {
-		err = grant.error // a page was asked for, not a grant
+		err = grant.error // the client has requested a page, not a grant
 		if errors.Is(err, ErrTokenExpired) {
-			// It was the refresh token: there is nothing left to refresh.
-			err = fmt.Errorf("%w: it was not refreshed in time", ErrSessionRevoked)
+			// The refresh token has expired, so the client must sign in.
+			err = fmt.Errorf("%w: not refreshed in time", ErrSessionRevoked)
 		}
 	}
 	return false, err
 }
 
-// selfURL returns a reference to the URL of r that is relative to the one that
-// the client used, whatever was stripped or rewritten here; "./" before it, so
-// that it can be nothing but a path.
+// selfURL returns a relative reference to the URL that the client requested. It
+// is correct even if a proxy has removed a prefix of the path, or a handler has
+// rewritten r.URL. It begins with "./", so that it can only be a path.
 func selfURL(r *http.Request) string {
 	u, err := url.ParseRequestURI(r.RequestURI)
-	if err != nil { // a request that came over no wire
+	if err != nil { // a request that was not read from a connection
 		u = r.URL
 	}
 	path := u.EscapedPath()

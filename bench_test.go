@@ -15,13 +15,13 @@ func (w *nopWriter) Write(b []byte) (int, error) { return len(b), nil }
 func (w *nopWriter) WriteHeader(int)             {}
 
 func BenchmarkRequire(b *testing.B) {
-	for name, remember := range map[string]int{"remembered": 0, "cold": -1} {
-		b.Run(name, func(b *testing.B) { benchmarkRequire(b, remember) })
+	for name, size := range map[string]int{"cached": 0, "uncached": -1} {
+		b.Run(name, func(b *testing.B) { benchmarkRequire(b, size) })
 	}
 }
 
-func benchmarkRequire(b *testing.B, remember int) {
-	x := newBench(b, func(c *auth.Config) { c.TokenCacheSize = remember })
+func benchmarkRequire(b *testing.B, size int) {
+	x := newFixture(b, func(c *auth.Config) { c.TokenCacheSize = size })
 	tokens := x.login(b)
 	h := x.Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, _ := auth.FromContext(r.Context())

@@ -14,13 +14,14 @@ import (
 	"github.com/ratchet-go/auth/internal/strictjson"
 )
 
-// maxBody bounds the body of a request to an endpoint.
+// maxBody is the size limit of a request body, in bytes.
 const maxBody = 16 << 10
 
-// ReadFields returns the named fields of a request's body, JSON or a form, as
-// far as they are there: at most 16 KiB, and each named field once, as text in
-// UTF-8. Other fields are ignored. The body may be read again. It is for login
-// handlers of one's own; [ResponseFor] knows its errors.
+// ReadFields returns those of the named fields that the request's body contains.
+// The body is JSON or a form of at most 16 KiB. A named field must occur at most
+// once, and be a string in UTF-8. Other fields are ignored. The body can be read
+// again afterward. ReadFields is for login handlers of the application;
+// [ResponseFor] maps its errors to 4xx responses.
 func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
 	kind := r.Header.Get("Content-Type")
 	known := true
@@ -29,11 +30,11 @@ func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
 		charset := strings.ToLower(params["charset"])
 		kind, known = parsed, err == nil && (charset == "" || charset == "utf-8" || charset == "utf8")
 	}
-	if len(r.PostForm) > 0 && known && kind == typeForm { // somebody outside has read the body
+	if len(r.PostForm) > 0 && known && kind == typeForm { // a middleware has read the body
 		return formFields(r.PostForm, names)
 	}
 	body, err := readBody(r)
-	body = bytes.TrimPrefix(body, []byte("\ufeff")) // some clients begin with a byte order mark
+	body = bytes.TrimPrefix(body, []byte("\ufeff")) // some clients send a byte order mark
 	switch {
 	case err != nil || len(body) == 0:
 		return nil, err
@@ -49,13 +50,13 @@ func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
 	return nil, errContentType
 }
 
-// Media types of bodies, as nearly everybody spells them.
+// Media types of bodies, in their usual spelling.
 const (
 	typeJSON = "application/json"
 	typeForm = "application/x-www-form-urlencoded"
 )
 
-// readBody reads the body and puts it back.
+// readBody reads the body, and replaces it so that it can be read again.
 func readBody(r *http.Request) ([]byte, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
@@ -74,8 +75,8 @@ func readBody(r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// readUpTo reads a body until it ends, or is over the limit. Its length is what
-// the client said, which need not be true.
+// readUpTo reads until the end, or until it has read more than maxBody bytes.
+// length is the Content-Length, and may be wrong.
 func readUpTo(r io.Reader, length int64) ([]byte, error) {
 	b := make([]byte, 0, max(length, 255)+1)
 	for len(b) <= maxBody {
@@ -94,7 +95,8 @@ func readUpTo(r io.Reader, length int64) ([]byte, error) {
 	return b, nil
 }
 
-// maxBodyMembers bounds the members of an object that is not signed.
+// maxBodyMembers is the largest number of members of an object that is not
+// signed.
 const maxBodyMembers = 64
 
 func jsonFields(body []byte, names []string) (map[string]string, error) {
@@ -112,7 +114,7 @@ func jsonFields(body []byte, names []string) (map[string]string, error) {
 	})
 	var request requestError
 	if err != nil && !errors.As(err, &request) {
-		err = requestError("the body: " + err.Error())
+		err = requestError("body: " + err.Error())
 	}
 	if err != nil {
 		return nil, err
@@ -120,8 +122,8 @@ func jsonFields(body []byte, names []string) (map[string]string, error) {
 	return fields, nil
 }
 
-// parseForm takes a form apart. Only what cannot be read of the named fields is
-// an error, or if nothing can.
+// parseForm parses a form. It returns an error if a named field cannot be
+// decoded, or if no field can.
 func parseForm(body string, names []string) (url.Values, error) {
 	form := url.Values{}
 	readable := false
@@ -132,7 +134,7 @@ func parseForm(body string, names []string) (url.Values, error) {
 			return
 		}
 		if form.Add(key, value); !ok {
-			err = requestError("field " + key + " of the form cannot be read")
+			err = requestError("form field " + key + " cannot be decoded")
 		}
 	})
 	if !readable {
@@ -141,7 +143,7 @@ func parseForm(body string, names []string) (url.Values, error) {
 	return form, err
 }
 
-// formFields returns the named fields. What the others hold does not matter.
+// formFields returns the named fields of a form.
 func formFields(form url.Values, names []string) (map[string]string, error) {
 	fields := map[string]string{}
 	for _, name := range names {
@@ -149,10 +151,35 @@ func formFields(form url.Values, names []string) (map[string]string, error) {
 		switch {
 		case len(values) == 0:
 		case len(values) > 1 || !utf8.ValidString(values[0]):
-			return nil, requestError("field " + name + " of the form is there twice or is not UTF-8")
+			return nil, requestError("form field " + name + " occurs twice or is not UTF-8")
 		default:
 			fields[name] = values[0]
 		}
 	}
 	return fields, nil
+}
+
+// bodyTokens returns the refresh tokens in the body. Some of them may be "".
+func bodyTokens(r *http.Request) ([]string, error) {
+	f, err := ReadFields(r, "refresh_token", "refreshToken")
+	return []string{f["refresh_token"], f["refreshToken"]}, err
+}
+
+// oneOf returns the one field among names that is not empty. It returns an
+// error if there is none or more than one.
+func oneOf(fields map[string]string, names ...string) (string, error) {
+	value := ""
+	for _, name := range names {
+		switch {
+		case fields[name] == "":
+		case value != "":
+			return "", requestError("exactly one of " + strings.Join(names, ", ") + " is required")
+		default:
+			value = fields[name]
+		}
+	}
+	if value == "" {
+		return "", requestError(names[0] + " is missing")
+	}
+	return value, nil
 }

@@ -9,89 +9,92 @@ import (
 	"time"
 )
 
-// Bounds of what is remembered.
+// Limits of the token cache. Sizes are in bytes.
 const (
-	defaultTokenCacheSize = 1 << 16
-	maxTokenCacheSize     = 1 << 20
-	cacheBytes            = 2 << 10 // for each on average
-	cacheMaxEntry         = 8 << 10 // what is larger is not remembered
-	cacheEvictTries       = 64      // places that are looked at for bytes to give back
-	cacheWays             = 8       // places in which a token may be
-	hashedTail            = 32      // bytes of a token that choose its places
+	defaultTokenCacheSize = 1 << 16 // slots
+	maxTokenCacheSize     = 1 << 20 // slots
+	cacheBytes            = 2 << 10 // the average size of an entry above which entries are evicted
+	cacheMaxEntry         = 8 << 10 // a larger entry is not cached
+	cacheEvictTries       = 64      // slots that one call of add empties at most
+	cacheWays             = 8       // slots in which a token may be
+	hashedTail            = 32      // the part at the end of a token that is hashed
 )
 
-// tokenCache remembers access tokens that were verified. A token is known by
-// the whole of itself, so that no two answer for each other. It has no lock
-// and no list: a token has a few places, and one that finds them taken drives
-// another out, so a flood of tokens costs each of them the same.
+// tokenCache is a cache of verified access tokens. Entries are compared by the
+// whole token, so tokens with the same hash cannot be confused. The hash of a
+// token selects a group of cacheWays slots. If all of them are taken, a new
+// token replaces one of the others. There is no lock and no list, so the cost
+// of an operation does not grow with the number of tokens.
 type tokenCache struct {
 	seed  maphash.Seed
 	slots []atomic.Pointer[cachedToken]
-	bytes atomic.Int64
-	hand  atomic.Uint64 // of the next to go when there are too many bytes
+	bytes atomic.Int64  // the estimated size of all entries
+	hand  atomic.Uint64 // the slot that was last emptied to reduce bytes
 }
 
-// cachedToken never changes.
+// cachedToken is an entry of a tokenCache. It is never changed.
 type cachedToken struct {
 	token string
 	kid   string
-	key   *key
+	key   *key // the key that has verified the token
 	size  int64
 	parsedClaims
 }
 
-func newTokenCache(entries int) *tokenCache {
-	places := cacheWays
-	for places < entries {
-		places *= 2
+// newTokenCache returns a cache with at least size slots.
+func newTokenCache(size int) *tokenCache {
+	slots := cacheWays
+	for slots < size {
+		slots *= 2
 	}
-	return &tokenCache{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[cachedToken], places)}
+	return &tokenCache{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[cachedToken], slots)}
 }
 
-// slotsFor returns the places that a token may have.
-func (m *tokenCache) slotsFor(token string) (places []atomic.Pointer[cachedToken], hash uint64) {
-	// The end, of the signature, tells tokens apart as well as the whole.
-	hash = maphash.String(m.seed, token[max(0, len(token)-hashedTail):])
-	i := int(hash%uint64(len(m.slots))) &^ (cacheWays - 1)
-	return m.slots[i : i+cacheWays], hash
+// slotsFor returns the slots in which a token may be, and its hash.
+func (tc *tokenCache) slotsFor(token string) (slots []atomic.Pointer[cachedToken], hash uint64) {
+	// The tail is part of the signature, so it differs between tokens.
+	hash = maphash.String(tc.seed, token[max(0, len(token)-hashedTail):])
+	i := int(hash%uint64(len(tc.slots))) &^ (cacheWays - 1)
+	return tc.slots[i : i+cacheWays], hash
 }
 
-// cachedToken returns what is remembered of a token, if its key is still one.
+// cachedToken returns the entry of a token. It returns nil if there is none, or
+// if the key of the entry is no longer in use.
 func (v *Verifier) cachedToken(ctx context.Context, token string) *cachedToken {
-	m := v.cache
-	if m == nil || len(token) > maxToken {
+	tc := v.cache
+	if tc == nil || len(token) > maxToken {
 		return nil
 	}
-	places, _ := m.slotsFor(token)
-	for i := range places {
-		if r := places[i].Load(); r != nil && r.token == token {
-			keys, err := lookupKeys(ctx, v.keys, r.kid)
-			if err == nil && slices.ContainsFunc(keys, func(k Key) bool { return k.key == r.key }) {
-				return r
+	slots, _ := tc.slotsFor(token)
+	for i := range slots {
+		if t := slots[i].Load(); t != nil && t.token == token {
+			keys, err := lookupKeys(ctx, v.keys, t.kid)
+			if err == nil && slices.ContainsFunc(keys, func(k Key) bool { return k.key == t.key }) {
+				return t
 			}
-			return nil // ask again from the start; keep replaces it
+			return nil // the token is verified in full, and add replaces the entry
 		}
 	}
 	return nil
 }
 
-// add remembers a token that has passed every check.
-func (m *tokenCache) add(token string, signed signedToken, c *parsedClaims, now time.Time) {
-	if m == nil {
+// add caches a token that has passed every check.
+func (tc *tokenCache) add(token string, signed signedToken, c *parsedClaims, now time.Time) {
+	if tc == nil {
 		return
 	}
-	r := &cachedToken{token: strings.Clone(token), kid: signed.kid, key: signed.key}
-	c.copyTo(&r.parsedClaims)
-	r.verifiedAt = time.Time{}
-	r.size = int64(len(token) + len(c.payload) + 512 + 16*(len(c.Audience)+len(c.Roles)+len(c.Scopes)+len(c.AMR)))
-	if r.size > cacheMaxEntry {
-		return // it would drive too many others out
+	t := &cachedToken{token: strings.Clone(token), kid: signed.kid, key: signed.key}
+	c.copyTo(&t.parsedClaims)
+	t.verifiedAt = time.Time{}
+	t.size = int64(len(token) + len(c.payload) + 512 + 16*(len(c.Audience)+len(c.Roles)+len(c.Scopes)+len(c.AMR)))
+	if t.size > cacheMaxEntry {
+		return // it would evict too many others
 	}
-	places, hash := m.slotsFor(token)
+	slots, hash := tc.slotsFor(token)
 	victim, free := int(hash>>32%cacheWays), false
-	for i := range places {
-		old := places[i].Load()
-		if old != nil && old.token == token { // its key was replaced, or somebody else was as quick
+	for i := range slots {
+		old := slots[i].Load()
+		if old != nil && old.token == token { // its key was replaced, or another request has added it
 			victim = i
 			break
 		}
@@ -99,22 +102,23 @@ func (m *tokenCache) add(token string, signed signedToken, c *parsedClaims, now 
 			victim, free = i, true
 		}
 	}
-	m.set(&places[victim], r)
+	tc.set(&slots[victim], t)
 	for range cacheEvictTries {
-		if m.bytes.Load() <= int64(len(m.slots))*cacheBytes {
+		if tc.bytes.Load() <= int64(len(tc.slots))*cacheBytes {
 			return
 		}
-		m.set(&m.slots[m.hand.Add(1)%uint64(len(m.slots))], nil)
+		tc.set(&tc.slots[tc.hand.Add(1)%uint64(len(tc.slots))], nil)
 	}
 }
 
-func (m *tokenCache) set(place *atomic.Pointer[cachedToken], r *cachedToken) {
+// set replaces the entry in a slot and updates bytes. t may be nil.
+func (tc *tokenCache) set(slot *atomic.Pointer[cachedToken], t *cachedToken) {
 	var grown int64
-	if r != nil {
-		grown = r.size
+	if t != nil {
+		grown = t.size
 	}
-	if old := place.Swap(r); old != nil {
+	if old := slot.Swap(t); old != nil {
 		grown -= old.size
 	}
-	m.bytes.Add(grown)
+	tc.bytes.Add(grown)
 }

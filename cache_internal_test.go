@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestTokenMemory_HoldsATokenOnceAndWithinItsBounds(t *testing.T) {
+func TestTokenCache_StoresATokenOnceWithinItsSize(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
 	c := &parsedClaims{Claims: Claims{ExpiresAt: now.Add(time.Hour), payload: strings.Repeat("x", 300)}}
@@ -22,7 +22,7 @@ func TestTokenMemory_HoldsATokenOnceAndWithinItsBounds(t *testing.T) {
 		}
 		return n, last
 	}
-	for i := range 20 { // its key was made again, or two were as quick
+	for i := range 20 { // each time with a new key, as after SetKeys
 		k := HS256([]byte("the secret of the places, which is 1")).key
 		m.add("a token", signedToken{key: k}, c, now)
 		n, last := copies("a token")

@@ -19,25 +19,28 @@ import (
 
 var otherSecret = []byte("another secret of 32 bytes or more!")
 
-// TestRemembered_AnswersAsIfNothingWere plays random histories against two
-// nodes of one store and one clock, of which one remembers and one does not,
-// and compares every answer.
-func TestRemembered_AnswersAsIfNothingWere(t *testing.T) {
+// TestTokenCache_DoesNotChangeResults runs random operations on two nodes with
+// one store and one clock, one with a token cache and one without, and compares
+// all results.
+func TestTokenCache_DoesNotChangeResults(t *testing.T) {
 	t.Parallel()
 	base := seed(t)
 	refresh := auth.Keys{auth.HS256([]byte("a refresh secret of 32 bytes or more"))}
-	keys := []auth.Key{auth.HS256(secret), auth.HS256(otherSecret), auth.HS512([]byte("sixty-four bytes of a secret, and a few more so that it is long enough"))}
+	keys := []auth.Key{
+		auth.HS256(secret), auth.HS256(otherSecret),
+		auth.HS512([]byte("sixty-four bytes of a secret, and a few more so that it is long enough")),
+	}
 	rebuilt := []func() auth.Key{
 		func() auth.Key { return auth.HS256(secret) },
 		func() auth.Key { return keys[1] },
 		func() auth.Key { return auth.ES256(privateKeys()["ES256"]).SignFrom(time.Unix(1, 0)) },
 	}
 	hits := 0
-	for i := range long(300, 3_000) {
+	for i := range iterations(300, 3_000) {
 		r := rand.New(rand.NewPCG(base+uint64(i), 3))
 		var log []string
 		note := func(format string, args ...any) { log = append(log, fmt.Sprintf(format, args...)) }
-		with := newBench(t, func(c *auth.Config) {
+		with := newFixture(t, func(c *auth.Config) {
 			c.Secrets, c.AccessKeys, c.RefreshKeys = nil, keys, refresh
 			c.AccessTTL, c.Leeway = 5*time.Minute, 5*time.Second
 			c.TokenCacheSize = []int{1, 8, 0}[r.IntN(3)]
@@ -51,14 +54,14 @@ func TestRemembered_AnswersAsIfNothingWere(t *testing.T) {
 			require.NoError(t, f(with.Authenticator))
 			require.NoError(t, f(without))
 		}
-		// Within the second of another cut, it would wait, or list what the
-		// other's store has.
-		var cut time.Time
+		// Within one second of another call, ExpireAccess would wait, and
+		// RevokeAll would list sessions, which only one of the stores has.
+		var last time.Time
 		beyond := func() {
-			if wait := cut.Add(time.Second).Sub(with.clock.Now()); wait > 0 {
+			if wait := last.Add(time.Second).Sub(with.clock.Now()); wait > 0 {
 				with.clock.advance(wait)
 			}
-			cut = with.clock.Now()
+			last = with.clock.Now()
 		}
 		var tokens []auth.Tokens
 		for range 40 {
@@ -76,7 +79,7 @@ func TestRemembered_AnswersAsIfNothingWere(t *testing.T) {
 				note("revoke all")
 				beyond()
 				both(func(a *auth.Authenticator) error { return a.RevokeAll(ctx, "u1") })
-				var ids []string // which only one of them has in its store
+				var ids []string // which only one of the stores contains
 				for _, t := range tokens {
 					ids = append(ids, t.SessionID)
 				}
@@ -98,7 +101,7 @@ func TestRemembered_AnswersAsIfNothingWere(t *testing.T) {
 				with.clock.advance(d)
 			default:
 				token := tokens[r.IntN(len(tokens))].Access
-				if r.IntN(8) == 0 { // nearly the same token
+				if r.IntN(8) == 0 { // a token that differs in one character
 					at := r.IntN(len(token))
 					token = token[:at] + "A" + token[at+1:]
 				}
@@ -106,7 +109,7 @@ func TestRemembered_AnswersAsIfNothingWere(t *testing.T) {
 				want, err2 := without.Verify(ctx, token)
 				note("verify: %v", err2)
 				if fmt.Sprint(err1) != fmt.Sprint(err2) || (got == nil) != (want == nil) {
-					t.Fatalf("remembering %v, without %v; seed %d\n%s", err1, err2, base+uint64(i), strings.Join(log, "\n"))
+					t.Fatalf("with cache %v, without %v; seed %d\n%s", err1, err2, base+uint64(i), strings.Join(log, "\n"))
 				}
 				if got != nil {
 					hits++
@@ -118,12 +121,12 @@ func TestRemembered_AnswersAsIfNothingWere(t *testing.T) {
 	t.Logf("%d accepted", hits)
 }
 
-func TestRemembered_ClaimsAreEachRequestsOwn(t *testing.T) {
+func TestTokenCache_ReturnsACopyOfTheClaims(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
-	tokens := b.login(t)
+	fx := newFixture(t)
+	tokens := fx.login(t)
 	seen := 0
-	h := b.Require(auth.Role("admin"))(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	h := fx.Require(auth.Role("admin"))(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		c, _ := auth.FromContext(r.Context())
 		require.Equal(t, []string{"admin", "user"}, c.Roles)
 		require.Equal(t, []string{"pay", "read"}, c.Scopes)
@@ -131,37 +134,37 @@ func TestRemembered_ClaimsAreEachRequestsOwn(t *testing.T) {
 		require.Equal(t, "u1", c.Subject)
 		c.Roles[0], c.Scopes[0], c.Audience[0], c.Subject = "root", "all", "x", "u2"
 		c.Roles = append(c.Roles, "more")
-		require.Equal(t, "all", c.Scopes[0], "a longer list does not run into the next")
+		require.Equal(t, "all", c.Scopes[0], "appending to a list does not change the next one")
 		seen++
 	}))
 	for range 5 {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header.Set("Authorization", "Bearer "+tokens.Access)
 		h.ServeHTTP(httptest.NewRecorder(), r)
-		c, err := b.Verify(context.Background(), tokens.Access)
+		c, err := fx.Verify(context.Background(), tokens.Access)
 		require.NoError(t, err)
 		c.Roles[0] = "root"
 	}
 	require.Equal(t, 5, seen)
 }
 
-func TestRemembered_FloodIsBoundedAndStallsNobody(t *testing.T) {
+func TestTokenCache_IsBoundedUnderAFloodOfTokens(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, func(c *auth.Config) { c.TokenCacheSize, c.MaxSessions = 64, -1 })
-	b.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"x": strings.Repeat("y", 3000)} })
+	fx := newFixture(t, func(c *auth.Config) { c.TokenCacheSize, c.MaxSessions = 64, -1 })
+	fx.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"x": strings.Repeat("y", 3000)} })
 	ctx := context.Background()
-	mine, err := b.StartSession(ctx, "u2", auth.SessionOptions{})
+	mine, err := fx.StartSession(ctx, "u2", auth.SessionOptions{})
 	require.NoError(t, err)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for range 200 {
-				other, err := b.StartSession(ctx, "u1", auth.SessionOptions{})
+				other, err := fx.StartSession(ctx, "u1", auth.SessionOptions{})
 				if err == nil {
-					_, err = b.Verify(ctx, other.Access)
+					_, err = fx.Verify(ctx, other.Access)
 				}
 				if err == nil {
-					_, err = b.Verify(ctx, mine.Access)
+					_, err = fx.Verify(ctx, mine.Access)
 				}
 				if err != nil {
 					t.Error(err)
@@ -173,11 +176,11 @@ func TestRemembered_FloodIsBoundedAndStallsNobody(t *testing.T) {
 	wg.Wait()
 }
 
-func TestRemembered_ByManyAtOnceWhileKeysChange(t *testing.T) {
+func TestTokenCache_ConcurrentUseWhileKeysChange(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, apart)
+	fx := newFixture(t, withSeparateKeys)
 	ctx := context.Background()
-	tokens := b.login(t)
+	tokens := fx.login(t)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for range 4 {
@@ -188,7 +191,7 @@ func TestRemembered_ByManyAtOnceWhileKeysChange(t *testing.T) {
 					return
 				default:
 				}
-				if _, err := b.Verify(ctx, tokens.Access); err != nil && !errors.Is(err, auth.ErrInvalidToken) {
+				if _, err := fx.Verify(ctx, tokens.Access); err != nil && !errors.Is(err, auth.ErrInvalidToken) {
 					t.Error(err)
 					return
 				}
@@ -196,11 +199,11 @@ func TestRemembered_ByManyAtOnceWhileKeysChange(t *testing.T) {
 		})
 	}
 	for range 200 {
-		require.NoError(t, b.SetKeys(auth.Keys{auth.HS256(otherSecret)}, nil))
-		_, err := b.Verify(ctx, tokens.Access)
-		require.ErrorIs(t, err, auth.ErrInvalidToken, "its key is gone, remembered or not")
-		require.NoError(t, b.SetKeys(auth.Keys{auth.HS256(otherSecret), auth.HS256(secret)}, nil))
-		_, err = b.Verify(ctx, tokens.Access)
+		require.NoError(t, fx.SetKeys(auth.Keys{auth.HS256(otherSecret)}, nil))
+		_, err := fx.Verify(ctx, tokens.Access)
+		require.ErrorIs(t, err, auth.ErrInvalidToken, "its key was removed, so the cache must not accept it")
+		require.NoError(t, fx.SetKeys(auth.Keys{auth.HS256(otherSecret), auth.HS256(secret)}, nil))
+		_, err = fx.Verify(ctx, tokens.Access)
 		require.NoError(t, err)
 	}
 	close(stop)

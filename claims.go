@@ -13,45 +13,46 @@ import (
 	"github.com/ratchet-go/auth/internal/strictjson"
 )
 
-// maxClaims bounds the members of an object in a payload. Payloads are signed.
+// maxClaims is the largest number of members of an object in a payload. It is
+// large because payloads are signed.
 const maxClaims = 1024
 
-// Claims are what a verified access token says. Every request has Claims of
-// its own. Times are to the second.
+// Claims are the claims of a verified access token. Every request has its own
+// copy. Times have a resolution of one second.
 type Claims struct {
 	Issuer    string
 	Audience  []string
 	Subject   string // User.ID
 	SessionID string
-	TokenID   string // random, one a token
+	TokenID   string // random, unique to the token
 
 	Username string
 	Roles    []string
 	Scopes   []string
-	AMR      []string // how the user proved himself at login (RFC 8176)
+	AMR      []string // authentication methods of the login (RFC 8176)
 
 	IssuedAt  time.Time
 	ExpiresAt time.Time
 	AuthTime  time.Time // the login
 
-	// SessionExpiresAt is how long the session is certain to last, if it is
-	// not refreshed again. It is up to three retry windows less than it may.
+	// SessionExpiresAt is the earliest time at which the session ends if it is
+	// not refreshed again. It may end up to three retry windows later.
 	SessionExpiresAt time.Time
 
-	countsFrom int64 // eff_iat in Unix seconds; 0 where the token has none
+	countsFrom int64 // eff_iat in Unix seconds, see accessGrant; 0 if absent
 	payload    string
 	verifiedAt time.Time
 }
 
-// parsedClaims is what an access token gives: claims, and the space for their
-// lists beside them, so that a request gets claims of its own in one piece.
+// parsedClaims is Claims with inline storage for its lists, so that a request
+// needs one allocation for its own copy.
 type parsedClaims struct {
 	Claims
-	notBefore int64 // nbf in Unix seconds; 0 where the token has none
+	notBefore int64 // nbf in Unix seconds; 0 if absent
 	lists     [6]string
 }
 
-// copyTo gives a request claims that it may change.
+// copyTo copies v to own, lists included.
 func (v *parsedClaims) copyTo(own *parsedClaims) {
 	own.Claims, own.notBefore = v.Claims, v.notBefore
 	space := own.lists[:0]
@@ -60,8 +61,8 @@ func (v *parsedClaims) copyTo(own *parsedClaims) {
 	}
 }
 
-// setList makes list what was appended to space from there on, and returns the
-// space that is left behind it.
+// setList sets list to space[from:], or to nil if that is empty, and returns
+// space.
 func setList(list *[]string, space []string, from int) []string {
 	if from == len(space) {
 		*list = nil
@@ -71,9 +72,9 @@ func setList(list *[]string, space []string, from int) []string {
 	return space
 }
 
-// Decode takes the application's own claims out of the token: it decodes the
-// whole payload into v, by encoding/json. Claims that were not made by
-// verifying a token, as in tests, have nothing to decode and leave v alone.
+// Decode decodes the whole payload of the token into v with encoding/json. Use
+// it for the application's own claims. If c does not come from a verified token,
+// as in tests, Decode does not change v and returns nil.
 func (c *Claims) Decode(v any) error {
 	if c.payload == "" {
 		return nil
@@ -84,15 +85,15 @@ func (c *Claims) Decode(v any) error {
 	return nil
 }
 
-// accessGrant is all that an access token says.
+// accessGrant is the content of an access token.
 type accessGrant struct {
 	issuer     string
 	audience   []string
 	user       User
 	sid        string
 	amr        []string
-	issuedAt   time.Time // by the clock, so that no verifier takes it for the future
-	countsFrom time.Time // when it counts as issued beside a cut; written where it is later
+	issuedAt   time.Time // by the clock, so that a verifier does not reject it as issued in the future
+	countsFrom time.Time // the time of issue for comparison with revocations; written as eff_iat if it is later than issuedAt
 	expiresAt  time.Time
 	authTime   time.Time
 	sessionEnd time.Time
@@ -138,8 +139,8 @@ func (g *accessGrant) payload() ([]byte, error) {
 	return w.Close(), nil
 }
 
-// reserved are the names that mean something in an access token, here or to
-// another reader of it; User.Extra cannot have them.
+// reserved are the claim names that have a meaning in an access token, here or
+// for other programs. User.Extra must not contain them.
 var reserved = [...]string{
 	"iss", "sub", "aud", "exp", "nbf", "iat", "jti", // RFC 7519 section 4.1
 	"sid", "auth_time", "acr", "amr", "azp", "nonce", // OpenID Connect
@@ -148,8 +149,9 @@ var reserved = [...]string{
 	"gen", "session_exp", "eff_iat", "token_type", "typ",
 }
 
-// imitates returns the reserved name that name is, or is but for letter case
-// in the sense of encoding/json: U+017F is an s, U+212A a k.
+// imitates returns the reserved name that equals name if case is ignored, or
+// "". Case is folded as in encoding/json, where U+017F equals s and U+212A
+// equals k.
 func imitates(name string) string {
 	for _, r := range reserved {
 		if len(name) >= len(r) && strings.EqualFold(name, r) {
@@ -162,12 +164,12 @@ func imitates(name string) string {
 // marshalExtra encodes the application's claims, of which there is at least
 // one.
 //
-// Whether a claim is refused does not depend on encoding/json, which replaces
-// invalid UTF-8 by U+FFFD, in different ways in different versions of Go. So the
-// names and texts of extra are checked before, and every string of the result
-// is checked as the strict reader does. The result may not have more U+FFFD
-// than extra has. In a value of a type that checkText does not know, a U+FFFD of
-// the application cannot be told from a replacement, and is refused.
+// encoding/json replaces invalid UTF-8 with U+FFFD, in ways that differ between
+// versions of Go. So the names and texts of extra are checked first, and every
+// string of the result must be one that package strictjson accepts. The result
+// must contain exactly as many U+FFFD as extra. In a value of a type that
+// checkText does not know, a U+FFFD of the application cannot be distinguished
+// from a replacement, and is refused.
 func marshalExtra(extra map[string]any) ([]byte, error) {
 	replacements, err := checkText(extra, 0)
 	if err != nil {
@@ -180,7 +182,7 @@ func marshalExtra(extra map[string]any) ([]byte, error) {
 	// Read it as a verifier does, so that no token is issued that it refuses.
 	err = strictjson.Object(string(object), maxClaims, func(name, _ string) error {
 		if r := imitates(name); r != "" {
-			return fmt.Errorf("%q is, or imitates, the reserved claim %q", name, r)
+			return fmt.Errorf("%q equals the reserved claim %q, or differs from it only in case", name, r)
 		}
 		return nil
 	})
@@ -197,9 +199,9 @@ func errNotUTF8() error {
 	return fmt.Errorf("%w: a name or value is not UTF-8", strictjson.ErrSyntax)
 }
 
-// checkText refuses names and texts in v that are not UTF-8, and returns how
-// many U+FFFD there are in them. It knows the types that encoding/json itself
-// decodes to, and their relatives; others have no text here.
+// checkText returns the number of U+FFFD in v. It returns an error if a name or a
+// text in v is not UTF-8. It knows the types that encoding/json decodes to, and
+// some similar types. It ignores values of other types.
 func checkText(v any, depth int) (replacements int, err error) {
 	if depth > strictjson.MaxDepth {
 		return 0, strictjson.ErrDepth
@@ -248,8 +250,8 @@ func checkText(v any, depth int) (replacements int, err error) {
 // maxNumericDate is the last second of the year 9999.
 const maxNumericDate = 253402300799
 
-// numericTime returns a NumericDate (RFC 7519 section 2) that is a number within
-// the years 1970 to 9999, to the second.
+// numericTime returns the time of a NumericDate (RFC 7519 section 2) in the years
+// 1970 to 9999, rounded down to the second.
 func numericTime(value string) (time.Time, bool) {
 	n, ok := numericDate(value)
 	if !ok {
@@ -258,7 +260,7 @@ func numericTime(value string) (time.Time, bool) {
 	return time.Unix(n, 0).UTC(), true
 }
 
-// numericDate is [numericTime] in Unix seconds.
+// numericDate is like [numericTime], in Unix seconds.
 func numericDate(value string) (int64, bool) {
 	n, ok := strictjson.Int(value)
 	if !ok {
@@ -271,8 +273,9 @@ func numericDate(value string) (int64, bool) {
 	return n, n >= 0 && n <= maxNumericDate
 }
 
-// readAccess reads the claims of an access token whose signature was checked
-// into c, and holds them to RFC 9068 section 4. Times are judged by the caller.
+// readAccess reads the claims of an access token, whose signature was checked,
+// into c, and checks them as RFC 9068 section 4 requires, except for the times,
+// which the caller checks.
 func readAccess(c *parsedClaims, payload, issuer string, audience []string) error {
 	c.payload = payload
 	space := c.lists[:0]
@@ -310,7 +313,7 @@ func readAccess(c *parsedClaims, payload, issuer string, audience []string) erro
 			var scope string
 			scope, ok = strictjson.String(value)
 			from := len(space)
-			for word := range strings.SplitSeq(scope, " ") { // nothing else separates (RFC 6749 section 3.3)
+			for word := range strings.SplitSeq(scope, " ") { // the only separator (RFC 6749 section 3.3)
 				if word != "" {
 					space = append(space, word)
 				}
@@ -331,14 +334,14 @@ func readAccess(c *parsedClaims, payload, issuer string, audience []string) erro
 		case "eff_iat":
 			c.countsFrom, ok = numericDate(value)
 		case "gen", "cnf":
-			// A generation is a refresh token's. A token bound to a key of its
-			// holder (RFC 7800) must not pass for one that is not.
-			return errors.New(name + " in an access token")
+			// Only refresh tokens have a generation. A token that is bound to a
+			// key (RFC 7800) must not be accepted without a proof of that key.
+			return errors.New("unexpected " + name)
 		default:
 			return exactName(name)
 		}
 		if !ok {
-			return errors.New(name + " is not of its type")
+			return errors.New(name + " has the wrong type")
 		}
 		return nil
 	})
@@ -354,9 +357,9 @@ func readAccess(c *parsedClaims, payload, issuer string, audience []string) erro
 func (c *Claims) check(issuer string, audience []string) error {
 	switch {
 	case c.Issuer != issuer:
-		return errors.New("iss is another")
+		return errors.New("unexpected iss")
 	case !intersects(c.Audience, audience):
-		return errors.New("aud is another")
+		return errors.New("unexpected aud")
 	case c.Subject == "", c.SessionID == "", c.TokenID == "":
 		return errors.New("sub, sid or jti is missing")
 	case c.IssuedAt.IsZero(), c.ExpiresAt.IsZero(), c.AuthTime.IsZero(), c.SessionExpiresAt.IsZero():
@@ -365,11 +368,11 @@ func (c *Claims) check(issuer string, audience []string) error {
 	return nil
 }
 
-// exactName lets a claim through that is not ours, and refuses one that a
-// careless reader would take for ours.
+// exactName returns an error if name differs from a reserved name only in case:
+// another program may take it for the reserved one.
 func exactName(name string) error {
 	if r := imitates(name); r != "" && r != name {
-		return errors.New("a name imitates " + r)
+		return errors.New("a name differs from " + r + " only in case")
 	}
 	return nil
 }
@@ -381,9 +384,10 @@ func readAudience(value string) ([]string, bool) {
 	return strictjson.Strings(nil, value)
 }
 
-// newerToken is the error of a refresh token that has a claim of this name,
-// which this version does not know. Only a newer version can have issued it, so
-// it is not refused: a rolling deployment signs nobody out.
+// newerToken is the error for a refresh token with a claim that this version
+// does not know. Its value is the name of the claim. A newer version has issued
+// the token. So the error is ErrUnavailable, and a rolling deployment does not
+// sign users out.
 type newerToken string
 
 func (n newerToken) Error() string {
@@ -392,5 +396,5 @@ func (n newerToken) Error() string {
 
 func (n newerToken) Unwrap() error { return ErrUnavailable }
 
-// maxClaimName bounds the name of a claim in an error.
+// maxClaimName is the largest number of bytes of a claim name in an error.
 const maxClaimName = 32

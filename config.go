@@ -15,120 +15,142 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-// Config is what [New] needs: at least Issuer, Audience, Users, and Secrets or
-// both kinds of keys. Zero means the default; negative means none where none
-// makes sense. A positive duration below a millisecond is a mistake: most likely
-// its unit is missing. It is copied: later changes have no effect. It prints
-// without its secrets.
+// Config configures [New]. Issuer, Audience and Users are required, and either
+// Secrets or both AccessKeys and RefreshKeys.
+//
+// A zero field means the default. For the fields that say so, a negative value
+// turns the feature off. A positive duration of less than a millisecond is an
+// error, because its unit is most likely missing.
+//
+// New copies the Config, so later changes to it have no effect. Printing or
+// logging a Config does not reveal its secrets.
 type Config struct {
 	_ [0]func() // keyed literals only
 
-	// Issuer is the iss of all tokens, usually the URL of the service.
+	// Issuer is the iss claim of all tokens, usually the URL of the service.
 	Issuer string
 
-	// Audience is the aud of all tokens: the services that access tokens are
-	// for. One that is verified must name one of them.
+	// Audience is the aud claim of all tokens: the services that accept the
+	// access tokens. A token is accepted if its aud contains at least one of
+	// these values.
 	Audience []string
 
-	// Secrets, each of at least 32 random bytes, are what both kinds of keys
-	// are derived from (HKDF, RFC 5869; HS256). The first signs, all verify.
+	// Secrets are the secrets from which the access keys and the refresh keys
+	// are derived (HKDF, RFC 5869, for HS256). Each has at least 32 random bytes.
+	// The first one signs, and all of them verify.
 	//
 	// To change a secret, deploy {old, new} to every process, then {new, old}
-	// to every process, and {new} when IdleTTL has passed since. A process that
-	// does not know new yet refuses what it has signed, and the client is told
-	// to sign in again, so {new, old} comes first only in a single process.
+	// to every process, and finally {new} after IdleTTL has passed. A process
+	// without the new secret refuses tokens that were signed with it, and tells
+	// their clients to sign in again. So start with {new, old} only if there is
+	// a single process.
 	Secrets [][]byte
 
-	// AccessKeys and RefreshKeys replace Secrets, and may share none. The
-	// first of each signs, all verify. RefreshKeys are HMAC keys: refresh
-	// tokens stay with this service. See also [Authenticator.SetKeys].
+	// AccessKeys and RefreshKeys are the alternative to Secrets; setting both
+	// is an error. The two lists must not have a secret in common. The first
+	// key of each list signs, and all of them verify. RefreshKeys must be HMAC
+	// keys, because only this service reads refresh tokens. See also
+	// [Authenticator.SetKeys].
 	AccessKeys  Keys
 	RefreshKeys Keys
 
-	// JWKSMaxAge is how long the public keys that [Authenticator.JWKSHandler]
-	// tells may be cached: 5 minutes by default, 5 seconds to a day. So long,
-	// and Leeway, a new public key waits before it signs.
+	// JWKSMaxAge is how long clients may cache the response of
+	// [Authenticator.JWKSHandler]. The default is 5 minutes; it must be from 5
+	// seconds to 24 hours. A key pair that [Authenticator.SetKeys] adds signs
+	// only after JWKSMaxAge + Leeway have passed, when every cache contains its
+	// public key, unless [Key.SignFrom] sets another time.
 	JWKSMaxAge time.Duration
 
-	// Users is the application's user lookup. If it is a [PasswordUpdater]
-	// too, weak password hashes are upgraded at login.
+	// Users is the application's user lookup. If it also implements
+	// [PasswordUpdater], weak password hashes are upgraded at login.
 	Users Users
 
-	// Store keeps the sessions. nil means a [MemoryStore] of its own; with any
-	// other [Verifier.Run] must run.
+	// Store keeps the sessions. If it is nil, the Authenticator creates a
+	// [MemoryStore]. If it is not nil, even if it is a [MemoryStore], call
+	// [Verifier.Run].
 	Store Store
 
-	// Hasher checks passwords. nil means a zero [password.Hasher]. It should be
-	// the one that the application hashes with, so that one gate bounds both.
+	// Hasher checks passwords. nil means a zero [password.Hasher]. Use the same
+	// Hasher to hash new passwords, so that its limit on concurrent hashing
+	// applies to both.
 	Hasher *password.Hasher
 
-	// Cookies says how tokens travel in browsers. nil means that they travel
-	// in bodies and headers only.
+	// Cookies configures token cookies for browsers. nil means that tokens are
+	// sent in bodies and headers only.
 	Cookies *Cookies
 
-	// Extractors are where access tokens come from. Empty means the bearer
-	// header, and the cookie if Cookies is set.
+	// Extractors say where in a request to look for access tokens. Empty means
+	// the bearer header and, if Cookies is set, the access cookie.
 	Extractors []Extractor
 
-	// AutoRefresh is for pages that a server renders: a GET or HEAD whose
-	// access cookie is absent or expired, with a refresh cookie, is answered
-	// by a redirect to itself with new cookies. It needs Cookies.
+	// AutoRefresh refreshes the tokens when a browser loads a page. A GET or
+	// HEAD request whose access cookie is absent or has expired, and which has
+	// a refresh cookie, is redirected to its own URL with new cookies. It
+	// requires Cookies.
 	AutoRefresh bool
 
-	// AccessTTL is the lifetime of access tokens: 15 minutes by default, 1
-	// second to 24 hours, and more than 2·Leeway + 1 s.
+	// AccessTTL is the lifetime of access tokens. The default is 15 minutes; it
+	// must be from 1 second to 24 hours, and more than 2·Leeway + 1 s.
 	AccessTTL time.Duration
-	// IdleTTL ends a session that is not refreshed for so long: at least three
-	// retry windows + AccessTTL + Leeway. It is 7 days by default, or SessionTTL
-	// if that is set to less.
+	// IdleTTL is how long a session lives without a refresh: 7 days by default,
+	// or SessionTTL if that is set to less. It must be at least 3·RetryWindow +
+	// AccessTTL + Leeway.
 	IdleTTL time.Duration
-	// SessionTTL ends a session so long after its login: 30 days by default,
-	// at least IdleTTL, at most ten years.
+	// SessionTTL is how long a session lives at most, counted from its login:
+	// 30 days by default, at least IdleTTL, at most ten years (of 365 days).
 	SessionTTL time.Duration
-	// RetryWindow is how long the answer to a refresh may be asked for again:
-	// at most 60 seconds. A session that has moved rests for three windows.
-	// Without one, two tabs sign each other out. It is 10 seconds by default, or
-	// a third of what IdleTTL leaves beside AccessTTL and Leeway if that is less,
-	// but at least 100 milliseconds.
+	// RetryWindow is how long a refresh token is accepted after a refresh has
+	// replaced it. Within this time, a refresh with the old token returns the
+	// same new token. It is often called a grace period or reuse interval. For
+	// three retry windows after the replacement, a refresh with the new token
+	// returns a new access token and the same refresh token.
+	//
+	// The default is 10 seconds, or (IdleTTL - AccessTTL - Leeway) / 3 if that
+	// is less, but at least 100 milliseconds. The maximum is 60 seconds. A
+	// negative value means no retry window: two tabs that refresh at the same
+	// time then end the session.
 	RetryWindow time.Duration
-	// Leeway is how far the clocks of several machines may be apart: 10
-	// seconds by default, at most 60. It never extends a lifetime.
+	// Leeway is how far the clocks of several machines may differ: 10 seconds
+	// by default, at most 60. A negative value means none. Leeway never extends
+	// a lifetime.
 	Leeway time.Duration
 
-	// MaxSessions is how many sessions a user may have, 100 by default. A
-	// login beyond ends the one that was least recently used.
+	// MaxSessions is how many sessions a user may have: 100 by default. A
+	// negative value means no limit. A login over the limit ends the least
+	// recently used session.
 	MaxSessions int
 
-	// TrustedProxies are the networks whose X-Forwarded-For is believed. None
-	// by default.
+	// TrustedProxies are the networks of the proxies whose X-Forwarded-For
+	// header is used to find the client's address. There are none by default.
 	TrustedProxies []netip.Prefix
 
-	// TokenCacheSize is how many access tokens that were verified are remembered, so
-	// that a token that comes again costs no signature: 65,536 by default, at
-	// most 1<<20; negative: none. What is remembered expires, is revoked and
-	// loses its key as if it were not, and takes at most 2 KiB for each on
-	// average.
+	// TokenCacheSize is how many verified access tokens are cached, so that
+	// their signatures are not verified again: 65,536 by default, at most 1<<20.
+	// A negative value turns the cache off. Expiry, revocation and key removal
+	// are checked for every request, cached or not. The cache uses at most 2 KiB
+	// per token on average.
 	TokenCacheSize int
 
-	// StoreTimeout bounds each call of the store: 2 seconds by default, a
-	// millisecond to a minute.
+	// StoreTimeout limits each call to the store. The default is 2 seconds; it
+	// must be from 1 millisecond to 1 minute.
 	StoreTimeout time.Duration
 
-	// MaxStale is the age at which the revocation feed counts as stale, a
-	// minute by default, and StalePolicy what happens then.
+	// MaxStale is the age at which the revocation feed counts as stale: a
+	// minute by default, at least a second. StalePolicy says how requests are
+	// then handled: [StaleContinue] by default.
 	MaxStale    time.Duration
 	StalePolicy StalePolicy
 
-	// OnEvent is told of events, within the request: it must return soon, and
-	// is called concurrently. [LogEvents] makes one.
+	// OnEvent receives events. It is called concurrently, and while the request
+	// waits, so it must return soon. [LogEvents] returns such a function.
 	OnEvent func(ctx context.Context, e Event)
 
-	// OnError writes the answer to a request that was refused. nil means the
-	// function [DefaultOnError], which it may call for what it leaves alone; it
-	// finds status and headers by [ResponseFor].
+	// OnError writes the response to a request that is refused with err. nil
+	// means [DefaultOnError], which an OnError may call for errors that it does
+	// not handle. [ResponseFor] returns the status and headers for an error.
 	OnError func(w http.ResponseWriter, r *http.Request, err error)
 
-	// Now is the clock. nil means time.Now.
+	// Now returns the current time. nil means [time.Now].
 	Now func() time.Time
 }
 
@@ -137,10 +159,11 @@ func (c Config) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "auth.Config{issuer %q audience %q}", c.Issuer, c.Audience)
 }
 
-// LogValue logs what Format prints.
+// LogValue returns what Format prints.
 func (c Config) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }
 
-// MarshalText gives what Format prints, so that no encoder looks further.
+// MarshalText returns what Format prints, so that encoders do not read the
+// fields.
 func (c Config) MarshalText() ([]byte, error) { return fmt.Append(nil, c), nil }
 
 // Defaults and bounds.
@@ -152,31 +175,32 @@ const (
 	defaultSessionTTL  = 30 * 24 * time.Hour
 	maxSessionTTL      = 10 * 365 * 24 * time.Hour
 	defaultWindow      = 10 * time.Second
-	minDefaultWindow   = 100 * time.Millisecond // of one that was not set
+	minDefaultWindow   = 100 * time.Millisecond // lower bound of the default RetryWindow
 	maxWindow          = time.Minute
 	cooldownWindows    = 3
 	defaultMaxSessions = 100
 	defaultJWKSMaxAge  = 5 * time.Minute
-	minJWKSMaxAge      = 5 * time.Second // clients do not ask more often
+	minJWKSMaxAge      = 5 * time.Second // package jwks does not fetch more often
 	maxJWKSMaxAge      = 24 * time.Hour
 	minStoreTimeout    = time.Millisecond
 	maxStoreTimeout    = time.Minute
-	cleanupTimeout     = 200 * time.Millisecond // to undo a login that the store did not let complete, and to announce a notice within a login
+	cleanupTimeout     = 200 * time.Millisecond // for removing the session of a failed login, and for publishing a notice during a login
 )
 
-// keys returns the keys of both kinds.
+// keys returns the access keys and the refresh keys. The error reports every
+// mistake in them.
 func (c *Config) keys() (access, refresh Keys, err error) {
 	if len(c.Secrets) > 0 {
 		var errs []error
 		if len(c.AccessKeys) > 0 || len(c.RefreshKeys) > 0 {
-			errs = append(errs, errors.New("auth: Config.Secrets and Config.AccessKeys or RefreshKeys exclude each other"))
+			errs = append(errs, errors.New("auth: Config.Secrets is set, so Config.AccessKeys and Config.RefreshKeys must be empty"))
 		}
 		for i, secret := range c.Secrets {
 			if err := keycheck.Secret(secret, 32); err != nil {
 				errs = append(errs, fmt.Errorf("auth: Config.Secrets[%d]: %w", i, err))
 			}
-			if slices.ContainsFunc(c.Secrets[:i], func(s []byte) bool { return bytes.Equal(s, secret) }) {
-				errs = append(errs, fmt.Errorf("auth: Config.Secrets[%d] is there twice", i))
+			if j := slices.IndexFunc(c.Secrets[:i], func(s []byte) bool { return bytes.Equal(s, secret) }); j >= 0 {
+				errs = append(errs, fmt.Errorf("auth: Config.Secrets[%d] duplicates Config.Secrets[%d]", i, j))
 			}
 		}
 		if err := errors.Join(errs...); err != nil {
@@ -188,8 +212,8 @@ func (c *Config) keys() (access, refresh Keys, err error) {
 		checkKeys("Config.", ", and so is Config.Secrets", c.AccessKeys, c.RefreshKeys)
 }
 
-// missingUnit refuses a duration that is positive and below a millisecond. No
-// setting has a use for one, and a number without a unit counts nanoseconds.
+// missingUnit returns an error if d is positive and less than a millisecond. No
+// setting can use such a value, and a number without a unit counts nanoseconds.
 func missingUnit(field string, d time.Duration) error {
 	if d <= 0 || d >= time.Millisecond {
 		return nil
@@ -197,9 +221,9 @@ func missingUnit(field string, d time.Duration) error {
 	return fmt.Errorf("auth: %s (%s) is less than 1ms; missing time unit?", field, d)
 }
 
-// setLifetimes sets defaults, and checks that the times fit together. An IdleTTL
-// and a RetryWindow that were not set shrink to fit those that were. It leaves
-// Leeway alone, which newVerifier checks.
+// setLifetimes sets the defaults of the lifetimes and checks them against each
+// other. If IdleTTL or RetryWindow was not set, its default shrinks to fit the
+// other fields. newVerifier checks Leeway.
 func (c *Config) setLifetimes() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("auth: Config."+format, args...)) }
@@ -219,12 +243,12 @@ func (c *Config) setLifetimes() error {
 	}{{"AccessTTL", &c.AccessTTL}, {"IdleTTL", &c.IdleTTL}, {"SessionTTL", &c.SessionTTL}, {"RetryWindow", &c.RetryWindow}} {
 		if err := missingUnit("Config."+d.name, *d.value); err != nil {
 			errs = append(errs, err)
-			*d.value = 0 // check the others as if it were not set
+			*d.value = 0 // check the other fields as if this one was not set
 		}
 	}
 
 	accessShown := setDuration(&c.AccessTTL, defaultAccessTTL)
-	shortest := "IdleTTL" // what the user has set that bounds IdleTTL
+	shortest := "IdleTTL" // the field that determines IdleTTL
 	if c.IdleTTL == 0 && c.SessionTTL != 0 && c.SessionTTL < defaultIdleTTL {
 		shortest = "SessionTTL"
 	}
@@ -240,13 +264,14 @@ func (c *Config) setLifetimes() error {
 	if c.AccessTTL < minAccessTTL || c.AccessTTL > maxAccessTTL {
 		bad("AccessTTL %s is not between %s and %s", accessShown, minAccessTTL, maxAccessTTL)
 	} else if least := 2*leeway + time.Second; c.AccessTTL <= least {
-		bad("AccessTTL %s must exceed %s, twice Config.Leeway %s and a second", accessShown, least, leewayShown)
+		bad("AccessTTL %s must exceed %s: twice Config.Leeway %s plus 1s", accessShown, least, leewayShown)
 	}
 	if c.RetryWindow > maxWindow {
 		bad("RetryWindow %s exceeds %s", windowShown, maxWindow)
 	}
 	if least := cooldownWindows*window + c.AccessTTL + leeway; c.IdleTTL < least {
-		bad("%s %s is less than %s: three times Config.RetryWindow %s, Config.AccessTTL %s and Config.Leeway %s", shortest, idleShown, least, windowShown, accessShown, leewayShown)
+		bad("%s %s is less than %s: three times Config.RetryWindow %s plus Config.AccessTTL %s plus Config.Leeway %s",
+			shortest, idleShown, least, windowShown, accessShown, leewayShown)
 	}
 	if c.IdleTTL > c.SessionTTL {
 		bad("IdleTTL %s exceeds Config.SessionTTL %s", idleShown, sessionShown)
@@ -257,12 +282,12 @@ func (c *Config) setLifetimes() error {
 	return errors.Join(errs...)
 }
 
-// setDuration sets a duration that was not set to unset, and cuts another to
-// milliseconds. It returns how messages show it.
-func setDuration(d *time.Duration, unset time.Duration) (shown string) {
+// setDuration replaces a zero duration with a default and truncates a positive
+// one to milliseconds. It returns the text of the duration for error messages.
+func setDuration(d *time.Duration, byDefault time.Duration) (shown string) {
 	if *d == 0 {
-		*d = unset
-		return unset.String() + " (the default)"
+		*d = byDefault
+		return byDefault.String() + " (the default)"
 	}
 	shown = "(" + d.String() + ")"
 	if *d > 0 {

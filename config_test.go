@@ -17,13 +17,13 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-// goodConfig is complete.
+// goodConfig returns a valid configuration.
 func goodConfig() auth.Config {
-	return auth.Config{Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(), Hasher: cheap, Now: newClock().Now}
+	return auth.Config{Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(), Hasher: fastHasher, Now: newClock().Now}
 }
 
-// newErrs returns the lines of New's error for a configuration with changes.
-func newErrs(t testing.TB, change func(*auth.Config)) []string {
+// newErrors applies change to goodConfig and returns the lines of New's error.
+func newErrors(t testing.TB, change func(*auth.Config)) []string {
 	t.Helper()
 	c := goodConfig()
 	change(&c)
@@ -44,7 +44,7 @@ func keysOf(secrets ...[]byte) auth.Keys {
 	return ks
 }
 
-// misspelled are origins that no browser sends so.
+// misspelled maps origins in a form that no browser sends to the error text.
 var misspelled = map[string]string{
 	"https://App.example.com":      "browsers send origins in lower case",
 	"https://app.example.com/":     "an origin is a scheme and a host, without path, user or trailing slash",
@@ -66,7 +66,7 @@ var misspelled = map[string]string{
 	"https://":                     "not an origin such as https://app.example.com",
 	" https://app.example.com":     "not an origin such as https://app.example.com",
 	"https://app.example.com:port": "not an origin such as https://app.example.com",
-	"https://*.example.com":        "there are no wildcards; name every origin",
+	"https://*.example.com":        "wildcards are not supported; list every origin",
 	"https://app.example.com:0443": "browsers send ports without leading zeros",
 	"https://a b":                  "not an origin such as https://app.example.com",
 }
@@ -91,108 +91,214 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*auth.Config)
-		want   string // with what stands before it
+		want   string // after "auth: Config."
 	}{
 		{"no issuer", func(c *auth.Config) { c.Issuer = "" }, "Issuer is empty"},
 		{"no audience", func(c *auth.Config) { c.Audience = nil }, "Audience is empty; name the service that the tokens are for"},
 		{"an empty audience", func(c *auth.Config) { c.Audience = []string{audience, ""} }, "Audience[1] is empty"},
-		{"a control character", func(c *auth.Config) { c.Issuer = "a\nb" }, "Issuer or Audience is not printable UTF-8"},
-		{"not UTF-8", func(c *auth.Config) { c.Audience = []string{"\xff"} }, "Issuer or Audience is not printable UTF-8"},
-		{"too long an issuer", func(c *auth.Config) { c.Issuer = strings.Repeat("x", 5000) }, "Issuer and Config.Audience are too long for refresh tokens: auth: a token of "},
-		{"too long an audience", func(c *auth.Config) { c.Audience = slices.Repeat([]string{audience}, 200) }, "Issuer and Config.Audience are too long for refresh tokens: auth: a token of "},
-		{"too long for a cookie", func(c *auth.Config) { c.Issuer, c.Cookies = strings.Repeat("x", 1500), &auth.Cookies{} }, "Issuer and Config.Audience are too long for refresh tokens: auth: cookie __Host-Http-refresh would be "},
+		{"a control character", func(c *auth.Config) { c.Issuer = "a\nb" }, "Issuer must be UTF-8 without control characters"},
+		{"not UTF-8", func(c *auth.Config) { c.Audience = []string{"\xff"} }, "Audience[0] must be UTF-8 without control characters"},
+		{
+			"too long an issuer", func(c *auth.Config) { c.Issuer = strings.Repeat("x", 5000) },
+			"Issuer and Config.Audience are too long for refresh tokens: the token is ",
+		},
+		{
+			"too long an audience", func(c *auth.Config) { c.Audience = slices.Repeat([]string{audience}, 200) },
+			"Issuer and Config.Audience are too long for refresh tokens: the token is ",
+		},
+		{
+			"too long for a cookie", func(c *auth.Config) { c.Issuer, c.Cookies = strings.Repeat("x", 1500), &auth.Cookies{} },
+			"Issuer and Config.Audience are too long for refresh tokens: cookie __Host-Http-refresh would be ",
+		},
 		{"no users", func(c *auth.Config) { c.Users = nil }, "Users is nil"},
 
-		{"a short secret", secrets(spread(31)), "Secrets[0]: the secret is 31 bytes; it must be at least 32"},
+		{"a short secret", secrets(distinctBytes(31)), "Secrets[0]: the secret is 31 bytes; it must be at least 32"},
 		{"an empty secret", secrets(secret, nil), "Secrets[1]: the secret is 0 bytes; it must be at least 32"},
 		{"a constant secret", secrets(make([]byte, 32)), "Secrets[0]: all bytes of the secret are equal"},
 		{"an example secret", secrets([]byte("a-string-secret-at-least-256-bits-long")), "Secrets[0]: the secret is a published example"},
-		{"a PEM secret", secrets(secret, []byte(" -----BEGIN PUBLIC KEY-----\nMCow")), "Secrets[1]: the secret is a PEM block, a JWK or a DER key, not a random secret"},
-		{"a secret twice", secrets(secret, slices.Clone(secret)), "Secrets[1] is there twice"},
-		{"secrets and access keys", func(c *auth.Config) { c.AccessKeys = keysOf(accessSecret) }, "Secrets and Config.AccessKeys or RefreshKeys exclude each other"},
-		{"secrets and refresh keys", func(c *auth.Config) { c.RefreshKeys = keysOf(refreshSecret) }, "Secrets and Config.AccessKeys or RefreshKeys exclude each other"},
+		{
+			"a PEM secret", secrets(secret, []byte(" -----BEGIN PUBLIC KEY-----\nMCow")),
+			"Secrets[1]: the secret is a PEM block, a JWK or a DER key, not a random secret",
+		},
+		{"a secret twice", secrets(secret, slices.Clone(secret)), "Secrets[1] duplicates Config.Secrets[0]"},
+		{
+			"secrets and access keys", func(c *auth.Config) { c.AccessKeys = keysOf(accessSecret) },
+			"Secrets is set, so Config.AccessKeys and Config.RefreshKeys must be empty",
+		},
+		{
+			"secrets and refresh keys", func(c *auth.Config) { c.RefreshKeys = keysOf(refreshSecret) },
+			"Secrets is set, so Config.AccessKeys and Config.RefreshKeys must be empty",
+		},
 		{"no access keys", keys(nil, keysOf(refreshSecret)), "AccessKeys is empty, and so is Config.Secrets"},
 		{"no refresh keys", keys(keysOf(accessSecret), auth.Keys{}), "RefreshKeys is empty, and so is Config.Secrets"},
 		{"a zero refresh key", keys(keysOf(accessSecret), auth.Keys{{}}), "RefreshKeys[0] is the zero Key"},
 		{"a zero access key", keys(auth.Keys{{}}, keysOf(refreshSecret)), "AccessKeys[0] is the zero Key"},
-		{"a short access key", keys(auth.Keys{auth.HS384(spread(47))}, keysOf(refreshSecret)), "AccessKeys[0] (HS384): the secret is 47 bytes; it must be at least 48"},
-		{"a short refresh key", keys(keysOf(accessSecret), auth.Keys{auth.HS512(spread(63))}), "RefreshKeys[0] (HS512): the secret is 63 bytes; it must be at least 64"},
+		{
+			"a short access key", keys(auth.Keys{auth.HS384(distinctBytes(47))}, keysOf(refreshSecret)),
+			"AccessKeys[0] (HS384): the secret is 47 bytes; it must be at least 48",
+		},
+		{
+			"a short refresh key", keys(keysOf(accessSecret), auth.Keys{auth.HS512(distinctBytes(63))}),
+			"RefreshKeys[0] (HS512): the secret is 63 bytes; it must be at least 64",
+		},
 		{"one key twice", keys(keysOf(accessSecret), keysOf(refreshSecret, refreshSecret)), "RefreshKeys[0] and Config.RefreshKeys[1] have the same ID"},
-		{"one secret for both", keys(keysOf(access2Secret, accessSecret), keysOf(refreshSecret, accessSecret)), "AccessKeys[1] and Config.RefreshKeys[1] are of the same secret"},
-		{"one secret for both, other hashes", keys(auth.Keys{auth.HS256(spread(64))}, auth.Keys{auth.HS512(spread(64))}), "AccessKeys[0] and Config.RefreshKeys[0] are of the same secret"},
+		{
+			"one secret for both", keys(keysOf(access2Secret, accessSecret), keysOf(refreshSecret, accessSecret)),
+			"AccessKeys[1] and Config.RefreshKeys[1] have the same secret",
+		},
+		{
+			"one secret for both, other hashes", keys(auth.Keys{auth.HS256(distinctBytes(64))}, auth.Keys{auth.HS512(distinctBytes(64))}),
+			"AccessKeys[0] and Config.RefreshKeys[0] have the same secret",
+		},
 
 		{"a bad hasher", func(c *auth.Config) { c.Hasher = &password.Hasher{Time: 17} }, "Hasher: password: "},
 		{"a store timeout below zero", func(c *auth.Config) { c.StoreTimeout = -1 }, "StoreTimeout (-1ns) is not between 1ms and 1m0s"},
-		{"a short store timeout", func(c *auth.Config) { c.StoreTimeout = time.Millisecond - 1 }, "StoreTimeout (999.999µs) is less than 1ms; missing time unit?"},
+		{
+			"a short store timeout", func(c *auth.Config) { c.StoreTimeout = time.Millisecond - 1 },
+			"StoreTimeout (999.999µs) is less than 1ms; missing time unit?",
+		},
 		{"a long store timeout", func(c *auth.Config) { c.StoreTimeout = time.Minute + 1 }, "StoreTimeout (1m0.000000001s) is not between 1ms and 1m0s"},
 		{"a short access lifetime", func(c *auth.Config) { c.AccessTTL = 999 * time.Millisecond }, "AccessTTL (999ms) is not between 1s and 24h0m0s"},
 		{"an access lifetime below zero", func(c *auth.Config) { c.AccessTTL = -1 }, "AccessTTL (-1ns) is not between 1s and 24h0m0s"},
-		{"a long access lifetime", func(c *auth.Config) { c.AccessTTL = 24*time.Hour + time.Millisecond }, "AccessTTL (24h0m0.001s) is not between 1s and 24h0m0s"},
-		{"an access lifetime within the leeway", func(c *auth.Config) { c.AccessTTL = 21 * time.Second }, "AccessTTL (21s) must exceed 21s, twice Config.Leeway 10s (the default) and a second"},
-		{"the same, of another leeway", func(c *auth.Config) { c.AccessTTL, c.Leeway = 2*time.Minute+time.Second, time.Minute }, "AccessTTL (2m1s) must exceed 2m1s, twice Config.Leeway (1m0s) and a second"},
-		{"the same, without leeway", func(c *auth.Config) { c.AccessTTL, c.Leeway = time.Second, -1 }, "AccessTTL (1s) must exceed 1s, twice Config.Leeway (-1ns) and a second"},
+		{
+			"a long access lifetime", func(c *auth.Config) { c.AccessTTL = 24*time.Hour + time.Millisecond },
+			"AccessTTL (24h0m0.001s) is not between 1s and 24h0m0s",
+		},
+		{
+			"an access lifetime within the leeway", func(c *auth.Config) { c.AccessTTL = 21 * time.Second },
+			"AccessTTL (21s) must exceed 21s: twice Config.Leeway 10s (the default) plus 1s",
+		},
+		{
+			"the same, of another leeway", func(c *auth.Config) { c.AccessTTL, c.Leeway = 2*time.Minute+time.Second, time.Minute },
+			"AccessTTL (2m1s) must exceed 2m1s: twice Config.Leeway (1m0s) plus 1s",
+		},
+		{
+			"the same, without leeway", func(c *auth.Config) { c.AccessTTL, c.Leeway = time.Second, -1 },
+			"AccessTTL (1s) must exceed 1s: twice Config.Leeway (-1ns) plus 1s",
+		},
 		{"a long retry window", func(c *auth.Config) { c.RetryWindow = time.Minute + time.Millisecond }, "RetryWindow (1m0.001s) exceeds 1m0s"},
 		{"a long leeway", func(c *auth.Config) { c.Leeway = time.Minute + time.Millisecond }, "Leeway (1m0.001s) exceeds 1m0s"},
 		{"a longer leeway", func(c *auth.Config) { c.Leeway = 61 * time.Second }, "Leeway (1m1s) exceeds 1m0s"},
-		{"a short idle lifetime", func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 10*time.Second + 299*time.Millisecond }, "IdleTTL (15m10.299s) is less than 15m10.3s: three times Config.RetryWindow 100ms (the default), Config.AccessTTL 15m0s (the default) and Config.Leeway 10s (the default)"},
+		{
+			"a short idle lifetime", func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 10*time.Second + 299*time.Millisecond },
+			"IdleTTL (15m10.299s) is less than 15m10.3s: three times Config.RetryWindow 100ms (the default) plus Config.AccessTTL 15m0s (the default) " +
+				"plus Config.Leeway 10s (the default)",
+		},
 		{"the same, without window and leeway", func(c *auth.Config) {
 			c.IdleTTL, c.RetryWindow, c.Leeway = 15*time.Minute-time.Millisecond, -1, -1
-		}, "IdleTTL (14m59.999s) is less than 15m0s: three times Config.RetryWindow (-1ns), Config.AccessTTL 15m0s (the default) and Config.Leeway (-1ns)"},
+		}, "IdleTTL (14m59.999s) is less than 15m0s: three times Config.RetryWindow (-1ns) plus Config.AccessTTL 15m0s (the default) " +
+			"plus Config.Leeway (-1ns)"},
 		{"an idle lifetime below zero", func(c *auth.Config) { c.IdleTTL = -time.Hour }, "IdleTTL (-1h0m0s) is less than 15m10.3s"},
-		{"idle beyond absolute", func(c *auth.Config) { c.IdleTTL, c.SessionTTL = 7*24*time.Hour, 7*24*time.Hour-time.Millisecond }, "IdleTTL (168h0m0s) exceeds Config.SessionTTL (167h59m59.999s)"},
-		{"idle beyond the default", func(c *auth.Config) { c.IdleTTL = 31 * 24 * time.Hour }, "IdleTTL (744h0m0s) exceeds Config.SessionTTL 720h0m0s (the default)"},
-		{"a short session", func(c *auth.Config) { c.SessionTTL = 15 * time.Minute }, "SessionTTL (15m0s) is less than 15m10.3s: three times Config.RetryWindow 100ms (the default), Config.AccessTTL 15m0s (the default) and Config.Leeway 10s (the default)"},
+		{
+			"idle beyond absolute", func(c *auth.Config) { c.IdleTTL, c.SessionTTL = 7*24*time.Hour, 7*24*time.Hour-time.Millisecond },
+			"IdleTTL (168h0m0s) exceeds Config.SessionTTL (167h59m59.999s)",
+		},
+		{
+			"idle beyond the default", func(c *auth.Config) { c.IdleTTL = 31 * 24 * time.Hour },
+			"IdleTTL (744h0m0s) exceeds Config.SessionTTL 720h0m0s (the default)",
+		},
+		{
+			"a short session", func(c *auth.Config) { c.SessionTTL = 15 * time.Minute },
+			"SessionTTL (15m0s) is less than 15m10.3s: three times Config.RetryWindow 100ms (the default) plus Config.AccessTTL 15m0s (the default) " +
+				"plus Config.Leeway 10s (the default)",
+		},
 		{"a short session beside a window", func(c *auth.Config) {
 			c.SessionTTL, c.AccessTTL, c.RetryWindow = time.Minute, 30*time.Second, 30*time.Second
-		}, "SessionTTL (1m0s) is less than 2m10s: three times Config.RetryWindow (30s), Config.AccessTTL (30s) and Config.Leeway 10s (the default)"},
+		}, "SessionTTL (1m0s) is less than 2m10s: three times Config.RetryWindow (30s) plus Config.AccessTTL (30s) plus Config.Leeway 10s (the default)"},
 		{"a session below zero", func(c *auth.Config) { c.SessionTTL = -1 }, "SessionTTL (-1ns) is less than 15m10.3s"},
 		{"a long session", func(c *auth.Config) { c.SessionTTL = 10*365*24*time.Hour + time.Millisecond }, "SessionTTL (87600h0m0.001s) exceeds 87600h0m0s"},
 		{"a short cache", func(c *auth.Config) { c.JWKSMaxAge = 4 * time.Second }, "JWKSMaxAge (4s) is not between 5s and 24h0m0s"},
 		{"a negative cache", func(c *auth.Config) { c.JWKSMaxAge = -1 }, "JWKSMaxAge (-1ns) is not between"},
 		{"a long cache", func(c *auth.Config) { c.JWKSMaxAge = 25 * time.Hour }, "JWKSMaxAge (25h0m0s) is not between"},
-		{"too much to remember", func(c *auth.Config) { c.TokenCacheSize = 1<<20 + 1 }, "TokenCacheSize (1048577) exceeds 1048576"},
+		{"too large a token cache", func(c *auth.Config) { c.TokenCacheSize = 1<<20 + 1 }, "TokenCacheSize (1048577) exceeds 1048576"},
 		{"a negative staleness", func(c *auth.Config) { c.MaxStale = -1 }, "MaxStale (-1ns) is less than 1s"},
-		{"no such policy", func(c *auth.Config) { c.StalePolicy = 3 }, "StalePolicy (3) is not one of the policies"},
-		{"no such policy, below", func(c *auth.Config) { c.StalePolicy = -1 }, "StalePolicy (-1) is not one of the policies"},
+		{"no such policy", func(c *auth.Config) { c.StalePolicy = 3 }, "StalePolicy (3) must be StaleContinue, StaleAskStore or StaleRefuse"},
+		{"no such policy, below", func(c *auth.Config) { c.StalePolicy = -1 }, "StalePolicy (-1) must be StaleContinue, StaleAskStore or StaleRefuse"},
 		{"a bad prefix", func(c *auth.Config) {
 			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), {}}
-		}, "TrustedProxies[1] is not a prefix"},
-		{"a mapped prefix", func(c *auth.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")} }, "TrustedProxies[0] (::ffff:10.0.0.0/104) never matches; write it as IPv4"},
+		}, "TrustedProxies[1] is not a valid prefix"},
+		{
+			"a mapped prefix", func(c *auth.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")} },
+			"TrustedProxies[0] (::ffff:10.0.0.0/104) matches no address; write it as an IPv4 prefix",
+		},
 
-		{"AutoRefresh without cookies", func(c *auth.Config) { c.AutoRefresh = true }, "AutoRefresh needs Cookies"},
-		{"SameSite None", cookies(func(c *auth.Cookies) { c.SameSite = http.SameSiteNoneMode }), "Cookies.SameSite is None, which sends the cookies with requests of every site; name yours in TrustedOrigins"},
+		{"AutoRefresh without cookies", func(c *auth.Config) { c.AutoRefresh = true }, "AutoRefresh requires Config.Cookies"},
+		{
+			"SameSite None", cookies(func(c *auth.Cookies) { c.SameSite = http.SameSiteNoneMode }),
+			"Cookies.SameSite is None, so browsers send the cookies with requests from every site; list your sites in TrustedOrigins",
+		},
 		{"SameSite None over http", cookies(func(c *auth.Cookies) {
 			c.SameSite, c.InsecureHTTP, c.TrustedOrigins = http.SameSiteNoneMode, true, []string{"https://app.example.com"}
-		}), "Cookies.SameSite is None, which browsers refuse with InsecureHTTP"},
-		{"SameSite default", cookies(func(c *auth.Cookies) { c.SameSite = http.SameSiteDefaultMode }), "Cookies.SameSite (1) is none of Lax, Strict and None"},
-		{"no such SameSite", cookies(func(c *auth.Cookies) { c.SameSite = 9 }), "Cookies.SameSite (9) is none of Lax, Strict and None"},
-		{"a name with a space", cookies(func(c *auth.Cookies) { c.AccessName = "my access" }), `Cookies.AccessName "my access" is not the name of a cookie`},
-		{"a name with =", cookies(func(c *auth.Cookies) { c.RefreshName = "a=b" }), `Cookies.RefreshName "a=b" is not the name of a cookie`},
-		{"a name without __Host-", cookies(func(c *auth.Cookies) { c.AccessName = "access" }), `Cookies.AccessName "access" does not begin with __Host-, so that other hosts of the site could set it; InsecureNames allows that`},
-		{"__Secure- does not suffice", cookies(func(c *auth.Cookies) { c.RefreshName = "__Secure-r" }), `Cookies.RefreshName "__Secure-r" does not begin with __Host-`},
-		{"__Http- does not suffice", cookies(func(c *auth.Cookies) { c.RefreshName = "__Http-r" }), `Cookies.RefreshName "__Http-r" does not begin with __Host-`},
-		{"a prefix in other letters", cookies(func(c *auth.Cookies) { c.AccessName = "__HOST-a" }), `Cookies.AccessName "__HOST-a" does not begin with __Host-`},
+		}), "Cookies.SameSite is None, which requires Secure cookies, but InsecureHTTP is set"},
+		{"SameSite default", cookies(func(c *auth.Cookies) { c.SameSite = http.SameSiteDefaultMode }), "Cookies.SameSite (1) must be Lax, Strict or None"},
+		{"no such SameSite", cookies(func(c *auth.Cookies) { c.SameSite = 9 }), "Cookies.SameSite (9) must be Lax, Strict or None"},
+		{
+			"a name with a space", cookies(func(c *auth.Cookies) { c.AccessName = "my access" }),
+			`Cookies.AccessName "my access" is not a cookie name of 1 to 128 characters (RFC 6265 section 4.1.1)`,
+		},
+		{
+			"a name with =", cookies(func(c *auth.Cookies) { c.RefreshName = "a=b" }),
+			`Cookies.RefreshName "a=b" is not a cookie name of 1 to 128 characters (RFC 6265 section 4.1.1)`,
+		},
+		{
+			"a name without __Host-", cookies(func(c *auth.Cookies) { c.AccessName = "access" }),
+			`Cookies.AccessName "access" does not begin with __Host-, so other hosts of the site can set the cookie; InsecureNames allows this`,
+		},
+		{
+			"__Secure- does not suffice", cookies(func(c *auth.Cookies) { c.RefreshName = "__Secure-r" }),
+			`Cookies.RefreshName "__Secure-r" does not begin with __Host-`,
+		},
+		{
+			"__Http- does not suffice", cookies(func(c *auth.Cookies) { c.RefreshName = "__Http-r" }),
+			`Cookies.RefreshName "__Http-r" does not begin with __Host-`,
+		},
+		{
+			"a prefix in other letters", cookies(func(c *auth.Cookies) { c.AccessName = "__HOST-a" }),
+			`Cookies.AccessName "__HOST-a" does not begin with __Host-`,
+		},
 		{"a prefix within", cookies(func(c *auth.Cookies) { c.RefreshName = "my__Host-r" }), `Cookies.RefreshName "my__Host-r" does not begin with __Host-`},
-		{"__Http- over http", cookies(func(c *auth.Cookies) { c.RefreshName, c.InsecureHTTP = "__Http-r", true }), `Cookies.RefreshName "__Http-r" needs Secure, which InsecureHTTP leaves out`},
-		{"prefixes over http, names that are insecure", cookies(func(c *auth.Cookies) { c.AccessName, c.InsecureHTTP, c.InsecureNames = "__Host-a", true, true }), `Cookies.AccessName "__Host-a" needs Secure`},
-		{"a long name", cookies(func(c *auth.Cookies) { c.AccessName = strings.Repeat("a", 129) }), ` is not the name of a cookie`},
-		{"equal names", cookies(func(c *auth.Cookies) { c.AccessName, c.RefreshName = "__Host-x", "__Host-x" }), `Cookies.AccessName and RefreshName are both "__Host-x"`},
-		{"the other's default name", cookies(func(c *auth.Cookies) { c.AccessName = "__Host-Http-refresh" }), `Cookies.AccessName and RefreshName are both "__Host-Http-refresh"`},
-		{"__Host- over http", cookies(func(c *auth.Cookies) { c.AccessName, c.InsecureHTTP = "__Host-a", true }), `Cookies.AccessName "__Host-a" needs Secure, which InsecureHTTP leaves out`},
-		{"__SECURE- over http", cookies(func(c *auth.Cookies) { c.RefreshName, c.InsecureHTTP = "__SECURE-r", true }), `Cookies.RefreshName "__SECURE-r" needs Secure, which InsecureHTTP leaves out`},
+		{
+			"__Http- over http", cookies(func(c *auth.Cookies) { c.RefreshName, c.InsecureHTTP = "__Http-r", true }),
+			`Cookies.RefreshName "__Http-r" has a prefix that requires Secure cookies, but InsecureHTTP is set`,
+		},
+		{
+			"prefixes over http, names that are insecure",
+			cookies(func(c *auth.Cookies) { c.AccessName, c.InsecureHTTP, c.InsecureNames = "__Host-a", true, true }),
+			`Cookies.AccessName "__Host-a" has a prefix that requires Secure`,
+		},
+		{
+			"a long name", cookies(func(c *auth.Cookies) { c.AccessName = strings.Repeat("a", 129) }),
+			` is not a cookie name of 1 to 128 characters (RFC 6265 section 4.1.1)`,
+		},
+		{
+			"equal names", cookies(func(c *auth.Cookies) { c.AccessName, c.RefreshName = "__Host-x", "__Host-x" }),
+			`Cookies.AccessName and RefreshName are both "__Host-x"`,
+		},
+		{
+			"the other's default name", cookies(func(c *auth.Cookies) { c.AccessName = "__Host-Http-refresh" }),
+			`Cookies.AccessName and RefreshName are both "__Host-Http-refresh"`,
+		},
+		{
+			"__Host- over http", cookies(func(c *auth.Cookies) { c.AccessName, c.InsecureHTTP = "__Host-a", true }),
+			`Cookies.AccessName "__Host-a" has a prefix that requires Secure cookies, but InsecureHTTP is set`,
+		},
+		{
+			"__SECURE- over http", cookies(func(c *auth.Cookies) { c.RefreshName, c.InsecureHTTP = "__SECURE-r", true }),
+			`Cookies.RefreshName "__SECURE-r" has a prefix that requires Secure cookies, but InsecureHTTP is set`,
+		},
 
 		{"a zero extractor", extractors(auth.FromBearer(), auth.Extractor{}), "Extractors[1] is the zero Extractor"},
-		{"an extractor twice", extractors(auth.FromBearer(), auth.FromBearer()), "Extractors[1] is there twice"},
-		{"a header twice", extractors(auth.FromHeader("X-Access-Token"), auth.FromHeader("x-access-token")), "Extractors[1] is there twice"},
+		{"an extractor twice", extractors(auth.FromBearer(), auth.FromBearer()), "Extractors[1] duplicates Config.Extractors[0]"},
+		{"a header twice", extractors(auth.FromHeader("X-Access-Token"), auth.FromHeader("x-access-token")), "Extractors[1] duplicates Config.Extractors[0]"},
 		{"a cookie without cookies", extractors(auth.FromCookie()), "Extractors[0] reads a cookie, but Cookies is nil"},
-		{"a header without a name", extractors(auth.FromHeader("")), "Extractors[0] has no usable name"},
-		{"a header with a space", extractors(auth.FromHeader("X Token")), "Extractors[0] has no usable name"},
-		{"a query without a name", extractors(auth.FromQuery("")), "Extractors[0] has no usable name"},
-		{"the authorization header", extractors(auth.FromHeader("authorization")), "Extractors[0]: header Authorization carries something else"},
-		{"the cookie header", extractors(auth.FromHeader("Cookie")), "Extractors[0]: header Cookie carries something else"},
-		{"the refresh header", extractors(auth.FromHeader("refresh-token")), "Extractors[0]: header Refresh-Token carries something else"},
+		{"a header without a name", extractors(auth.FromHeader("")), `Extractors[0]: "" is not a valid name`},
+		{"a header with a space", extractors(auth.FromHeader("X Token")), `Extractors[0]: "X Token" is not a valid name`},
+		{"a query without a name", extractors(auth.FromQuery("")), `Extractors[0]: "" is not a valid name`},
+		{"the authorization header", extractors(auth.FromHeader("authorization")), "Extractors[0]: header Authorization is reserved"},
+		{"the cookie header", extractors(auth.FromHeader("Cookie")), "Extractors[0]: header Cookie is reserved"},
+		{"the refresh header", extractors(auth.FromHeader("refresh-token")), "Extractors[0]: header Refresh-Token is reserved"},
 	} {
-		got := newErrs(t, c.change)
+		got := newErrors(t, c.change)
 		require.NotEmpty(t, got, c.name)
 		require.True(t, slices.ContainsFunc(got, func(line string) bool {
 			return strings.HasPrefix(line, "auth: Config."+c.want) || strings.HasPrefix(c.want, " ") && strings.HasSuffix(line, c.want)
@@ -204,7 +310,7 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 		}
 	}
 	for origin, text := range misspelled {
-		got := newErrs(t, cookies(func(c *auth.Cookies) { c.TrustedOrigins = []string{"https://app.example.com", origin} }))
+		got := newErrors(t, cookies(func(c *auth.Cookies) { c.TrustedOrigins = []string{"https://app.example.com", origin} }))
 		require.Equal(t, []string{fmt.Sprintf("auth: Config.Cookies.TrustedOrigins[1] %q: %s", origin, text)}, got)
 	}
 }
@@ -212,12 +318,15 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 func TestNew_ReportsAllMistakesAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := auth.New(auth.Config{
-		Secrets: [][]byte{secret[:8]}, AccessTTL: time.Millisecond, IdleTTL: time.Hour, SessionTTL: time.Minute, RetryWindow: time.Hour, Leeway: time.Second, StoreTimeout: -1, MaxStale: -1, StalePolicy: 7,
-		TrustedProxies: make([]netip.Prefix, 1), Cookies: &auth.Cookies{SameSite: 8, TrustedOrigins: []string{"null"}}, AutoRefresh: true, Extractors: []auth.Extractor{{}}, Hasher: &password.Hasher{Memory: 1},
+		Secrets: [][]byte{secret[:8]}, AccessTTL: time.Millisecond, IdleTTL: time.Hour, SessionTTL: time.Minute,
+		RetryWindow: time.Hour, Leeway: time.Second, StoreTimeout: -1, MaxStale: -1, StalePolicy: 7,
+		TrustedProxies: make([]netip.Prefix, 1), Cookies: &auth.Cookies{SameSite: 8, TrustedOrigins: []string{"null"}},
+		AutoRefresh: true, Extractors: []auth.Extractor{{}}, Hasher: &password.Hasher{Memory: 1},
 	})
 	require.Error(t, err)
 	for _, field := range []string{
-		"Issuer", "Audience", "Secrets[0]", "Users", "AccessTTL", "IdleTTL", "RetryWindow", "StoreTimeout", "MaxStale", "StalePolicy", "TrustedProxies[0]", "Cookies.SameSite", "Cookies.TrustedOrigins[0]", "Extractors[0]", "Hasher",
+		"Issuer", "Audience", "Secrets[0]", "Users", "AccessTTL", "IdleTTL", "RetryWindow", "StoreTimeout", "MaxStale", "StalePolicy",
+		"TrustedProxies[0]", "Cookies.SameSite", "Cookies.TrustedOrigins[0]", "Extractors[0]", "Hasher",
 	} {
 		require.Contains(t, err.Error(), "auth: Config."+field, field)
 	}
@@ -225,15 +334,16 @@ func TestNew_ReportsAllMistakesAtOnce(t *testing.T) {
 
 	_, err = auth.New(auth.Config{})
 	require.ElementsMatch(t, []string{
-		"auth: Config.AccessKeys is empty, and so is Config.Secrets", "auth: Config.RefreshKeys is empty, and so is Config.Secrets", "auth: Config.Users is nil",
+		"auth: Config.AccessKeys is empty, and so is Config.Secrets", "auth: Config.RefreshKeys is empty, and so is Config.Secrets",
+		"auth: Config.Users is nil",
 		"auth: Config.Issuer is empty", "auth: Config.Audience is empty; name the service that the tokens are for",
 	}, strings.Split(err.Error(), "\n"), "these and no others")
 }
 
-func TestNew_AcceptsTheBoundsThemselves(t *testing.T) {
+func TestNew_AcceptsValuesAtTheBounds(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*auth.Config){
-		"as it stands":    func(*auth.Config) {},
+		"unchanged":       func(*auth.Config) {},
 		"longest access":  func(c *auth.Config) { c.AccessTTL = 24 * time.Hour },
 		"shortest access": func(c *auth.Config) { c.AccessTTL = 21*time.Second + time.Millisecond },
 		"no leeway":       func(c *auth.Config) { c.AccessTTL, c.Leeway = time.Second+time.Millisecond, -1 },
@@ -254,25 +364,31 @@ func TestNew_AcceptsTheBoundsThemselves(t *testing.T) {
 		"a session of seconds": func(c *auth.Config) {
 			c.SessionTTL, c.AccessTTL, c.Leeway = 3*time.Second, 2*time.Second, -1
 		},
-		"shortest of all":    func(c *auth.Config) { c.IdleTTL, c.RetryWindow, c.Leeway = 15*time.Minute, -time.Hour, -time.Hour },
-		"idle is absolute":   func(c *auth.Config) { c.SessionTTL = 7 * 24 * time.Hour },
-		"longest session":    func(c *auth.Config) { c.SessionTTL = 10 * 365 * 24 * time.Hour },
-		"longest of both":    func(c *auth.Config) { c.IdleTTL, c.SessionTTL = 10*365*24*time.Hour, 10*365*24*time.Hour },
-		"shortest timeout":   func(c *auth.Config) { c.StoreTimeout = time.Millisecond },
-		"longest timeout":    func(c *auth.Config) { c.StoreTimeout = time.Minute },
-		"no session limit":   func(c *auth.Config) { c.MaxSessions = -1 },
-		"policies":           func(c *auth.Config) { c.StalePolicy, c.MaxStale = auth.StaleRefuse, time.Second },
-		"a secret of 32":     func(c *auth.Config) { c.Secrets = [][]byte{spread(32), spread(33)} },
-		"a zero hasher":      func(c *auth.Config) { c.Hasher = nil },
-		"keys apart":         knownKeys,
-		"empty lists beside": func(c *auth.Config) { c.AccessKeys, c.RefreshKeys = auth.Keys{}, auth.Keys{} },
-		"cookies":            func(c *auth.Config) { c.Cookies = &auth.Cookies{} },
-		"strict cookies":     func(c *auth.Config) { c.Cookies = &auth.Cookies{SameSite: http.SameSiteStrictMode} },
+		"shortest of all":  func(c *auth.Config) { c.IdleTTL, c.RetryWindow, c.Leeway = 15*time.Minute, -time.Hour, -time.Hour },
+		"idle is absolute": func(c *auth.Config) { c.SessionTTL = 7 * 24 * time.Hour },
+		"longest session":  func(c *auth.Config) { c.SessionTTL = 10 * 365 * 24 * time.Hour },
+		"longest of both":  func(c *auth.Config) { c.IdleTTL, c.SessionTTL = 10*365*24*time.Hour, 10*365*24*time.Hour },
+		"shortest timeout": func(c *auth.Config) { c.StoreTimeout = time.Millisecond },
+		"longest timeout":  func(c *auth.Config) { c.StoreTimeout = time.Minute },
+		"no session limit": func(c *auth.Config) { c.MaxSessions = -1 },
+		"policies":         func(c *auth.Config) { c.StalePolicy, c.MaxStale = auth.StaleRefuse, time.Second },
+		"a secret of 32":   func(c *auth.Config) { c.Secrets = [][]byte{distinctBytes(32), distinctBytes(33)} },
+		"a zero hasher":    func(c *auth.Config) { c.Hasher = nil },
+		"separate keys":    knownKeys,
+		"empty key lists":  func(c *auth.Config) { c.AccessKeys, c.RefreshKeys = auth.Keys{}, auth.Keys{} },
+		"cookies":          func(c *auth.Config) { c.Cookies = &auth.Cookies{} },
+		"strict cookies":   func(c *auth.Config) { c.Cookies = &auth.Cookies{SameSite: http.SameSiteStrictMode} },
 		"cookies for loopback": func(c *auth.Config) {
 			c.Cookies = &auth.Cookies{InsecureHTTP: true, TrustedOrigins: []string{"http://localhost:3000", "http://127.0.0.1", "http://[::1]:8080"}}
 		},
 		"cookies for all sites": func(c *auth.Config) {
-			c.Cookies = &auth.Cookies{SameSite: http.SameSiteNoneMode, TrustedOrigins: []string{"https://app.example.com", "https://xn--bcher-kva.example", "https://app.example.com:8443", "https://app.example.com:80"}}
+			c.Cookies = &auth.Cookies{
+				SameSite: http.SameSiteNoneMode,
+				TrustedOrigins: []string{
+					"https://app.example.com", "https://xn--bcher-kva.example", "https://app.example.com:8443",
+					"https://app.example.com:80",
+				},
+			}
 		},
 		"own names": func(c *auth.Config) {
 			c.Cookies = &auth.Cookies{AccessName: strings.Repeat("a", 128), RefreshName: "__Secure-r", InsecureNames: true}
@@ -280,14 +396,16 @@ func TestNew_AcceptsTheBoundsThemselves(t *testing.T) {
 		"names":          func(c *auth.Config) { c.Cookies = &auth.Cookies{AccessName: "__Host-a", RefreshName: "__Host-Http-r"} },
 		"loopback names": func(c *auth.Config) { c.Cookies = &auth.Cookies{AccessName: "a", RefreshName: "r", InsecureHTTP: true} },
 		"AutoRefresh":    func(c *auth.Config) { c.AutoRefresh, c.Cookies = true, &auth.Cookies{} },
-		"all places of tokens": func(c *auth.Config) {
-			c.Cookies, c.Extractors = &auth.Cookies{}, []auth.Extractor{auth.FromBearer(), auth.FromCookie(), auth.FromHeader("X-Access-Token"), auth.FromQuery("access_token")}
+		"all extractors": func(c *auth.Config) {
+			c.Cookies, c.Extractors = &auth.Cookies{}, []auth.Extractor{
+				auth.FromBearer(), auth.FromCookie(), auth.FromHeader("X-Access-Token"), auth.FromQuery("access_token"),
+			}
 		},
 		"proxies": func(c *auth.Config) {
 			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 		},
 	} {
-		require.Empty(t, newErrs(t, change), name)
+		require.Empty(t, newErrors(t, change), name)
 	}
 }
 
@@ -297,7 +415,8 @@ func TestNew_CopiesItsConfiguration(t *testing.T) {
 	store := auth.NewMemoryStore()
 	jar := &auth.Cookies{TrustedOrigins: []string{"https://app.example.com"}}
 	config := auth.Config{
-		Issuer: issuer, Audience: []string{audience}, AccessKeys: keysOf(accessSecret), RefreshKeys: keysOf(refreshSecret), Users: newUsers(), Hasher: cheap, Now: c.Now, Store: store,
+		Issuer: issuer, Audience: []string{audience}, AccessKeys: keysOf(accessSecret), RefreshKeys: keysOf(refreshSecret),
+		Users: newUsers(), Hasher: fastHasher, Now: c.Now, Store: store,
 		Cookies: jar, Extractors: []auth.Extractor{auth.FromBearer(), auth.FromCookie()}, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
 	}
 	a, err := auth.New(config)
@@ -318,13 +437,13 @@ func TestNew_CopiesItsConfiguration(t *testing.T) {
 	config.TrustedProxies[0] = netip.MustParsePrefix("0.0.0.0/0")
 	jar.TrustedOrigins[0], jar.AccessName, jar.InsecureHTTP = "https://attacker.example", "changed", true
 	clear(shared)
-	derived.Secrets[0] = spread(40)
+	derived.Secrets[0] = distinctBytes(40)
 
 	tokens, err := a.StartSession(context.Background(), "u1", auth.SessionOptions{})
 	require.NoError(t, err)
-	_, payload := takeApart(t, tokens.Access)
+	_, payload := decodeToken(t, tokens.Access)
 	require.Equal(t, []any{audience}, payload["aud"])
-	header, _ := takeApart(t, tokens.Refresh)
+	header, _ := decodeToken(t, tokens.Refresh)
 	require.Equal(t, auth.HS256(refreshSecret).ID(), header["kid"])
 	f := newForger("access", c.Now())
 	_, err = a.Verify(context.Background(), f.genuine())
@@ -354,7 +473,7 @@ func TestNew_CopiesItsConfiguration(t *testing.T) {
 		require.NoError(t, err)
 	}
 
-	// The claims of one request are nobody else's.
+	// Each request has its own claims.
 	one, err := a.Verify(context.Background(), tokens.Access)
 	require.NoError(t, err)
 	one.Audience[0], one.Roles[0] = "changed", "changed"
@@ -364,29 +483,29 @@ func TestNew_CopiesItsConfiguration(t *testing.T) {
 	require.Equal(t, []string{"admin", "user"}, two.Roles)
 }
 
-func TestNew_DefaultsAreThose(t *testing.T) {
+func TestNew_AppliesDefaults(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
-	tokens := b.login(t)
-	now := b.clock.Now()
+	fx := newFixture(t)
+	tokens := fx.login(t)
+	now := fx.clock.Now()
 	require.Equal(t, now.Add(15*time.Minute), tokens.AccessExpiresAt)
 	require.Equal(t, now.Add(7*24*time.Hour), tokens.RefreshExpiresAt)
-	// The absolute end, 30 days.
+	// The session ends 30 days after the login.
 	for range 6 {
-		b.clock.advance(5*24*time.Hour - time.Second)
+		fx.clock.advance(5*24*time.Hour - time.Second)
 		var err error
-		tokens, err = b.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
+		tokens, err = fx.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err)
 	}
 	require.Equal(t, now.Add(30*24*time.Hour), tokens.RefreshExpiresAt)
 	require.Equal(t, tokens.RefreshExpiresAt, tokens.AccessExpiresAt)
-	// 100 sessions.
+	// A user has at most 100 sessions.
 	for range 103 {
-		_, err := b.StartSession(context.Background(), "u2", auth.SessionOptions{})
+		_, err := fx.StartSession(context.Background(), "u2", auth.SessionOptions{})
 		require.NoError(t, err)
-		b.clock.advance(time.Millisecond)
+		fx.clock.advance(time.Millisecond)
 	}
-	list, err := b.Sessions(context.Background(), "u2")
+	list, err := fx.Sessions(context.Background(), "u2")
 	require.NoError(t, err)
 	require.Len(t, list, 100)
 }
@@ -403,19 +522,28 @@ func TestNewVerifier_NamesTheFieldOfEveryMistake(t *testing.T) {
 		"no issuer":         {func(c *auth.VerifierConfig) { c.Issuer = "" }, "Issuer is empty"},
 		"no audience":       {func(c *auth.VerifierConfig) { c.Audience = []string{} }, "Audience is empty; name the service that the tokens are for"},
 		"an empty audience": {func(c *auth.VerifierConfig) { c.Audience = []string{""} }, "Audience[0] is empty"},
-		"not printable":     {func(c *auth.VerifierConfig) { c.Issuer = "\x00" }, "Issuer or Audience is not printable UTF-8"},
+		"not printable":     {func(c *auth.VerifierConfig) { c.Issuer = "\x00" }, "Issuer must be UTF-8 without control characters"},
 		"no keys":           {func(c *auth.VerifierConfig) { c.Keys = nil }, "Keys is nil"},
 		"an empty list":     {func(c *auth.VerifierConfig) { c.Keys = auth.Keys{} }, "Keys is empty"},
 		"a zero key":        {func(c *auth.VerifierConfig) { c.Keys = auth.Keys{{}} }, "Keys[0] is the zero Key"},
-		"a bad key":         {func(c *auth.VerifierConfig) { c.Keys = auth.Keys{auth.HS256(nil)} }, "Keys[0] (HS256): the secret is 0 bytes; it must be at least 32"},
-		"leeway":            {func(c *auth.VerifierConfig) { c.Leeway = 61 * time.Second }, "Leeway (1m1s) exceeds 1m0s"},
-		"staleness":         {func(c *auth.VerifierConfig) { c.MaxStale = -time.Second }, "MaxStale (-1s) is less than 1s"},
-		"store timeout":     {func(c *auth.VerifierConfig) { c.StoreTimeout = time.Hour }, "StoreTimeout (1h0m0s) is not between 1ms and 1m0s"},
-		"policy":            {func(c *auth.VerifierConfig) { c.StalePolicy = 42 }, "StalePolicy (42) is not one of the policies"},
-		"proxies":           {func(c *auth.VerifierConfig) { c.TrustedProxies = make([]netip.Prefix, 1) }, "TrustedProxies[0] is not a prefix"},
-		"cookies":           {func(c *auth.VerifierConfig) { c.Cookies = &auth.Cookies{AccessName: ";"} }, `Cookies.AccessName ";" is not the name of a cookie`},
-		"origins":           {func(c *auth.VerifierConfig) { c.Cookies = &auth.Cookies{TrustedOrigins: []string{"null"}} }, `Cookies.TrustedOrigins[0] "null": not an origin such as https://app.example.com`},
-		"extractors":        {func(c *auth.VerifierConfig) { c.Extractors = []auth.Extractor{auth.FromCookie()} }, "Extractors[0] reads a cookie, but Cookies is nil"},
+		"a bad key": {
+			func(c *auth.VerifierConfig) { c.Keys = auth.Keys{auth.HS256(nil)} },
+			"Keys[0] (HS256): the secret is 0 bytes; it must be at least 32",
+		},
+		"leeway":        {func(c *auth.VerifierConfig) { c.Leeway = 61 * time.Second }, "Leeway (1m1s) exceeds 1m0s"},
+		"staleness":     {func(c *auth.VerifierConfig) { c.MaxStale = -time.Second }, "MaxStale (-1s) is less than 1s"},
+		"store timeout": {func(c *auth.VerifierConfig) { c.StoreTimeout = time.Hour }, "StoreTimeout (1h0m0s) is not between 1ms and 1m0s"},
+		"policy":        {func(c *auth.VerifierConfig) { c.StalePolicy = 42 }, "StalePolicy (42) must be StaleContinue, StaleAskStore or StaleRefuse"},
+		"proxies":       {func(c *auth.VerifierConfig) { c.TrustedProxies = make([]netip.Prefix, 1) }, "TrustedProxies[0] is not a valid prefix"},
+		"cookies": {
+			func(c *auth.VerifierConfig) { c.Cookies = &auth.Cookies{AccessName: ";"} },
+			`Cookies.AccessName ";" is not a cookie name of 1 to 128 characters (RFC 6265 section 4.1.1)`,
+		},
+		"origins": {
+			func(c *auth.VerifierConfig) { c.Cookies = &auth.Cookies{TrustedOrigins: []string{"null"}} },
+			`Cookies.TrustedOrigins[0] "null": not an origin such as https://app.example.com`,
+		},
+		"extractors": {func(c *auth.VerifierConfig) { c.Extractors = []auth.Extractor{auth.FromCookie()} }, "Extractors[0] reads a cookie, but Cookies is nil"},
 	} {
 		config := good()
 		c.change(&config)
@@ -424,7 +552,15 @@ func TestNewVerifier_NamesTheFieldOfEveryMistake(t *testing.T) {
 		require.Nil(t, v, name)
 	}
 	_, err := auth.NewVerifier(auth.VerifierConfig{Leeway: time.Hour, MaxStale: -1})
-	require.ElementsMatch(t, []string{"auth: VerifierConfig.Issuer is empty", "auth: VerifierConfig.Audience is empty; name the service that the tokens are for", "auth: VerifierConfig.Keys is nil", "auth: VerifierConfig.Leeway (1h0m0s) exceeds 1m0s", "auth: VerifierConfig.MaxStale (-1ns) is less than 1s"}, strings.Split(err.Error(), "\n"))
+	require.ElementsMatch(
+		t,
+		[]string{
+			"auth: VerifierConfig.Issuer is empty", "auth: VerifierConfig.Audience is empty; name the service that the tokens are for",
+			"auth: VerifierConfig.Keys is nil", "auth: VerifierConfig.Leeway (1h0m0s) exceeds 1m0s",
+			"auth: VerifierConfig.MaxStale (-1ns) is less than 1s",
+		},
+		strings.Split(err.Error(), "\n"),
+	)
 
 	config := good()
 	config.Now = newClock().Now
@@ -433,20 +569,23 @@ func TestNewVerifier_NamesTheFieldOfEveryMistake(t *testing.T) {
 	config.Audience[0] = "changed"
 	config.Keys.(auth.Keys)[0] = auth.HS256(access2Secret)
 	_, err = v.Verify(context.Background(), newForger("access", newClock().Now()).genuine())
-	require.NoError(t, err, "it is a copy")
+	require.NoError(t, err, "the configuration must be copied")
 }
 
-func TestNewVerifier_VerifiesWhatAnAuthenticatorMints(t *testing.T) {
+func TestNewVerifier_VerifiesTokensOfAnAuthenticator(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, knownKeys)
-	config := auth.VerifierConfig{Issuer: issuer, Audience: []string{"https://other.example.com", audience}, Keys: keysOf(access2Secret, accessSecret), Now: b.clock.Now}
+	fx := newFixture(t, knownKeys)
+	config := auth.VerifierConfig{
+		Issuer: issuer, Audience: []string{"https://other.example.com", audience}, Keys: keysOf(access2Secret, accessSecret),
+		Now: fx.clock.Now,
+	}
 	alone, err := auth.NewVerifier(config)
 	require.NoError(t, err)
-	require.Equal(t, auth.Health{Ready: true}, alone.Health(), "there is nothing to follow")
-	config.Feed = b.store
+	require.Equal(t, auth.Health{Ready: true}, alone.Health(), "there is no feed to follow")
+	config.Feed = fx.store
 	follows, err := auth.NewVerifier(config)
 	require.NoError(t, err)
-	tokens := b.login(t)
+	tokens := fx.login(t)
 
 	c, err := alone.Verify(context.Background(), tokens.Access)
 	require.NoError(t, err)
@@ -454,28 +593,30 @@ func TestNewVerifier_VerifiesWhatAnAuthenticatorMints(t *testing.T) {
 	_, err = alone.Verify(context.Background(), tokens.Refresh)
 	require.ErrorIs(t, err, auth.ErrInvalidToken)
 
-	// One with a feed knows nothing before it has read it.
+	// A Verifier with a feed is unavailable until it has read the feed.
 	_, err = follows.Verify(context.Background(), tokens.Access)
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	require.False(t, follows.Health().Ready)
 	_, err = follows.Verify(context.Background(), tokens.Access+"x")
-	require.ErrorIs(t, err, auth.ErrInvalidToken, "that much it knows")
-	require.NoError(t, b.ExpireAccess(context.Background(), "u2"), "something that was announced before")
+	require.ErrorIs(t, err, auth.ErrInvalidToken, "invalid tokens are refused without the feed")
+	require.NoError(t, fx.ExpireAccess(context.Background(), "u2"), "a revocation published before")
 	go func() { _ = follows.Run(t.Context()) }()
 	<-follows.Ready()
 	require.Equal(t, 1, follows.Health().Revocations)
 	_, err = follows.Verify(context.Background(), tokens.Access)
 	require.NoError(t, err)
 
-	require.NoError(t, b.Logout(context.Background(), tokens.Refresh))
+	require.NoError(t, fx.Logout(context.Background(), tokens.Refresh))
 	require.Eventually(t, func() bool { return follows.Health().Revocations == 2 }, 5*time.Second, time.Millisecond)
 	_, err = follows.Verify(context.Background(), tokens.Access)
 	require.ErrorIs(t, err, auth.ErrSessionRevoked)
 	_, err = alone.Verify(context.Background(), tokens.Access)
-	require.NoError(t, err, "without a feed, a revoked session's token lives until it expires")
+	require.NoError(t, err, "without a feed, tokens of a revoked session are valid until they expire")
 
 	for name, change := range map[string]func(*auth.VerifierConfig){
-		"another issuer": func(c *auth.VerifierConfig) { c.Issuer = audience }, "another audience": func(c *auth.VerifierConfig) { c.Audience = []string{issuer} }, "another key": func(c *auth.VerifierConfig) { c.Keys = keysOf(refreshSecret) },
+		"another issuer":   func(c *auth.VerifierConfig) { c.Issuer = audience },
+		"another audience": func(c *auth.VerifierConfig) { c.Audience = []string{issuer} },
+		"another key":      func(c *auth.VerifierConfig) { c.Keys = keysOf(refreshSecret) },
 	} {
 		config := config
 		config.Feed = nil
@@ -487,9 +628,9 @@ func TestNewVerifier_VerifiesWhatAnAuthenticatorMints(t *testing.T) {
 	}
 }
 
-// A positive duration below a millisecond is a number without a unit. Each of
-// these is one mistake, which shows the value as it was given.
-func TestNew_DurationWithoutAUnitIsAMistake(t *testing.T) {
+// A positive duration below a millisecond is a number without a unit. Each such
+// field is one mistake, and the error shows the value as it was given.
+func TestNew_RefusesDurationsWithoutAUnit(t *testing.T) {
 	t.Parallel()
 	for name, field := range map[string]func(*auth.Config) *time.Duration{
 		"AccessTTL":    func(c *auth.Config) *time.Duration { return &c.AccessTTL },
@@ -503,7 +644,7 @@ func TestNew_DurationWithoutAUnitIsAMistake(t *testing.T) {
 	} {
 		for _, d := range []time.Duration{1, 10, 900, 86400, time.Millisecond - 1} {
 			require.Equal(t, []string{fmt.Sprintf("auth: Config.%s (%s) is less than 1ms; missing time unit?", name, d)},
-				newErrs(t, func(c *auth.Config) { *field(c) = d }))
+				newErrors(t, func(c *auth.Config) { *field(c) = d }))
 		}
 	}
 	for name, field := range map[string]func(*auth.VerifierConfig) *time.Duration{
@@ -516,46 +657,48 @@ func TestNew_DurationWithoutAUnitIsAMistake(t *testing.T) {
 		_, err := auth.NewVerifier(c)
 		require.EqualError(t, err, "auth: VerifierConfig."+name+" (10ns) is less than 1ms; missing time unit?")
 	}
-	// All at once, and none in the way of another.
-	require.Len(t, newErrs(t, func(c *auth.Config) {
+	// All mistakes are reported at once.
+	require.Len(t, newErrors(t, func(c *auth.Config) {
 		c.AccessTTL, c.IdleTTL, c.SessionTTL, c.RetryWindow, c.Leeway, c.StoreTimeout, c.MaxStale, c.JWKSMaxAge = 1, 2, 3, 4, 5, 6, 7, 8
 	}), 8)
-	// Below zero means none, however little.
-	require.Empty(t, newErrs(t, func(c *auth.Config) { c.RetryWindow, c.Leeway = -1, -10 }))
+	// Any negative value turns the feature off.
+	require.Empty(t, newErrors(t, func(c *auth.Config) { c.RetryWindow, c.Leeway = -1, -10 }))
 }
 
-// What was not set fits what was.
-func TestNew_UnsetLifetimesShrinkWithThoseThatWereSet(t *testing.T) {
+// The defaults of unset lifetimes fit the lifetimes that are set.
+func TestNew_DefaultLifetimesFitThoseThatAreSet(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		change       func(*auth.Config)
 		idle, window time.Duration
 	}{
-		"nothing":               {func(*auth.Config) {}, 7 * 24 * time.Hour, 10 * time.Second},
-		"a session of a day":    {func(c *auth.Config) { c.SessionTTL = 24 * time.Hour }, 24 * time.Hour, 10 * time.Second},
-		"a session of a week":   {func(c *auth.Config) { c.SessionTTL = 7 * 24 * time.Hour }, 7 * 24 * time.Hour, 10 * time.Second},
-		"a session of a year":   {func(c *auth.Config) { c.SessionTTL = 365 * 24 * time.Hour }, 7 * 24 * time.Hour, 10 * time.Second},
-		"idle of 20 minutes":    {func(c *auth.Config) { c.IdleTTL, c.AccessTTL = 20*time.Minute, 5*time.Minute }, 20 * time.Minute, 10 * time.Second},
-		"idle just enough":      {func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 40*time.Second }, 15*time.Minute + 40*time.Second, 10 * time.Second},
-		"idle of less":          {func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 25*time.Second }, 15*time.Minute + 25*time.Second, 5 * time.Second},
-		"a session of less":     {func(c *auth.Config) { c.SessionTTL = 15*time.Minute + 13*time.Second }, 15*time.Minute + 13*time.Second, time.Second},
-		"seconds":               {func(c *auth.Config) { c.AccessTTL, c.IdleTTL, c.Leeway = 2*time.Second, 8*time.Second, -1 }, 8 * time.Second, 2 * time.Second},
+		"nothing":             {func(*auth.Config) {}, 7 * 24 * time.Hour, 10 * time.Second},
+		"a session of a day":  {func(c *auth.Config) { c.SessionTTL = 24 * time.Hour }, 24 * time.Hour, 10 * time.Second},
+		"a session of a week": {func(c *auth.Config) { c.SessionTTL = 7 * 24 * time.Hour }, 7 * 24 * time.Hour, 10 * time.Second},
+		"a session of a year": {func(c *auth.Config) { c.SessionTTL = 365 * 24 * time.Hour }, 7 * 24 * time.Hour, 10 * time.Second},
+		"idle of 20 minutes":  {func(c *auth.Config) { c.IdleTTL, c.AccessTTL = 20*time.Minute, 5*time.Minute }, 20 * time.Minute, 10 * time.Second},
+		"idle just enough":    {func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 40*time.Second }, 15*time.Minute + 40*time.Second, 10 * time.Second},
+		"idle of less":        {func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 25*time.Second }, 15*time.Minute + 25*time.Second, 5 * time.Second},
+		"a session of less":   {func(c *auth.Config) { c.SessionTTL = 15*time.Minute + 13*time.Second }, 15*time.Minute + 13*time.Second, time.Second},
+		"seconds": {
+			func(c *auth.Config) { c.AccessTTL, c.IdleTTL, c.Leeway = 2*time.Second, 8*time.Second, -1 }, 8 * time.Second, 2 * time.Second,
+		},
 		"a window that was set": {func(c *auth.Config) { c.SessionTTL, c.RetryWindow = time.Hour, time.Minute }, time.Hour, time.Minute},
 		"no window":             {func(c *auth.Config) { c.SessionTTL, c.RetryWindow = time.Hour, -1 }, time.Hour, 0},
 	} {
-		b := newBench(t, c.change)
-		first := b.login(t)
-		require.Equal(t, b.clock.Now().Add(c.idle), first.RefreshExpiresAt, name)
-		second, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
+		fx := newFixture(t, c.change)
+		first := fx.login(t)
+		require.Equal(t, fx.clock.Now().Add(c.idle), first.RefreshExpiresAt, name)
+		second, err := fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err, name)
 		if c.window > 0 {
-			b.clock.advance(c.window)
-			again, err := b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
+			fx.clock.advance(c.window)
+			again, err := fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
 			require.NoError(t, err, name)
 			require.Equal(t, second.Refresh, again.Refresh, name)
 		}
-		b.clock.advance(time.Millisecond)
-		_, err = b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
+		fx.clock.advance(time.Millisecond)
+		_, err = fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
 		require.ErrorIs(t, err, auth.ErrTokenReused, name)
 	}
 }

@@ -10,63 +10,69 @@ import (
 	"time"
 )
 
-// Cookies says how tokens travel in browsers. The zero Cookies is the safe
-// one: __Host-access and __Host-Http-refresh, Secure, HttpOnly, SameSite=Lax,
-// path /. Because of the prefix __Host- no other host of the site can set them,
-// and because of Http- a page's script can neither set nor overwrite the
-// refresh cookie; older browsers know only the former. Both live as long as the
-// session, so that an expired access token still arrives and is answered with
-// "refresh".
+// Cookies configures token cookies for browsers. The zero value is the safe
+// choice: cookies named __Host-access and __Host-Http-refresh, with Secure,
+// HttpOnly, SameSite=Lax and path /. The prefix __Host- prevents other hosts of
+// the site from setting the cookies. The prefix __Host-Http- also prevents
+// scripts from setting the refresh cookie; browsers that do not support it treat
+// it as __Host-.
 //
-// What came by cookie is checked for its origin by
-// [http.CrossOriginProtection]: writes, logins and WebSocket handshakes from
-// any other origin, those of the same site included, are refused.
+// Both cookies expire with the session, not with the access token. So a request
+// with an expired access token is told to refresh, not to sign in.
+//
+// Requests that authenticate by cookie, and logins that set cookies, are checked
+// by [http.CrossOriginProtection]: from another origin, even of the same site,
+// WebSocket handshakes are refused, and so are requests with a method other than
+// GET, HEAD and OPTIONS.
 type Cookies struct {
 	_ [0]func() // keyed literals only
 
-	// AccessName and RefreshName replace the names, for instance where two
-	// Authenticators live on one host. They begin with __Host-.
+	// AccessName and RefreshName replace the default names, for example if two
+	// Authenticators serve one host. They must begin with __Host-, unless
+	// InsecureNames or InsecureHTTP is set.
 	AccessName  string
 	RefreshName string
 
 	// InsecureNames allows names without the prefix __Host-, for clients that
-	// know others. Any other host of the site can then set such a cookie, for
-	// instance one of its own user, and a victim works in that user's account.
+	// expect other names. Another host of the site can then set the cookies. For
+	// example, it can sign a victim in to an account of the attacker.
 	InsecureNames bool
 
-	// SameSite is Lax if zero. None needs TrustedOrigins, and leaves those
-	// alone as a defence.
+	// SameSite is the SameSite attribute; zero means Lax. SameSite=None requires
+	// TrustedOrigins, because the check of the origin is then the only defense
+	// against cross-site requests.
 	SameSite http.SameSite
 
-	// TrustedOrigins are the other origins whose pages may send the cookies
-	// along with a write, spelled as browsers do: https://app.example.com.
+	// TrustedOrigins are other origins whose pages may send writes with the
+	// cookies. They are spelled as in the Origin header, such as
+	// https://app.example.com.
 	TrustedOrigins []string
 
-	// AllowBody lets [Authenticator.LoginHandler] be asked for tokens in the
-	// body of the answer ("delivery": "body"), for clients that are not
-	// browsers.
+	// AllowBody allows clients that are not browsers to request the tokens of
+	// [Authenticator.LoginHandler] in the response body ("delivery": "body").
 	AllowBody bool
 
-	// InsecureHTTP is for development on a loopback address without TLS: the
-	// cookies are not Secure, and their default names have no prefix.
+	// InsecureHTTP is for development on a loopback address without TLS. The
+	// cookies are not Secure, and their default names are access and refresh.
 	InsecureHTTP bool
 }
 
-// maxCookie bounds name and value together; browsers drop what is larger
-// (rfc6265bis section 5.7), which would be a login loop.
+// maxCookie bounds the name and value of a cookie together. Browsers drop larger
+// cookies (rfc6265bis section 5.7), so the client would sign in again and again.
 const maxCookie = 4096
 
-// maxCookieAge is what browsers cut Max-Age to.
+// maxCookieAge is the Max-Age at which browsers cap larger values.
 const maxCookieAge = 400 * 24 * time.Hour
 
-// cookieJar is a checked Cookies.
+// cookieJar is a validated Cookies.
 type cookieJar struct {
-	access, refresh http.Cookie // all but the value and the age
+	access, refresh http.Cookie // without Value and MaxAge
 	origins         *http.CrossOriginProtection
 	allowBody       bool
 }
 
-// newCookieJar returns nil for nil. It is only of use without an error.
+// newCookieJar validates c. It returns nil if c is nil. The jar must not be used
+// if there is an error.
 func newCookieJar(field string, c *Cookies) (*cookieJar, error) {
 	if c == nil {
 		return nil, nil
@@ -81,13 +87,13 @@ func newCookieJar(field string, c *Cookies) (*cookieJar, error) {
 	case http.SameSiteLaxMode, http.SameSiteStrictMode:
 	case http.SameSiteNoneMode:
 		if len(c.TrustedOrigins) == 0 {
-			bad("SameSite is None, which sends the cookies with requests of every site; name yours in TrustedOrigins")
+			bad("SameSite is None, so browsers send the cookies with requests from every site; list your sites in TrustedOrigins")
 		}
 		if c.InsecureHTTP {
-			bad("SameSite is None, which browsers refuse with InsecureHTTP")
+			bad("SameSite is None, which requires Secure cookies, but InsecureHTTP is set")
 		}
 	default:
-		bad("SameSite (%d) is none of Lax, Strict and None", sameSite)
+		bad("SameSite (%d) must be Lax, Strict or None", sameSite)
 	}
 	access, refresh := c.AccessName, c.RefreshName
 	if access == "" {
@@ -97,14 +103,14 @@ func newCookieJar(field string, c *Cookies) (*cookieJar, error) {
 		refresh = prefixed("__Host-Http-", c.InsecureHTTP) + "refresh"
 	}
 	for _, n := range []struct{ field, name string }{{"AccessName", access}, {"RefreshName", refresh}} {
-		lower := strings.ToLower(n.name) // browsers match prefixes so, but older ones do not
+		lower := strings.ToLower(n.name) // current browsers ignore the case of prefixes, older ones do not
 		switch {
 		case !isToken(n.name) || len(n.name) > 128:
-			bad("%s %q is not the name of a cookie", n.field, n.name)
+			bad("%s %q is not a cookie name of 1 to 128 characters (RFC 6265 section 4.1.1)", n.field, n.name)
 		case c.InsecureHTTP && (strings.HasPrefix(lower, "__host-") || strings.HasPrefix(lower, "__secure-") || strings.HasPrefix(lower, "__http-")):
-			bad("%s %q needs Secure, which InsecureHTTP leaves out", n.field, n.name)
+			bad("%s %q has a prefix that requires Secure cookies, but InsecureHTTP is set", n.field, n.name)
 		case !c.InsecureHTTP && !c.InsecureNames && !strings.HasPrefix(n.name, "__Host-"):
-			bad("%s %q does not begin with __Host-, so that other hosts of the site could set it; InsecureNames allows that", n.field, n.name)
+			bad("%s %q does not begin with __Host-, so other hosts of the site can set the cookie; InsecureNames allows this", n.field, n.name)
 		}
 	}
 	if access == refresh {
@@ -131,8 +137,8 @@ func prefixed(prefix string, insecure bool) string {
 	return prefix
 }
 
-// checkOriginSpelling refuses an origin that no browser would send in these
-// letters (RFC 6454 section 6.2), so that it would never match.
+// checkOriginSpelling returns an error if browsers would spell the origin
+// differently (RFC 6454 section 6.2). Such an origin would never match.
 func checkOriginSpelling(origin string) error {
 	u, err := url.Parse(origin)
 	switch {
@@ -147,7 +153,7 @@ func checkOriginSpelling(origin string) error {
 	case strings.ContainsFunc(origin, func(r rune) bool { return r >= 0x7f }):
 		return errors.New("browsers send the host in its ASCII form (xn--…)")
 	case strings.Contains(u.Host, "*"):
-		return errors.New("there are no wildcards; name every origin")
+		return errors.New("wildcards are not supported; list every origin")
 	case strings.HasPrefix(u.Port(), "0"):
 		return errors.New("browsers send ports without leading zeros")
 	case u.Port() == "443" && u.Scheme == "https", u.Port() == "80" && u.Scheme == "http", strings.HasSuffix(origin, ":"):
@@ -156,7 +162,7 @@ func checkOriginSpelling(origin string) error {
 	return nil
 }
 
-// fits refuses tokens that a browser would drop.
+// fits returns an error if browsers would drop the cookie.
 func (jar *cookieJar) fits(c *http.Cookie, token string) error {
 	if n := len(c.Name) + len(token); n > maxCookie {
 		return &cookieSizeError{c.Name, n}
@@ -164,8 +170,8 @@ func (jar *cookieJar) fits(c *http.Cookie, token string) error {
 	return nil
 }
 
-// fitsCookie refuses an access token that is too large for its cookie, unless
-// it travels in a body. It is asked before a refresh token is spent.
+// fitsCookie returns an error if an access token is too large for its cookie and
+// is not sent in a body. It is called before a refresh token is spent.
 func (a *Authenticator) fitsCookie(access string, inBody bool) error {
 	if a.cookies == nil || inBody {
 		return nil
@@ -173,11 +179,13 @@ func (a *Authenticator) fitsCookie(access string, inBody bool) error {
 	return a.cookies.fits(&a.cookies.access, access)
 }
 
-// SetCookies sets the cookies of t, and no status or body, so that a redirect
-// may follow. Where t repeats the refresh token that was presented, its cookie
-// is left alone: a late answer must not put back an older one. It does nothing
-// without Config.Cookies. Tokens that were issued with InBody may be too large:
-// browsers drop such a cookie, and an event says so.
+// SetCookies sets the token cookies. It writes no status and no body, so a
+// redirect may follow. Without Config.Cookies it does nothing.
+//
+// If t has the refresh token that was presented, SetCookies does not set the
+// refresh cookie, because a late response could overwrite a newer one. If t
+// was issued with InBody, the access token may be too large for a cookie:
+// SetCookies then emits an event, and browsers drop the cookie.
 func (a *Authenticator) SetCookies(w http.ResponseWriter, t Tokens) {
 	if a.cookies == nil {
 		return
@@ -192,7 +200,8 @@ func (a *Authenticator) SetCookies(w http.ResponseWriter, t Tokens) {
 	}
 }
 
-// ClearCookies deletes both cookies, for a logout.
+// ClearCookies deletes both cookies, for a logout. Without Config.Cookies it does
+// nothing.
 func (a *Authenticator) ClearCookies(w http.ResponseWriter) {
 	if a.cookies == nil {
 		return

@@ -15,7 +15,7 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// set returns the Set-Cookie lines that f writes.
+// set returns the Set-Cookie header lines that f writes.
 func set(f func(http.ResponseWriter)) []string {
 	w := httptest.NewRecorder()
 	f(w)
@@ -27,10 +27,11 @@ func TestCookies_AttributesAreExact(t *testing.T) {
 	trusted := []string{"https://app.example.com"}
 	for name, tt := range map[string]struct {
 		cookies         auth.Cookies
-		access, refresh string // %s is what differs: the value and the age
+		access, refresh string // %s stands for the value and the Max-Age
 	}{
 		"default": {auth.Cookies{},
-			"__Host-access=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Lax", "__Host-Http-refresh=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Lax"},
+			"__Host-access=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Lax",
+			"__Host-Http-refresh=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Lax"},
 		"loopback": {auth.Cookies{InsecureHTTP: true},
 			"access=%s; Path=/; Max-Age=%s; HttpOnly; SameSite=Lax", "refresh=%s; Path=/; Max-Age=%s; HttpOnly; SameSite=Lax"},
 		"names": {auth.Cookies{AccessName: "__Host-a2", RefreshName: "__Host-Http-r2"},
@@ -38,106 +39,116 @@ func TestCookies_AttributesAreExact(t *testing.T) {
 		"insecure names": {auth.Cookies{AccessName: "__Host-a2", RefreshName: "r2", InsecureNames: true},
 			"__Host-a2=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Lax", "r2=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Lax"},
 		"strict": {auth.Cookies{SameSite: http.SameSiteStrictMode},
-			"__Host-access=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Strict", "__Host-Http-refresh=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Strict"},
+			"__Host-access=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Strict",
+			"__Host-Http-refresh=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Strict"},
 		"lax": {auth.Cookies{SameSite: http.SameSiteLaxMode},
-			"__Host-access=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Lax", "__Host-Http-refresh=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Lax"},
+			"__Host-access=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Lax",
+			"__Host-Http-refresh=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=Lax"},
 		"none": {auth.Cookies{SameSite: http.SameSiteNoneMode, TrustedOrigins: trusted},
-			"__Host-access=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=None", "__Host-Http-refresh=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=None"},
+			"__Host-access=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=None",
+			"__Host-Http-refresh=%s; Path=/; Max-Age=%s; HttpOnly; Secure; SameSite=None"},
 	} {
-		b := newBench(t, func(c *auth.Config) { c.Cookies = &tt.cookies })
-		k := b.login(t)
-		b.clock.advance(24*time.Hour + 500*time.Millisecond)
-		const left = "518400" // six days, from the second that has begun
+		fx := newFixture(t, func(c *auth.Config) { c.Cookies = &tt.cookies })
+		k := fx.login(t)
+		fx.clock.advance(24*time.Hour + 500*time.Millisecond)
+		const left = "518400" // six days, rounded to the started second
 		require.Equal(t, []string{fmt.Sprintf(tt.access, k.Access, left), fmt.Sprintf(tt.refresh, k.Refresh, left)},
-			set(func(w http.ResponseWriter) { b.SetCookies(w, k) }), name)
+			set(func(w http.ResponseWriter) { fx.SetCookies(w, k) }), name)
 		require.Equal(t, []string{fmt.Sprintf(tt.access, "", "0"), fmt.Sprintf(tt.refresh, "", "0")},
-			set(b.ClearCookies), name)
+			set(fx.ClearCookies), name)
 		w := httptest.NewRecorder()
-		b.ClearCookies(w)
+		fx.ClearCookies(w)
 		require.Equal(t, "no-store", w.Header().Get("Cache-Control"))
 	}
 }
 
-func TestCookies_AreThoseThatAreReadBack(t *testing.T) {
+func TestCookies_AreReadUnderTheNamesThatAreSet(t *testing.T) {
 	t.Parallel()
-	for _, c := range []auth.Cookies{{}, {InsecureHTTP: true}, {InsecureHTTP: true, AccessName: "a", RefreshName: "r"}, {AccessName: "__Host-r", RefreshName: "__Host-a"}, {AccessName: "__Secure-a", RefreshName: "r", InsecureNames: true}} {
-		b := newBench(t, func(conf *auth.Config) { conf.Cookies = &c })
-		r := ask(t, b.LoginHandler(), "POST", "/login", webJSON(goodLogin))
-		var sent []webOption
+	for _, c := range []auth.Cookies{
+		{}, {InsecureHTTP: true}, {InsecureHTTP: true, AccessName: "a", RefreshName: "r"},
+		{AccessName: "__Host-r", RefreshName: "__Host-a"}, {AccessName: "__Secure-a", RefreshName: "r", InsecureNames: true},
+	} {
+		fx := newFixture(t, func(conf *auth.Config) { conf.Cookies = &c })
+		r := send(t, fx.LoginHandler(), "POST", "/login", reqJSON(goodLogin))
+		var sent []requestOption
 		for _, c := range r.cookies {
-			sent = append(sent, webCookie(c.Name, c.Value))
+			sent = append(sent, reqCookie(c.Name, c.Value))
 		}
-		require.Equal(t, "hello ada", ask(t, b.Require()(hello), "GET", "/", sent...).body)
-		require.Equal(t, 200, ask(t, b.RefreshHandler(), "POST", "/refresh", sent...).status)
-		out := ask(t, b.LogoutHandler(), "POST", "/logout", sent...)
+		require.Equal(t, "hello ada", send(t, fx.Require()(hello), "GET", "/", sent...).body)
+		require.Equal(t, 200, send(t, fx.RefreshHandler(), "POST", "/refresh", sent...).status)
+		out := send(t, fx.LogoutHandler(), "POST", "/logout", sent...)
 		require.Len(t, out.cookies, 2)
 		for name, gone := range out.cookies {
 			was := r.cookies[name]
 			require.NotNil(t, was)
-			require.Equal(t, [5]any{was.Path, was.Domain, was.Secure, was.HttpOnly, was.SameSite}, [5]any{gone.Path, gone.Domain, gone.Secure, gone.HttpOnly, gone.SameSite})
+			require.Equal(
+				t, [5]any{was.Path, was.Domain, was.Secure, was.HttpOnly, was.SameSite},
+				[5]any{gone.Path, gone.Domain, gone.Secure, gone.HttpOnly, gone.SameSite},
+			)
 			require.Negative(t, gone.MaxAge)
 		}
 	}
 }
 
-func TestCookies_LiveAsLongAsTheSession(t *testing.T) {
+func TestCookies_ExpireWithTheSession(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies())
-	r := ask(t, b.LoginHandler(), "POST", "/login", webJSON(goodLogin))
+	fx := newFixture(t, withCookies())
+	r := send(t, fx.LoginHandler(), "POST", "/login", reqJSON(goodLogin))
 	for _, c := range r.cookies {
 		require.Equal(t, 7*24*60*60, c.MaxAge)
 		require.Zero(t, c.Expires)
 	}
 	token := r.cookies[refreshCookie].Value
-	for range 4 { // every six days, so that the absolute end comes near
-		b.clock.advance(6 * 24 * time.Hour)
-		r = ask(t, b.RefreshHandler(), "POST", "/refresh", webCookie(refreshCookie, token))
+	for range 4 { // every six days, so that the end of the session approaches
+		fx.clock.advance(6 * 24 * time.Hour)
+		r = send(t, fx.RefreshHandler(), "POST", "/refresh", reqCookie(refreshCookie, token))
 		require.Equal(t, 200, r.status)
 		token = r.cookies[refreshCookie].Value
 	}
 	for _, c := range r.cookies {
-		require.Equal(t, 6*24*60*60, c.MaxAge, "thirty days after the login it is over")
+		require.Equal(t, 6*24*60*60, c.MaxAge, "the session ends thirty days after the login")
 	}
 	require.EqualValues(t, 6*24*60*60, r.fields(t)["refresh_expires_in"])
 
-	// Browsers cut at 400 days; what is over is deleted and never a session cookie.
-	b = newBench(t, withCookies(), func(c *auth.Config) { c.IdleTTL, c.SessionTTL = 500*24*time.Hour, 500*24*time.Hour })
-	r = ask(t, b.LoginHandler(), "POST", "/login", webJSON(goodLogin))
+	// Browsers limit Max-Age to 400 days. A cookie that has expired is deleted,
+	// and never becomes a session cookie.
+	fx = newFixture(t, withCookies(), func(c *auth.Config) { c.IdleTTL, c.SessionTTL = 500*24*time.Hour, 500*24*time.Hour })
+	r = send(t, fx.LoginHandler(), "POST", "/login", reqJSON(goodLogin))
 	require.Equal(t, 400*24*60*60, r.cookies[accessCookie].MaxAge)
-	k := b.login(t)
+	k := fx.login(t)
 	for _, d := range []time.Duration{500 * 24 * time.Hour, time.Hour} {
-		b.clock.advance(d)
-		for _, line := range set(func(w http.ResponseWriter) { b.SetCookies(w, k) }) {
+		fx.clock.advance(d)
+		for _, line := range set(func(w http.ResponseWriter) { fx.SetCookies(w, k) }) {
 			require.Contains(t, line, "; Max-Age=0;")
 		}
 	}
 }
 
-func TestSetCookies_WritesNoStatusSoThatARedirectMayFollow(t *testing.T) {
+func TestSetCookies_WritesNoStatus(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies())
+	fx := newFixture(t, withCookies())
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		b.SetCookies(w, b.login(t))
+		fx.SetCookies(w, fx.login(t))
 		http.Redirect(w, r, "/welcome", http.StatusSeeOther)
 	})
-	r := ask(t, h, "POST", "/callback")
+	r := send(t, h, "POST", "/callback")
 	require.Equal(t, http.StatusSeeOther, r.status)
 	require.Len(t, r.cookies, 2)
 	require.Equal(t, "no-store", r.header.Get("Cache-Control"))
 
-	plain := newBench(t)
+	plain := newFixture(t)
 	require.Empty(t, set(func(w http.ResponseWriter) { plain.SetCookies(w, plain.login(t)) }))
 	require.Empty(t, set(plain.ClearCookies))
 }
 
-func TestCookies_ThatBrowsersDropAreAnErrorAtIssue(t *testing.T) {
+func TestCookies_TooLargeForBrowsersAreAnErrorAtIssue(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies())
+	fx := newFixture(t, withCookies())
 	extra := func(n int) {
-		b.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"x": strings.Repeat("x", n)} })
+		fx.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"x": strings.Repeat("x", n)} })
 	}
-	login := func() webReply { return ask(t, b.LoginHandler(), "POST", "/login", webJSON(goodLogin)) }
-	// The largest that fits is 4,096 bytes with its name, and is issued.
+	login := func() response { return send(t, fx.LoginHandler(), "POST", "/login", reqJSON(goodLogin)) }
+	// The largest cookie has 4,096 bytes including its name, and is issued.
 	low, high := 0, 4096
 	for high-low > 1 {
 		n := (low + high) / 2
@@ -152,38 +163,38 @@ func TestCookies_ThatBrowsersDropAreAnErrorAtIssue(t *testing.T) {
 	require.Equal(t, 200, r.status)
 	size := len(accessCookie) + len(r.cookies[accessCookie].Value)
 	require.LessOrEqual(t, size, 4096)
-	require.Greater(t, size, 4092, "base64 grows by up to two letters")
+	require.Greater(t, size, 4092, "base64 grows by up to two characters")
 	held := r.cookies[refreshCookie].Value
 
 	extra(high)
-	told := func() {
+	requireFault := func() {
 		t.Helper()
-		faults := b.events.take(auth.EventFault)
+		faults := fx.events.take(auth.EventFault)
 		require.Len(t, faults, 1)
 		for _, part := range []string{"cookie " + accessCookie, "would be 409", "4096", "put less into User.Extra, Roles or Scopes"} {
 			require.ErrorContains(t, faults[0].Err, part)
 		}
 		require.Equal(t, "u1", faults[0].Session.Subject)
 	}
-	b.events.take("")
-	before := b.store.count("Create")
-	login().refused(t, 500, "token_too_large", "")
-	require.Equal(t, before, b.store.count("Create"))
-	told()
-	rotated := b.store.count("Rotate")
-	ask(t, b.RefreshHandler(), "POST", "/refresh", webCookie(refreshCookie, held)).refused(t, 500, "token_too_large", "")
-	told()
-	require.Equal(t, rotated, b.store.count("Rotate"), "the token is not spent")
+	fx.events.take("")
+	before := fx.store.count("Create")
+	login().requireRefused(t, 500, "token_too_large", "")
+	require.Equal(t, before, fx.store.count("Create"))
+	requireFault()
+	rotated := fx.store.count("Rotate")
+	send(t, fx.RefreshHandler(), "POST", "/refresh", reqCookie(refreshCookie, held)).requireRefused(t, 500, "token_too_large", "")
+	requireFault()
+	require.Equal(t, rotated, fx.store.count("Rotate"), "the token must not be spent")
 	extra(0)
-	require.Equal(t, 200, ask(t, b.RefreshHandler(), "POST", "/refresh", webCookie(refreshCookie, held)).status)
+	require.Equal(t, 200, send(t, fx.RefreshHandler(), "POST", "/refresh", reqCookie(refreshCookie, held)).status)
 
-	// Where there are no cookies there is no such limit.
-	b = newBench(t)
+	// Without cookies there is no such limit.
+	fx = newFixture(t)
 	extra(5000)
 	require.Equal(t, 200, login().status)
 }
 
-func TestSetKeys_RefusesKeysWhoseRefreshTokensBrowsersDrop(t *testing.T) {
+func TestSetKeys_RefusesKeysOfTooLargeCookies(t *testing.T) {
 	t.Parallel()
 	small := auth.HS256([]byte("k7Qm2ZrW9xTb4LsD1hVnE6yPc8UaJg3F")).WithID("k")
 	large := auth.HS512([]byte("k7Qm2ZrW9xTb4LsD1hVnE6yPc8UaJg3Fk7Qm2ZrW9xTb4LsD1hVnE6yPc8UaJg3G")).WithID(strings.Repeat("x", 128))
@@ -204,38 +215,38 @@ func TestSetKeys_RefusesKeysWhoseRefreshTokensBrowsersDrop(t *testing.T) {
 	require.NoError(t, a.SetKeys(nil, auth.Keys{small}))
 }
 
-func TestCookies_TheirSizeLimitsOnlyTokensThatTravelInThem(t *testing.T) {
+func TestCookies_SizeLimitAppliesOnlyToTokensInCookies(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies(allowBody))
+	fx := newFixture(t, withCookies(allowBody))
 	ctx := context.Background()
-	small := b.login(t)
-	b.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"x": strings.Repeat("x", 5000)} })
-	tokens := ask(t, b.LoginHandler(), "POST", "/login", webJSON(`{"login":"ada","password":"`+pass+`","delivery":"body"}`))
+	small := fx.login(t)
+	fx.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"x": strings.Repeat("x", 5000)} })
+	tokens := send(t, fx.LoginHandler(), "POST", "/login", reqJSON(`{"login":"ada","password":"`+pass+`","delivery":"body"}`))
 	require.Equal(t, 200, tokens.status, tokens.body)
 	token := tokens.fields(t)["refresh_token"].(string)
-	for _, carry := range []webOption{webHeader("Refresh-Token", token), webJSON(`{"refresh_token":"` + token + `"}`), webForm("refreshToken=" + token)} {
-		r := ask(t, b.RefreshHandler(), "POST", "/refresh", carry)
+	for _, carry := range []requestOption{reqHeader("Refresh-Token", token), reqJSON(`{"refresh_token":"` + token + `"}`), reqForm("refreshToken=" + token)} {
+		r := send(t, fx.RefreshHandler(), "POST", "/refresh", carry)
 		require.Equal(t, 200, r.status, r.body)
 		require.Greater(t, len(r.fields(t)["access_token"].(string)), 5000)
 	}
 	for _, body := range []string{goodLogin, `{"login":"ada","password":"` + pass + `","delivery":"cookie"}`} {
-		ask(t, b.LoginHandler(), "POST", "/login", webJSON(body)).refused(t, 500, "token_too_large", "")
+		send(t, fx.LoginHandler(), "POST", "/login", reqJSON(body)).requireRefused(t, 500, "token_too_large", "")
 	}
-	// The zero options check, and spend nothing.
-	_, err := b.StartSession(ctx, "u1", auth.SessionOptions{})
+	// With zero options the size is checked, and no token is spent.
+	_, err := fx.StartSession(ctx, "u1", auth.SessionOptions{})
 	require.Equal(t, "token_too_large", auth.ResponseFor(err).Code)
-	_, err = b.Refresh(ctx, small.Refresh, auth.RefreshOptions{})
+	_, err = fx.Refresh(ctx, small.Refresh, auth.RefreshOptions{})
 	require.Equal(t, "token_too_large", auth.ResponseFor(err).Code)
-	require.EqualValues(t, 1, b.generation(t, "u1", small.SessionID))
-	large, err := b.StartSession(ctx, "u1", auth.SessionOptions{InBody: true})
+	require.EqualValues(t, 1, fx.generation(t, "u1", small.SessionID))
+	large, err := fx.StartSession(ctx, "u1", auth.SessionOptions{InBody: true})
 	require.NoError(t, err)
-	b.events.take("")
-	set(func(w http.ResponseWriter) { b.SetCookies(w, large) })
-	faults := b.events.take(auth.EventFault)
+	fx.events.take("")
+	set(func(w http.ResponseWriter) { fx.SetCookies(w, large) })
+	faults := fx.events.take(auth.EventFault)
 	require.Len(t, faults, 1)
 	require.ErrorContains(t, faults[0].Err, "cookie "+accessCookie+" would be ")
 	require.Equal(t, large.SessionID, faults[0].Session.ID)
-	_, err = b.Refresh(ctx, small.Refresh, auth.RefreshOptions{InBody: true})
+	_, err = fx.Refresh(ctx, small.Refresh, auth.RefreshOptions{InBody: true})
 	require.NoError(t, err)
 }
 
@@ -246,11 +257,14 @@ func TestCookies_AreCheckedByNew(t *testing.T) {
 		cookies auth.Cookies
 		want    string
 	}{
-		"none without origins":       {auth.Cookies{SameSite: http.SameSiteNoneMode}, "SameSite is None, which sends"},
-		"none without TLS":           {auth.Cookies{SameSite: http.SameSiteNoneMode, TrustedOrigins: trusted, InsecureHTTP: true}, "SameSite is None, which browsers refuse"},
-		"default mode":               {auth.Cookies{SameSite: http.SameSiteDefaultMode}, "SameSite (1) is none of"},
-		"unknown mode":               {auth.Cookies{SameSite: 9}, "SameSite (9) is none of"},
-		"negative mode":              {auth.Cookies{SameSite: -1}, "SameSite (-1) is none of"},
+		"none without origins": {auth.Cookies{SameSite: http.SameSiteNoneMode}, "SameSite is None, so browsers send"},
+		"none without TLS": {
+			auth.Cookies{SameSite: http.SameSiteNoneMode, TrustedOrigins: trusted, InsecureHTTP: true},
+			"SameSite is None, which requires Secure cookies",
+		},
+		"default mode":               {auth.Cookies{SameSite: http.SameSiteDefaultMode}, "SameSite (1) must be Lax"},
+		"unknown mode":               {auth.Cookies{SameSite: 9}, "SameSite (9) must be Lax"},
+		"negative mode":              {auth.Cookies{SameSite: -1}, "SameSite (-1) must be Lax"},
 		"name with a space":          {auth.Cookies{AccessName: "a b"}, `AccessName "a b" is not`},
 		"name with =":                {auth.Cookies{RefreshName: "a=b"}, `RefreshName "a=b" is not`},
 		"long name":                  {auth.Cookies{RefreshName: strings.Repeat("x", 129)}, "RefreshName"},
@@ -290,51 +304,46 @@ func TestCookies_AreCheckedByNew(t *testing.T) {
 func TestCookies_AreCopied(t *testing.T) {
 	t.Parallel()
 	c := auth.Cookies{TrustedOrigins: []string{"https://app.example.com"}}
-	b := newBench(t, func(conf *auth.Config) { conf.Cookies = &c })
+	fx := newFixture(t, func(conf *auth.Config) { conf.Cookies = &c })
 	c.AllowBody, c.AccessName, c.TrustedOrigins[0] = true, "spoiled", "https://evil.example"
-	r := ask(t, b.LoginHandler(), "POST", "/login", webJSON(goodLogin), webHeader("Origin", "https://app.example.com"))
+	r := send(t, fx.LoginHandler(), "POST", "/login", reqJSON(goodLogin), reqHeader("Origin", "https://app.example.com"))
 	require.Contains(t, r.cookies, accessCookie)
-	ask(t, b.LoginHandler(), "POST", "/login", webJSON(goodLogin), webHeader("Origin", "https://evil.example")).refused(t, 403, "cross_origin", "")
-	ask(t, b.LoginHandler(), "POST", "/login", webJSON(`{"login":"ada","password":"`+pass+`","delivery":"body"}`)).refused(t, 400, "invalid_request", "")
+	send(t, fx.LoginHandler(), "POST", "/login", reqJSON(goodLogin), reqHeader("Origin", "https://evil.example")).requireRefused(t, 403, "cross_origin", "")
+	send(
+		t, fx.LoginHandler(), "POST", "/login", reqJSON(`{"login":"ada","password":"`+pass+`","delivery":"body"}`),
+	).requireRefused(t, 400, "invalid_request", "")
 }
 
-func TestAutoRefresh_IsRefusedWhereItCannotWork(t *testing.T) {
+func TestCookies_OfTwoAuthenticatorsOnOneHost(t *testing.T) {
 	t.Parallel()
-	for want, c := range map[string]*auth.Cookies{
-		"Config.AutoRefresh needs Cookies": nil,
-	} {
-		_, err := auth.New(auth.Config{Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(), Cookies: c, AutoRefresh: true})
-		require.ErrorContains(t, err, want)
-	}
-}
-
-func TestCookies_TwoAuthenticatorsLiveOnOneHost(t *testing.T) {
-	t.Parallel()
-	staff := newBench(t, withCookies(func(c *auth.Cookies) { c.AccessName, c.RefreshName = "__Host-sa", "__Host-sr" }),
+	staff := newFixture(t, withCookies(func(c *auth.Cookies) { c.AccessName, c.RefreshName = "__Host-sa", "__Host-sr" }),
 		func(c *auth.Config) { c.Audience = []string{"https://staff.example.com"} })
-	shop := newBench(t, withCookies())
+	shop := newFixture(t, withCookies())
 	mux := http.NewServeMux()
-	for path, b := range map[string]*bench{"/staff": staff, "/shop": shop} {
-		mux.Handle(path+"/auth/", http.StripPrefix(path+"/auth", b.Handler()))
-		mux.Handle(path+"/me", b.Require()(hello))
+	for path, fx := range map[string]*fixture{"/staff": staff, "/shop": shop} {
+		mux.Handle(path+"/auth/", http.StripPrefix(path+"/auth", fx.Handler()))
+		mux.Handle(path+"/me", fx.Require()(hello))
 	}
-	s := newSurfer(t, mux)
-	require.Equal(t, 200, s.do("POST", "/staff/auth/login", webJSON(goodLogin)).status)
-	s.do("GET", "/shop/me").refused(t, 401, "missing_token", "login")
-	require.Equal(t, 200, s.do("POST", "/shop/auth/login", webJSON(strings.Replace(goodLogin, "ada", "bob", 1))).status)
+	s := newBrowserClient(t, mux)
+	require.Equal(t, 200, s.do("POST", "/staff/auth/login", reqJSON(goodLogin)).status)
+	s.do("GET", "/shop/me").requireRefused(t, 401, "missing_token", "login")
+	require.Equal(t, 200, s.do("POST", "/shop/auth/login", reqJSON(strings.Replace(goodLogin, "ada", "bob", 1))).status)
 	require.Equal(t, "hello ada", s.do("GET", "/staff/me").body)
 	require.Equal(t, "hello bob", s.do("GET", "/shop/me").body)
-	s.do("POST", "/staff/auth/logout").nothing(t)
+	s.do("POST", "/staff/auth/logout").requireNoContent(t)
 	require.Equal(t, "hello bob", s.do("GET", "/shop/me").body)
-	s.do("GET", "/staff/me").refused(t, 401, "missing_token", "login")
+	s.do("GET", "/staff/me").requireRefused(t, 401, "missing_token", "login")
 	_, err := shop.Verify(context.Background(), staff.login(t).Access)
 	require.ErrorIs(t, err, auth.ErrInvalidToken)
 }
 
-func TestCookies_RefusesOriginsThatNeverMatch(t *testing.T) {
+func TestCookies_RefusesTrustedOriginsThatNeverMatch(t *testing.T) {
 	t.Parallel()
 	for _, o := range []string{"https://*.example.com", "https://*", "https://a.example:08443", "https://a.example:0"} {
-		_, err := auth.New(auth.Config{Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(), Cookies: &auth.Cookies{TrustedOrigins: []string{o}}})
+		_, err := auth.New(auth.Config{
+			Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(),
+			Cookies: &auth.Cookies{TrustedOrigins: []string{o}},
+		})
 		require.Error(t, err, o)
 	}
 }

@@ -14,74 +14,75 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// The rule of these tests: what cannot be read, or does not verify, does not
-// count; what counts decides who it is, whether the origin is checked, and how
-// the answer travels. They combine everything with everything, and the
-// expected answer comes from what is known of each token by its making.
+// The rule of these tests: a credential that is unreadable or does not verify
+// is ignored. The others determine the session, whether the origin is checked,
+// and how the response is delivered. The tests combine all kinds of credentials
+// and compute the expected response from how each token was created.
 
-// exhibit is a token, and what is known of it.
-type exhibit struct {
+// credential is a token with its known properties.
+type credential struct {
 	name    string
 	access  string
 	refresh string
-	session string // "" if it was not signed here
+	session string // "" if it was not signed by this issuer
 	gen     int
-	alive   bool // it verifies
+	alive   bool // whether it verifies
 	expired bool
 }
 
-// exhibits returns tokens of every fate, all on one clock.
-func exhibits(t testing.TB, b *bench) map[string]exhibit {
+// credentials returns tokens in every state, all at the same time of one clock.
+func credentials(t testing.TB, fx *fixture) map[string]credential {
 	t.Helper()
 	ctx := context.Background()
-	all := map[string]exhibit{}
+	all := map[string]credential{}
 	put := func(name string, k auth.Tokens, session string, gen int, alive, expired bool) {
-		all[name] = exhibit{name, k.Access, k.Refresh, session, gen, alive, expired}
+		all[name] = credential{name, k.Access, k.Refresh, session, gen, alive, expired}
 	}
 	again := func(k auth.Tokens) auth.Tokens {
-		b.clock.advance(40 * time.Second) // no cooldown
-		next, err := b.Refresh(ctx, k.Refresh, auth.RefreshOptions{})
+		fx.clock.advance(40 * time.Second) // the cooldown is over
+		next, err := fx.Refresh(ctx, k.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err)
 		return next
 	}
-	late := b.login(t) // its refresh token will be too old as well
-	b.clock.advance(7*24*time.Hour - 30*time.Hour)
-	a0, ended := b.login(t), b.login(t)
-	require.NoError(t, b.Revoke(ctx, "u1", ended.SessionID))
-	b.clock.advance(30 * time.Hour) // the revocation is forgotten
+	late := fx.login(t) // its refresh token expires as well
+	fx.clock.advance(7*24*time.Hour - 30*time.Hour)
+	a0, ended := fx.login(t), fx.login(t)
+	require.NoError(t, fx.Revoke(ctx, "u1", ended.SessionID))
+	fx.clock.advance(30 * time.Hour) // the revocation is no longer in memory
 	a1 := again(a0)
 	a2 := again(a1)
-	other, err := b.Login(ctx, "bob", pass, auth.SessionOptions{})
+	other, err := fx.Login(ctx, "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
-	gone := b.login(t)
-	require.NoError(t, b.Revoke(ctx, "u1", gone.SessionID))
+	gone := fx.login(t)
+	require.NoError(t, fx.Revoke(ctx, "u1", gone.SessionID))
 	put("late", late, "L", 1, false, true)
 	put("ended", ended, "N", 1, false, true)
-	put("a0", a0, "A", 1, false, true) // the access token; the refresh token is spent, but not expired
+	put("a0", a0, "A", 1, false, true) // the refresh token is spent, but not expired
 	put("a1", a1, "A", 2, true, false)
 	put("a2", a2, "A", 3, true, false)
 	put("other", other, "B", 1, true, false)
 	put("gone", gone, "R", 1, false, false)
-	foreign := newBench(t, func(c *auth.Config) {
-		c.Secrets, c.Now = [][]byte{[]byte("another secret of 32 bytes or more")}, b.clock.Now
+	foreign := newFixture(t, func(c *auth.Config) {
+		c.Secrets, c.Now = [][]byte{[]byte("another secret of 32 bytes or more")}, fx.clock.Now
 	})
 	put("foreign", foreign.login(t), "", 0, false, false)
 	put("junk", auth.Tokens{Access: "junk", Refresh: "junk"}, "", 0, false, false)
 	return all
 }
 
-// verdict is what the client is told.
-type verdict struct {
+// outcome is the response as the client sees it.
+type outcome struct {
 	status int
 	action string
 	body   string
 }
 
-// accessVerdict says what a request is answered, from sets of what it carries.
-func accessVerdict(all map[string]exhibit, header, query string, cookies []string, foreignWrite, optional bool) verdict {
+// wantAccess returns the expected outcome of a request with the given
+// credentials.
+func wantAccess(all map[string]credential, header, query string, cookies []string, foreignWrite, optional bool) outcome {
 	unreadable := header == "unreadable" || query == "twice"
 	if unreadable && len(cookies) == 0 {
-		return verdict{status: 400}
+		return outcome{status: 400}
 	}
 	live, expired, here := map[string]bool{}, false, map[string]bool{}
 	var sent []string
@@ -110,29 +111,29 @@ func accessVerdict(all map[string]exhibit, header, query string, cookies []strin
 			who = append(who, session)
 		}
 	}
-	unverified := len(here) == 1 && len(cookies) > 0 // nobody asks whether it is good
+	unverified := len(here) == 1 && len(cookies) > 0 // it is not verified
 	onlyCookies := len(cookies) > 0 && len(sent) == 0
 	switch {
 	case len(who) > 1:
-		return verdict{status: 400, action: "login"}
+		return outcome{status: 400, action: "login"}
 	case len(who) == 1 && all[query].alive && !all[header].alive && !liveCookie && len(cookieOf) > 0 && (len(cookieOf) > 1 || !cookieOf[who[0]]):
-		return verdict{status: 400, action: "login"} // a link
+		return outcome{status: 400, action: "login"} // a token in the query
 	case foreignWrite && (liveCookie || unverified || len(who) == 0 && onlyCookies):
-		return verdict{status: 403}
+		return outcome{status: 403}
 	case len(who) == 1:
-		return verdict{status: 200, body: "hello " + map[string]string{"A": "ada", "B": "bob"}[who[0]]}
+		return outcome{status: 200, body: "hello " + map[string]string{"A": "ada", "B": "bob"}[who[0]]}
 	case optional && len(sent) == 0:
-		return verdict{status: 200, body: "anonymous"}
+		return outcome{status: 200, body: "anonymous"}
 	case len(sent)+len(cookies) == 0, !expired:
-		return verdict{status: 401, action: "login"}
+		return outcome{status: 401, action: "login"}
 	}
-	return verdict{status: 401, action: "refresh"}
+	return outcome{status: 401, action: "refresh"}
 }
 
-func TestCredentials_WhatIsWorthlessDoesNotSpoilWhatIsGood(t *testing.T) {
+func TestCredentials_InvalidOnesDoNotHideAValidOne(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies(), withExtractors(auth.FromCookie(), auth.FromQuery("t"), auth.FromBearer()))
-	all := exhibits(t, b)
+	fx := newFixture(t, withCookies(), withExtractors(auth.FromCookie(), auth.FromQuery("t"), auth.FromBearer()))
+	all := credentials(t, fx)
 	greet := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, ok := auth.FromContext(r.Context()); ok {
 			_, _ = fmt.Fprint(w, "hello ", c.Username)
@@ -140,7 +141,7 @@ func TestCredentials_WhatIsWorthlessDoesNotSpoilWhatIsGood(t *testing.T) {
 			_, _ = fmt.Fprint(w, "anonymous")
 		}
 	})
-	handlers := map[bool]http.Handler{false: b.Require()(greet), true: b.Optional(greet)}
+	handlers := map[bool]http.Handler{false: fx.Require()(greet), true: fx.Optional(greet)}
 	tokens := []string{"a0", "a1", "a2", "other", "gone", "foreign", "junk"}
 	jars := [][]string{nil}
 	for i, one := range tokens {
@@ -160,13 +161,13 @@ func TestCredentials_WhatIsWorthlessDoesNotSpoilWhatIsGood(t *testing.T) {
 					}
 					for _, cross := range []bool{false, true} {
 						for _, optional := range []bool{false, true} {
-							options := []webOption{}
+							options := []requestOption{}
 							switch header {
 							case "":
 							case "unreadable":
-								options = append(options, webHeader("Authorization", "Bearer "))
+								options = append(options, reqHeader("Authorization", "Bearer "))
 							default:
-								options = append(options, webBearer(all[header].access))
+								options = append(options, reqBearer(all[header].access))
 							}
 							target := "/"
 							switch query {
@@ -179,25 +180,28 @@ func TestCredentials_WhatIsWorthlessDoesNotSpoilWhatIsGood(t *testing.T) {
 								target = "/?t=" + all[query].access
 							}
 							for _, name := range jar {
-								options = append(options, webCookie(accessCookie, all[name].access))
+								options = append(options, reqCookie(accessCookie, all[name].access))
 							}
 							method := way
 							if way == "upgrade" {
 								method = "GET"
-								options = append(options, webHeader("Upgrade", "websocket"))
+								options = append(options, reqHeader("Upgrade", "websocket"))
 							}
 							if cross {
 								options = append(options, crossSite)
 							}
-							want := accessVerdict(all, header, query, jar, cross && way != "GET", optional)
-							r := ask(t, handlers[optional], method, target, options...)
-							got := verdict{status: r.status, body: r.body}
+							want := wantAccess(all, header, query, jar, cross && way != "GET", optional)
+							r := send(t, handlers[optional], method, target, options...)
+							got := outcome{status: r.status, body: r.body}
 							if r.status != 200 {
 								got.body = ""
 								got.action, _ = r.fields(t)["action"].(string)
 							}
 							if got != want {
-								require.Equal(t, want, got, "header %q, query %q, cookies %q, %s, cross-site %v, optional %v: %s", header, query, jar, way, cross, optional, r.body)
+								require.Equal(
+									t, want, got, "header %q, query %q, cookies %q, %s, cross-site %v, optional %v: %s", header, query,
+									jar, way, cross, optional, r.body,
+								)
 							}
 							n++
 						}
@@ -209,17 +213,17 @@ func TestCredentials_WhatIsWorthlessDoesNotSpoilWhatIsGood(t *testing.T) {
 	require.Greater(t, n, 15_000)
 }
 
-// refreshVerdict says which token counts, and whether the answer goes by
-// cookie.
-func refreshVerdict(all map[string]exhibit, sent, jar []string, unreadable, cross bool) (token string, byCookie bool, answer verdict) {
-	if len(jar) > 1 { // a cheap check leaves out what was not signed here
+// wantRefresh returns the token that counts, and whether the response uses
+// cookies.
+func wantRefresh(all map[string]credential, sent, jar []string, unreadable, cross bool) (token string, byCookie bool, answer outcome) {
+	if len(jar) > 1 { // tokens that this issuer did not sign are left out first
 		signed := slices.DeleteFunc(slices.Clone(jar), func(name string) bool { return all[name].session == "" })
 		if jar = jar[:1]; len(signed) > 0 {
 			jar = signed
 		}
 	}
 	counts := func(name string) bool {
-		return all[name].alive || name == "a0" || name == "ended" // spent, and known to the store only
+		return all[name].alive || name == "a0" || name == "ended" // spent; only the store knows
 	}
 	here := slices.Compact(slices.Sorted(slices.Values(slices.Concat(sent, jar))))
 	var who []string
@@ -233,11 +237,11 @@ func refreshVerdict(all map[string]exhibit, sent, jar []string, unreadable, cros
 	}
 	switch {
 	case len(here) == 0 && unreadable:
-		return "", false, verdict{status: 415}
+		return "", false, outcome{status: 415}
 	case len(here) == 0:
-		return "", false, verdict{status: 400, action: "login"}
+		return "", false, outcome{status: 400, action: "login"}
 	case len(who) > 1:
-		return "", false, verdict{status: 400, action: "login"}
+		return "", false, outcome{status: 400, action: "login"}
 	case len(who) == 1:
 		best := -1
 		for _, name := range here {
@@ -254,15 +258,15 @@ func refreshVerdict(all map[string]exhibit, sent, jar []string, unreadable, cros
 		token, byCookie = "any", len(sent) == 0
 	}
 	if byCookie && cross {
-		return "", true, verdict{status: 403}
+		return "", true, outcome{status: 403}
 	}
-	return token, byCookie, verdict{}
+	return token, byCookie, outcome{}
 }
 
-func TestCredentials_OfSeveralRefreshTokensTheHighestGenerationCounts(t *testing.T) {
+func TestCredentials_HighestRefreshGenerationCounts(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies(), withExtractors(auth.FromBearer()))
-	all := exhibits(t, b)
+	fx := newFixture(t, withCookies(), withExtractors(auth.FromBearer()))
+	all := credentials(t, fx)
 	tokens := []string{"late", "ended", "a0", "a1", "a2", "other", "gone", "foreign", "junk"}
 	jars := [][]string{nil}
 	for _, one := range tokens {
@@ -278,36 +282,36 @@ func TestCredentials_OfSeveralRefreshTokensTheHighestGenerationCounts(t *testing
 		for _, body := range append([]string{"", "text", "null"}, tokens...) {
 			for _, jar := range jars {
 				for _, cross := range []bool{false, true} {
-					r := requestOf()
+					r := newRequest()
 					r.Method = http.MethodPost
 					var sent []string
 					if header != "" {
-						webHeader("Refresh-Token", all[header].refresh)(r)
+						reqHeader("Refresh-Token", all[header].refresh)(r)
 						sent = append(sent, header)
 					}
 					switch body {
 					case "":
 					case "text":
-						webBody("text/plain;charset=UTF-8", "bye")(r)
+						reqBody("text/plain;charset=UTF-8", "bye")(r)
 					case "null":
-						webBody("text/plain", `null`)(r)
+						reqBody("text/plain", `null`)(r)
 					default:
-						webJSON(`{"refresh_token":"` + all[body].refresh + `"}`)(r)
+						reqJSON(`{"refresh_token":"` + all[body].refresh + `"}`)(r)
 						sent = append(sent, body)
 					}
 					for _, name := range jar {
-						webCookie(refreshCookie, all[name].refresh)(r)
+						reqCookie(refreshCookie, all[name].refresh)(r)
 					}
 					if cross {
 						crossSite(r)
 					}
-					token, byCookie, answer := refreshVerdict(all, sent, jar, body == "text" || body == "null", cross)
-					got, gotByCookie, err := b.RefreshToken(r)
+					token, byCookie, answer := wantRefresh(all, sent, jar, body == "text" || body == "null", cross)
+					got, gotByCookie, err := fx.RefreshToken(r)
 					about := fmt.Sprintf("header %q, body %q, cookies %q, cross-site %v: %v", header, body, jar, cross, err)
-					if answer != (verdict{}) {
+					if answer != (outcome{}) {
 						require.Error(t, err, about)
 						a := auth.ResponseFor(err)
-						require.Equal(t, answer, verdict{status: a.Status, action: a.Action}, about)
+						require.Equal(t, answer, outcome{status: a.Status, action: a.Action}, about)
 						continue
 					}
 					require.NoError(t, err, about)
@@ -319,34 +323,35 @@ func TestCredentials_OfSeveralRefreshTokensTheHighestGenerationCounts(t *testing
 			}
 		}
 	}
-	require.EqualValues(t, 2, b.store.count("Rotate"), "nothing is spent")
+	require.EqualValues(t, 2, fx.store.count("Rotate"), "no token may be spent")
 }
 
-func TestCredentials_LogoutEndsWhatCanBeReadAndLoginWhatItReplaces(t *testing.T) {
+func TestCredentials_LogoutAndLoginEndTheSessionsOfAll(t *testing.T) {
 	t.Parallel()
 	jars := map[string][]string{
-		"none": nil, "good": {"a2"}, "spent": {"a0"}, "two": {"a1", "other"}, "revoked": {"gone"}, "foreign": {"foreign"}, "junk and good": {"junk", "foreign", "a1"},
+		"none": nil, "good": {"a2"}, "spent": {"a0"}, "two": {"a1", "other"}, "revoked": {"gone"}, "foreign": {"foreign"},
+		"junk and good": {"junk", "foreign", "a1"},
 	}
-	carry := func(all map[string]exhibit, jar []string) (options []webOption) {
+	carry := func(all map[string]credential, jar []string) (options []requestOption) {
 		for _, name := range jar {
-			options = append(options, webCookie(accessCookie, all[name].access), webCookie(refreshCookie, all[name].refresh))
+			options = append(options, reqCookie(accessCookie, all[name].access), reqCookie(refreshCookie, all[name].refresh))
 		}
 		return options
 	}
-	ended := func(b *bench, all map[string]exhibit, ids map[string]string) (sessions []string) {
+	ended := func(fx *fixture, all map[string]credential, ids map[string]string) (sessions []string) {
 		for session, id := range ids {
 			subject := map[string]string{"A": "u1", "B": "u2"}[session]
-			if _, err := b.store.Store.Get(context.Background(), subject, id); err != nil {
+			if _, err := fx.store.Store.Get(context.Background(), subject, id); err != nil {
 				sessions = append(sessions, session)
 			}
 		}
 		slices.Sort(sessions)
 		return sessions
 	}
-	ids := func(t *testing.T, b *bench, all map[string]exhibit) map[string]string {
+	ids := func(t *testing.T, fx *fixture, all map[string]credential) map[string]string {
 		m := map[string]string{}
 		for _, name := range []string{"a2", "other"} {
-			c, err := b.Verify(context.Background(), all[name].access)
+			c, err := fx.Verify(context.Background(), all[name].access)
 			require.NoError(t, err)
 			m[all[name].session] = c.SessionID
 		}
@@ -358,36 +363,42 @@ func TestCredentials_LogoutEndsWhatCanBeReadAndLoginWhatItReplaces(t *testing.T)
 			for _, cross := range []bool{false, true} {
 				for _, header := range []string{"", "unreadable", "a2", "a0", "other", "foreign", "junk"} {
 					for _, body := range []string{"", "null", "text", "number", "token", "beacon", "twice", "multipart"} {
-						b := newBench(t, withCookies())
-						all := exhibits(t, b)
-						live := ids(t, b, all)
+						fx := newFixture(t, withCookies())
+						all := credentials(t, fx)
+						live := ids(t, fx, all)
 						options := carry(all, jar)
 						sessions := map[string]bool{}
 						sent := false
 						switch header {
 						case "":
 						case "unreadable":
-							options = append(options, webHeader("Authorization", "Bearer "))
+							options = append(options, reqHeader("Authorization", "Bearer "))
 						default:
-							options = append(options, webBearer(all[header].access))
+							options = append(options, reqBearer(all[header].access))
 							sessions[all[header].session], sent = true, true
 						}
 						token := all["other"].refresh
 						switch body {
 						case "null":
-							options = append(options, webJSON("null"))
+							options = append(options, reqJSON("null"))
 						case "text":
-							options = append(options, webBody("text/plain", "good bye. see you. later"))
+							options = append(options, reqBody("text/plain", "good bye. see you. later"))
 						case "number":
-							options = append(options, webJSON(`{"refresh_token":1}`))
+							options = append(options, reqJSON(`{"refresh_token":1}`))
 						case "token":
-							options = append(options, webJSON(`{"refresh_token":"`+token+`"}`))
+							options = append(options, reqJSON(`{"refresh_token":"`+token+`"}`))
 						case "beacon":
-							options = append(options, webBody("text/plain;charset=UTF-8", `{"refresh_token":"`+token+`"}`))
+							options = append(options, reqBody("text/plain;charset=UTF-8", `{"refresh_token":"`+token+`"}`))
 						case "twice":
-							options = append(options, webForm("refresh_token=junk&refresh_token="+token))
+							options = append(options, reqForm("refresh_token=junk&refresh_token="+token))
 						case "multipart":
-							options = append(options, webBody("multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"refresh_token\"\r\n\r\n"+token+"\r\n--x--\r\n"))
+							options = append(
+								options,
+								reqBody(
+									"multipart/form-data; boundary=x",
+									"--x\r\nContent-Disposition: form-data; name=\"refresh_token\"\r\n\r\n"+token+"\r\n--x--\r\n",
+								),
+							)
 						}
 						if strings.Contains("token beacon twice multipart", body) && body != "" {
 							sessions["B"], sent = true, true
@@ -403,15 +414,15 @@ func TestCredentials_LogoutEndsWhatCanBeReadAndLoginWhatItReplaces(t *testing.T)
 							options = append(options, crossSite)
 						}
 						about := fmt.Sprintf("header %q, body %q, cross-site %v", header, body, cross)
-						r := ask(t, b.LogoutHandler(), "POST", "/logout", options...)
+						r := send(t, fx.LogoutHandler(), "POST", "/logout", options...)
 						if cross && (cookieCounts || !sent) {
-							r.refused(t, 403, "cross_origin", "")
-							require.Empty(t, ended(b, all, live), about)
+							r.requireRefused(t, 403, "cross_origin", "")
+							require.Empty(t, ended(fx, all, live), about)
 							continue
 						}
-						r.nothing(t)
+						r.requireNoContent(t)
 						if !cross && (len(jar) > 0 || !sent) {
-							r.cleared(t)
+							r.requireCleared(t)
 						} else {
 							require.NotContains(t, r.header, "Set-Cookie", about)
 						}
@@ -421,19 +432,19 @@ func TestCredentials_LogoutEndsWhatCanBeReadAndLoginWhatItReplaces(t *testing.T)
 								want = append(want, s)
 							}
 						}
-						require.Equal(t, want, ended(b, all, live), about)
+						require.Equal(t, want, ended(fx, all, live), about)
 					}
 				}
-				b := newBench(t, withCookies())
-				all := exhibits(t, b)
-				live := ids(t, b, all)
-				options := append(carry(all, jar), webJSON(`{"login":"bob","password":"`+pass+`"}`), webHeader("Authorization", "Bearer "))
+				fx := newFixture(t, withCookies())
+				all := credentials(t, fx)
+				live := ids(t, fx, all)
+				options := append(carry(all, jar), reqJSON(`{"login":"bob","password":"`+pass+`"}`), reqHeader("Authorization", "Bearer "))
 				if cross {
-					ask(t, b.LoginHandler(), "POST", "/login", append(options, crossSite)...).refused(t, 403, "cross_origin", "")
-					require.Empty(t, ended(b, all, live))
+					send(t, fx.LoginHandler(), "POST", "/login", append(options, crossSite)...).requireRefused(t, 403, "cross_origin", "")
+					require.Empty(t, ended(fx, all, live))
 					continue
 				}
-				r := ask(t, b.LoginHandler(), "POST", "/login", options...)
+				r := send(t, fx.LoginHandler(), "POST", "/login", options...)
 				require.Equal(t, 200, r.status, r.body)
 				var want []string
 				for _, name := range jar {
@@ -442,31 +453,38 @@ func TestCredentials_LogoutEndsWhatCanBeReadAndLoginWhatItReplaces(t *testing.T)
 					}
 				}
 				slices.Sort(want)
-				require.Equal(t, slices.Compact(want), ended(b, all, live))
-				// None of them counts any longer.
-				options = append(carry(all, jar), webCookie(accessCookie, r.cookies[accessCookie].Value), webCookie(refreshCookie, r.cookies[refreshCookie].Value))
-				require.Equal(t, "hello bob", ask(t, b.Require()(hello), "GET", "/", options...).body)
-				require.Equal(t, 200, ask(t, b.RefreshHandler(), "POST", "/refresh", options...).status)
+				require.Equal(t, slices.Compact(want), ended(fx, all, live))
+				// All of their sessions have ended.
+				options = append(
+					carry(all, jar), reqCookie(accessCookie, r.cookies[accessCookie].Value),
+					reqCookie(refreshCookie, r.cookies[refreshCookie].Value),
+				)
+				require.Equal(t, "hello bob", send(t, fx.Require()(hello), "GET", "/", options...).body)
+				require.Equal(t, 200, send(t, fx.RefreshHandler(), "POST", "/refresh", options...).status)
 			}
 		})
 	}
 }
 
-func TestCredentials_LinkBesideTheRefreshCookieOfAnotherSessionIsRefused(t *testing.T) {
+func TestCredentials_QueryTokenOfAnotherSessionIsRefused(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies(), withExtractors(auth.FromCookie(), auth.FromQuery("t"), auth.FromBearer()))
-	all := exhibits(t, b)
+	fx := newFixture(t, withCookies(), withExtractors(auth.FromCookie(), auth.FromQuery("t"), auth.FromBearer()))
+	all := credentials(t, fx)
 	other := all["other"]
-	for _, h := range []http.Handler{b.Require()(hello), b.Optional(hello)} {
+	for _, h := range []http.Handler{fx.Require()(hello), fx.Optional(hello)} {
 		for _, cookie := range []string{"late", "ended", "a0", "a2", "gone"} {
-			ask(t, h, "GET", "/?t="+other.access, webCookie(refreshCookie, all[cookie].refresh)).refused(t, 400, "invalid_request", "login")
-			ask(t, h, "GET", "/?t="+other.access, webCookie(refreshCookie, other.refresh), webCookie(refreshCookie, all[cookie].refresh)).refused(t, 400, "invalid_request", "login")
-			ask(t, h, "GET", "/?t="+other.access, webBearer("junk"), webCookie(refreshCookie, all[cookie].refresh)).refused(t, 400, "invalid_request", "login")
-			require.Equal(t, "hello bob", ask(t, h, "GET", "/", webBearer(other.access), webCookie(refreshCookie, all[cookie].refresh)).body)
+			send(t, h, "GET", "/?t="+other.access, reqCookie(refreshCookie, all[cookie].refresh)).requireRefused(t, 400, "invalid_request", "login")
+			send(
+				t, h, "GET", "/?t="+other.access, reqCookie(refreshCookie, other.refresh), reqCookie(refreshCookie, all[cookie].refresh),
+			).requireRefused(t, 400, "invalid_request", "login")
+			send(
+				t, h, "GET", "/?t="+other.access, reqBearer("junk"), reqCookie(refreshCookie, all[cookie].refresh),
+			).requireRefused(t, 400, "invalid_request", "login")
+			require.Equal(t, "hello bob", send(t, h, "GET", "/", reqBearer(other.access), reqCookie(refreshCookie, all[cookie].refresh)).body)
 		}
 		for _, cookie := range []string{"other", "foreign", "junk"} {
-			require.Equal(t, "hello bob", ask(t, h, "GET", "/?t="+other.access, webCookie(refreshCookie, all[cookie].refresh)).body)
+			require.Equal(t, "hello bob", send(t, h, "GET", "/?t="+other.access, reqCookie(refreshCookie, all[cookie].refresh)).body)
 		}
-		ask(t, h, "GET", "/?t="+all["a0"].access, webCookie(refreshCookie, other.refresh)).refused(t, 401, "invalid_token", "refresh")
+		send(t, h, "GET", "/?t="+all["a0"].access, reqCookie(refreshCookie, other.refresh)).requireRefused(t, 401, "invalid_token", "refresh")
 	}
 }

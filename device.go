@@ -9,16 +9,18 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of what is kept of a device, in bytes.
+// Bounds in bytes.
 const (
 	maxUserAgent  = 256
 	maxDeviceName = 100
 )
 
-// Device returns what is known of the program that sent the request: its
-// User-Agent, cleaned, and its address. The address is that of the connection,
-// unless that lies in Config.TrustedProxies: then X-Forwarded-For is read from
-// its end, and the first address that is not a trusted proxy counts.
+// Device returns the cleaned User-Agent and the IP address of the client that
+// sent the request.
+//
+// The address is that of the connection. If that is in Config.TrustedProxies,
+// Device reads X-Forwarded-For from its end and returns the first address that is
+// not in TrustedProxies.
 func (v *Verifier) Device(r *http.Request) Device {
 	return Device{UserAgent: cleanText(r.UserAgent(), maxUserAgent), IP: v.clientIP(r)}
 }
@@ -39,7 +41,7 @@ func (v *Verifier) clientIP(r *http.Request) netip.Addr {
 			more = i >= 0
 			header, hop = header[:max(i, 0)], header[i+1:]
 			next, ok := parseHop(strings.TrimSpace(hop))
-			if !ok { // what is left of it is anybody's word
+			if !ok { // do not trust the entries before a malformed one
 				return ip
 			}
 			if ip = next; !v.isProxy(ip) {
@@ -50,7 +52,7 @@ func (v *Verifier) clientIP(r *http.Request) netip.Addr {
 	return ip
 }
 
-// parseHop reads an address, with or without a port.
+// parseHop parses an address with or without a port.
 func parseHop(hop string) (netip.Addr, bool) {
 	if ip, err := netip.ParseAddr(hop); err == nil {
 		return plainAddr(ip), true
@@ -67,8 +69,9 @@ func (v *Verifier) isProxy(ip netip.Addr) bool {
 	return slices.ContainsFunc(v.proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
-// cleanText makes text of a client fit to be stored, logged and shown: valid
-// UTF-8 without control or formatting characters, cut at limit bytes.
+// cleanText returns text from a client in a form that can be stored, logged and
+// displayed: valid UTF-8 without control or format characters, without space at
+// its ends, and truncated to limit bytes.
 func cleanText(s string, limit int) string {
 	if len(s) > 4*limit {
 		s = s[:4*limit]
@@ -85,7 +88,8 @@ func cleanText(s string, limit int) string {
 	return cutText(strings.TrimSpace(s), limit)
 }
 
-// cutText cuts s at limit bytes, or before the letter that lies across.
+// cutText truncates valid UTF-8 to at most limit bytes, at the start of a
+// character.
 func cutText(s string, limit int) string {
 	if len(s) > limit {
 		s = s[:limit]
@@ -96,7 +100,7 @@ func cutText(s string, limit int) string {
 	return s
 }
 
-// isPrintable reports whether s is of printable ASCII alone.
+// isPrintable reports whether s consists of printable ASCII characters.
 func isPrintable(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {
@@ -106,16 +110,16 @@ func isPrintable(s string) bool {
 	return true
 }
 
-// isPlainText reports whether s is UTF-8 without control characters.
+// isPlainText reports whether s is valid UTF-8 without control characters.
 func isPlainText(s string) bool {
 	return isPrintable(s) || utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
-// Device is what is known of the program that presented a credential.
-// [Verifier.Device] reads it from a request.
+// Device describes the client that sent a request. [Verifier.Device] returns the
+// Device of a request.
 type Device struct {
-	UserAgent string     // cleaned, at most 256 bytes of UTF-8
-	IP        netip.Addr // the zero Addr when unknown
+	UserAgent string     // cleaned; at most 256 bytes of UTF-8
+	IP        netip.Addr // the zero Addr if unknown
 }
 
 func cleanDevice(d Device) Device {

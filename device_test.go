@@ -12,9 +12,9 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// from makes requests of a peer, with headers X-Forwarded-For.
+// from returns a request of a peer with X-Forwarded-For headers.
 func from(peer string, forwarded ...string) *http.Request {
-	r := requestOf()
+	r := newRequest()
 	r.RemoteAddr = peer
 	if forwarded != nil {
 		r.Header["X-Forwarded-For"] = forwarded
@@ -24,7 +24,7 @@ func from(peer string, forwarded ...string) *http.Request {
 
 func TestDevice_AddressIsThatOfTheConnection(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	fx := newFixture(t)
 	for peer, want := range map[string]string{
 		"203.0.113.9:4711":          "203.0.113.9",
 		"[2001:db8::1]:443":         "2001:db8::1",
@@ -36,19 +36,19 @@ func TestDevice_AddressIsThatOfTheConnection(t *testing.T) {
 		"example.com:80":            "invalid IP",
 		"203.0.113.999:80":          "invalid IP",
 	} {
-		require.Equal(t, want, b.Device(from(peer)).IP.String(), peer)
-		require.Equal(t, want, b.Device(from(peer, "198.51.100.1")).IP.String(), "nobody is trusted")
+		require.Equal(t, want, fx.Device(from(peer)).IP.String(), peer)
+		require.Equal(t, want, fx.Device(from(peer, "198.51.100.1")).IP.String(), "no proxy is trusted")
 		r := from(peer)
 		r.Header.Set("X-Real-Ip", "198.51.100.1")
 		r.Header.Set("Forwarded", "for=198.51.100.1")
-		require.Equal(t, want, b.Device(r).IP.String())
+		require.Equal(t, want, fx.Device(r).IP.String())
 	}
-	require.Equal(t, netip.Addr{}, b.Device(from("@")).IP)
+	require.Equal(t, netip.Addr{}, fx.Device(from("@")).IP)
 }
 
-func TestDevice_TrustedProxiesAreWalkedFromTheEnd(t *testing.T) {
+func TestDevice_ReadsForwardedAddressesFromTheEnd(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, func(c *auth.Config) {
+	fx := newFixture(t, func(c *auth.Config) {
 		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8:ffff::/48")}
 	})
 	for _, tt := range []struct {
@@ -58,8 +58,8 @@ func TestDevice_TrustedProxiesAreWalkedFromTheEnd(t *testing.T) {
 		want      string
 	}{
 		{"not a proxy", "203.0.113.9:1", []string{"198.51.100.1"}, "203.0.113.9"},
-		{"proxy that says nothing", "10.0.0.1:1", nil, "10.0.0.1"},
-		{"proxy that says an empty word", "10.0.0.1:1", []string{""}, "10.0.0.1"},
+		{"proxy without a header", "10.0.0.1:1", nil, "10.0.0.1"},
+		{"proxy with an empty header", "10.0.0.1:1", []string{""}, "10.0.0.1"},
 		{"one hop", "10.0.0.1:1", []string{"198.51.100.1"}, "198.51.100.1"},
 		{"spoofed on the left", "10.0.0.1:1", []string{"1.2.3.4, 198.51.100.1"}, "198.51.100.1"},
 		{"a proxy spoofed on the left", "10.0.0.1:1", []string{"1.2.3.4, 10.9.9.9, 198.51.100.1"}, "198.51.100.1"},
@@ -77,23 +77,26 @@ func TestDevice_TrustedProxiesAreWalkedFromTheEnd(t *testing.T) {
 		{"blanks", "10.0.0.1:1", []string{" \t198.51.100.1 "}, "198.51.100.1"},
 		{"no address", "@", []string{"198.51.100.1"}, "invalid IP"},
 	} {
-		require.Equal(t, tt.want, b.Device(from(tt.peer, tt.forwarded...)).IP.String(), tt.name)
+		require.Equal(t, tt.want, fx.Device(from(tt.peer, tt.forwarded...)).IP.String(), tt.name)
 	}
 }
 
 func TestDevice_TrustedProxiesAreCopiedAndChecked(t *testing.T) {
 	t.Parallel()
 	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")}
-	b := newBench(t, func(c *auth.Config) { c.TrustedProxies = proxies })
+	fx := newFixture(t, func(c *auth.Config) { c.TrustedProxies = proxies })
 	proxies[0] = netip.MustParsePrefix("0.0.0.0/0")
-	require.Equal(t, "203.0.113.9", b.Device(from("203.0.113.9:1", "198.51.100.1")).IP.String())
-	_, err := auth.New(auth.Config{Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(), TrustedProxies: make([]netip.Prefix, 1)})
+	require.Equal(t, "203.0.113.9", fx.Device(from("203.0.113.9:1", "198.51.100.1")).IP.String())
+	_, err := auth.New(auth.Config{
+		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(),
+		TrustedProxies: make([]netip.Prefix, 1),
+	})
 	require.ErrorContains(t, err, "auth: Config.TrustedProxies[0]")
 }
 
 func TestDevice_UserAgentIsCleaned(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	fx := newFixture(t)
 	for text, want := range map[string]string{
 		"":                                       "",
 		"curl/8.0":                               "curl/8.0",
@@ -114,7 +117,7 @@ func TestDevice_UserAgentIsCleaned(t *testing.T) {
 		strings.Repeat("\u202e", 300) + "hidden": strings.Repeat("\u202e", 300)[:0] + "hidden",
 		strings.Repeat("\x00", 2000) + "hidden":  "",
 	} {
-		got := b.Device(requestOf(webHeader("User-Agent", text))).UserAgent
+		got := fx.Device(newRequest(reqHeader("User-Agent", text))).UserAgent
 		require.Equal(t, want, got, "%q", text)
 		require.True(t, utf8.ValidString(got))
 		require.LessOrEqual(t, len(got), 256)
@@ -122,13 +125,13 @@ func TestDevice_UserAgentIsCleaned(t *testing.T) {
 }
 
 func FuzzDevice(f *testing.F) {
-	b := newBench(f, func(c *auth.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
+	fx := newFixture(f, func(c *auth.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
 	f.Add("10.0.0.1:1", "1.2.3.4, 10.0.0.2", "curl\xff\u202e")
 	f.Add("[::1]:1", "x", strings.Repeat("é", 300))
 	f.Fuzz(func(t *testing.T, peer, forwarded, agent string) {
 		r := from(peer, forwarded)
 		r.Header.Set("User-Agent", agent)
-		d := b.Device(r)
+		d := fx.Device(r)
 		require.True(t, utf8.ValidString(d.UserAgent))
 		require.LessOrEqual(t, len(d.UserAgent), 256)
 		require.Empty(t, strings.Map(func(r rune) rune {

@@ -1,68 +1,96 @@
-// Package auth is login by password, short JWT access tokens and rotating JWT
-// refresh tokens for servers on net/http.
+// Package auth implements password login, short-lived JWT access tokens and
+// rotating JWT refresh tokens for net/http servers.
 //
-// [New] makes an [Authenticator] from a [Config]; its Require method wraps a
-// handler:
+// [New] creates an [Authenticator] from a [Config]. Its Handler method returns
+// the endpoints, and its Require method wraps a handler:
 //
 //	a, err := auth.New(auth.Config{
 //		Issuer:   "https://example.com",
 //		Audience: []string{"https://api.example.com"},
-//		Secrets:  [][]byte{secret}, // 32 random bytes or more
-//		Users:    users,            // the application's lookup
-//		Cookies:  &auth.Cookies{},  // nil: bodies and headers only
+//		Secrets:  [][]byte{secret}, // at least 32 random bytes
+//		Users:    users,            // looks up the application's users
+//		Cookies:  &auth.Cookies{},  // nil: tokens only in bodies and headers
 //	})
 //	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
 //	mux.Handle("GET /me", a.Require()(me))
 //	mux.Handle("POST /pay", a.Require(auth.Role("admin"), auth.Fresh(5*time.Minute))(pay))
 //
-// In the handler, [FromContext] gives the [Claims].
+// The wrapped handler gets the [Claims] of the token from [FromContext].
 //
 // # Tokens
 //
-// An access token is a JWT (RFC 9068) that lives for minutes and is verified
-// without I/O. A refresh token is a JWT of another type under another key; it
-// names its session and its generation, and only the refresh endpoint takes
-// it. Neither passes for the other.
+// An access token is a JWT (RFC 9068) that expires within minutes and is verified
+// without I/O. A refresh token is a JWT of another type, signed with another
+// key. The client sends it only to refresh its tokens or to log out. An access
+// token is never accepted as a refresh token, nor a refresh token as an access
+// token.
 //
 // # Sessions
 //
-// A session is one signed-in device, and one record in the [Store]. Every
-// refresh moves it on by one generation and spends the token that was
-// presented. For the retry window, ten seconds, the same token gets the same
-// answer again, so that a second tab or a lost answer signs nobody out; after
-// it, a spent token means that two parties hold it, and ends the session. A
-// session that has just moved rests for three windows, and answers with the
-// same refresh token until then.
+// A session is one signed-in device, and one record in the [Store]. A refresh
+// token contains the ID of its session and a generation number, which
+// starts at 1. A refresh rotates the session: it advances the generation by one
+// and returns a token with the new generation. The old token is then spent.
 //
-// Sessions end when they are idle, at an absolute age, by logout, and by
-// [Authenticator.Revoke] and its relatives. Their access tokens end with them:
-// at once in this process, elsewhere as soon as [Verifier.Run] has read the
-// store's [Feed].
+// A spent token is accepted again during the retry window, which lasts ten
+// seconds after the rotation, and the response has the same new refresh token.
+// So a second tab, or a client that lost a response, is not signed out. If a
+// spent token arrives later, two parties have it, and the session is ended.
+//
+// After a rotation, a cooldown of three retry windows begins. A refresh with the
+// new token during the cooldown returns a new access token and the same refresh
+// token.
+//
+// A session ends when it has not been refreshed for Config.IdleTTL, when it
+// reaches Config.SessionTTL, at a logout, and when it is revoked: by the
+// application, for example with [Authenticator.Revoke], or because a spent
+// token was presented, the user was deleted or disabled, or a login replaced it
+// or exceeded Config.MaxSessions. A revoked session's access tokens end with
+// it: in this process at once, in every other process as soon as [Verifier.Run]
+// has read the store's [Feed].
 //
 // # Cookies
 //
-// With [Cookies], browsers hold both tokens in cookies that no script can
-// read, and what came by cookie is checked for its origin. Tokens leave by the
-// door they came in: a refresh token that came in a body is answered in the
-// body.
+// With [Cookies], browsers keep both tokens in cookies that no script can read,
+// and the origin of a request that authenticates by cookie is checked. New tokens
+// are returned the way the refresh token arrived: in cookies if it was in a
+// cookie, otherwise in the body.
 //
 // # Errors
 //
-// Errors are decided by with errors.Is; what each of them is on HTTP stands in
-// one table, which [DefaultOnError] writes. A store that does not answer is
-// [ErrUnavailable], a 503, and never a 401: an outage signs nobody out.
+// Test errors with errors.Is. [DefaultOnError] writes an error as an HTTP
+// response, and [ResponseFor] returns that response. If the store does not
+// respond, the error is [ErrUnavailable] and the status is 503, never 401: an
+// outage signs no user out.
 //
-// # Layers
+// # Parts
 //
-// Nothing is hidden behind the handlers: they are a few lines each over
-// exported methods, and [Authenticator.Login], [Authenticator.Refresh] and the
-// rest know nothing of HTTP. A service that only verifies needs a [Verifier].
-// A store for another database is an implementation of [Store], checked by
-// package storetest. Access tokens that others verify are signed by [EdDSA] or
-// [ES256]; [Authenticator.SetKeys] changes keys while serving.
+// An application can replace each endpoint with a handler of its own: the
+// operations behind them are exported methods. [Authenticator.Login],
+// [Authenticator.Refresh], [Authenticator.Revoke] and [Authenticator.Logout] do
+// not depend on HTTP. A service that only verifies tokens uses a [Verifier]. A
+// store for another database implements [Store]; package storetest tests it. If
+// other services verify the access tokens, sign them with a key pair, such as
+// [EdDSA] or [ES256]. [Authenticator.SetKeys] changes keys without a restart.
+//
+// # Examples
+//
+// The package example is a whole server. Other examples show one task each:
+//
+//   - roles and recent logins: Verifier.Require (Guards)
+//   - pages for all users, signed in or not: [Verifier.Optional]
+//   - a service that only verifies tokens: [NewVerifier]
+//   - a login handler of the application: [Authenticator.SetCookies]
+//   - sign-in by other means than a password: [Authenticator.StartSession]
+//   - refreshing without HTTP: [Authenticator.Refresh]
+//   - a page of the user's devices: [Authenticator.Sessions]
+//   - streams that end with the session: [Verifier.SessionContext]
+//   - a unit test of a protected handler: [NewContext]
+//   - CORS: Verifier.Require (IncorrectCORS)
+//   - errors in a Config: New (Mistakes)
 //
 // # Compatibility
 //
-// Until version 1 the exported API may change with a minor version; the
-// changelog says how.
+// Before version 1, a minor version may change the exported API. The changelog
+// lists each change.
 package auth

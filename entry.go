@@ -1,81 +1,85 @@
 package auth
 
 import (
+	"container/heap"
 	"fmt"
 	"slices"
 	"time"
 )
 
-// entry is one entry: a session, all sessions of a subject except some,
-// or the access tokens of a subject that were issued before an instant.
+// entry is an entry of a revocationSet. It revokes one session, all sessions of
+// a subject except some, or the access tokens of a subject that were issued
+// before an instant. The revocations of all sessions of a subject are merged
+// into one entry, and those of its access tokens into another.
 type entry struct {
 	subject string
-	session string    // "" for an entry of a subject
-	all     bool      // ends sessions
-	before  time.Time // of an entry of a subject
+	session string    // the session that it revokes; empty if the entry applies to the whole subject
+	all     bool      // whether an entry of a subject revokes sessions, not access tokens
+	before  time.Time // the not-before instant of an entry of a subject
 
-	// spared holds the sessions for which an instant earlier than before
-	// counts, or none at all (the zero Time).
+	// spared maps IDs of sessions to their own not-before instants, which are
+	// earlier than e.before. The zero Time means that the session is not
+	// revoked.
 	spared map[string]time.Time
 
-	until        time.Time
-	seq          uint64 // of the change that made before what it is
-	seenInRead   uint64 // the last reading of the whole feed since which it was heard of
-	recheckedAt  int64  // when the store last answered somebody about it, Unix milliseconds
-	retryAt      int64  // not announced again before this, Unix milliseconds
-	version      uint32 // of the change that made the entry what it is
-	ownNotBefore *ownNotBefore
-	calls        int32 // of Store.Revoke that are under way
-	fails        uint8 // calls of Store.Revoke that failed in a row
-	mine         bool  // made by this process
-	republished  bool  // announced a second time already
-	unconfirmed  bool  // the store has not confirmed it
-	publishAlone bool  // announced by itself, since it failed together with others
-	queued       bool  // in work
-
-	publishing bool // Run has taken it from work
-	removed    bool
+	until        time.Time     // when the entry ends
+	seq          uint64        // the value of revocationSet.seq when e.before was last changed
+	seenInRead   uint64        // the value of fullReads when the feed last returned the whole entry; 0 if never
+	recheckedAt  int64         // when the store was last asked about the session, in Unix milliseconds
+	retryAt      int64         // the entry is not republished before this, in Unix milliseconds
+	version      uint32        // counts the changes of before and spared
+	ownNotBefore *ownNotBefore // set by this process for access tokens; nil if none, or if it was set again
+	calls        int32         // calls to Store.Revoke in progress
+	fails        uint8         // calls of Store.Revoke that failed in a row, at most 16
+	own          bool          // it contains a revocation of this process
+	republished  bool          // it was republished, or no store can represent it
+	unconfirmed  bool          // the store has not confirmed it
+	publishAlone bool          // it is published in a call of its own, since a call for several failed
+	queued       bool          // it is in revocationSet.toRepublish
+	publishing   bool          // Run is publishing it
+	removed      bool          // it is no longer in the set
 }
 
-// ownNotBefore is a not-before instant that this process set for access tokens.
+// ownNotBefore is a not-before instant for access tokens that this process set.
 type ownNotBefore struct {
 	at          time.Time
-	repeatAfter time.Time // if not zero, an instant after which at is to be repeated
+	repeatAfter time.Time // if not zero, the instant must be set again, later than this
 }
 
-// live reports whether the entry still counts: until its time, and for as long
-// as the store has not confirmed it, or what failed to end would come back.
-func (r *entry) live(now time.Time) bool {
-	return r.unconfirmed || !r.until.Before(now)
+// live reports whether the entry still applies. It applies until its end, and
+// beyond that for as long as the store has not confirmed it. Otherwise a session
+// whose revocation failed would become valid again.
+func (e *entry) live(now time.Time) bool {
+	return e.unconfirmed || !e.until.Before(now)
 }
 
-// beforeFor returns the instant before which the entry ends a session.
-func (r *entry) beforeFor(session string) time.Time {
-	if at, ok := r.spared[session]; ok {
+// beforeFor returns the not-before instant that applies to a session.
+func (e *entry) beforeFor(session string) time.Time {
+	if at, ok := e.spared[session]; ok {
 		return at
 	}
-	return r.before
+	return e.before
 }
 
-// merge applies to an entry what is not its content. grown says that the
-// content has changed.
-func (r *entry) merge(until time.Time, from origin, grown bool) {
+// merge updates the state of an entry to which a revocation was added. grown
+// reports whether the fields before or spared have changed.
+func (e *entry) merge(until time.Time, from origin, grown bool) {
 	if grown {
-		r.version++
-		r.republished = false
+		e.version++
+		e.republished = false
 	}
-	if !until.Before(r.until) {
-		r.until = until
-		r.seenInRead = max(r.seenInRead, from.seenInRead)
+	if !until.Before(e.until) {
+		e.until = until
+		e.seenInRead = max(e.seenInRead, from.seenInRead)
 	}
 	if from.own {
-		r.mine = true
-		r.unconfirmed = r.unconfirmed || grown
+		e.own = true
+		e.unconfirmed = e.unconfirmed || grown
 	}
 }
 
-// mergeSpared returns what two entries of a subject spare together: a session
-// is ended by the later of the two instants that count for it.
+// mergeSpared returns the spared sessions of an entry that combines two entries
+// of a subject. For each session, the later of the instants of a and b applies.
 func mergeSpared(a, b *entry) map[string]time.Time {
 	before := later(a.before, b.before)
 	var spared map[string]time.Time
@@ -94,55 +98,59 @@ func mergeSpared(a, b *entry) map[string]time.Time {
 	return spared
 }
 
-// errIssuedBefore is the reason to refuse an access token that was issued before its
-// subject's not-before instant. A refresh gives a new one.
-var errIssuedBefore = fmt.Errorf("%w: it was issued before its subject's access was expired", ErrTokenExpired)
+// errIssuedBefore is the error for an access token that was issued before the
+// not-before instant of its subject. It is an ErrTokenExpired, because the
+// client can refresh.
+var errIssuedBefore = fmt.Errorf("%w: issued before ExpireAccess was called for its subject", ErrTokenExpired)
 
-// subjectTimes is what a revocation is compared with.
+// subjectTimes is what revocations are compared with: a session and its times.
 type subjectTimes struct {
 	subject, sid string
-	created      time.Time // the session, to the second
-	issued       time.Time // the access token; the zero Time where there is none
+	created      time.Time // when the session was created
+	issued       time.Time // when the access token was issued; the zero Time if there is none
 }
 
+// times returns what revocations are compared with. An access token counts as
+// issued at its iat, or at its eff_iat claim if it has one.
 func (c *Claims) times() subjectTimes {
 	return subjectTimes{c.Subject, c.SessionID, c.AuthTime, later(c.IssuedAt, time.Unix(c.countsFrom, 0).UTC())}
 }
 
-// matches returns why an entry of t's subject refuses t.
-func (r *entry) matches(t subjectTimes) error {
+// matches returns the error with which an entry of t's subject refuses t, or
+// nil.
+func (e *entry) matches(t subjectTimes) error {
 	switch {
-	case r == nil:
-	case r.all:
-		if t.created.Before(r.beforeFor(t.sid)) {
+	case e == nil:
+	case e.all:
+		if t.created.Before(e.beforeFor(t.sid)) {
 			return ErrSessionRevoked
 		}
-	case !t.issued.IsZero() && t.issued.Before(r.before):
+	case !t.issued.IsZero() && t.issued.Before(e.before):
 		return errIssuedBefore
 	}
 	return nil
 }
 
-// repeats reports whether the entry's own not-before instant is to be repeated.
-func (r *entry) repeats() bool { return r.ownNotBefore != nil && !r.ownNotBefore.repeatAfter.IsZero() }
+// repeats reports whether this process must set its not-before instant again.
+func (e *entry) repeats() bool { return e.ownNotBefore != nil && !e.ownNotBefore.repeatAfter.IsZero() }
 
-// revocations returns an entry of a subject as revocations that end the same
-// together.
-func (r *entry) revocations() []Revocation {
-	if !r.all {
-		return []Revocation{{Subject: r.subject, Before: r.before}}
+// revocations returns the revocations that together have the effect of an entry
+// of a subject.
+func (e *entry) revocations() []Revocation {
+	if !e.all {
+		return []Revocation{{Subject: e.subject, Before: e.before}}
 	}
-	instants := []time.Time{r.before}
-	for _, at := range r.spared {
+	instants := []time.Time{e.before}
+	for _, at := range e.spared {
 		if !at.IsZero() && !slices.ContainsFunc(instants, at.Equal) {
 			instants = append(instants, at)
 		}
 	}
 	var rs []Revocation
 	for _, at := range instants {
-		next := Revocation{Subject: r.subject, All: true, Before: at}
-		for id := range r.spared {
-			if r.spared[id].Before(at) {
+		next := Revocation{Subject: e.subject, All: true, Before: at}
+		for id := range e.spared {
+			if e.spared[id].Before(at) {
 				next.Except = append(next.Except, id)
 			}
 		}
@@ -150,4 +158,96 @@ func (r *entry) revocations() []Revocation {
 		rs = append(rs, next)
 	}
 	return rs
+}
+
+// heapItem is an entry and the time after which prune looks at it, in Unix
+// milliseconds.
+type heapItem struct {
+	*entry
+	pruneAt int64
+}
+
+// entryHeap has at its root the entry that prune looks at next.
+type entryHeap []heapItem
+
+func (h entryHeap) Len() int { return len(h) }
+
+func (h entryHeap) Less(i, j int) bool { return h[i].pruneAt < h[j].pruneAt }
+
+func (h entryHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+
+func (h *entryHeap) Push(x any) { *h = append(*h, x.(heapItem)) }
+
+func (h *entryHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	old[len(old)-1] = heapItem{}
+	*h = old[:len(old)-1]
+	return last
+}
+
+// Limits of one call of prune.
+const (
+	pruneChunks = 64
+	pruneChunk  = 256 // entries that are handled while rs is locked
+)
+
+// prune removes entries that have ended, at most pruneChunks · pruneChunk of
+// them so that a call does not take long. It unlocks rs after each chunk, so
+// that readers do not wait.
+func (rs *revocationSet) prune(now time.Time) {
+	for range pruneChunks {
+		rs.mu.Lock()
+		more := rs.pruneLocked(now)
+		rs.mu.Unlock()
+		if !more {
+			return
+		}
+	}
+}
+
+// pruneLocked handles one chunk, and reports whether there may be more. It is
+// called with rs locked.
+func (rs *revocationSet) pruneLocked(now time.Time) (more bool) {
+	for range pruneChunk {
+		if len(rs.queue) == 0 || rs.queue[0].pruneAt >= now.UnixMilli() {
+			return false
+		}
+		e := rs.queue[0].entry
+		// The feed may have lost it, and no other process may know it.
+		mustRepublish := rs.republishes && e.own && !e.republished && now.Before(e.until.Add(republishGrace))
+		if e.live(now) || mustRepublish {
+			if mustRepublish {
+				rs.plan(e)
+			}
+			rs.queue[0].pruneAt = later(e.until, now.Add(time.Minute)).UnixMilli()
+			heap.Fix(&rs.queue, 0)
+			continue
+		}
+		heap.Pop(&rs.queue)
+		rs.remove(e)
+	}
+	return true
+}
+
+// remove removes an entry that is no longer in the queue. It is called with
+// rs locked.
+func (rs *revocationSet) remove(e *entry) {
+	e.removed = true
+	rs.size.Add(-1)
+	if e.session != "" {
+		delete(rs.sessions, sessionKey{e.subject, e.session})
+		return
+	}
+	entries := rs.subjects[e.subject]
+	if e.all {
+		entries.all = nil
+	} else {
+		entries.access = nil
+	}
+	if entries == (subjectEntries{}) {
+		delete(rs.subjects, e.subject)
+	} else {
+		rs.subjects[e.subject] = entries
+	}
 }

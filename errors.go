@@ -4,46 +4,72 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// The errors that a caller decides by, with errors.Is. The text around them
-// says why; it never holds a token, key, password or hash. What each of them
-// is on HTTP stands in one table, in this file; [ResponseFor] reads it and
-// [DefaultOnError] writes it.
+// Sentinel errors. Test for them with errors.Is: most errors wrap one of them and
+// add the cause. An error text never contains a token, key, password or hash.
+// [ResponseFor] returns the HTTP response to each of them.
 var (
-	// ErrNoToken: the request carries no credential of ours.
+	// ErrNoToken means that the request has no token.
 	ErrNoToken = errors.New("auth: no token")
-	// ErrInvalidToken: not a token of this service, or not of this kind.
+	// ErrInvalidToken means that the token was not issued by this service, or is
+	// of the wrong kind.
 	ErrInvalidToken = errors.New("auth: invalid token")
-	// ErrTokenExpired: the token was good, and its time is over; or an access
-	// token was cut by [Authenticator.ExpireAccess], or was issued ahead of this
-	// clock. An access token can be refreshed.
+	// ErrTokenExpired means that the token was valid and has expired. It is also
+	// the error for an access token that [Authenticator.ExpireAccess] has ended,
+	// and for one whose iat is ahead of this server's clock. The client
+	// can refresh an access token.
 	ErrTokenExpired = errors.New("auth: token expired")
-	// ErrSessionRevoked: the session of the token has ended.
+	// ErrSessionRevoked means that the session of the token has ended.
 	ErrSessionRevoked = errors.New("auth: session revoked")
-	// ErrTokenReused: a spent refresh token came back after its time, so two
-	// parties hold it. Its session has been ended.
+	// ErrTokenReused means that a spent refresh token was presented after the
+	// retry window, so two clients have it. Its session has been ended.
 	ErrTokenReused = errors.New("auth: refresh token reused, session ended")
-	// ErrInvalidCredentials: unknown user, wrong password or disabled user;
-	// the answer does not say which.
+	// ErrInvalidCredentials means that the user does not exist or is disabled,
+	// or that the password is wrong. It does not say which.
 	ErrInvalidCredentials = errors.New("auth: invalid credentials")
-	// ErrForbidden: the claims do not suffice. A [Guard] wraps it.
+	// ErrForbidden means that a [Guard] refused the claims.
 	ErrForbidden = errors.New("auth: forbidden")
-	// ErrReauthenticate: the login is too long ago. See [Fresh].
+	// ErrReauthenticate means that the login was too long ago. See [Fresh].
 	ErrReauthenticate = errors.New("auth: a more recent login is required")
-	// ErrInvalidRequest: the request is malformed or carries credentials
-	// of two sessions.
+	// ErrInvalidRequest means that the request is malformed, or has tokens of two
+	// sessions.
 	ErrInvalidRequest = errors.New("auth: invalid request")
-	// ErrCrossOrigin: a credential came by cookie from an origin that is not
-	// trusted.
+	// ErrCrossOrigin means that a request with a token cookie, or a login that
+	// sets cookies, came from an origin that is not trusted.
 	ErrCrossOrigin = errors.New("auth: cross-origin request refused")
-	// ErrUnavailable: a store, a user lookup or a key set did not answer.
-	// Nobody is signed out by it; the request may be repeated.
+	// ErrUnavailable means that a store, a user lookup or a key set failed. No
+	// session has ended because of it, and the request can be repeated.
 	ErrUnavailable = errors.New("auth: temporarily unavailable")
 )
 
-// Errors of requests that never reach the core.
+// detail is an error within another error of this package. Its text omits the
+// prefix "auth: ", which the outer error has, at its start and where a store has
+// wrapped a sentinel error.
+type detail struct{ error }
+
+func (d detail) Error() string {
+	text := strings.TrimPrefix(d.error.Error(), "auth: ")
+	for i := range responses {
+		text = omitPrefix(text, responses[i].err)
+	}
+	for _, sentinel := range [...]error{ErrUserNotFound, ErrSessionNotFound, ErrSessionExists, ErrFeedReset, ErrNotStorable} {
+		text = omitPrefix(text, sentinel)
+	}
+	return text
+}
+
+// omitPrefix omits "auth: " where the text of a sentinel follows a colon.
+func omitPrefix(text string, sentinel error) string {
+	full := sentinel.Error()
+	return strings.ReplaceAll(text, ": "+full, ": "+strings.TrimPrefix(full, "auth: "))
+}
+
+func (d detail) Unwrap() error { return d.error }
+
+// Errors of requests that the endpoints refuse before they read a token.
 var (
 	errTooLarge    = errors.New("auth: request body too large")
 	errContentType = errors.New("auth: content type not supported")
@@ -51,48 +77,48 @@ var (
 	errEndpoint    = errors.New("auth: no such endpoint")
 )
 
-// errCookieTooLarge is for the operator: neither a repetition nor a new login
-// makes the token smaller.
+// errCookieTooLarge means that the token of a user does not fit into a cookie.
+// The client cannot correct it by a retry or a new login.
 var errCookieTooLarge = errors.New("auth: token too large for a cookie")
 
-// grantError marks an error of a refresh token: its code is invalid_grant (RFC
-// 6749 section 5.2), there is no bearer challenge, and nothing but a login
-// helps.
+// grantError marks an error about a refresh token. Its response has the code
+// invalid_grant (RFC 6749 section 5.2), the action "login" and no challenge.
 type grantError struct{ error }
 
 func (e grantError) Unwrap() error { return e.error }
 
-// freshError carries what a client must be told to satisfy [Fresh].
+// freshError is the error of [Fresh]. Its response contains maxAge.
 type freshError struct{ maxAge time.Duration }
 
 func (e *freshError) Error() string {
-	return "auth: the login is more than " + e.maxAge.String() + " ago"
+	return "auth: the login was more than " + e.maxAge.String() + " ago"
 }
 
 func (e *freshError) Unwrap() error { return ErrReauthenticate }
 
-// scopeError carries the scope that [Scope] missed.
+// scopeError is the error of [Scope]. Its response contains the required scope.
 type scopeError struct{ scope string }
 
 func (e *scopeError) Error() string { return "auth: scope " + strconv.Quote(e.scope) + " is missing" }
 
 func (e *scopeError) Unwrap() error { return ErrForbidden }
 
-// requestError is an ErrInvalidRequest whose text may be shown to the client.
+// requestError is an ErrInvalidRequest whose text is sent to the client.
 type requestError string
 
 func (e requestError) Error() string { return "auth: invalid request: " + string(e) }
 
 func (e requestError) Unwrap() error { return ErrInvalidRequest }
 
-// cookieSizeError tells the operator which cookie is too large, and what to do.
+// cookieSizeError is an errCookieTooLarge that names the cookie and its size.
 type cookieSizeError struct {
 	name string
 	size int
 }
 
 func (e *cookieSizeError) Error() string {
-	return fmt.Sprintf("auth: cookie %s would be %d bytes, and browsers drop a cookie over %d; put less into User.Extra, Roles or Scopes", e.name, e.size, maxCookie)
+	return fmt.Sprintf("auth: cookie %s would be %d bytes, but browsers drop cookies over %d; put less into User.Extra, Roles or Scopes",
+		e.name, e.size, maxCookie)
 }
 
 func (e *cookieSizeError) Unwrap() error { return errCookieTooLarge }

@@ -10,45 +10,51 @@ import (
 	"time"
 )
 
-// EventType says what an [Event] is about.
+// EventType is the type of an [Event].
 type EventType string
 
 // The types of events.
 const (
 	EventLogin        EventType = "login"         // a session was opened
-	EventLoginRefused EventType = "login_refused" // Err says why; Session.Subject is set if there is such a user
-	EventRefresh      EventType = "refresh"       // a session moved on
-	EventRetry        EventType = "retry"         // an answer was given again: a second tab, a retry, or another device within the retry window
-	EventReuse        EventType = "reuse"         // a spent token came back after its time: two parties hold it, the session was ended
-	EventLogout       EventType = "logout"        // a session was ended by its holder
-	EventRevoked      EventType = "revoked"       // sessions, or access tokens, were ended; Reason says why
-	EventFault        EventType = "fault"         // a store, a user lookup or a hook failed; Err says how
-	EventStale        EventType = "stale"         // the revocation feed is older than MaxStale
+	EventLoginRefused EventType = "login_refused" // Err says why; Session.Subject is set if the user exists
+	EventRefresh      EventType = "refresh"       // a session was rotated
+	EventRetry        EventType = "retry"         // a refresh did not rotate: a spent token in the retry window, or another device in the cooldown
+	EventReuse        EventType = "reuse"         // a spent token was presented after the retry window, or one of an older generation, so the session was ended
+	EventLogout       EventType = "logout"        // Logout ended a session; Err is set if the store has not confirmed it
+	EventRevoked      EventType = "revoked"       // sessions or access tokens were revoked; Reason says why
+	EventFault        EventType = "fault"         // something failed: a store, a user lookup, a hook, a clock, or issuing a token; see Err
+	EventStale        EventType = "stale"         // the revocation feed is older than Config.MaxStale
 )
 
-// Event is something that a log or a user should know of. Nothing in it is a
-// secret, and nothing was typed by a client but the cleaned [Device] and
-// session name; a login that was refused is not named, since people type
-// passwords there.
+// Event reports something worth logging. It contains no secrets. The only data
+// from clients in it are the [Device] and the session name, without control
+// characters. It does not contain the login name of a refused login, because
+// users sometimes type their password there.
 type Event struct {
 	Type EventType
 	Time time.Time
 
-	// Session is the record that it is about, as it now stands, as far as it
-	// is known: at least the subject, if anything. For EventRetry and
-	// EventReuse its Device and RotatedAt are those of the party that moved
-	// the session last; Device and Time are those of the party that asks.
+	// Session is the session that the event is about. Unknown fields are zero.
+	// If ID is set, so is Subject. For EventRetry and EventReuse, Session.Device
+	// and Session.RotatedAt say who rotated the session last, and when.
+	// Event.Device and Event.Time say who presented the token, and when.
 	Session Session
 
-	Device     Device // who asks
-	Generation int64  // of the refresh token that was presented; 0 if none was
-	Reason     string // for EventRevoked: "request", "access" (ExpireAccess), "reuse", "user" (gone or disabled), "replaced", "evicted" or "login" (one that was not completed)
-	Err        error  // what failed, or why a login was refused
+	Device     Device // the client that sent the request
+	Generation int64  // generation of the refresh token that was presented; 0 if none was
+
+	// Reason is set for EventRevoked and EventLogout: "request" (Revoke or
+	// RevokeAll), "access" (ExpireAccess), "logout", "reuse", "user" (the user
+	// was deleted or disabled), "replaced" or "evicted" (by another login), or
+	// "login" (the login was not completed).
+	Reason string
+
+	Err error // what failed, or why a login was refused
 }
 
-// LogEvents returns a function for Config.OnEvent that logs to l: faults and
-// stale feeds as errors, reuse as a warning, refused logins and repeats too,
-// everything else as information.
+// LogEvents returns a function for Config.OnEvent that logs events to l. Faults
+// and stale feeds are logged at level Error, reuse, retries and refused logins at
+// Warn, and all other events at Info.
 func LogEvents(l *slog.Logger) func(context.Context, Event) {
 	return func(ctx context.Context, e Event) {
 		level := slog.LevelInfo
@@ -62,7 +68,7 @@ func LogEvents(l *slog.Logger) func(context.Context, Event) {
 	}
 }
 
-// LogValue logs the event as [LogEvents] does.
+// LogValue returns the type and the attributes that [LogEvents] logs.
 func (e Event) LogValue() slog.Value {
 	return slog.GroupValue(append([]slog.Attr{slog.String("type", string(e.Type))}, e.attrs()...)...)
 }
@@ -100,8 +106,8 @@ func appendDevice(as []slog.Attr, prefix string, d Device) []slog.Attr {
 	return as
 }
 
-// emit hands an event to the application, or to the queue of the Run that ctx
-// belongs to.
+// emit sets the time of e and delivers it. If ctx belongs to a call of Run, it
+// puts e into the queue of that call instead.
 func (v *Verifier) emit(ctx context.Context, e Event) {
 	if v.onEvent == nil {
 		return
@@ -110,15 +116,14 @@ func (v *Verifier) emit(ctx context.Context, e Event) {
 	if q, ok := ctx.Value(eventQueueKey{}).(*eventQueue); ok && q.of == v {
 		select {
 		case q.events <- e:
-		default: // OnEvent does not return; there is nobody to tell
+		default: // OnEvent blocks, and the queue is full
 		}
 		return
 	}
 	v.deliverEvent(ctx, e)
 }
 
-// deliverEvent calls OnEvent. Its panic is contained: what has been decided stays
-// so.
+// deliverEvent calls OnEvent. It recovers a panic, so that the request completes.
 func (v *Verifier) deliverEvent(ctx context.Context, e Event) {
 	_ = callHook("OnEvent", func() error {
 		v.onEvent(context.WithoutCancel(ctx), e)
@@ -126,11 +131,11 @@ func (v *Verifier) deliverEvent(ctx context.Context, e Event) {
 	})
 }
 
-// emitInterval is how often emitLimited emits.
+// emitInterval is the minimum time between two events of emitLimited.
 const emitInterval = time.Minute
 
-// emitLimited emits an event that any client can cause as often as it likes, at
-// most once a minute: last is when it was emitted, in Unix milliseconds.
+// emitLimited emits an event that any client can cause, at most once per
+// emitInterval. last is the time of the last one, in Unix milliseconds.
 func (v *Verifier) emitLimited(ctx context.Context, last *atomic.Int64, e Event) {
 	now, before := v.now().UnixMilli(), last.Load()
 	ago := now - before
@@ -142,9 +147,9 @@ func (v *Verifier) emitLimited(ctx context.Context, last *atomic.Int64, e Event)
 	}
 }
 
-// callHook calls the application's code and turns its panic into an error.
-// The value that it panicked with is named by its type alone, since it may
-// hold anything.
+// callHook calls code of the application and returns a panic as an error. The
+// error contains the value of the panic only if that is a runtime error, because
+// any other value may contain a secret.
 func callHook(name string, f func() error) (err error) {
 	defer func() {
 		switch p := recover().(type) {
@@ -158,13 +163,12 @@ func callHook(name string, f func() error) (err error) {
 	return f()
 }
 
-// panicError is what callHook makes of a panic.
 type panicError struct{ text string }
 
 func (e *panicError) Error() string { return e.text }
 
-// eventQueue takes the events of a Run. It is found in the context of what the
-// Run does.
+// eventQueue has the events of a call of Run. It is a value of the context of
+// that call.
 type eventQueue struct {
 	of     *Verifier
 	events chan Event
@@ -174,12 +178,14 @@ type eventQueueKey struct{}
 
 // Bounds of Run's events.
 const (
-	eventsWaiting = 64
-	eventsFlush   = time.Second // how long Run waits for OnEvent when it ends
+	eventsWaiting = 64          // events in the queue
+	eventsFlush   = time.Second // how long Run waits for OnEvent before it returns
 )
 
-// queueEvents returns a context whose events are delivered in order by a
-// goroutine of their own. stop ends it when they are delivered.
+// queueEvents starts a goroutine that delivers events in order, and returns a
+// context: events that are emitted with it are queued for that goroutine. stop
+// tells the goroutine to end once the queue is empty, and waits for it for at
+// most eventsFlush.
 func (v *Verifier) queueEvents(ctx context.Context) (queueing context.Context, stop func()) {
 	q := &eventQueue{v, make(chan Event, eventsWaiting)}
 	ends, delivered := make(chan struct{}), make(chan struct{})

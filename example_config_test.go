@@ -7,7 +7,7 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// Every mistake is told at once, and names its field.
+// New reports every mistake in the configuration, with the name of its field.
 func ExampleNew_mistakes() {
 	_, err := auth.New(auth.Config{
 		Issuer:   "https://example.com",

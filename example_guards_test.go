@@ -2,7 +2,9 @@ package auth_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"time"
@@ -10,27 +12,27 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// Guards are functions of claims; the application's own stand beside those of
-// the package.
+// A guard is a function of the claims. An application can use its own guards
+// together with those of the package.
 func ExampleVerifier_Require_guards() {
-	a := exampleAuthenticator()
-	sameTenant := func(_ context.Context, c *auth.Claims) error {
-		var own struct {
-			Tenant string `json:"tenant"`
-		}
-		if err := c.Decode(&own); err != nil {
-			return err
-		}
-		if own.Tenant != "acme" {
-			return fmt.Errorf("%w: another tenant", auth.ErrForbidden)
-		}
-		return nil
+	a, err := auth.New(auth.Config{
+		Issuer:   "https://example.com",
+		Audience: []string{"https://api.example.com"},
+		Secrets:  [][]byte{[]byte(rand.Text() + rand.Text())}, // a program reads it from its configuration
+		Users:    guardUsers{},
+	})
+	if err != nil {
+		log.Fatal(err)
 	}
 	pay := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "paid") })
 	protected := a.Require(auth.Role("admin"), auth.Fresh(5*time.Minute), sameTenant)(pay)
 
+	tokens, err := a.StartSession(context.Background(), "u1", auth.SessionOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
 	r := httptest.NewRequest(http.MethodPost, "/pay", nil)
-	r.Header.Set("Authorization", "Bearer "+exampleTokens(a).Access)
+	r.Header.Set("Authorization", "Bearer "+tokens.Access)
 	w := httptest.NewRecorder()
 	protected.ServeHTTP(w, r)
 	fmt.Println(w.Code, w.Header().Get("WWW-Authenticate"))
@@ -38,24 +40,27 @@ func ExampleVerifier_Require_guards() {
 	// 403 Bearer error="insufficient_scope", error_description="the token does not permit this"
 }
 
-func exampleAuthenticator() *auth.Authenticator {
-	a, err := auth.New(auth.Config{
-		Issuer:   "https://example.com",
-		Audience: []string{"https://api.example.com"},
-		Secrets:  [][]byte{secret},
-		Users:    newUsers(),
-		Cookies:  &auth.Cookies{},
-	})
-	if err != nil {
-		panic(err)
+// sameTenant refuses users of other tenants.
+func sameTenant(_ context.Context, c *auth.Claims) error {
+	var own struct {
+		Tenant string `json:"tenant"`
 	}
-	return a
+	if err := c.Decode(&own); err != nil {
+		return err
+	}
+	if own.Tenant != "acme" {
+		return fmt.Errorf("%w: another tenant", auth.ErrForbidden)
+	}
+	return nil
 }
 
-func exampleTokens(a *auth.Authenticator) auth.Tokens {
-	t, err := a.StartSession(context.Background(), "u1", auth.SessionOptions{})
-	if err != nil {
-		panic(err)
-	}
-	return t
+// guardUsers is a user lookup in which every ID is a user.
+type guardUsers struct{}
+
+func (guardUsers) FindByLogin(context.Context, string) (auth.User, error) {
+	return auth.User{}, auth.ErrUserNotFound
+}
+
+func (guardUsers) FindByID(_ context.Context, id string) (auth.User, error) {
+	return auth.User{ID: id, Roles: []string{"admin"}, Extra: map[string]any{"tenant": "globex"}}, nil
 }

@@ -8,7 +8,8 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// A handler is tested with claims of the test's own making.
+// A test of a handler can put claims into the request's context. It needs no
+// token.
 func ExampleNewContext() {
 	me := func(w http.ResponseWriter, r *http.Request) {
 		claims, _ := auth.FromContext(r.Context())

@@ -1,21 +1,38 @@
 package auth_test
 
 import (
+	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/password"
 )
 
-// A login handler of one's own, with a redirect after it, is the same few
-// lines that the package's has.
+// An application can write its own login handler, for example to redirect
+// afterward.
 func ExampleAuthenticator_SetCookies() {
-	a := exampleAuthenticator()
+	hash, err := password.Hash("correct horse battery staple")
+	if err != nil {
+		log.Fatal(err)
+	}
+	a, err := auth.New(auth.Config{
+		Issuer:   "https://example.com",
+		Audience: []string{"https://api.example.com"},
+		Secrets:  [][]byte{[]byte(rand.Text() + rand.Text())}, // a program reads it from its configuration
+		Users:    formUsers{auth.User{ID: "u1", Username: "ada", PasswordHash: hash}},
+		Cookies:  &auth.Cookies{},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
 	login := func(w http.ResponseWriter, r *http.Request) {
-		if err := a.CheckOrigin(r); err != nil { // it is going to set cookies
+		if err := a.CheckOrigin(r); err != nil { // required before cookies are set
 			a.WriteError(w, r, err)
 			return
 		}
@@ -24,13 +41,16 @@ func ExampleAuthenticator_SetCookies() {
 			a.WriteError(w, r, auth.ErrInvalidRequest)
 			return
 		}
-		in := auth.SessionOptions{Device: a.Device(r), Replaces: a.CookieTokens(r)} // the cookies are about to be overwritten
-		t, err := a.Login(r.Context(), form.Name, form.Password, in)
+		o := auth.SessionOptions{
+			Device:   a.Device(r),
+			Replaces: a.CookieTokens(r), // end the session whose cookies are overwritten
+		}
+		tokens, err := a.Login(r.Context(), form.Name, form.Password, o)
 		if err != nil {
 			a.WriteError(w, r, err)
 			return
 		}
-		a.SetCookies(w, t)
+		a.SetCookies(w, tokens)
 		http.Redirect(w, r, "/home", http.StatusSeeOther)
 	}
 
@@ -45,4 +65,21 @@ func ExampleAuthenticator_SetCookies() {
 	// 303 /home
 	// __Host-access true true
 	// __Host-Http-refresh true true
+}
+
+// formUsers is a user lookup with one user.
+type formUsers struct{ ada auth.User }
+
+func (u formUsers) FindByLogin(_ context.Context, login string) (auth.User, error) {
+	if login != "ada" && login != "ada@example.com" {
+		return auth.User{}, auth.ErrUserNotFound
+	}
+	return u.ada, nil
+}
+
+func (u formUsers) FindByID(_ context.Context, id string) (auth.User, error) {
+	if id != u.ada.ID {
+		return auth.User{}, auth.ErrUserNotFound
+	}
+	return u.ada, nil
 }

@@ -2,34 +2,39 @@ package auth_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"log"
 
 	"github.com/ratchet-go/auth"
 )
 
-// A service that signs nobody in verifies what another one issued. It needs
-// the access key and neither users nor a store.
+// A service that only verifies tokens checks the access tokens of another
+// service. It needs only the access key, no users and no store.
 func ExampleNewVerifier() {
-	accessKey := auth.HS256([]byte("an access secret of 32 bytes or more"))
+	accessKey := auth.HS256([]byte(rand.Text() + rand.Text()))
 	a, err := auth.New(auth.Config{
-		Issuer: "https://example.com", Audience: []string{"https://api.example.com"},
+		Issuer:      "https://example.com",
+		Audience:    []string{"https://api.example.com"},
 		AccessKeys:  auth.Keys{accessKey},
-		RefreshKeys: auth.Keys{auth.HS256([]byte("a refresh secret, which stays with 1"))},
-		Users:       newUsers(),
+		RefreshKeys: auth.Keys{auth.HS256([]byte(rand.Text() + rand.Text()))},
+		Users:       issuerUsers{},
 	})
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	v, err := auth.NewVerifier(auth.VerifierConfig{
-		Issuer: "https://example.com", Audience: []string{"https://api.example.com"},
-		Keys: auth.Keys{accessKey},
+		Issuer:   "https://example.com",
+		Audience: []string{"https://api.example.com"},
+		Keys:     auth.Keys{accessKey},
 	})
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
-	tokens := exampleTokens(a)
+	tokens, err := a.StartSession(context.Background(), "u1", auth.SessionOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
 	claims, err := v.Verify(context.Background(), tokens.Access)
 	fmt.Println(claims.Subject, err)
 	_, err = v.Verify(context.Background(), tokens.Refresh)
@@ -37,4 +42,15 @@ func ExampleNewVerifier() {
 	// Output:
 	// u1 <nil>
 	// auth: invalid token: wrong typ
+}
+
+// issuerUsers is a user lookup in which every ID is a user.
+type issuerUsers struct{}
+
+func (issuerUsers) FindByLogin(context.Context, string) (auth.User, error) {
+	return auth.User{}, auth.ErrUserNotFound
+}
+
+func (issuerUsers) FindByID(_ context.Context, id string) (auth.User, error) {
+	return auth.User{ID: id, Username: "ada"}, nil
 }

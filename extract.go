@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// Extractor is a place where access tokens come from. All places are looked
-// at; if they hold different tokens, those that do not verify do not count, and
-// tokens of two sessions are refused.
+// Extractor tells where to find the access token of a request. All configured
+// places are searched. If they contain different tokens, those that do not
+// verify are ignored, and tokens of two sessions are refused.
 type Extractor struct {
 	source source
 	name   string
@@ -27,27 +27,29 @@ const (
 	inQuery
 )
 
-// FromBearer takes the token from "Authorization: Bearer" (RFC 6750 section
-// 2.1). The scheme is matched without case; other schemes are not ours.
+// FromBearer finds the token in the header "Authorization: Bearer" (RFC 6750
+// section 2.1). The scheme is case-insensitive. Other schemes are ignored.
 func FromBearer() Extractor { return Extractor{inBearer, "Authorization"} }
 
-// FromCookie takes the token from the access cookie, see [Cookies]. Requests
-// with it are checked for their origin.
+// FromCookie finds the token in the access cookie; see [Cookies]. If the token
+// in the cookie is valid, [Verifier.CheckOrigin] checks the origin of the
+// request.
 func FromCookie() Extractor { return Extractor{inCookie, "Cookie"} }
 
-// FromHeader takes the token from a header of that name, such as
-// X-Access-Token, where it stands alone.
+// FromHeader finds the token in a header, such as X-Access-Token, whose whole
+// value is the token.
 func FromHeader(name string) Extractor {
 	return Extractor{inHeader, textproto.CanonicalMIMEHeaderKey(name)}
 }
 
-// FromQuery takes the token from a parameter of the URL, on every route. URLs
-// end up in access logs, browser histories and Referer headers, and whoever
-// reads them there has the token until it expires (RFC 6750 section 5.3): use
-// it only if there are clients that can do nothing else.
+// FromQuery finds the token in a query parameter of the URL, on every route.
+// URLs are stored in access logs and browser histories and sent in Referer
+// headers. Anyone who reads one can use the token until it expires (RFC 6750
+// section 5.3). Use FromQuery only for clients that support nothing else.
 func FromQuery(name string) Extractor { return Extractor{inQuery, name} }
 
-// checkExtractors returns the extractors to use.
+// checkExtractors returns the extractors to use: es, or the defaults if es is
+// empty. The error joins every mistake in es.
 func checkExtractors(field string, es []Extractor, jar *cookieJar) ([]Extractor, error) {
 	if len(es) == 0 {
 		es = []Extractor{FromBearer()}
@@ -62,19 +64,20 @@ func checkExtractors(field string, es []Extractor, jar *cookieJar) ([]Extractor,
 		case e.source == 0:
 			errs = append(errs, fmt.Errorf("auth: %s[%d] is the zero Extractor", field, i))
 		case e.name == "" || e.source == inHeader && !isToken(e.name):
-			errs = append(errs, fmt.Errorf("auth: %s[%d] has no usable name", field, i))
+			errs = append(errs, fmt.Errorf("auth: %s[%d]: %q is not a valid name", field, i, e.name))
 		case e.source == inHeader && slices.Contains([]string{"Authorization", "Cookie", "Host", "Refresh-Token"}, e.name):
-			errs = append(errs, fmt.Errorf("auth: %s[%d]: header %s carries something else", field, i, e.name))
+			errs = append(errs, fmt.Errorf("auth: %s[%d]: header %s is reserved", field, i, e.name))
 		case e.source == inCookie && jar == nil:
 			errs = append(errs, fmt.Errorf("auth: %s[%d] reads a cookie, but Cookies is nil", field, i))
 		case slices.Contains(es[:i], e):
-			errs = append(errs, fmt.Errorf("auth: %s[%d] is there twice", field, i))
+			errs = append(errs, fmt.Errorf("auth: %s[%d] duplicates %s[%d]", field, i, field, slices.Index(es, e)))
 		}
 	}
 	return slices.Clone(es), errors.Join(errs...)
 }
 
-// varyOf returns the request headers that decide an answer.
+// varyOf returns the Vary header for responses to requests in which es look for
+// tokens, or nil.
 func varyOf(es []Extractor) []string {
 	var names []string
 	for _, e := range es {
@@ -88,7 +91,7 @@ func varyOf(es []Extractor) []string {
 	return []string{strings.Join(names, ", ")}
 }
 
-// isToken reports whether s is a token of RFC 9110 section 5.6.2.
+// isToken reports whether s is a token as defined in RFC 9110 section 5.6.2.
 func isToken(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
@@ -98,25 +101,25 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// find returns what stands in a place other than a cookie, or nothing.
+// find returns the token in a place other than a cookie, or "".
 func (e Extractor) find(r *http.Request) (string, error) {
 	switch e.source {
 	case inBearer:
 		return bearer(r.Header["Authorization"])
 	case inHeader:
-		return onlyOne(r.Header[e.name])
+		return singleValue(r.Header[e.name])
 	case inQuery:
 		values, ok := queryValues(r, e.name)
 		if !ok {
-			return "", requestError("a token in the query cannot be read")
+			return "", requestError("the token in the query is malformed")
 		}
-		return onlyOne(values)
+		return singleValue(values)
 	}
 	return "", nil
 }
 
-// findAll returns everything in a place other than a cookie that could be a
-// token, also where find refuses it. A logout looks so.
+// findAll returns every value that may be a token, even if find returns an error
+// for it. It does not search cookies. It is for a logout.
 func (e Extractor) findAll(r *http.Request) []string {
 	var values []string
 	switch e.source {
@@ -136,17 +139,17 @@ func (e Extractor) findAll(r *http.Request) []string {
 	return values
 }
 
-// splitTokens takes apart what stands in one header, which is nearly always
-// one token.
+// splitTokens splits the value of a header at spaces, tabs and commas. Nearly
+// every value is a single token.
 func splitTokens(s string) []string {
 	return strings.FieldsFunc(s, func(c rune) bool { return c == ' ' || c == ',' || c == '\t' })
 }
 
-// queryValues returns the values of a parameter of the URL that can be read,
-// and whether all of that name can. Other parameters do not matter.
+// queryValues returns the values of a query parameter that are well-formed, and
+// whether all of its values are. It ignores other parameters.
 func queryValues(r *http.Request, name string) (values []string, ok bool) {
 	raw := r.URL.RawQuery
-	if !strings.Contains(raw, name) && !strings.ContainsAny(raw, "%+") { // most requests
+	if !strings.Contains(raw, name) && !strings.ContainsAny(raw, "%+") { // the usual case
 		return nil, true
 	}
 	ok = true
@@ -162,27 +165,28 @@ func queryValues(r *http.Request, name string) (values []string, ok bool) {
 	return values, ok
 }
 
-// readPairs calls pair for each field of a query or a form, as url.ParseQuery
-// takes it apart, and says of each whether it can be read. The key of one that
-// cannot is empty where it is the key that cannot be read.
+// readPairs calls pair for each field of a query or a form. Fields are split as
+// by url.ParseQuery. readable is false for a field that is malformed, and its
+// key is "" if the key is malformed.
 func readPairs(raw string, pair func(key, value string, readable bool)) {
 	for raw != "" {
-		var one string
-		if one, raw, _ = strings.Cut(raw, "&"); one == "" {
+		var field string
+		if field, raw, _ = strings.Cut(raw, "&"); field == "" {
 			continue
 		}
-		key, value, _ := strings.Cut(one, "=")
+		key, value, _ := strings.Cut(field, "=")
 		key, err := url.QueryUnescape(key)
 		if err != nil {
 			pair("", "", false)
 			continue
 		}
 		value, err = url.QueryUnescape(value)
-		pair(key, value, err == nil && !strings.Contains(one, ";"))
+		pair(key, value, err == nil && !strings.Contains(field, ";"))
 	}
 }
 
-// cutBearer returns what follows the scheme, and whether it is Bearer.
+// cutBearer returns the part of an Authorization header after the scheme, and
+// whether the scheme is Bearer.
 func cutBearer(header string) (rest string, ok bool) {
 	const scheme = "Bearer"
 	if len(header) < len(scheme) || !strings.EqualFold(header[:len(scheme)], scheme) {
@@ -190,12 +194,13 @@ func cutBearer(header string) (rest string, ok bool) {
 	}
 	rest = header[len(scheme):]
 	if rest != "" && rest[0] != ' ' && rest[0] != '\t' {
-		return "", false // a longer name
+		return "", false // another scheme, whose name begins with Bearer
 	}
 	return rest, true
 }
 
-// bearer returns the one bearer token among Authorization headers.
+// bearer returns the bearer token in the Authorization headers, or "". It
+// returns an error if there is more than one.
 func bearer(headers []string) (token string, err error) {
 	for _, h := range headers {
 		rest, ok := cutBearer(h)
@@ -204,8 +209,8 @@ func bearer(headers []string) (token string, err error) {
 		}
 		rest = strings.Trim(rest, " ")
 		switch {
-		case rest == "", len(rest) <= maxToken && isSeveral(rest): // what is longer is refused for that
-			return "", requestError("the Authorization header does not hold one bearer token")
+		case rest == "", len(rest) <= maxToken && hasSeparator(rest): // a longer one is refused later
+			return "", requestError("the Authorization header must contain one bearer token")
 		case token != "":
 			return "", requestError("more than one bearer token")
 		}
@@ -214,18 +219,20 @@ func bearer(headers []string) (token string, err error) {
 	return token, nil
 }
 
-// isSeveral reports whether s has what separates tokens. Looking for one byte
-// at a time is much faster than for any of several.
-func isSeveral(s string) bool {
+// hasSeparator reports whether s contains a separator of tokens. Three calls of
+// IndexByte are much faster than one of IndexAny.
+func hasSeparator(s string) bool {
 	return strings.IndexByte(s, ' ') >= 0 || strings.IndexByte(s, ',') >= 0 || strings.IndexByte(s, '\t') >= 0
 }
 
-func onlyOne(values []string) (string, error) {
+// singleValue returns the only value, or "" if there is none. It returns an
+// error if there are several.
+func singleValue(values []string) (string, error) {
 	switch {
 	case len(values) == 0:
 		return "", nil
 	case len(values) > 1:
-		return "", requestError("more than one token in one place")
+		return "", requestError("more than one token in a header or query parameter")
 	}
 	return values[0], nil
 }

@@ -20,22 +20,9 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// requestOf makes a request for what reads one.
-func requestOf(options ...webOption) *http.Request {
-	r := httptest.NewRequest(http.MethodGet, "/", nil)
-	for _, o := range options {
-		o(r)
-	}
-	return r
-}
-
-func withExtractors(es ...auth.Extractor) func(*auth.Config) {
-	return func(c *auth.Config) { c.Extractors = es }
-}
-
 func TestAccessToken_Bearer(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	fx := newFixture(t)
 	for _, tt := range []struct {
 		headers []string
 		token   string
@@ -52,7 +39,7 @@ func TestAccessToken_Bearer(t *testing.T) {
 		{[]string{"Basic YTpi", "Bearer abc"}, "abc", nil},
 		{[]string{"Bearer abc", "Basic YTpi", "DPoP xyz"}, "abc", nil},
 		{[]string{"Bearerabc"}, "", auth.ErrNoToken},
-		{[]string{"Digest abc"}, "", auth.ErrNoToken}, // six letters as well
+		{[]string{"Digest abc"}, "", auth.ErrNoToken}, // a scheme that also has six letters
 		{[]string{"Bearex abc"}, "", auth.ErrNoToken},
 		{[]string{"BEARED abc", "Digest abd", "Bearer abc"}, "abc", nil},
 		{[]string{"Beare abc"}, "", auth.ErrNoToken},
@@ -73,110 +60,152 @@ func TestAccessToken_Bearer(t *testing.T) {
 		{[]string{"Bearer abc", "Bearer abc"}, "", auth.ErrInvalidRequest},
 		{[]string{"Bearer abc", "bearer"}, "", auth.ErrInvalidRequest},
 	} {
-		var o webOption = func(*http.Request) {}
+		var o requestOption = func(*http.Request) {}
 		if tt.headers != nil {
-			o = webHeader("Authorization", tt.headers...)
+			o = reqHeader("Authorization", tt.headers...)
 		}
-		token, byCookie, err := b.AccessToken(requestOf(o))
+		token, byCookie, err := fx.AccessToken(newRequest(o))
 		require.Equal(t, tt.token, token, "%q", tt.headers)
 		require.ErrorIs(t, err, tt.err, "%q", tt.headers)
 		require.False(t, byCookie)
 	}
 }
 
-func TestAccessToken_OtherPlaces(t *testing.T) {
+func TestAccessToken_OtherExtractors(t *testing.T) {
 	t.Parallel()
-	query := func(raw string) webOption { return func(r *http.Request) { r.URL.RawQuery = raw } }
+	query := func(raw string) requestOption { return func(r *http.Request) { r.URL.RawQuery = raw } }
 	for name, tt := range map[string]struct {
 		es      []auth.Extractor
-		options []webOption
+		options []requestOption
 		token   string
 		err     error
 	}{
-		"header":                      {[]auth.Extractor{auth.FromHeader("x-access-token")}, []webOption{webHeader("X-Access-Token", "abc")}, "abc", nil},
-		"header twice":                {[]auth.Extractor{auth.FromHeader("X-Access-Token")}, []webOption{webHeader("X-Access-Token", "abc", "abc")}, "", auth.ErrInvalidRequest},
-		"header, not asked for":       {nil, []webOption{webHeader("X-Access-Token", "abc")}, "", auth.ErrNoToken},
-		"header, empty":               {[]auth.Extractor{auth.FromHeader("X-Access-Token")}, []webOption{webHeader("X-Access-Token", "")}, "", auth.ErrNoToken},
-		"bearer, not asked for":       {[]auth.Extractor{auth.FromHeader("X-Access-Token")}, []webOption{webBearer("abc")}, "", auth.ErrNoToken},
-		"query":                       {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("a=b&access_token=abc")}, "abc", nil},
-		"query, name escaped":         {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access%5Ftoken=abc")}, "abc", nil},
-		"query, name with a space":    {[]auth.Extractor{auth.FromQuery("access token")}, []webOption{query("access+token=abc")}, "abc", nil},
-		"query, another name":         {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("Access_Token=abc&my_access_token=x")}, "", auth.ErrNoToken},
-		"query twice":                 {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access_token=abc&access_token=abc")}, "", auth.ErrInvalidRequest},
-		"query twice, differ":         {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access_token=abc&access%5Ftoken=abd")}, "", auth.ErrInvalidRequest},
-		"query twice, one unreadable": {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access_token=abc&access_token=%zz")}, "", auth.ErrInvalidRequest},
-		"query that cannot be read":   {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access_token=%zz")}, "", auth.ErrInvalidRequest},
-		"query with a semicolon":      {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("access_token=abc;x=1")}, "", auth.ErrInvalidRequest},
-		"query behind a semicolon":    {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("x=1;access_token=abc")}, "", auth.ErrNoToken},
-		"query, others unreadable":    {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("q=a;b&%zz=1&access_token=abc&x=100%&x=%zz")}, "abc", nil},
-		"query of others, percent":    {[]auth.Extractor{auth.FromBearer(), auth.FromQuery("t")}, []webOption{query("q=100%&other=x%20y"), webBearer("abc")}, "abc", nil},
-		"query of that name, beside":  {[]auth.Extractor{auth.FromBearer(), auth.FromQuery("t")}, []webOption{query("t=a&t=a"), webBearer("abc")}, "", auth.ErrInvalidRequest},
-		"query of others, malformed":  {[]auth.Extractor{auth.FromQuery("access_token")}, []webOption{query("x;y")}, "", auth.ErrNoToken},
-		"query, not asked for":        {nil, []webOption{query("access_token=abc&token=abc&jwt=abc")}, "", auth.ErrNoToken},
-		"two places, same":            {[]auth.Extractor{auth.FromBearer(), auth.FromHeader("X-T"), auth.FromQuery("t")}, []webOption{webBearer("abc"), webHeader("X-T", "abc"), query("t=abc")}, "abc", nil},
-		"two places, neither counts":  {[]auth.Extractor{auth.FromBearer(), auth.FromHeader("X-T")}, []webOption{webBearer("abc"), webHeader("X-T", "abd")}, "abc", nil},
-		"the header's is told":        {[]auth.Extractor{auth.FromQuery("t"), auth.FromBearer()}, []webOption{webBearer("abc"), query("t=x")}, "abc", nil},
-		"two places, one unreadable":  {[]auth.Extractor{auth.FromBearer(), auth.FromHeader("X-T")}, []webOption{webBearer(""), webHeader("X-T", "abd")}, "", auth.ErrInvalidRequest},
-		"only the last has one":       {[]auth.Extractor{auth.FromQuery("t"), auth.FromHeader("X-T"), auth.FromBearer()}, []webOption{webBearer("abc")}, "abc", nil},
+		"header": {[]auth.Extractor{auth.FromHeader("x-access-token")}, []requestOption{reqHeader("X-Access-Token", "abc")}, "abc", nil},
+		"header twice": {
+			[]auth.Extractor{auth.FromHeader("X-Access-Token")}, []requestOption{reqHeader("X-Access-Token", "abc", "abc")}, "",
+			auth.ErrInvalidRequest,
+		},
+		"header, not an extractor": {nil, []requestOption{reqHeader("X-Access-Token", "abc")}, "", auth.ErrNoToken},
+		"header, empty": {
+			[]auth.Extractor{auth.FromHeader("X-Access-Token")}, []requestOption{reqHeader("X-Access-Token", "")}, "", auth.ErrNoToken,
+		},
+		"bearer, not an extractor": {[]auth.Extractor{auth.FromHeader("X-Access-Token")}, []requestOption{reqBearer("abc")}, "", auth.ErrNoToken},
+		"query":                    {[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("a=b&access_token=abc")}, "abc", nil},
+		"query, name escaped":      {[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("access%5Ftoken=abc")}, "abc", nil},
+		"query, name with a space": {[]auth.Extractor{auth.FromQuery("access token")}, []requestOption{query("access+token=abc")}, "abc", nil},
+		"query, another name": {
+			[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("Access_Token=abc&my_access_token=x")}, "",
+			auth.ErrNoToken,
+		},
+		"query twice": {
+			[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("access_token=abc&access_token=abc")}, "",
+			auth.ErrInvalidRequest,
+		},
+		"query twice, differ": {
+			[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("access_token=abc&access%5Ftoken=abd")}, "",
+			auth.ErrInvalidRequest,
+		},
+		"query twice, one unreadable": {
+			[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("access_token=abc&access_token=%zz")}, "",
+			auth.ErrInvalidRequest,
+		},
+		"query that cannot be read": {
+			[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("access_token=%zz")}, "", auth.ErrInvalidRequest,
+		},
+		"query with a semicolon": {
+			[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("access_token=abc;x=1")}, "", auth.ErrInvalidRequest,
+		},
+		"query behind a semicolon": {[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("x=1;access_token=abc")}, "", auth.ErrNoToken},
+		"query, others unreadable": {
+			[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("q=a;b&%zz=1&access_token=abc&x=100%&x=%zz")}, "abc",
+			nil,
+		},
+		"other query, percent": {
+			[]auth.Extractor{auth.FromBearer(), auth.FromQuery("t")}, []requestOption{query("q=100%&other=x%20y"), reqBearer("abc")},
+			"abc", nil,
+		},
+		"query twice beside a header": {
+			[]auth.Extractor{auth.FromBearer(), auth.FromQuery("t")}, []requestOption{query("t=a&t=a"), reqBearer("abc")}, "",
+			auth.ErrInvalidRequest,
+		},
+		"other query, malformed":  {[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("x;y")}, "", auth.ErrNoToken},
+		"query, not an extractor": {nil, []requestOption{query("access_token=abc&token=abc&jwt=abc")}, "", auth.ErrNoToken},
+		"two places, same": {
+			[]auth.Extractor{auth.FromBearer(), auth.FromHeader("X-T"), auth.FromQuery("t")},
+			[]requestOption{reqBearer("abc"), reqHeader("X-T", "abc"), query("t=abc")}, "abc", nil,
+		},
+		"two places, neither counts": {
+			[]auth.Extractor{auth.FromBearer(), auth.FromHeader("X-T")}, []requestOption{reqBearer("abc"), reqHeader("X-T", "abd")}, "abc",
+			nil,
+		},
+		"the header's is returned": {[]auth.Extractor{auth.FromQuery("t"), auth.FromBearer()}, []requestOption{reqBearer("abc"), query("t=x")}, "abc", nil},
+		"two places, one unreadable": {
+			[]auth.Extractor{auth.FromBearer(), auth.FromHeader("X-T")}, []requestOption{reqBearer(""), reqHeader("X-T", "abd")}, "",
+			auth.ErrInvalidRequest,
+		},
+		"only the last has one": {
+			[]auth.Extractor{auth.FromQuery("t"), auth.FromHeader("X-T"), auth.FromBearer()}, []requestOption{reqBearer("abc")}, "abc",
+			nil,
+		},
 	} {
-		b := newBench(t, withExtractors(tt.es...))
-		token, byCookie, err := b.AccessToken(requestOf(tt.options...))
+		fx := newFixture(t, withExtractors(tt.es...))
+		token, byCookie, err := fx.AccessToken(newRequest(tt.options...))
 		require.Equal(t, tt.token, token, name)
 		require.ErrorIs(t, err, tt.err, name)
 		require.False(t, byCookie)
 	}
 }
 
-func TestAccessToken_TellsWhetherItCameByCookie(t *testing.T) {
+func TestAccessToken_ReportsWhetherItCameByCookie(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies())
-	for _, options := range [][]webOption{
-		{webCookie(accessCookie, "abc")},
-		{webCookie(accessCookie, "abc"), webCookie("other", "x"), webCookie(refreshCookie, "y"), webCookie("__host-access", "z"), webCookie("access", "z")},
-		{webCookie(accessCookie, "abc"), webHeader("Authorization", "Basic YTpi")},
-		{webCookie(accessCookie, "abc"), webCookie(accessCookie, "abc")},
-		{webCookie(accessCookie, ""), webCookie(accessCookie, "abc")},
+	fx := newFixture(t, withCookies())
+	for _, options := range [][]requestOption{
+		{reqCookie(accessCookie, "abc")},
+		{reqCookie(accessCookie, "abc"), reqCookie("other", "x"), reqCookie(refreshCookie, "y"), reqCookie("__host-access", "z"), reqCookie("access", "z")},
+		{reqCookie(accessCookie, "abc"), reqHeader("Authorization", "Basic YTpi")},
+		{reqCookie(accessCookie, "abc"), reqCookie(accessCookie, "abc")},
+		{reqCookie(accessCookie, ""), reqCookie(accessCookie, "abc")},
 	} {
-		token, byCookie, err := b.AccessToken(requestOf(options...))
+		token, byCookie, err := fx.AccessToken(newRequest(options...))
 		require.NoError(t, err)
 		require.Equal(t, "abc", token)
 		require.True(t, byCookie)
 	}
-	// What is in a header too was not sent by the browser alone.
+	// A token that is also in a header was not sent only by the browser.
 	for _, es := range [][]auth.Extractor{nil, {auth.FromCookie(), auth.FromBearer()}} {
-		b := newBench(t, withCookies(), withExtractors(es...))
-		token, byCookie, err := b.AccessToken(requestOf(webBearer("abc"), webCookie(accessCookie, "abc")))
+		fx := newFixture(t, withCookies(), withExtractors(es...))
+		token, byCookie, err := fx.AccessToken(newRequest(reqBearer("abc"), reqCookie(accessCookie, "abc")))
 		require.NoError(t, err)
 		require.Equal(t, "abc", token)
 		require.False(t, byCookie)
-		token, byCookie, err = b.AccessToken(requestOf(webBearer("abc"), webCookie(accessCookie, "abd")))
+		token, byCookie, err = fx.AccessToken(newRequest(reqBearer("abc"), reqCookie(accessCookie, "abd")))
 		require.NoError(t, err)
-		require.Equal(t, "abc", token, "if none counts, the header's is told")
+		require.Equal(t, "abc", token, "if none is valid, the header's is returned")
 		require.False(t, byCookie)
 	}
-	_, _, err := newBench(t).AccessToken(requestOf(webCookie(accessCookie, "abc")))
-	require.ErrorIs(t, err, auth.ErrNoToken, "without Config.Cookies there are none")
-	_, _, err = newBench(t, withCookies(), withExtractors(auth.FromBearer())).AccessToken(requestOf(webCookie(accessCookie, "abc")))
-	require.ErrorIs(t, err, auth.ErrNoToken, "a cookie that is not extracted")
+	_, _, err := newFixture(t).AccessToken(newRequest(reqCookie(accessCookie, "abc")))
+	require.ErrorIs(t, err, auth.ErrNoToken, "without Config.Cookies, cookies are ignored")
+	_, _, err = newFixture(t, withCookies(), withExtractors(auth.FromBearer())).AccessToken(newRequest(reqCookie(accessCookie, "abc")))
+	require.ErrorIs(t, err, auth.ErrNoToken, "the cookie is not an extractor")
 }
 
-func TestAccessToken_OfOneSessionTheHeadersCounts(t *testing.T) {
+func TestAccessToken_PrefersTheHeaderWithinOneSession(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies(), withExtractors(auth.FromCookie(), auth.FromQuery("t"), auth.FromHeader("X-T"), auth.FromBearer()))
-	ks := b.chain(t, 3)
-	inQuery := func(token string) webOption { return func(r *http.Request) { r.URL.RawQuery = "t=" + token } }
+	fx := newFixture(t, withCookies(), withExtractors(auth.FromCookie(), auth.FromQuery("t"), auth.FromHeader("X-T"), auth.FromBearer()))
+	ks := fx.chain(t, 3)
+	inQuery := func(token string) requestOption { return func(r *http.Request) { r.URL.RawQuery = "t=" + token } }
 	for _, tt := range []struct {
-		options  []webOption
+		options  []requestOption
 		want     int
 		byCookie bool
 	}{
-		{[]webOption{webBearer(ks[0].Access), webCookie(accessCookie, ks[2].Access), inQuery(ks[1].Access)}, 0, false},
-		{[]webOption{webHeader("X-T", ks[1].Access), webBearer(ks[0].Access)}, 1, false}, // the first of the extractors
-		{[]webOption{inQuery(ks[0].Access), webCookie(accessCookie, ks[2].Access)}, 0, false},
-		{[]webOption{cookiesOf(accessCookie, ks[1].Access, ks[2].Access, ks[0].Access), webBearer("junk"), inQuery("junk")}, 2, true},
+		{[]requestOption{reqBearer(ks[0].Access), reqCookie(accessCookie, ks[2].Access), inQuery(ks[1].Access)}, 0, false},
+		{[]requestOption{reqHeader("X-T", ks[1].Access), reqBearer(ks[0].Access)}, 1, false}, // the first extractor counts
+		{[]requestOption{inQuery(ks[0].Access), reqCookie(accessCookie, ks[2].Access)}, 0, false},
+		{[]requestOption{reqCookies(accessCookie, ks[1].Access, ks[2].Access, ks[0].Access), reqBearer("junk"), inQuery("junk")}, 2, true},
 	} {
 		for range 2 {
-			token, byCookie, err := b.AccessToken(requestOf(tt.options...))
+			token, byCookie, err := fx.AccessToken(newRequest(tt.options...))
 			require.NoError(t, err)
 			require.Equal(t, ks[tt.want].Access, token)
 			require.Equal(t, tt.byCookie, byCookie)
@@ -184,7 +213,7 @@ func TestAccessToken_OfOneSessionTheHeadersCounts(t *testing.T) {
 	}
 }
 
-func TestVary_NamesWhatIsLookedAt(t *testing.T) {
+func TestVary_NamesTheHeadersThatAreRead(t *testing.T) {
 	t.Parallel()
 	for want, es := range map[string][]auth.Extractor{
 		"Authorization, Cookie":      nil,
@@ -193,49 +222,54 @@ func TestVary_NamesWhatIsLookedAt(t *testing.T) {
 		"Cookie, Authorization, X-U": {auth.FromCookie(), auth.FromBearer(), auth.FromHeader("X-u")},
 		"":                           {auth.FromQuery("t")},
 	} {
-		b := newBench(t, withCookies(), withExtractors(es...))
-		for _, h := range []http.Handler{b.Require()(hello), b.Optional(hello)} {
+		fx := newFixture(t, withCookies(), withExtractors(es...))
+		for _, h := range []http.Handler{fx.Require()(hello), fx.Optional(hello)} {
 			outer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Vary", "Origin")
 				h.ServeHTTP(w, r)
 			})
-			require.Equal(t, want, strings.Join(ask(t, h, "GET", "/").header.Values("Vary"), "|"))
-			require.Equal(t, strings.TrimSuffix("Origin|"+want, "|"), strings.Join(ask(t, outer, "GET", "/").header.Values("Vary"), "|"), "what is there already stays")
+			require.Equal(t, want, strings.Join(send(t, h, "GET", "/").header.Values("Vary"), "|"))
+			require.Equal(
+				t, strings.TrimSuffix("Origin|"+want, "|"), strings.Join(send(t, outer, "GET", "/").header.Values("Vary"), "|"),
+				"existing values must stay",
+			)
 		}
 	}
 }
 
 func TestVary_IsSafeForConcurrentRequests(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies())
-	h := b.Require()(hello)
+	fx := newFixture(t, withCookies())
+	h := fx.Require()(hello)
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
 			w := httptest.NewRecorder()
-			h.ServeHTTP(w, requestOf())
+			h.ServeHTTP(w, newRequest())
 			w.Header().Add("Vary", "Accept")
 			w.Header()["Vary"][0] = "spoiled"
 		})
 	}
 	wg.Wait()
-	require.Equal(t, []string{"Authorization, Cookie"}, ask(t, h, "GET", "/").header["Vary"])
+	require.Equal(t, []string{"Authorization, Cookie"}, send(t, h, "GET", "/").header["Vary"])
 }
 
 func TestExtractors_AreCheckedByNew(t *testing.T) {
 	t.Parallel()
 	for want, es := range map[string][]auth.Extractor{
-		"Extractors[1] is the zero Extractor":                        {auth.FromBearer(), {}},
-		"Extractors[0] has no usable name":                           {auth.FromHeader("")},
-		"Extractors[0]: header Authorization carries something else": {auth.FromHeader("authorization")},
-		"Extractors[0]: header Cookie carries something else":        {auth.FromHeader("cookie")},
-		"Extractors[0]: header Refresh-Token carries something else": {auth.FromHeader("REFRESH-TOKEN")},
-		"Extractors[1] has no usable name":                           {auth.FromBearer(), auth.FromQuery("")},
-		"Extractors[2] has no usable name":                           {auth.FromBearer(), auth.FromQuery("t"), auth.FromHeader("X Y")},
-		"Extractors[3] has no usable name":                           {auth.FromBearer(), auth.FromQuery("t"), auth.FromHeader("T"), auth.FromHeader("X:Y")},
-		"Extractors[0] reads a cookie, but Cookies is nil":           {auth.FromCookie()},
-		"Extractors[2] is there twice":                               {auth.FromBearer(), auth.FromHeader("X-T"), auth.FromHeader("x-t")},
-		"Extractors[4] has no usable name":                           {auth.FromBearer(), auth.FromQuery("t"), auth.FromHeader("T"), auth.FromHeader("U"), auth.FromHeader("é")},
+		"Extractors[1] is the zero Extractor":              {auth.FromBearer(), {}},
+		`Extractors[0]: "" is not a valid name`:            {auth.FromHeader("")},
+		"Extractors[0]: header Authorization is reserved":  {auth.FromHeader("authorization")},
+		"Extractors[0]: header Cookie is reserved":         {auth.FromHeader("cookie")},
+		"Extractors[0]: header Refresh-Token is reserved":  {auth.FromHeader("REFRESH-TOKEN")},
+		`Extractors[1]: "" is not a valid name`:            {auth.FromBearer(), auth.FromQuery("")},
+		`Extractors[2]: "X Y" is not a valid name`:         {auth.FromBearer(), auth.FromQuery("t"), auth.FromHeader("X Y")},
+		`Extractors[3]: "X:Y" is not a valid name`:         {auth.FromBearer(), auth.FromQuery("t"), auth.FromHeader("T"), auth.FromHeader("X:Y")},
+		"Extractors[0] reads a cookie, but Cookies is nil": {auth.FromCookie()},
+		"Extractors[2] duplicates ":                        {auth.FromBearer(), auth.FromHeader("X-T"), auth.FromHeader("x-t")},
+		`Extractors[4]: "é" is not a valid name`: {
+			auth.FromBearer(), auth.FromQuery("t"), auth.FromHeader("T"), auth.FromHeader("U"), auth.FromHeader("é"),
+		},
 	} {
 		_, err := auth.New(auth.Config{Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(), Extractors: es})
 		require.ErrorContains(t, err, "auth: Config."+want)
@@ -243,69 +277,46 @@ func TestExtractors_AreCheckedByNew(t *testing.T) {
 		require.ErrorContains(t, err, "auth: VerifierConfig."+want)
 	}
 	es := []auth.Extractor{auth.FromBearer()}
-	b := newBench(t, withExtractors(es...))
+	fx := newFixture(t, withExtractors(es...))
 	es[0] = auth.FromQuery("t")
-	token, _, err := b.AccessToken(requestOf(webBearer("abc")))
-	require.NoError(t, err, "they are copied")
+	token, _, err := fx.AccessToken(newRequest(reqBearer("abc")))
+	require.NoError(t, err, "the extractors must be copied")
 	require.Equal(t, "abc", token)
-}
-
-// chain returns n refresh tokens of one session, the oldest first.
-func (b *bench) chain(t testing.TB, n int) (tokens []auth.Tokens) {
-	t.Helper()
-	k := b.login(t)
-	tokens = append(tokens, k)
-	for range n - 1 {
-		b.clock.advance(time.Minute)
-		var err error
-		k, err = b.Refresh(context.Background(), k.Refresh, auth.RefreshOptions{})
-		require.NoError(t, err)
-		tokens = append(tokens, k)
-	}
-	return tokens
-}
-
-func cookiesOf(name string, values ...string) webOption {
-	return func(r *http.Request) {
-		for _, v := range values {
-			r.AddCookie(&http.Cookie{Name: name, Value: v})
-		}
-	}
 }
 
 func TestDuplicateCookies_NewestOfOneSessionCounts(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies())
-	ks := b.chain(t, 3)
+	fx := newFixture(t, withCookies())
+	ks := fx.chain(t, 3)
 	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
 		var refresh, access []string
 		for _, i := range order {
 			refresh, access = append(refresh, ks[i].Refresh), append(access, ks[i].Access)
 		}
 		for _, more := range [][]string{nil, {"garbage"}} {
-			token, byCookie, err := b.RefreshToken(requestOf(cookiesOf(refreshCookie, append(more, refresh...)...)))
+			token, byCookie, err := fx.RefreshToken(newRequest(reqCookies(refreshCookie, append(more, refresh...)...)))
 			require.NoError(t, err)
 			require.True(t, byCookie)
 			require.Equal(t, ks[2].Refresh, token)
-			token, byCookie, err = b.AccessToken(requestOf(cookiesOf(accessCookie, append(more, access...)...)))
+			token, byCookie, err = fx.AccessToken(newRequest(reqCookies(accessCookie, append(more, access...)...)))
 			require.NoError(t, err)
 			require.True(t, byCookie)
 			require.Equal(t, ks[2].Access, token)
 		}
 	}
-	// Exactly one token reaches Rotate, so the older ones are not reuse.
-	before := b.store.count("Rotate")
-	r := ask(t, b.RefreshHandler(), "POST", "/refresh", cookiesOf(refreshCookie, ks[0].Refresh, ks[1].Refresh, "garbage", ks[2].Refresh))
+	// Only one token reaches Rotate, so the older ones do not count as reuse.
+	before := fx.store.count("Rotate")
+	r := send(t, fx.RefreshHandler(), "POST", "/refresh", reqCookies(refreshCookie, ks[0].Refresh, ks[1].Refresh, "garbage", ks[2].Refresh))
 	require.Equal(t, 200, r.status, r.body)
-	require.Equal(t, before+1, b.store.count("Rotate"))
-	require.Empty(t, b.events.take(auth.EventReuse))
+	require.Equal(t, before+1, fx.store.count("Rotate"))
+	require.Empty(t, fx.events.take(auth.EventReuse))
 }
 
 func TestDuplicateCookies_OfTwoSessionsAreRefused(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies())
-	one, two := b.login(t), b.login(t)
-	bob, err := b.Login(context.Background(), "bob", pass, auth.SessionOptions{})
+	fx := newFixture(t, withCookies())
+	one, two := fx.login(t), fx.login(t)
+	bob, err := fx.Login(context.Background(), "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	for _, other := range []auth.Tokens{two, bob} {
 		for _, flip := range []bool{false, true} {
@@ -314,67 +325,67 @@ func TestDuplicateCookies_OfTwoSessionsAreRefused(t *testing.T) {
 				slices.Reverse(refresh)
 				slices.Reverse(access)
 			}
-			ask(t, b.RefreshHandler(), "POST", "/refresh", cookiesOf(refreshCookie, refresh...)).refused(t, 400, "invalid_request", "login")
-			ask(t, b.Require()(hello), "GET", "/", cookiesOf(accessCookie, access...)).refused(t, 400, "invalid_request", "login")
-			ask(t, b.Optional(hello), "GET", "/", cookiesOf(accessCookie, access...)).refused(t, 400, "invalid_request", "login")
+			send(t, fx.RefreshHandler(), "POST", "/refresh", reqCookies(refreshCookie, refresh...)).requireRefused(t, 400, "invalid_request", "login")
+			send(t, fx.Require()(hello), "GET", "/", reqCookies(accessCookie, access...)).requireRefused(t, 400, "invalid_request", "login")
+			send(t, fx.Optional(hello), "GET", "/", reqCookies(accessCookie, access...)).requireRefused(t, 400, "invalid_request", "login")
 		}
 	}
-	require.Zero(t, b.store.count("Rotate"))
-	// Logout ends what both name.
-	r := ask(t, b.LogoutHandler(), "POST", "/logout", cookiesOf(refreshCookie, one.Refresh, two.Refresh))
-	r.nothing(t)
-	r.cleared(t)
-	list, err := b.Sessions(context.Background(), "u1")
+	require.Zero(t, fx.store.count("Rotate"))
+	// Logout ends the sessions of both tokens.
+	r := send(t, fx.LogoutHandler(), "POST", "/logout", reqCookies(refreshCookie, one.Refresh, two.Refresh))
+	r.requireNoContent(t)
+	r.requireCleared(t)
+	list, err := fx.Sessions(context.Background(), "u1")
 	require.NoError(t, err)
 	require.Empty(t, list)
 }
 
 func TestDuplicateCookies_InvalidOnesDoNotCount(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies())
-	k := b.login(t)
-	foreign, err := newBench(t, withCookies(), func(c *auth.Config) { c.Secrets = [][]byte{[]byte("another secret of 32 bytes or more")} }).
+	fx := newFixture(t, withCookies())
+	k := fx.login(t)
+	foreign, err := newFixture(t, withCookies(), func(c *auth.Config) { c.Secrets = [][]byte{[]byte("another secret of 32 bytes or more")} }).
 		Login(context.Background(), "ada", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	for _, values := range [][]string{
 		{k.Refresh}, {"a", k.Refresh}, {k.Refresh, "a"}, {"a", "b", k.Refresh}, {"a", "b", "c", k.Refresh}, {"", "", "", "", "", k.Refresh},
 		{"a", "a", "a", "a", "a", k.Refresh}, {foreign.Refresh, k.Refresh}, {k.Access, k.Refresh},
 	} {
-		token, _, err := b.RefreshToken(requestOf(cookiesOf(refreshCookie, values...)))
+		token, _, err := fx.RefreshToken(newRequest(reqCookies(refreshCookie, values...)))
 		require.NoError(t, err)
 		require.Equal(t, k.Refresh, token, "%q", values)
 	}
-	// Of refresh cookies all are read, of access cookies sixteen that differ.
+	// All refresh cookies are read, and sixteen different access cookies.
 	var junk []string
 	for i := range 15 {
 		junk = append(junk, "junk"+strconv.Itoa(i), "junk"+strconv.Itoa(i))
 	}
 	for _, values := range [][]string{append(slices.Clone(junk), k.Access), append([]string{k.Access}, junk...)} {
-		require.Equal(t, "hello ada", ask(t, b.Require()(hello), "GET", "/", cookiesOf(accessCookie, values...)).body)
+		require.Equal(t, "hello ada", send(t, fx.Require()(hello), "GET", "/", reqCookies(accessCookie, values...)).body)
 	}
-	ask(t, b.Require()(hello), "GET", "/", cookiesOf(accessCookie, append(junk, "one more", k.Access)...)).refused(t, 401, "invalid_token", "login")
+	send(t, fx.Require()(hello), "GET", "/", reqCookies(accessCookie, append(junk, "one more", k.Access)...)).requireRefused(t, 401, "invalid_token", "login")
 	for i := range 500 {
 		junk = append(junk, "x.y."+strconv.Itoa(i))
 	}
 	for _, values := range [][]string{append(slices.Clone(junk), k.Refresh), append([]string{k.Refresh}, junk...)} {
-		token, _, err := b.RefreshToken(requestOf(cookiesOf(refreshCookie, values...)))
+		token, _, err := fx.RefreshToken(newRequest(reqCookies(refreshCookie, values...)))
 		require.NoError(t, err)
 		require.Equal(t, k.Refresh, token)
 	}
-	ask(t, b.RefreshHandler(), "POST", "/refresh", cookiesOf(refreshCookie, "a", "b")).refused(t, 401, "invalid_grant", "login")
-	ask(t, b.Require()(hello), "GET", "/", cookiesOf(accessCookie, "a", "b")).refused(t, 401, "invalid_token", "login")
-	// An expired one is worth more than garbage: the client shall refresh.
-	b.clock.advance(time.Hour)
-	ask(t, b.Require()(hello), "GET", "/", cookiesOf(accessCookie, "a", k.Access)).refused(t, 401, "invalid_token", "refresh")
+	send(t, fx.RefreshHandler(), "POST", "/refresh", reqCookies(refreshCookie, "a", "b")).requireRefused(t, 401, "invalid_grant", "login")
+	send(t, fx.Require()(hello), "GET", "/", reqCookies(accessCookie, "a", "b")).requireRefused(t, 401, "invalid_token", "login")
+	// An expired token counts more than garbage, so that the client refreshes.
+	fx.clock.advance(time.Hour)
+	send(t, fx.Require()(hello), "GET", "/", reqCookies(accessCookie, "a", k.Access)).requireRefused(t, 401, "invalid_token", "refresh")
 }
 
-// countingKeys counts how often keys are asked for.
+// countingKeys counts the calls of VerifyKeys.
 type countingKeys struct {
 	auth.KeySource
 	mu    sync.Mutex
 	n     int
 	fault error
-	once  bool // fault is only the next answer
+	once  bool // fault applies only to the next call
 }
 
 func (k *countingKeys) VerifyKeys(ctx context.Context, kid string) ([]auth.Key, error) {
@@ -404,58 +415,58 @@ func TestDuplicateCookies_AtMostSixteenAreVerified(t *testing.T) {
 	for i := range 50 {
 		values = append(values, wrong(i))
 	}
-	_, byCookie, err := v.AccessToken(requestOf(cookiesOf(accessCookie, values...)))
+	_, byCookie, err := v.AccessToken(newRequest(reqCookies(accessCookie, values...)))
 	require.NoError(t, err)
 	require.True(t, byCookie)
 	require.Equal(t, 16, keys.n)
 
-	// Keys that cannot be had are an outage, and not an invalid cookie.
+	// If the keys are unavailable, that is an outage, not an invalid cookie.
 	keys.fault = errStore
-	ask(t, v.Require()(hello), "GET", "/", cookiesOf(accessCookie, values...)).refused(t, 503, "temporarily_unavailable", "")
-	ask(t, v.Optional(hello), "GET", "/", cookiesOf(accessCookie, values...)).refused(t, 503, "temporarily_unavailable", "")
-	ask(t, v.Optional(hello), "GET", "/", cookiesOf(accessCookie, values[0])).refused(t, 503, "temporarily_unavailable", "")
-	// Which of two cookies counts cannot be said while one is not known.
+	send(t, v.Require()(hello), "GET", "/", reqCookies(accessCookie, values...)).requireRefused(t, 503, "temporarily_unavailable", "")
+	send(t, v.Optional(hello), "GET", "/", reqCookies(accessCookie, values...)).requireRefused(t, 503, "temporarily_unavailable", "")
+	send(t, v.Optional(hello), "GET", "/", reqCookies(accessCookie, values[0])).requireRefused(t, 503, "temporarily_unavailable", "")
+	// Which of two cookies counts is unknown while one cannot be verified.
 	keys.fault, keys.once = errStore, true
-	_, _, err = v.AccessToken(requestOf(cookiesOf(accessCookie, values[:2]...)))
+	_, _, err = v.AccessToken(newRequest(reqCookies(accessCookie, values[:2]...)))
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 }
 
-func TestCredentials_ThatCannotBeDecidedAreUnavailable(t *testing.T) {
+func TestCredentials_UndecidableOnesAreUnavailable(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies())
-	one, two := b.login(t), b.login(t)
-	// A feed that was not read yet: nobody knows which of them was revoked.
+	fx := newFixture(t, withCookies())
+	one, two := fx.login(t), fx.login(t)
+	// The feed has not been read, so it is unknown which session was revoked.
 	late, err := auth.New(auth.Config{
-		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: b.users, Hasher: cheap, Now: b.clock.Now,
-		Store: b.store, Cookies: &auth.Cookies{},
+		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: fx.users, Hasher: fastHasher, Now: fx.clock.Now,
+		Store: fx.store, Cookies: &auth.Cookies{},
 	})
 	require.NoError(t, err)
-	for _, options := range [][]webOption{
-		{webBearer(one.Access), webCookie(accessCookie, two.Access)},
-		{webBearer(one.Access), webCookie(accessCookie, "junk")},
-		{webBearer("junk"), webCookie(accessCookie, two.Access)},
-		{cookiesOf(accessCookie, "junk", one.Access)},
+	for _, options := range [][]requestOption{
+		{reqBearer(one.Access), reqCookie(accessCookie, two.Access)},
+		{reqBearer(one.Access), reqCookie(accessCookie, "junk")},
+		{reqBearer("junk"), reqCookie(accessCookie, two.Access)},
+		{reqCookies(accessCookie, "junk", one.Access)},
 	} {
 		for _, h := range []http.Handler{late.Require()(hello), late.Optional(hello)} {
 			for _, method := range []string{"GET", "POST"} {
-				ask(t, h, method, "/", options...).refused(t, 503, "temporarily_unavailable", "")
+				send(t, h, method, "/", options...).requireRefused(t, 503, "temporarily_unavailable", "")
 			}
 		}
 	}
-	// Refresh tokens of two sessions, and a store that does not say which lives.
-	b.store.failBefore("Get", errStore)
-	both := []webOption{webCookie(refreshCookie, one.Refresh), webHeader("Refresh-Token", two.Refresh)}
-	ask(t, b.RefreshHandler(), "POST", "/refresh", both...).refused(t, 503, "temporarily_unavailable", "")
-	b.store.failBefore("Get", nil)
-	ask(t, b.RefreshHandler(), "POST", "/refresh", both...).refused(t, 400, "invalid_request", "login")
-	require.Zero(t, b.store.count("Rotate"))
+	// The store cannot say which of the two sessions exists.
+	fx.store.failBefore("Get", errStore)
+	both := []requestOption{reqCookie(refreshCookie, one.Refresh), reqHeader("Refresh-Token", two.Refresh)}
+	send(t, fx.RefreshHandler(), "POST", "/refresh", both...).requireRefused(t, 503, "temporarily_unavailable", "")
+	fx.store.failBefore("Get", nil)
+	send(t, fx.RefreshHandler(), "POST", "/refresh", both...).requireRefused(t, 400, "invalid_request", "login")
+	require.Zero(t, fx.store.count("Rotate"))
 }
 
 func TestCSRF(t *testing.T) {
 	t.Parallel()
 	const trusted = "https://app.example.org"
-	b := newBench(t, withCookies(allowBody, func(c *auth.Cookies) { c.TrustedOrigins = []string{trusted} }))
-	fetch := func(site, origin string) webOption {
+	fx := newFixture(t, withCookies(allowBody, func(c *auth.Cookies) { c.TrustedOrigins = []string{trusted} }))
+	fetch := func(site, origin string) requestOption {
 		return func(r *http.Request) {
 			if site != "" {
 				r.Header.Set("Sec-Fetch-Site", site)
@@ -469,16 +480,16 @@ func TestCSRF(t *testing.T) {
 		r.Header.Set("Upgrade", "websocket")
 		r.Header.Set("Connection", "Upgrade")
 	}
-	allow := func(h http.Handler, method, path string, status int, options ...webOption) {
+	allow := func(h http.Handler, method, path string, status int, options ...requestOption) {
 		t.Helper()
-		r := ask(t, h, method, path, options...)
+		r := send(t, h, method, path, options...)
 		require.Equal(t, status, r.status, r.body)
 	}
-	refuse := func(h http.Handler, method, path string, options ...webOption) {
+	refuse := func(h http.Handler, method, path string, options ...requestOption) {
 		t.Helper()
-		ask(t, h, method, path, options...).refused(t, 403, "cross_origin", "")
+		send(t, h, method, path, options...).requireRefused(t, 403, "cross_origin", "")
 	}
-	protected, optional := b.Require()(hello), b.Optional(hello)
+	protected, optional := fx.Require()(hello), fx.Optional(hello)
 	for _, tt := range []struct {
 		name, site, origin string
 		good               bool
@@ -496,17 +507,17 @@ func TestCSRF(t *testing.T) {
 		{"old browser", "", "https://evil.example", false},
 		{"old browser, sandboxed", "", "null", false},
 		{"sandboxed", "cross-site", "null", false},
-		{"trusted but for the scheme", "cross-site", "http://app.example.org", false},
-		{"trusted but for the port", "cross-site", trusted + ":8443", false},
+		{"trusted except for the scheme", "cross-site", "http://app.example.org", false},
+		{"trusted except for the port", "cross-site", trusted + ":8443", false},
 		{"trusted as a prefix", "cross-site", trusted + ".evil.example", false},
 		{"other port", "", "https://example.com:8443", false},
-		{"site of the future", "future", "https://example.com", false},
+		{"unknown value", "future", "https://example.com", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			from := fetch(tt.site, tt.origin)
-			k := b.login(t)
-			access, refresh := webCookie(accessCookie, k.Access), webCookie(refreshCookie, k.Refresh)
-			judge := func(h http.Handler, method, path string, status int, options ...webOption) {
+			k := fx.login(t)
+			access, refresh := reqCookie(accessCookie, k.Access), reqCookie(refreshCookie, k.Refresh)
+			check := func(h http.Handler, method, path string, status int, options ...requestOption) {
 				t.Helper()
 				if tt.good {
 					allow(h, method, path, status, append(options, from)...)
@@ -514,76 +525,72 @@ func TestCSRF(t *testing.T) {
 					refuse(h, method, path, append(options, from)...)
 				}
 			}
-			judge(b.LoginHandler(), "POST", "/login", 200, webJSON(goodLogin))
-			judge(b.LoginHandler(), "POST", "/login", 200, webForm("login=ada&password=correct+horse+battery+staple&delivery=cookie"))
-			judge(b.RefreshHandler(), "POST", "/refresh", 200, refresh)
+			check(fx.LoginHandler(), "POST", "/login", 200, reqJSON(goodLogin))
+			check(fx.LoginHandler(), "POST", "/login", 200, reqForm("login=ada&password=correct+horse+battery+staple&delivery=cookie"))
+			check(fx.RefreshHandler(), "POST", "/refresh", 200, refresh)
 			for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "BREW", "get"} {
-				judge(protected, method, "/", 200, access)
-				judge(optional, method, "/", 200, access)
+				check(protected, method, "/", 200, access)
+				check(optional, method, "/", 200, access)
 			}
-			judge(protected, "GET", "/", 200, access, upgrade)
-			judge(optional, "GET", "/", 200, access, upgrade)
-			judge(b.LogoutAllHandler(), "POST", "/logout/all?others=true", 204, access)
-			judge(b.Handler(), "DELETE", "/sessions/x", 404, access)
-			judge(b.LogoutHandler(), "POST", "/logout", 204)
+			check(protected, "GET", "/", 200, access, upgrade)
+			check(optional, "GET", "/", 200, access, upgrade)
+			check(fx.LogoutAllHandler(), "POST", "/logout/all?others=true", 204, access)
+			check(fx.Handler(), "DELETE", "/sessions/x", 404, access)
+			check(fx.LogoutHandler(), "POST", "/logout", 204)
 
-			// What is safe, or is no cookie, is everybody's.
+			// Safe methods, and tokens outside of cookies, are allowed from any
+			// origin.
 			for _, method := range []string{"GET", "HEAD", "OPTIONS"} {
-				allow(protected, method, "/", 200, b.freshCookie(t), from)
+				allow(protected, method, "/", 200, fx.freshCookie(t), from)
 			}
-			own := b.login(t)
-			allow(b.LoginHandler(), "POST", "/login", 200, webJSON(`{"login":"ada","password":"`+pass+`","delivery":"body"}`), from)
-			allow(b.RefreshHandler(), "POST", "/refresh", 200, webHeader("Refresh-Token", own.Refresh), from)
-			allow(protected, "POST", "/", 200, webBearer(own.Access), from)
-			allow(protected, "GET", "/", 200, webBearer(own.Access), upgrade, from)
+			own := fx.login(t)
+			allow(fx.LoginHandler(), "POST", "/login", 200, reqJSON(`{"login":"ada","password":"`+pass+`","delivery":"body"}`), from)
+			allow(fx.RefreshHandler(), "POST", "/refresh", 200, reqHeader("Refresh-Token", own.Refresh), from)
+			allow(protected, "POST", "/", 200, reqBearer(own.Access), from)
+			allow(protected, "GET", "/", 200, reqBearer(own.Access), upgrade, from)
 			allow(optional, "POST", "/", 200, from)
-			allow(b.LogoutHandler(), "POST", "/logout", 204, webBearer(own.Access), from)
+			allow(fx.LogoutHandler(), "POST", "/logout", 204, reqBearer(own.Access), from)
 
 			if !tt.good {
-				r := requestOf(from, access, refresh)
+				r := newRequest(from, access, refresh)
 				r.Method = http.MethodPost
-				token, byCookie, err := b.AccessToken(r)
+				token, byCookie, err := fx.AccessToken(r)
 				require.ErrorIs(t, err, auth.ErrCrossOrigin)
 				require.True(t, byCookie)
 				require.Empty(t, token)
-				token, byCookie, err = b.RefreshToken(r)
+				token, byCookie, err = fx.RefreshToken(r)
 				require.ErrorIs(t, err, auth.ErrCrossOrigin)
 				require.True(t, byCookie)
 				require.Empty(t, token)
 			}
-			r := requestOf(from)
-			require.NoError(t, b.CheckOrigin(r))
+			r := newRequest(from)
+			require.NoError(t, fx.CheckOrigin(r))
 			upgrade(r)
 			r.Method = http.MethodGet
 			if tt.good {
-				require.NoError(t, b.CheckOrigin(r))
+				require.NoError(t, fx.CheckOrigin(r))
 			} else {
-				require.ErrorIs(t, b.CheckOrigin(r), auth.ErrCrossOrigin)
+				require.ErrorIs(t, fx.CheckOrigin(r), auth.ErrCrossOrigin)
 			}
-			require.Equal(t, http.MethodGet, r.Method, "the request is left as it is")
-			require.NoError(t, newBench(t).CheckOrigin(r), "without cookies there is nothing to protect")
+			require.Equal(t, http.MethodGet, r.Method, "the request must not be changed")
+			require.NoError(t, newFixture(t).CheckOrigin(r), "without cookies there is nothing to protect")
 			r.Method = http.MethodPost
-			require.NoError(t, newBench(t).CheckOrigin(r))
+			require.NoError(t, newFixture(t).CheckOrigin(r))
 		})
 	}
 }
 
-func (b *bench) freshCookie(t testing.TB) webOption {
-	t.Helper()
-	return webCookie(accessCookie, b.login(t).Access)
-}
-
 func TestRefreshToken_LeavesTheBodyToBeReadAgain(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
-	r := requestOf(webJSON(`{"refresh_token":"abc","mine":"x"}`))
+	fx := newFixture(t)
+	r := newRequest(reqJSON(`{"refresh_token":"abc","mine":"x"}`))
 	r.Method = http.MethodPost
 	for range 2 {
-		token, byCookie, err := b.RefreshToken(r)
+		token, byCookie, err := fx.RefreshToken(r)
 		require.NoError(t, err)
 		require.False(t, byCookie)
 		require.Equal(t, "abc", token)
-		tokens, byCookie, err := b.RequestTokens(r)
+		tokens, byCookie, err := fx.RequestTokens(r)
 		require.NoError(t, err)
 		require.False(t, byCookie)
 		require.Equal(t, []string{"abc"}, tokens)
@@ -593,57 +600,57 @@ func TestRefreshToken_LeavesTheBodyToBeReadAgain(t *testing.T) {
 	require.Equal(t, "x", own.Mine)
 }
 
-func TestRequestTokens_FindsEveryPlace(t *testing.T) {
+func TestRequestTokens_ReadsEveryExtractor(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies(), withExtractors(auth.FromBearer(), auth.FromHeader("X-T"), auth.FromQuery("t"), auth.FromCookie()))
-	tokens, byCookie, err := b.RequestTokens(requestOf(
-		webBearer("bearer"), webHeader("X-T", "header"), func(r *http.Request) { r.URL.RawQuery = "t=query" },
-		cookiesOf(accessCookie, "a1", "a2", "a3", "a4", "a5"), cookiesOf(refreshCookie, "r1", "", "r3", "r4", "r5"),
-		webHeader("Refresh-Token", "h1", "h2"), webJSON(`{"refresh_token":"snake","refreshToken":"camel"}`)))
+	fx := newFixture(t, withCookies(), withExtractors(auth.FromBearer(), auth.FromHeader("X-T"), auth.FromQuery("t"), auth.FromCookie()))
+	tokens, byCookie, err := fx.RequestTokens(newRequest(
+		reqBearer("bearer"), reqHeader("X-T", "header"), func(r *http.Request) { r.URL.RawQuery = "t=query" },
+		reqCookies(accessCookie, "a1", "a2", "a3", "a4", "a5"), reqCookies(refreshCookie, "r1", "", "r3", "r4", "r5"),
+		reqHeader("Refresh-Token", "h1", "h2"), reqJSON(`{"refresh_token":"snake","refreshToken":"camel"}`)))
 	require.NoError(t, err)
 	require.True(t, byCookie)
 	require.ElementsMatch(t, []string{"bearer", "header", "query", "a1", "a2", "a3", "a4", "a5", "r1", "r3", "r4", "r5", "h1", "h2", "snake", "camel"}, tokens)
-	tokens, byCookie, err = b.RequestTokens(requestOf(webHeader("Authorization", "Bearer", "Bearer a, Bearer b", "Basic x", "bearer\tc"),
-		webHeader("X-T", "d, e", "d"), func(r *http.Request) { r.URL.RawQuery = "t=f&t=%zz&t=g;&t=h&x=i" }))
+	tokens, byCookie, err = fx.RequestTokens(newRequest(reqHeader("Authorization", "Bearer", "Bearer a, Bearer b", "Basic x", "bearer\tc"),
+		reqHeader("X-T", "d, e", "d"), func(r *http.Request) { r.URL.RawQuery = "t=f&t=%zz&t=g;&t=h&x=i" }))
 	require.NoError(t, err)
 	require.False(t, byCookie)
 	require.ElementsMatch(t, []string{"a", "Bearer", "b", "c", "d", "e", "f", "h"}, tokens)
 }
 
 func FuzzAccessToken(f *testing.F) {
-	b := newBench(f, withCookies(), withExtractors(auth.FromBearer(), auth.FromCookie(), auth.FromHeader("X-T"), auth.FromQuery("t")))
-	token := b.login(f).Access
+	fx := newFixture(f, withCookies(), withExtractors(auth.FromBearer(), auth.FromCookie(), auth.FromHeader("X-T"), auth.FromQuery("t")))
+	token := fx.login(f).Access
 	for _, s := range []string{"", "Bearer abc", "bearer  abc ", "Bearer a,b", "Basic x"} {
 		f.Add(s, "Basic YTpi", "__Host-access=x; __Host-access=y", "", "")
 		f.Add(s, "Bearer TOKEN", "__Host-access=TOKEN", "TOKEN", "t=TOKEN")
 	}
 	f.Fuzz(func(t *testing.T, one, two, cookie, header, query string) {
-		// A token is another one in every process.
+		// Tokens differ in every process.
 		put := func(s string) string { return strings.ReplaceAll(s, "TOKEN", token) }
-		r := requestOf(webHeader("Authorization", put(one), put(two)), webHeader("Cookie", put(cookie)), webHeader("X-T", put(header)))
+		r := newRequest(reqHeader("Authorization", put(one), put(two)), reqHeader("Cookie", put(cookie)), reqHeader("X-T", put(header)))
 		r.URL.RawQuery = put(query)
-		found, _, err := b.AccessToken(r)
+		found, _, err := fx.AccessToken(r)
 		if err != nil {
 			require.Empty(t, found)
 			require.True(t, slices.ContainsFunc([]error{auth.ErrNoToken, auth.ErrInvalidRequest}, func(e error) bool { return errors.Is(err, e) }), "%v", err)
 			return
 		}
 		require.NotEmpty(t, found)
-		if c, err := b.Authenticate(r); err == nil {
+		if c, err := fx.Authenticate(r); err == nil {
 			require.Equal(t, "u1", c.Subject)
 			require.Equal(t, token, found)
 		}
 	})
 }
 
-func TestDuplicateCookies_OneThatIsOverDoesNotStandInTheWay(t *testing.T) {
+func TestDuplicateCookies_IgnoresTheOneOfAnEndedSession(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, withCookies())
-	one, two := b.login(t), b.login(t)
-	require.NoError(t, b.Revoke(context.Background(), "u1", one.SessionID))
-	require.Equal(t, 200, ask(t, b.Require()(hello), "GET", "/", cookiesOf(accessCookie, one.Access, two.Access)).status)
-	require.Equal(t, 200, ask(t, b.RefreshHandler(), "POST", "/", cookiesOf(refreshCookie, one.Refresh, two.Refresh)).status)
-	b.clock.advance(8 * 24 * time.Hour)
-	three := b.login(t)
-	require.Equal(t, 200, ask(t, b.RefreshHandler(), "POST", "/", cookiesOf(refreshCookie, two.Refresh, three.Refresh)).status)
+	fx := newFixture(t, withCookies())
+	one, two := fx.login(t), fx.login(t)
+	require.NoError(t, fx.Revoke(context.Background(), "u1", one.SessionID))
+	require.Equal(t, 200, send(t, fx.Require()(hello), "GET", "/", reqCookies(accessCookie, one.Access, two.Access)).status)
+	require.Equal(t, 200, send(t, fx.RefreshHandler(), "POST", "/", reqCookies(refreshCookie, one.Refresh, two.Refresh)).status)
+	fx.clock.advance(8 * 24 * time.Hour)
+	three := fx.login(t)
+	require.Equal(t, 200, send(t, fx.RefreshHandler(), "POST", "/", reqCookies(refreshCookie, two.Refresh, three.Refresh)).status)
 }

@@ -7,119 +7,141 @@ import (
 	"time"
 )
 
-// StalePolicy says what becomes of requests when the revocation feed is older
-// than MaxStale. An [EventStale] says so in any case.
+// StalePolicy says what happens to requests while the revocation feed is stale,
+// that is, was last read more than MaxStale ago. Whatever the policy, an
+// [EventStale] is emitted.
 type StalePolicy int
 
-// The choices of a StalePolicy.
+// The policies for a stale feed.
 const (
-	// StaleContinue goes on with what is known, the default: an access token
-	// that was revoked elsewhere lives until it expires.
+	// StaleContinue accepts access tokens according to the revocations that
+	// are known. A token that was revoked in another process after the last
+	// read of the feed is accepted until it expires or the feed is read again.
+	// This is the default.
 	StaleContinue StalePolicy = iota
-	// StaleAskStore asks the store at every request whether the session is
-	// there; a Verifier without a store refuses.
+	// StaleAskStore asks the store at each request whether the session exists.
+	// A Verifier without a store returns [ErrUnavailable].
 	StaleAskStore
-	// StaleRefuse answers [ErrUnavailable].
+	// StaleRefuse refuses requests with [ErrUnavailable].
 	StaleRefuse
 )
 
-// Waits of Run.
+// Intervals and limits of Run.
 const (
-	feedWait         = 5 * time.Second
-	feedRetryFirst   = 50 * time.Millisecond
-	feedRetryLast    = 5 * time.Second
-	minResetInterval = 30 * time.Second // one reset after another sooner is treated as an error
-	republishLead    = 30 * time.Second // before an entry leaves
-	republishLast    = 10 * time.Minute // after it would have
-	republishEvery   = 10 * time.Second // how often Run looks for entries that leave
-	republishFor     = 200 * time.Millisecond
-	republishFails   = 2           // in a row, after which Run reads the feed first
-	maxFeedGap       = time.Minute // every entry lives for longer
+	feedWait          = 5 * time.Second        // the longest wait for a revocation in one call of Changes
+	feedRetryFirst    = 50 * time.Millisecond  // the first pause after an error; it doubles with each error
+	feedRetryMax      = 5 * time.Second        // the longest pause
+	minResetInterval  = 30 * time.Second       // another reset within this time is followed by a pause
+	republishLead     = 30 * time.Second       // how long before its end an entry is republished
+	republishGrace    = 10 * time.Minute       // how long after its end an entry is kept to be republished
+	republishEvery    = 10 * time.Second       // how often Run looks for entries that end soon
+	republishBudget   = 200 * time.Millisecond // how long one step republishes
+	maxRepublishFails = 2                      // consecutive errors after which a step stops republishing
+	maxFeedGap        = time.Minute            // each entry stays in the feed for longer than this, so only a longer gap between reads can miss one
 )
 
-// Run follows the revocation feed until ctx ends, and returns ctx's error. A
-// server that passes a Store or a Feed calls it once, in a goroutine of its
-// own; until it has read the feed, Verify answers [ErrUnavailable]. Where
-// there is nothing to follow it just waits.
+// Run follows the revocation feed until ctx is done, and returns ctx's error. A
+// server with a Store or a Feed calls it once, in a goroutine of its own. Until
+// Run has read the whole feed, Verify returns [ErrUnavailable]. Without a feed,
+// Run only waits for ctx. A second call returns an error while the first one is
+// running.
 //
-// While it runs, events of its own are delivered to OnEvent by another
-// goroutine, so that an OnEvent that blocks does not stop it. If many wait,
-// further ones are dropped.
+// Another goroutine delivers the events of Run to OnEvent, so that an OnEvent
+// that blocks does not stop Run. At most 64 events wait for it; further ones
+// are dropped.
 func (v *Verifier) Run(ctx context.Context) error {
 	if v.feed == nil {
 		<-ctx.Done()
 		return ctx.Err()
 	}
 	if !v.running.CompareAndSwap(false, true) {
-		return errors.New("auth: Run is running already")
+		return errors.New("auth: Run is already running")
 	}
 	defer v.running.Store(false)
 	ctx, stop := v.queueEvents(ctx)
 	defer stop()
-	f := follower{v: v, fromStart: true}
-	retry := feedRetryFirst
-	var lastReset time.Time
+	f := follower{v: v, fromStart: true, retry: feedRetryFirst}
 	for ctx.Err() == nil {
 		err := f.step(ctx)
-		if err == nil {
-			if v.now().Sub(lastReset).Abs() > minResetInterval {
-				retry = feedRetryFirst
-			}
-			continue
+		switch {
+		case err == nil:
+			f.succeeded()
+		case ctx.Err() == nil:
+			pause(ctx, f.failed(ctx, err))
 		}
-		if ctx.Err() != nil {
-			break
-		}
-		v.emit(ctx, Event{Type: EventFault, Err: fmt.Errorf("auth: revocation feed: %w", err)})
-		v.isStale(ctx)
-		if errors.Is(err, ErrFeedReset) && f.position != "" {
-			f.reset()
-			now := v.now()
-			often := now.Sub(lastReset).Abs() <= minResetInterval
-			if lastReset = now; !often {
-				continue // at once
-			}
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(retry):
-		}
-		retry = min(2*retry, feedRetryLast)
 	}
 	return ctx.Err()
 }
 
+// pause waits for d, or until ctx is done.
+func pause(ctx context.Context, d time.Duration) {
+	if d == 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
 // follower is the state of Run.
 type follower struct {
-	v             *Verifier
-	position      string       // that was reached
-	moreToRead    bool         // the last answer said that there is more
-	readAt        time.Time    // when the first of these pages was asked for
-	fromStart     bool         // the feed is read from its beginning
-	feedReset     bool         // it may have lost revocations
-	ttlGrowth     uint32       // of notices, that was acted upon
-	plannedAt     time.Time    // when entries that leave were last looked for
-	nextRepublish time.Time    // when something is to be announced; the zero Time if nothing is
-	lostNotices   []Revocation // lost, to be announced again
+	v *Verifier
 
-	retryNoticesAt int64 // not before this, Unix milliseconds
+	// Reading the feed.
+	position   string        // where the next page begins; "" is the start of the feed
+	moreToRead bool          // the feed has more pages
+	readAt     time.Time     // when the first of the pages that are being read was requested
+	fromStart  bool          // the feed is being read from its start
+	retry      time.Duration // the pause after the next error
+	lastReset  time.Time     // when the feed was last reset
+
+	// Publishing again.
+	feedReset      bool         // the feed was reset, and may have lost revocations
+	ttlGrowth      uint32       // the result of revocationSet.ttlGrowth that was last handled
+	plannedAt      time.Time    // when planExpiring was last called
+	nextRepublish  time.Time    // when there is something to publish; the zero Time if there is nothing
+	lostNotices    []Revocation // notices to publish again
+	retryNoticesAt int64        // none of them is published before this, in Unix milliseconds
 }
 
-// reset begins again, after the feed has become another.
-func (f *follower) reset() {
-	f.position, f.moreToRead, f.fromStart, f.feedReset = "", false, true, true
+// succeeded resets the pause after errors, unless the feed was reset recently.
+func (f *follower) succeeded() {
+	if f.v.now().Sub(f.lastReset).Abs() > minResetInterval {
+		f.retry = feedRetryFirst
+	}
 }
 
-// step reads the feed once, from the position that was reached, then announces
-// for a moment what is to be announced again. After an error it may be called
-// again, and goes on from the same position.
+// failed reports an error of step, and returns how long to wait before the next
+// step. After a reset, the next step reads the feed from its start: at once, or
+// after a pause if there was another reset within minResetInterval.
+func (f *follower) failed(ctx context.Context, err error) time.Duration {
+	f.v.emit(ctx, Event{Type: EventFault, Err: fmt.Errorf("auth: revocation feed: %w", detail{err})})
+	f.v.isStale(ctx) // it emits an event even if there are no requests
+	if errors.Is(err, ErrFeedReset) && f.position != "" {
+		f.position, f.moreToRead, f.fromStart, f.feedReset = "", false, true, true
+		now := f.v.now()
+		recent := now.Sub(f.lastReset).Abs() <= minResetInterval
+		if f.lastReset = now; !recent {
+			return 0
+		}
+	}
+	d := f.retry
+	f.retry = min(2*f.retry, feedRetryMax)
+	return d
+}
+
+// step reads one page of the feed, at the position that was reached. After the
+// last page, it also publishes pending entries again, for at most
+// republishBudget. After an error, the next call continues at the same
+// position.
 func (f *follower) step(ctx context.Context) error {
 	v := f.v
 	wait := min(feedWait, v.maxStale/2)
 	switch now := v.now(); {
 	case f.moreToRead:
 		wait = 0
-	case f.fromStart: // what makes Ready
+	case f.fromStart: // Ready depends on it
 		f.readAt, wait = now, 0
 	default:
 		f.readAt = now
@@ -129,13 +151,13 @@ func (f *follower) step(ctx context.Context) error {
 	}
 	err := v.readFeed(ctx, f.position, wait, func(rs []Revocation, next string, more bool) error {
 		if next == "" {
-			return errors.New("the feed returned an empty position")
+			return errors.New("Changes returned an empty position")
 		}
 		for _, r := range v.revoked.apply(rs, f.position == "", v.now()) {
 			v.emit(ctx, unreadableEvent(r))
 		}
 		if more && next == f.position {
-			return errors.New("the feed returned the position that it was given, and says that there is more")
+			return errors.New("Changes returned more=true without advancing the position")
 		}
 		f.position, f.moreToRead = next, more
 		return nil
@@ -144,7 +166,7 @@ func (f *follower) step(ctx context.Context) error {
 		return err
 	}
 	if last := v.feedReadAt.Swap(f.readAt.UnixMilli()); last != 0 && f.readAt.Sub(time.UnixMilli(last)) > maxFeedGap {
-		v.revoked.cancelAll()
+		v.revoked.cancelAll() // an entry may have been added and removed unread
 	}
 	v.staleReported.Store(false)
 	f.fromStart = false
@@ -153,33 +175,36 @@ func (f *follower) step(ctx context.Context) error {
 	return nil
 }
 
+// unreadableEvent returns the event for an entry of the feed that could not be
+// read.
 func unreadableEvent(r Revocation) Event {
-	err := errors.New("auth: an entry of the revocation feed cannot be read, and was skipped")
+	err := errors.New("auth: skipped an unreadable entry of the revocation feed")
 	if r.Subject != "" {
-		err = errors.New("auth: an entry of the revocation feed cannot be read; access tokens of its subject expire")
+		err = errors.New("auth: unreadable entry of the revocation feed; expired the access tokens of its subject")
 	}
 	return Event{Type: EventFault, Session: Session{Subject: r.Subject}, Err: err}
 }
 
-// readFeed calls the feed. It may take as long whether or not it waits, since
-// there may be much to read. take gets the answer.
-func (v *Verifier) readFeed(ctx context.Context, position string, wait time.Duration, take func(rs []Revocation, next string, more bool) error) error {
+// readFeed calls Changes and passes the result to handle. The time limit does
+// not depend on wait, because there may be much to read.
+func (v *Verifier) readFeed(ctx context.Context, position string, wait time.Duration, handle func(rs []Revocation, next string, more bool) error) error {
 	ctx, cancel := context.WithTimeout(ctx, min(feedWait, v.maxStale/2)+v.storeTimeout)
 	defer cancel()
 	return callHook("Feed.Changes", func() error {
 		rs, next, more, err := v.feed.Changes(ctx, position, wait)
 		if err == nil {
-			err = take(rs, next, more)
+			err = handle(rs, next, more)
 		}
 		return err
 	})
 }
 
-// republish tells the store once more what this process knows: what it revoked
-// itself, before it forgets it; what the store has not confirmed; and what the
-// feed has lost. A failover that lost a revocation is healed by it as long as
-// one process that knew is alive. It does so for a moment only, so that the
-// feed is read all the while, and leaves the rest for later.
+// republish publishes again what the store may not have: revocations of this
+// process, shortly before they end; those that the store has not confirmed; and
+// those that the feed has lost. A revocation that a failover has lost is
+// restored if a running Authenticator knows it. republish runs for
+// republishBudget only, so that the feed is read meanwhile, and leaves the rest
+// for later steps.
 func (f *follower) republish(ctx context.Context) {
 	v := f.v
 	now := v.now()
@@ -197,7 +222,7 @@ func (f *follower) republish(ctx context.Context) {
 	}
 	if now.Sub(f.plannedAt) >= republishEvery || now.Before(f.plannedAt) {
 		f.plannedAt = now
-		v.revoked.planLeaving(now)
+		v.revoked.planExpiring(now)
 	}
 	f.nextRepublish = f.republishPlanned(ctx, now)
 	if !renewal.IsZero() && (f.nextRepublish.IsZero() || renewal.Before(f.nextRepublish)) {
@@ -205,69 +230,71 @@ func (f *follower) republish(ctx context.Context) {
 	}
 }
 
-// republishPlanned returns when there is more to announce.
+// republishPlanned publishes what was planned, until republishBudget has passed
+// since begun. The result is the time at which there is more to publish, or the
+// zero Time if nothing is left.
 func (f *follower) republishPlanned(ctx context.Context, begun time.Time) (next time.Time) {
 	v := f.v
 	fails, successes := 0, 0
-	announce := func(r Revocation, repeats bool) (done bool) {
+	publish := func(r Revocation, repeats bool) (ok bool) {
 		err := v.backend.republish(ctx, r, repeats)
 		switch {
 		case err == nil:
 			fails = 0
 			successes++
-		case !errors.Is(err, ErrNotStorable): // which is an answer
+		case !errors.Is(err, ErrNotStorable): // the store is available then
 			fails++
 		}
 		return err == nil
 	}
-	over := func() bool {
+	isOver := func() bool {
 		passed := v.now().Sub(begun)
-		return fails == republishFails || ctx.Err() != nil || passed >= republishFor || passed < 0 // the clock was set back
+		return fails == maxRepublishFails || ctx.Err() != nil || passed >= republishBudget || passed < 0 // the clock was set back
 	}
-	for len(f.lostNotices) > 0 && !over() && !isPaused(v.now(), f.retryNoticesAt, publishRetryFirst) {
+	for len(f.lostNotices) > 0 && !isOver() && !isPaused(v.now(), f.retryNoticesAt, publishRetryFirst) {
 		notice := f.lostNotices[0]
 		f.lostNotices = f.lostNotices[1:]
-		if !announce(notice, false) && fails > 0 {
+		if !publish(notice, false) && fails > 0 {
 			f.lostNotices = append(f.lostNotices, notice)
 			f.retryNoticesAt = v.now().Add(publishRetryFirst).UnixMilli()
-			break // so that no notice stops the entries
+			break // a notice must not delay the entries
 		}
 	}
-	for !over() {
-		batch, later := v.revoked.takeDue(v.now())
+	for !isOver() {
+		batch, later := v.revoked.takeBatch(v.now())
 		if len(batch) == 0 {
 			return later
 		}
-		for i, a := range batch {
-			if over() {
-				v.revoked.putBack(batch[i:])
+		for i, p := range batch {
+			if isOver() {
+				v.revoked.requeue(batch[i:])
 				break
 			}
 			ok := true
-			for _, r := range a.revocations {
-				ok = ok && announce(r, a.repeats)
+			for _, r := range p.revocations {
+				ok = ok && publish(r, p.repeats)
 			}
-			v.revoked.markRepublished(a.entries, ok)
+			v.revoked.markRepublished(p.entries, ok)
 		}
 	}
-	if successes == 0 && fails > 0 { // the store takes nothing now
+	if successes == 0 && fails > 0 { // the store is not available
 		return v.now().Add(publishRetryFirst)
 	}
 	return v.now()
 }
 
-// Ready returns a channel that is closed once revocations are known: from the
-// start where there is no feed to follow, else when [Verifier.Run] has read it.
+// Ready returns a channel that is closed when [Verifier.Run] has read the whole
+// feed. Without a feed, it is closed from the start.
 func (v *Verifier) Ready() <-chan struct{} { return v.ready }
 
-// Health is what a health check should know.
+// Health is the state of the revocation feed in one process.
 type Health struct {
-	Ready       bool
-	FeedAge     time.Duration // how old is what is known of the feed; 0 where there is none to follow
-	Revocations int           // entries in this process
+	Ready       bool          // the channel of Ready is closed
+	FeedAge     time.Duration // the time since the feed was last read; 0 if Ready is false or there is no feed
+	Revocations int           // the number of entries in memory
 }
 
-// Health returns the state of the revocation feed.
+// Health returns the state of the revocation feed, for a health check.
 func (v *Verifier) Health() Health {
 	h := Health{Revocations: int(v.revoked.size.Load())}
 	select {
@@ -285,7 +312,8 @@ func (v *Verifier) feedAge() time.Duration {
 	return max(0, v.now().Sub(time.UnixMilli(v.feedReadAt.Load())))
 }
 
-// isStale reports whether the feed is older than allowed, and says so once.
+// isStale reports whether the feed was last read more than MaxStale ago. It
+// emits one EventStale for each period in which the feed is stale.
 func (v *Verifier) isStale(ctx context.Context) bool {
 	if v.feed == nil || v.feedReadAt.Load() == 0 || v.feedAge() <= v.maxStale {
 		return false

@@ -19,9 +19,10 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-// Two kinds of fuzzing of tokens: of the text of one, where only those may
-// pass that were signed here, and of header and payload under a genuine
-// signature, where what passes must mean to encoding/json what it means here.
+// Tokens are fuzzed in two ways. Some targets change the text of a token; then
+// only tokens signed here may be accepted. Others change the header and payload
+// under a valid signature; then the accepted claims must equal what
+// encoding/json reads.
 
 type fuzzUsers struct{}
 
@@ -41,8 +42,9 @@ const fuzzAccess, fuzzRefresh = "the access secret of the fuzz tests, 1", "the r
 func fuzzAuthenticator(t testing.TB) *Authenticator {
 	t.Helper()
 	a, err := New(Config{
-		Issuer: "https://example.com", Audience: []string{"https://api.example.com"}, AccessKeys: Keys{HS256([]byte(fuzzAccess))}, RefreshKeys: Keys{HS256([]byte(fuzzRefresh))},
-		Users: fuzzUsers{}, Hasher: &password.Hasher{Memory: 8, Time: 1}, Cookies: &Cookies{AllowBody: true}, Now: func() time.Time { return fuzzNow },
+		Issuer: "https://example.com", Audience: []string{"https://api.example.com"}, AccessKeys: Keys{HS256([]byte(fuzzAccess))},
+		RefreshKeys: Keys{HS256([]byte(fuzzRefresh))},
+		Users:       fuzzUsers{}, Hasher: &password.Hasher{Memory: 8, Time: 1}, Cookies: &Cookies{AllowBody: true}, Now: func() time.Time { return fuzzNow },
 	})
 	require.NoError(t, err)
 	return a
@@ -56,27 +58,33 @@ func fuzzSign(secret, header, payload string) string {
 	return input + "." + enc.EncodeToString(m.Sum(nil))
 }
 
-// fuzzTokens are genuine tokens, the same in every process that fuzzes.
+// fuzzTokens returns valid tokens, the same in every fuzzing process.
 func fuzzTokens(sub string) Tokens {
-	common := `{"iss":"https://example.com","aud":["https://api.example.com"],"sub":"` + sub + `","sid":"session of ` + sub + `","iat":1795176000,"auth_time":1795176000,`
+	common := `{"iss":"https://example.com","aud":["https://api.example.com"],"sub":"` + sub + `","sid":"session of ` +
+		sub + `","iat":1795176000,"auth_time":1795176000,`
 	return Tokens{
 		Subject: sub, SessionID: "session of " + sub,
-		Access:  fuzzSign(fuzzAccess, `{"alg":"HS256","typ":"at+jwt","kid":"`+HS256([]byte(fuzzAccess)).ID()+`"}`, common+`"jti":"j","exp":1795176900,"session_exp":1795780800}`),
+		Access: fuzzSign(
+			fuzzAccess, `{"alg":"HS256","typ":"at+jwt","kid":"`+HS256([]byte(fuzzAccess)).ID()+`"}`,
+			common+`"jti":"j","exp":1795176900,"session_exp":1795780800}`,
+		),
 		Refresh: fuzzSign(fuzzRefresh, `{"alg":"HS256","typ":"rt+jwt","kid":"`+HS256([]byte(fuzzRefresh)).ID()+`"}`, common+`"gen":1,"exp":1795780800}`),
 	}
 }
 
-// oddTokens are seeds: a token, and what a hostile client makes of it.
+// oddTokens returns seeds: a token and malformed variants of it.
 func oddTokens(token string) []string {
 	parts := strings.Split(token, ".")
 	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"at+jwt"}`))
 	return []string{
-		token, "", ".", "..", "...", token + "=", token + "\n", " " + token, token + ".", parts[0] + "." + parts[1], none + "." + parts[1] + ".", parts[0] + ".." + parts[2],
-		parts[0] + "." + parts[1] + "." + parts[2][:42] + "B", strings.Replace(token, ".", "\r\n.", 1), `{"payload":"` + parts[1] + `"}`, strings.Repeat("a.", 5),
+		token, "", ".", "..", "...", token + "=", token + "\n", " " + token, token + ".", parts[0] + "." + parts[1],
+		none + "." + parts[1] + ".", parts[0] + ".." + parts[2],
+		parts[0] + "." + parts[1] + "." + parts[2][:42] + "B", strings.Replace(token, ".", "\r\n.", 1),
+		`{"payload":"` + parts[1] + `"}`, strings.Repeat("a.", 5),
 	}
 }
 
-// meansTheSame compares claims with what encoding/json reads from a payload.
+// meansTheSame compares claims with the payload as encoding/json reads it.
 func meansTheSame(t *testing.T, payload []byte, sub, sid string, exp time.Time) {
 	t.Helper()
 	var loose map[string]any
@@ -89,7 +97,7 @@ func meansTheSame(t *testing.T, payload []byte, sub, sid string, exp time.Time) 
 	n, err := loose["exp"].(json.Number).Float64()
 	require.NoError(t, err)
 	require.Equal(t, exp.Unix(), int64(n))
-	// A reader that matches names without case sees the same.
+	// A reader that ignores the case of names reads the same values.
 	var fold struct {
 		Sub, Sid string
 		Iss      string
@@ -105,17 +113,22 @@ func FuzzVerifyAccessToken(f *testing.F) {
 	a := fuzzAuthenticator(f)
 	tokens := fuzzTokens("u1")
 	header := `{"alg":"HS256","typ":"at+jwt","kid":"` + HS256([]byte(fuzzAccess)).ID() + `"}`
-	payload := `{"iss":"https://example.com","aud":["https://api.example.com"],"sub":"u1","sid":"s","jti":"j","iat":1795176000,"exp":1795176900,"auth_time":1795176000,"session_exp":1795780800}`
+	payload := `{"iss":"https://example.com","aud":["https://api.example.com"],"sub":"u1","sid":"s","jti":"j",` +
+		`"iat":1795176000,"exp":1795176900,"auth_time":1795176000,"session_exp":1795780800}`
 	for _, token := range oddTokens(tokens.Access) {
 		f.Add(token, header, payload)
 	}
 	for _, change := range [][2]string{
-		{`"u1"`, `"u1","Sub":"u2"`}, {`"u1"`, `"u1","\u0073ub":"u2"`}, {`"u1"`, `"u1","x":{"a":[1,{}]}`}, {`1795176900`, `1e10`}, {`1795176900`, `"1795176900"`}, {`1795176900`, `1795176900.5`}, {`["https://api.example.com"]`, `"https://api.example.com"`},
+		{`"u1"`, `"u1","Sub":"u2"`}, {`"u1"`, `"u1","\u0073ub":"u2"`}, {`"u1"`, `"u1","x":{"a":[1,{}]}`}, {`1795176900`, `1e10`},
+		{`1795176900`, `"1795176900"`}, {`1795176900`, `1795176900.5`}, {`["https://api.example.com"]`, `"https://api.example.com"`},
 		{`"u1"`, `"u1","nbf":0,"scope":"a b","roles":["x"],"amr":[],"username":"é"`}, {`}`, `} `}, {`{`, `[{`}, {`"j"`, `"\ud83d\ude00"`}, {`"j"`, `"\ud800"`},
 	} {
 		f.Add(tokens.Refresh, header, strings.Replace(payload, change[0], change[1], 1))
 	}
-	for _, h := range []string{`{"alg":"none"}`, strings.Replace(header, "HS256", "HS384", 1), strings.Replace(header, "}", `,"crit":[]}`, 1), strings.Replace(header, "at+jwt", "application/at+jwt", 1)} {
+	for _, h := range []string{
+		`{"alg":"none"}`, strings.Replace(header, "HS256", "HS384", 1), strings.Replace(header, "}", `,"crit":[]}`, 1),
+		strings.Replace(header, "at+jwt", "application/at+jwt", 1),
+	} {
 		f.Add("", h, payload)
 	}
 	f.Fuzz(func(t *testing.T, token, header, payload string) {
@@ -155,11 +168,15 @@ func FuzzVerifyRefreshToken(f *testing.F) {
 	a := fuzzAuthenticator(f)
 	tokens := fuzzTokens("u1")
 	header := `{"alg":"HS256","typ":"rt+jwt","kid":"` + HS256([]byte(fuzzRefresh)).ID() + `"}`
-	payload := `{"iss":"https://example.com","aud":["https://api.example.com"],"sub":"u1","sid":"s","gen":1,"auth_time":1795176000,"iat":1795176000,"exp":1795780800,"amr":["pwd"]}`
+	payload := `{"iss":"https://example.com","aud":["https://api.example.com"],"sub":"u1","sid":"s","gen":1,` +
+		`"auth_time":1795176000,"iat":1795176000,"exp":1795780800,"amr":["pwd"]}`
 	for _, token := range oddTokens(tokens.Refresh) {
 		f.Add(token, header, payload)
 	}
-	for _, change := range [][2]string{{`"gen":1`, `"gen":999999999999999999`}, {`"gen":1`, `"gen":1.0`}, {`"gen":1`, `"gen":1,"jti":"x"`}, {`"gen":1`, `"gen":1,"GEN":2`}, {`"u1"`, `"u1","\u0073ub":"u2"`}, {`1795780800`, `1e11`}, {`["pwd"]`, `[]`}} {
+	for _, change := range [][2]string{
+		{`"gen":1`, `"gen":999999999999999999`}, {`"gen":1`, `"gen":1.0`}, {`"gen":1`, `"gen":1,"jti":"x"`},
+		{`"gen":1`, `"gen":1,"GEN":2`}, {`"u1"`, `"u1","\u0073ub":"u2"`}, {`1795780800`, `1e11`}, {`["pwd"]`, `[]`},
+	} {
 		f.Add(tokens.Access, header, strings.Replace(payload, change[0], change[1], 1))
 	}
 	f.Fuzz(func(t *testing.T, token, header, payload string) {
@@ -193,7 +210,10 @@ func FuzzAuthorizationHeader(f *testing.F) {
 	a := fuzzAuthenticator(f)
 	tokens := fuzzTokens("u1")
 	for _, scheme := range []string{"Bearer ", "bearer ", "BEARER  ", "Bearer\t", "Basic ", "", " Bearer ", "Bearer", "Bearer,", "DPoP ", "Bearer Bearer "} {
-		for _, rest := range []string{tokens.Access, "", " ", tokens.Access + " ", tokens.Access + "," + tokens.Access, tokens.Access + " x", tokens.Refresh, `"` + tokens.Access + `"`, "dTpw"} {
+		for _, rest := range []string{
+			tokens.Access, "", " ", tokens.Access + " ", tokens.Access + "," + tokens.Access, tokens.Access + " x", tokens.Refresh,
+			`"` + tokens.Access + `"`, "dTpw",
+		} {
 			f.Add(scheme+rest, "")
 			f.Add(scheme+rest, "Bearer "+tokens.Access)
 		}
@@ -219,7 +239,7 @@ func FuzzAuthorizationHeader(f *testing.F) {
 			return
 		}
 		require.Equal(t, tokens.SessionID, c.SessionID)
-		// The one bearer token of the request is the one that was signed.
+		// The only bearer token of the request is the valid one.
 		bearers := 0
 		for _, h := range r.Header["Authorization"] {
 			if scheme, rest, _ := strings.Cut(h, " "); strings.EqualFold(scheme, "bearer") {
@@ -237,9 +257,12 @@ func FuzzCookieHeader(f *testing.F) {
 	other := fuzzTokens("u2")
 	access, refresh := "__Host-access=", "__Host-Http-refresh="
 	for _, c := range []string{
-		access + tokens.Access, refresh + tokens.Refresh, access + tokens.Access + "; " + refresh + tokens.Refresh, access + tokens.Refresh, access + "; " + access + tokens.Access, access + tokens.Access + "; " + access + tokens.Access,
-		access + tokens.Access + "; " + access + other.Access, refresh + tokens.Refresh + "; " + refresh + other.Refresh, `__Host-access="` + tokens.Access + `"`, "__host-access=" + tokens.Access, "access=" + tokens.Access, ";;=; " + access,
-		access + "1; " + access + "2; " + access + "3; " + access + "4; " + access + tokens.Access, "a=b; " + access + tokens.Access + " ; c", access + "\x00", "$Version=1; " + access + tokens.Access,
+		access + tokens.Access, refresh + tokens.Refresh, access + tokens.Access + "; " + refresh + tokens.Refresh,
+		access + tokens.Refresh, access + "; " + access + tokens.Access, access + tokens.Access + "; " + access + tokens.Access,
+		access + tokens.Access + "; " + access + other.Access, refresh + tokens.Refresh + "; " + refresh + other.Refresh,
+		`__Host-access="` + tokens.Access + `"`, "__host-access=" + tokens.Access, "access=" + tokens.Access, ";;=; " + access,
+		access + "1; " + access + "2; " + access + "3; " + access + "4; " + access + tokens.Access,
+		"a=b; " + access + tokens.Access + " ; c", access + "\x00", "$Version=1; " + access + tokens.Access,
 	} {
 		f.Add(c, "")
 		f.Add(c, access+other.Access)
@@ -263,7 +286,7 @@ func FuzzCookieHeader(f *testing.F) {
 			case other.SessionID:
 				require.Contains(t, all, other.Access)
 			default:
-				require.Fail(t, "a session out of nowhere")
+				require.Fail(t, "a session that was never created")
 			}
 		}
 		token, byCookie, err = a.RefreshToken(r)
@@ -294,8 +317,11 @@ func FuzzLoginRequest(f *testing.F) {
 	a := fuzzAuthenticator(f)
 	h := a.LoginHandler()
 	for _, body := range []string{
-		`{"login":"ada","password":"x"}`, `{"username":"ada","password":"x","device":"phone","delivery":"body"}`, `{"email":"ada","login":"ada","password":"x"}`, `{"login":"ada","login":"bob","password":"x"}`, `{"login":1,"password":"x"}`, `{"login":null,"password":"x"}`,
-		`{"login":"ada","password":"\ud800"}`, `[]`, ``, `{`, "\xff", `{"login":{"$ne":""},"password":["x"]}`, `{"login":"ada","password":"x","extra":{"a":[1]}}`, strings.Repeat("[", 100),
+		`{"login":"ada","password":"x"}`, `{"username":"ada","password":"x","device":"phone","delivery":"body"}`,
+		`{"email":"ada","login":"ada","password":"x"}`, `{"login":"ada","login":"bob","password":"x"}`, `{"login":1,"password":"x"}`,
+		`{"login":null,"password":"x"}`,
+		`{"login":"ada","password":"\ud800"}`, `[]`, ``, `{`, "\xff", `{"login":{"$ne":""},"password":["x"]}`,
+		`{"login":"ada","password":"x","extra":{"a":[1]}}`, strings.Repeat("[", 100),
 		`login=ada&password=x`, `login=ada&login=bob&password=x`, `login=%ff&password=x`, `login=ada;password=x`, `%`, `password=&login=`,
 	} {
 		f.Add("application/json", body)
@@ -309,7 +335,7 @@ func FuzzLoginRequest(f *testing.F) {
 		r.Header["Content-Type"] = []string{kind}
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
-		require.Contains(t, []int{400, 401, 413, 415}, w.Code, "nobody has a password here")
+		require.Contains(t, []int{400, 401, 413, 415}, w.Code, "no user has a password")
 		require.Empty(t, w.Header()["Set-Cookie"])
 		require.Equal(t, "no-store", w.Header().Get("Cache-Control"))
 		require.True(t, json.Valid(w.Body.Bytes()))
@@ -324,7 +350,7 @@ func FuzzLoginRequest(f *testing.F) {
 			return
 		}
 		again, err := ReadFields(r, names...)
-		require.NoError(t, err, "a body may be read again")
+		require.NoError(t, err, "the body must be readable again")
 		require.Equal(t, fields, again)
 		if strings.HasPrefix(kind, "application/json") && len(body) > 0 {
 			var loose map[string]any

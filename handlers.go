@@ -17,15 +17,16 @@ import (
 	"github.com/ratchet-go/auth/internal/strictjson"
 )
 
-// maxListed is how many sessions the endpoint lists.
+// maxListed is the largest number of sessions that the endpoint lists.
 const maxListed = 100
 
-// Handler returns all endpoints, for mounting under a prefix:
+// Handler returns a handler of all endpoints, to be registered under a prefix:
 //
 //	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
 //
-// They are POST /login, /refresh, /logout and /logout/all, GET /sessions,
-// DELETE /sessions/{id} and GET /jwks.json; each is a handler by itself too.
+// The endpoints are POST /login, /refresh, /logout and /logout/all, GET
+// /sessions, DELETE /sessions/{id} and GET /jwks.json. LoginHandler,
+// RefreshHandler and so on return the individual endpoints.
 func (a *Authenticator) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/login", a.LoginHandler())
@@ -46,10 +47,9 @@ func (a *Authenticator) Handler() http.Handler {
 	})
 }
 
-// rooted returns a request whose path begins with a slash, which a prefix that
-// ends in one has taken away, and is spelled in one way only. ServeMux redirects
-// from every path that is not rooted and clean, as it is escaped: out of the
-// prefix that was stripped, and the body with the password along with it.
+// rooted returns r with a path that begins with a slash, even if http.StripPrefix
+// has removed it, and without a RawPath. Otherwise ServeMux would redirect the
+// request, with the password in its body, to a path outside of the prefix.
 func rooted(r *http.Request) *http.Request {
 	p := r.URL.Path
 	if strings.HasPrefix(p, "/") && r.URL.RawPath == "" {
@@ -64,8 +64,8 @@ func rooted(r *http.Request) *http.Request {
 	return &r2
 }
 
-// endpoint is [Authenticator.methods] for handlers that read tokens, which may
-// be in cookies.
+// endpoint is like [Authenticator.methods]. It is for handlers that read tokens,
+// and adds Vary: Cookie if tokens may be in cookies.
 func (a *Authenticator) endpoint(h func(http.ResponseWriter, *http.Request) error, methods ...string) http.Handler {
 	return a.methods(func(w http.ResponseWriter, r *http.Request) error {
 		if a.cookies != nil {
@@ -159,8 +159,9 @@ func (a *Authenticator) refresh(w http.ResponseWriter, r *http.Request) error {
 }
 
 // LogoutHandler handles POST. It ends the session of every token that
-// [Authenticator.RequestTokens] finds, and clears the cookies. It succeeds also
-// if the session has ended already or no token is valid.
+// [Authenticator.RequestTokens] finds, and clears the cookies unless their
+// origin is not trusted. It succeeds even if the session has already ended or no
+// token is valid.
 func (a *Authenticator) LogoutHandler() http.Handler { return a.endpoint(a.logout, http.MethodPost) }
 
 func (a *Authenticator) logout(w http.ResponseWriter, r *http.Request) error {
@@ -227,9 +228,9 @@ func (a *Authenticator) SessionsHandler() http.Handler {
 	})
 }
 
-// claimsOf is Authenticate for requests that may end the session. cookie
-// reports whether a cookie with the token came along, which must then be
-// cleared; after the session's end it could not be found out any more.
+// claimsOf is Authenticate for requests that may end the session. cookie reports
+// whether a cookie contains the token and must then be cleared. It is determined
+// first, because it cannot be determined once the session has ended.
 func (a *Authenticator) claimsOf(r *http.Request) (c *Claims, cookie bool, err error) {
 	chosen, err := a.accessToken(r)
 	if err == nil {
@@ -293,10 +294,10 @@ func (a *Authenticator) endSession(w http.ResponseWriter, r *http.Request) error
 	return nil
 }
 
-// WriteTokens answers a request with t: by cookies, and a body with all but
-// the tokens, or in the body alone. The body is JSON with "access_token",
-// "token_type", "expires_in", "refresh_token", "refresh_expires_in" (seconds,
-// RFC 6749 section 5.1) and "session_id".
+// WriteTokens writes a response with t. The body is JSON with "access_token",
+// "token_type", "expires_in", "refresh_token", "refresh_expires_in" (both in
+// seconds, RFC 6749 section 5.1) and "session_id". If byCookie is set, the tokens
+// are set as cookies, and the body does not contain them.
 func (a *Authenticator) WriteTokens(w http.ResponseWriter, t Tokens, byCookie bool) {
 	now := a.now()
 	if byCookie {
@@ -317,7 +318,8 @@ func (a *Authenticator) WriteTokens(w http.ResponseWriter, t Tokens, byCookie bo
 	writeBody(w, &headerSetter{h: w.Header()}, http.StatusOK, body.Close())
 }
 
-// secondsLeft counts from the second that has begun, as tokens do.
+// secondsLeft returns the difference of the two times in whole Unix seconds, as
+// in an exp claim, or 0 if it is negative.
 func secondsLeft(until, now time.Time) int64 {
 	return max(0, until.Unix()-now.Unix())
 }
@@ -327,10 +329,11 @@ func writeNoContent(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// JWKSHandler answers GET with the public keys that access tokens may be
-// signed by, now or as soon as a cache of this answer has run out (RFC 7517
-// section 5). Secrets never appear. It is in [Authenticator.Handler] as
-// /jwks.json; other services also look for it at /.well-known/jwks.json.
+// JWKSHandler handles GET. It returns the public keys for verifying access
+// tokens as a JSON Web Key Set (RFC 7517 section 5). It includes keys that will
+// sign later, and keys that no longer sign but whose tokens may still be valid.
+// It never returns a secret. [Authenticator.Handler] serves it as /jwks.json;
+// other services may expect it at /.well-known/jwks.json.
 func (a *Authenticator) JWKSHandler() http.Handler {
 	return a.methods(func(w http.ResponseWriter, r *http.Request) error {
 		set := struct {
@@ -360,8 +363,8 @@ func (a *Authenticator) JWKSHandler() http.Handler {
 	}, http.MethodGet, http.MethodHead)
 }
 
-// matches reports whether an If-None-Match names the tag (RFC 9110 section
-// 13.1.2).
+// matches reports whether an If-None-Match header contains the tag (RFC 9110
+// section 13.1.2).
 func matches(headers []string, tag string) bool {
 	for _, header := range headers {
 		for t := range strings.SplitSeq(header, ",") {

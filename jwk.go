@@ -19,16 +19,16 @@ import (
 	"github.com/ratchet-go/auth/internal/strictjson"
 )
 
-// ParseJWK returns the key in a JSON Web Key (RFC 7517) of type OKP, EC or RSA:
-// a private one, or a public one, which only verifies. Its "alg" may be left
-// out for the algorithm that is usual for its kind; its "kid" is the key's ID.
-// Names count exactly, and once. A member that is null or empty counts as
-// absent, except an empty kid, which is an error.
+// ParseJWK parses a JSON Web Key (RFC 7517) of type OKP, EC or RSA. The key may
+// be private or public; a public key only verifies. If "alg" is absent, the
+// algorithm is the one that [ParsePEM] chooses. "kid" becomes the key's ID.
+// Member names are case-sensitive and must be unique. A member that is null or
+// empty counts as absent, except that an empty kid is an error.
 //
-// "Ed25519" (RFC 9864) is another name of "EdDSA". Only tokens that are
-// verified by a key whose JWK says so may name their algorithm that way too;
-// what the key signs says "EdDSA". "RS384", "RS512", "PS384" and "PS512" are
-// for verifying only: a private JWK of them is refused.
+// If "alg" is "Ed25519" (RFC 9864), which is another name of EdDSA, the key
+// verifies tokens with either name, and signs tokens with "EdDSA". Keys for
+// RS384, RS512, PS384 and PS512 only verify: a private JWK with one of these is
+// an error.
 func ParseJWK(data []byte) (Key, error) {
 	m := map[string]string{}
 	var ops []string
@@ -45,10 +45,10 @@ func ParseJWK(data []byte) (Key, error) {
 			ops, ok = strictjson.Strings(nil, value)
 			hasOps = true
 		default:
-			ok = true // to be ignored (RFC 7517 section 4)
+			ok = true // ignored (RFC 7517 section 4)
 		}
 		if !ok {
-			return errors.New(name + " is not of its type")
+			return errors.New(name + " has the wrong type")
 		}
 		return nil
 	})
@@ -60,7 +60,7 @@ func ParseJWK(data []byte) (Key, error) {
 		need = "sign"
 	}
 	if hasOps && !slices.Contains(ops, need) {
-		return Key{}, fmt.Errorf("auth: JWK: its key_ops do not have %s", need)
+		return Key{}, fmt.Errorf("auth: JWK: key_ops does not contain %q", need)
 	}
 	k, err := parseJWK(m)
 	if err != nil {
@@ -71,7 +71,7 @@ func ParseJWK(data []byte) (Key, error) {
 
 func parseJWK(m map[string]string) (Key, error) {
 	if use, ok := m["use"]; ok && use != "sig" {
-		return Key{}, errors.New("its use is not sig")
+		return Key{}, errors.New(`use is not "sig"`)
 	}
 	number := func(name string) (*big.Int, error) {
 		b, ok := decodeSegment(nil, m[name])
@@ -91,37 +91,37 @@ func parseJWK(m map[string]string) (Key, error) {
 		if text, private := m["d"]; private {
 			d, ok := decodeSegment(nil, text)
 			if !ok || len(d) != ed25519.SeedSize || !bytes.Equal(ed25519.NewKeyFromSeed(d).Public().(ed25519.PublicKey), x) {
-				return Key{}, errors.New("d does not fit x")
+				return Key{}, errors.New("d does not match x")
 			}
 			raw = ed25519.NewKeyFromSeed(d)
 		}
 	case "EC":
 		curve, ok := map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()}[m["crv"]]
 		if !ok {
-			return Key{}, errors.New("its crv is none of P-256, P-384 and P-521")
+			return Key{}, errors.New("unexpected crv; expected P-256, P-384 or P-521")
 		}
 		size := (curve.Params().BitSize + 7) / 8
 		point := []byte{4}
 		for _, name := range []string{"x", "y"} {
 			b, ok := decodeSegment(nil, m[name])
 			if !ok || len(b) != size {
-				return Key{}, errors.New(name + " is not as long as the curve has it")
+				return Key{}, errors.New(name + " has the wrong length for the curve")
 			}
 			point = append(point, b...)
 		}
 		public, err := ecdsa.ParseUncompressedPublicKey(curve, point)
 		if err != nil {
-			return Key{}, errors.New("the point is not on its curve")
+			return Key{}, errors.New("the point is not on the curve")
 		}
 		raw = public
 		if text, private := m["d"]; private {
 			d, ok := decodeSegment(nil, text)
 			if !ok || len(d) != size {
-				return Key{}, errors.New("d is not as long as the curve has it")
+				return Key{}, errors.New("d has the wrong length for the curve")
 			}
 			signer, err := ecdsa.ParseRawPrivateKey(curve, d)
 			if err != nil || !signer.PublicKey.Equal(public) {
-				return Key{}, errors.New("d does not fit x and y")
+				return Key{}, errors.New("d does not match x and y")
 			}
 			raw = signer
 		}
@@ -145,15 +145,15 @@ func parseJWK(m map[string]string) (Key, error) {
 			}
 			signer := &rsa.PrivateKey{PublicKey: public, D: d, Primes: []*big.Int{p, q}}
 			if signer.Validate() != nil {
-				return Key{}, errors.New("d, p and q do not fit n and e")
+				return Key{}, errors.New("d, p and q do not match n and e")
 			}
 			signer.Precompute()
 			raw = signer
 		}
 	case "oct":
-		return Key{}, errors.New("a secret is for HS256")
+		return Key{}, errors.New("unexpected kty oct; use HS256 for a secret")
 	default:
-		return Key{}, errors.New("its kty is none of OKP, EC and RSA")
+		return Key{}, errors.New("unexpected kty; expected OKP, EC or RSA")
 	}
 	k, err := keyFor(raw)
 	if err != nil {
@@ -162,7 +162,7 @@ func parseJWK(m map[string]string) (Key, error) {
 	usual := k.alg
 	if alg, ok := m["alg"]; ok && alg != k.alg {
 		if k, ok = otherKeyFor(alg, raw); !ok {
-			return Key{}, fmt.Errorf("its alg is not %s, nor another one for such a key", usual)
+			return Key{}, fmt.Errorf("unexpected alg; expected %s or another algorithm for this type of key", usual)
 		}
 	}
 	if id, ok := m["kid"]; ok {
@@ -171,7 +171,7 @@ func parseJWK(m map[string]string) (Key, error) {
 	return k, k.err
 }
 
-// jwk is a public key as it is published.
+// jwk is a published public key.
 type jwk struct {
 	Crv string `json:"crv,omitempty"`
 	E   string `json:"e,omitempty"`
@@ -184,7 +184,7 @@ type jwk struct {
 	Use string `json:"use,omitempty"`
 }
 
-// publicJWK has the required members alone, in the order of RFC 7638.
+// publicJWK returns the required members, in the order of RFC 7638.
 func publicJWK(public crypto.PublicKey) jwk {
 	enc := base64.RawURLEncoding.EncodeToString
 	switch p := public.(type) {
@@ -192,7 +192,7 @@ func publicJWK(public crypto.PublicKey) jwk {
 		return jwk{Kty: "OKP", Crv: "Ed25519", X: enc(p)}
 	case *ecdsa.PublicKey:
 		point, err := p.Bytes()
-		if err != nil { // checked when the key was made
+		if err != nil { // checked when the Key was created
 			return jwk{}
 		}
 		half := (len(point) - 1) / 2
@@ -203,7 +203,7 @@ func publicJWK(public crypto.PublicKey) jwk {
 	return jwk{}
 }
 
-// thumbprint is that of RFC 7638 with SHA-256.
+// thumbprint returns the SHA-256 thumbprint of a key (RFC 7638).
 func thumbprint(public crypto.PublicKey) string {
 	text, _ := json.Marshal(publicJWK(public)) // strings cannot fail
 	sum := sha256.Sum256(text)

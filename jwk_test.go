@@ -41,7 +41,8 @@ func blockOf(kind string, der []byte, err error) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// blocksOf returns a private key as PKCS #8, and its public half.
+// blocksOf returns the PEM blocks of a private key (PKCS #8) and its public
+// key.
 func blocksOf(private crypto.Signer) (string, string) {
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	pub, err2 := x509.MarshalPKIXPublicKey(private.Public())
@@ -56,14 +57,14 @@ func utf16Text(text string, first, second int) string {
 	return string(b)
 }
 
-// spoiled are the ways in which a PEM file arrives without another meaning.
+// spoiled are changes to the text of a PEM file that do not change its meaning.
 var spoiled = map[string]func(string) string{
-	"as it is":                  func(s string) string { return s },
+	"unchanged":                 func(s string) string { return s },
 	"\\n as two characters":     func(s string) string { return strings.ReplaceAll(s, "\n", `\n`) },
 	"\\r\\n as four":            func(s string) string { return strings.ReplaceAll(s, "\n", `\r\n`) },
 	"escaped twice":             func(s string) string { return strings.ReplaceAll(s, "\n", `\\n`) },
-	"quoted, as JSON has it":    func(s string) string { return fmt.Sprintf("%q", s) },
-	"as JSON of PHP has it":     func(s string) string { return strings.ReplaceAll(fmt.Sprintf("%q", s), "/", `\/`) },
+	"quoted by JSON":            func(s string) string { return fmt.Sprintf("%q", s) },
+	"quoted by PHP's JSON":      func(s string) string { return strings.ReplaceAll(fmt.Sprintf("%q", s), "/", `\/`) },
 	"\\r\\n":                    func(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") },
 	"\\r":                       func(s string) string { return strings.ReplaceAll(s, "\n", "\r") },
 	"in one line":               func(s string) string { return strings.ReplaceAll(s, "\n", " ") },
@@ -85,7 +86,7 @@ var spoiled = map[string]func(string) string{
 	"with a header":            func(s string) string { return strings.Replace(s, "-----\n", "-----\nComment: mine\n\n", 1) },
 }
 
-func TestParsePEM_ReadsTheFilesThatPeopleHave(t *testing.T) {
+func TestParsePEM_ReadsCommonFiles(t *testing.T) {
 	t.Parallel()
 	ec, rs := privateKeys()["ES256"].(*ecdsa.PrivateKey), privateKeys()["PS256"].(*rsa.PrivateKey)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, NotAfter: time.Now().Add(time.Hour)}
@@ -117,20 +118,23 @@ func TestParsePEM_ReadsTheFilesThatPeopleHave(t *testing.T) {
 		"its own certificate behind":        {oldEC + certificate, auth.ES256(ec), true},
 		"its own certificate before":        {certificate + "\n" + ecBlock, auth.ES256(ec), true},
 		"parameters and both halves":        {parameters + oldEC + ecPublic, auth.ES256(ec), true},
-		"padding cut off":                   {strings.ReplaceAll(oldEC, "=", ""), auth.ES256(ec), true},
+		"padding removed":                   {strings.ReplaceAll(oldEC, "=", ""), auth.ES256(ec), true},
 	}
 	for name, file := range files {
 		for way, spoil := range spoiled {
 			key, err := auth.ParsePEM([]byte(spoil(file.text)))
 			require.NoError(t, err, "%s, %s", name, way)
 			require.Equal(t, file.key.ID(), key.ID(), "%s, %s", name, way)
-			_, err = auth.New(auth.Config{Issuer: issuer, Audience: []string{audience}, Users: newUsers(), AccessKeys: auth.Keys{key}, RefreshKeys: auth.Keys{auth.HS256(secret)}})
+			_, err = auth.New(auth.Config{
+				Issuer: issuer, Audience: []string{audience}, Users: newUsers(), AccessKeys: auth.Keys{key},
+				RefreshKeys: auth.Keys{auth.HS256(secret)},
+			})
 			require.Equal(t, file.signs, err == nil, "%s, %s: %v", name, way, err)
 		}
 	}
 }
 
-func TestParsePEM_NamesWhatItFindsInstead(t *testing.T) {
+func TestParsePEM_ErrorNamesTheContent(t *testing.T) {
 	t.Parallel()
 	ec := privateKeys()["ES256"].(*ecdsa.PrivateKey)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, NotAfter: time.Now().Add(time.Hour)}
@@ -146,34 +150,39 @@ func TestParsePEM_NamesWhatItFindsInstead(t *testing.T) {
 	}
 	lines := strings.Split(ecBlock, "\n")
 	for text, want := range map[string]string{
-		"":         "auth: PEM: found no block that begins with -----BEGIN",
-		"nonsense": "auth: PEM: found no block that begins with -----BEGIN",
-		base64.StdEncoding.EncodeToString([]byte(ecBlock)): "auth: PEM: this is base64 of a PEM block; decode it first",
-		ecBlock + edBlock:                                        "auth: PEM: found PRIVATE KEY and PRIVATE KEY; expected one private or public key",
-		oldEC + edBlock:                                          "auth: PEM: found EC PRIVATE KEY and PRIVATE KEY; expected one private or public key",
-		ecBlock + ecBlock:                                        "auth: PEM: found PRIVATE KEY and PRIVATE KEY; expected one private or public key",
-		ecPublic + edPublic:                                      "auth: PEM: found PUBLIC KEY and PUBLIC KEY; expected one private or public key",
-		ecBlock + edPublic:                                       "auth: PEM: found PRIVATE KEY and PUBLIC KEY, and the PUBLIC KEY is not the public half of the PRIVATE KEY",
-		edBlock + certificate:                                    "auth: PEM: found PRIVATE KEY and CERTIFICATE, and the CERTIFICATE is not the public half of the PRIVATE KEY",
-		certificate:                                              "auth: PEM: found CERTIFICATE: take the public key out of it with `openssl x509 -pubkey -noout`",
-		certificate + certificate:                                "auth: PEM: found CERTIFICATE and CERTIFICATE; expected one private or public key",
-		some("EC PARAMETERS"):                                    "auth: PEM: found EC PARAMETERS; expected one private or public key",
-		some("ENCRYPTED PRIVATE KEY"):                            "auth: PEM: found ENCRYPTED PRIVATE KEY: decrypt it with `openssl pkey`",
-		some("OPENSSH PRIVATE KEY"):                              "auth: PEM: found OPENSSH PRIVATE KEY: this is a format of OpenSSH only; make a key with `openssl genpkey -algorithm ed25519`",
+		"":         "auth: PEM: no -----BEGIN found",
+		"nonsense": "auth: PEM: no -----BEGIN found",
+		base64.StdEncoding.EncodeToString([]byte(ecBlock)): "auth: PEM: the text is a PEM block in base64; decode it first",
+		ecBlock + edBlock:   "auth: PEM: found PRIVATE KEY and PRIVATE KEY; expected one private or public key",
+		oldEC + edBlock:     "auth: PEM: found EC PRIVATE KEY and PRIVATE KEY; expected one private or public key",
+		ecBlock + ecBlock:   "auth: PEM: found PRIVATE KEY and PRIVATE KEY; expected one private or public key",
+		ecPublic + edPublic: "auth: PEM: found PUBLIC KEY and PUBLIC KEY; expected one private or public key",
+		ecBlock + edPublic: "auth: PEM: found PRIVATE KEY and PUBLIC KEY, " +
+			"and the PUBLIC KEY is not the public half of the PRIVATE KEY",
+		edBlock + certificate: "auth: PEM: found PRIVATE KEY and CERTIFICATE, " +
+			"and the CERTIFICATE is not the public half of the PRIVATE KEY",
+		certificate:                   "auth: PEM: found CERTIFICATE: extract the public key with `openssl x509 -pubkey -noout`",
+		certificate + certificate:     "auth: PEM: found CERTIFICATE and CERTIFICATE; expected one private or public key",
+		some("EC PARAMETERS"):         "auth: PEM: found EC PARAMETERS; expected one private or public key",
+		some("ENCRYPTED PRIVATE KEY"): "auth: PEM: found ENCRYPTED PRIVATE KEY: decrypt it with `openssl pkey`",
+		some(
+			"OPENSSH PRIVATE KEY",
+		): "auth: PEM: found OPENSSH PRIVATE KEY: only OpenSSH reads this format; create a key with `openssl genpkey -algorithm ed25519`",
 		some("CERTIFICATE REQUEST"):                              "auth: PEM: found CERTIFICATE REQUEST: expected a private or a public key",
 		some("DH PARAMETERS") + ecBlock:                          "auth: PEM: found DH PARAMETERS and PRIVATE KEY; expected one private or public key",
-		some("PRIVATE KEY"):                                      "auth: PEM: the PRIVATE KEY block cannot be read as the key that it says it is",
-		strings.ReplaceAll(ecPublic, "PUBLIC", "PRIVATE"):        "auth: PEM: the PRIVATE KEY block cannot be read as the key that it says it is",
-		strings.ReplaceAll(ecBlock, "PRIVATE", "PUBLIC"):         "auth: PEM: the PUBLIC KEY block cannot be read as the key that it says it is",
-		ecBlock[:len(ecBlock)-10]:                                "auth: PEM: the PRIVATE KEY block has no end",
-		lines[0] + "\n" + ecBlock:                                "auth: PEM: the PRIVATE KEY block has no end",
-		strings.Replace(ecBlock, "END PRIVATE", "END PUBLIC", 1): "auth: PEM: the PRIVATE KEY block has no end",
-		strings.Join(lines[1:], "\n"):                            "auth: PEM: a block ends that has not begun",
-		ecBlock + lines[len(lines)-2]:                            "auth: PEM: a block ends that has not begun",
+		some("PRIVATE KEY"):                                      "auth: PEM: malformed key in the PRIVATE KEY block",
+		strings.ReplaceAll(ecPublic, "PUBLIC", "PRIVATE"):        "auth: PEM: malformed key in the PRIVATE KEY block",
+		strings.ReplaceAll(ecBlock, "PRIVATE", "PUBLIC"):         "auth: PEM: malformed key in the PUBLIC KEY block",
+		ecBlock[:len(ecBlock)-10]:                                "auth: PEM: the PRIVATE KEY block has no END",
+		lines[0] + "\n" + ecBlock:                                "auth: PEM: the PRIVATE KEY block has no END",
+		strings.Replace(ecBlock, "END PRIVATE", "END PUBLIC", 1): "auth: PEM: the PRIVATE KEY block has no END",
+		strings.Join(lines[1:], "\n"):                            "auth: PEM: an END has no BEGIN",
+		ecBlock + lines[len(lines)-2]:                            "auth: PEM: an END has no BEGIN",
 		strings.Replace(ecBlock, "\n", "\n> ", 3):                "auth: PEM: the PRIVATE KEY block is not base64",
-		"-----BEGIN private key-----":                            "auth: PEM: a block has no name of capital letters",
-		"-----BEGIN PRIVATE KEY":                                 "auth: PEM: a block has no name of capital letters",
-		"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0F18\n\n" + x + "\n-----END RSA PRIVATE KEY-----\n": "auth: PEM: found RSA PRIVATE KEY, encrypted: decrypt it with `openssl pkey`",
+		"-----BEGIN private key-----":                            "auth: PEM: a BEGIN has no label in capital letters",
+		"-----BEGIN PRIVATE KEY":                                 "auth: PEM: a BEGIN has no label in capital letters",
+		"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0F18\n\n" +
+			x + "\n-----END RSA PRIVATE KEY-----\n": "auth: PEM: found RSA PRIVATE KEY, encrypted: decrypt it with `openssl pkey`",
 		strings.Repeat(some("PRIVATE KEY"), 17): "auth: PEM: more than 16 blocks",
 		strings.Repeat(" ", 1<<20) + ecBlock:    "auth: PEM: more than 1048576 bytes",
 	} {
@@ -183,7 +192,7 @@ func TestParsePEM_NamesWhatItFindsInstead(t *testing.T) {
 	}
 }
 
-// TestParsePEM_ReadsWhatOpenSSLWrites with the program that is installed.
+// TestParsePEM_ReadsWhatOpenSSLWrites runs the installed openssl.
 func TestParsePEM_ReadsWhatOpenSSLWrites(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("openssl"); err != nil {
@@ -216,7 +225,7 @@ func TestParsePEM_ReadsWhatOpenSSLWrites(t *testing.T) {
 		key, err := auth.ParsePEM([]byte(text))
 		require.NoError(t, err, c.script)
 		require.Contains(t, fmt.Sprint(key), c.alg, c.script)
-		newBench(t, withAccessKeys(key)).login(t)
+		newFixture(t, withAccessKeys(key)).login(t)
 		publics := []string{"openssl pkey -in key.pem -pubout"}
 		if c.alg == "PS256" {
 			publics = append(publics, "openssl rsa -in key.pem -RSAPublicKey_out 2>/dev/null")
@@ -235,10 +244,10 @@ func TestParsePEM_ReadsWhatOpenSSLWrites(t *testing.T) {
 	for script, want := range map[string]string{
 		"openssl genpkey -algorithm ed25519 -aes128 -pass pass:1234":                                    "found ENCRYPTED PRIVATE KEY: decrypt it",
 		"openssl genrsa -traditional -aes128 -passout pass:1234 2048 2>/dev/null":                       "found RSA PRIVATE KEY, encrypted: decrypt it",
-		"openssl req -x509 -newkey ed25519 -nodes -keyout k -subj /CN=x 2>/dev/null":                    "found CERTIFICATE: take the public key out",
+		"openssl req -x509 -newkey ed25519 -nodes -keyout k -subj /CN=x 2>/dev/null":                    "found CERTIFICATE: extract the public key",
 		"openssl ecparam -name prime256v1":                                                              "found EC PARAMETERS; expected",
-		"openssl ecparam -name secp256k1 -genkey":                                                       "cannot be read as the key",
-		"openssl genpkey -algorithm x25519":                                                             "signs no tokens",
+		"openssl ecparam -name secp256k1 -genkey":                                                       "malformed key",
+		"openssl genpkey -algorithm x25519":                                                             "unsupported key type",
 		"openssl genpkey -algorithm ed25519; openssl genpkey -algorithm ed25519":                        "found PRIVATE KEY and PRIVATE KEY",
 		"openssl genpkey -algorithm ed25519; openssl genpkey -algorithm ed25519 | openssl pkey -pubout": "is not the public half of",
 	} {
@@ -265,26 +274,34 @@ func TestParseJWK_NullAndEmptyMembersAreAbsent(t *testing.T) {
 		}
 	}
 	for member, want := range map[string]string{
-		`"kid":""`: "the ID is not", `"use":" "`: "its use is not sig", `"alg":"none"`: "its alg is not EdDSA", `"key_ops":["sign"]`: "key_ops do not have verify",
-		`"key_ops":[""]`: "key_ops do not have verify", `"use":0`: "use is not of its type", `"use":{}`: "use is not of its type", `"alg":false`: "alg is not of its type", `"key_ops":"verify"`: "key_ops is not of its type",
+		`"kid":""`: "the ID must be", `"use":" "`: "use is not \"sig\"", `"alg":"none"`: "unexpected alg; expected EdDSA",
+		`"key_ops":["sign"]`: "key_ops does not contain",
+		`"key_ops":[""]`:     "key_ops does not contain", `"use":0`: "use has the wrong type", `"use":{}`: "use has the wrong type",
+		`"alg":false`: "alg has the wrong type", `"key_ops":"verify"`: "key_ops has the wrong type",
 	} {
 		_, err := auth.ParseJWK([]byte("{" + x + "," + member + "}"))
 		require.ErrorContains(t, err, want, member)
 	}
-	for _, text := range []string{`{"kty":null}`, `{"kty":""}`, strings.Replace("{"+x+"}", `"crv":"Ed25519"`, `"crv":null`, 1), `{"kty":"OKP","crv":"Ed25519","x":""}`} {
+	for _, text := range []string{
+		`{"kty":null}`, `{"kty":""}`, strings.Replace("{"+x+"}", `"crv":"Ed25519"`, `"crv":null`, 1),
+		`{"kty":"OKP","crv":"Ed25519","x":""}`,
+	} {
 		_, err := auth.ParseJWK([]byte(text))
 		require.Error(t, err, text)
 	}
 }
 
-// newKeyErr returns what New says of an access key.
+// newKeyErr returns the error of New for an access key.
 func newKeyErr(k auth.Key) error {
-	_, err := auth.New(auth.Config{Issuer: issuer, Audience: []string{audience}, Users: newUsers(), AccessKeys: auth.Keys{k}, RefreshKeys: auth.Keys{auth.HS256(secret)}})
+	_, err := auth.New(auth.Config{
+		Issuer: issuer, Audience: []string{audience}, Users: newUsers(), AccessKeys: auth.Keys{k},
+		RefreshKeys: auth.Keys{auth.HS256(secret)},
+	})
 	return err
 }
 
-// signedAs is an access token that golang-jwt signs, with the alg in its header
-// that is given.
+// signedAs returns an access token signed by golang-jwt, with the given alg in
+// its header.
 func signedAs(t *testing.T, method jwt.SigningMethod, alg, kid string, key any) string {
 	t.Helper()
 	now := newClock().Now().Unix()
@@ -297,17 +314,17 @@ func signedAs(t *testing.T, method jwt.SigningMethod, alg, kid string, key any) 
 	return text
 }
 
-func verifierBy(t *testing.T, keys ...auth.Key) *auth.Verifier {
+func newVerifierOf(t *testing.T, keys ...auth.Key) *auth.Verifier {
 	t.Helper()
 	v, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys(keys), Now: newClock().Now})
 	require.NoError(t, err)
 	return v
 }
 
-// jwkOf returns the JWK of a public key with other members.
+// jwkOf returns the JWK of a public key with the given members changed.
 func jwkOf(t *testing.T, k auth.Key, members map[string]any) []byte {
 	t.Helper()
-	_, w := published(t, newBench(t, withAccessKeys(k)))
+	_, w := published(t, newFixture(t, withAccessKeys(k)))
 	var set struct{ Keys []map[string]any }
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &set))
 	for name, value := range members {
@@ -318,8 +335,8 @@ func jwkOf(t *testing.T, k auth.Key, members map[string]any) []byte {
 	return text
 }
 
-// TestParseJWK_Ed25519IsAnotherNameOfEdDSA: RFC 9864. A key takes the name in a
-// token only if its JWK says it.
+// TestParseJWK_Ed25519IsAnotherNameOfEdDSA tests RFC 9864: a key accepts the
+// name in a token only if its JWK has that name.
 func TestParseJWK_Ed25519IsAnotherNameOfEdDSA(t *testing.T) {
 	t.Parallel()
 	private := privateKeys()["EdDSA"].(ed25519.PrivateKey)
@@ -340,22 +357,23 @@ func TestParseJWK_Ed25519IsAnotherNameOfEdDSA(t *testing.T) {
 		{"plain", plain, "EdDSA", true}, {"plain", plain, "Ed25519", false},
 		{"unnamed", unnamed, "EdDSA", true}, {"unnamed", unnamed, "Ed25519", false},
 		{"named", named, "EdDSA", true}, {"named", named, "Ed25519", true},
-		{"named", named, "ed25519", false}, {"named", named, "", false}, {"named", named, "none", false}, {"named", named, "ES256", false}, {"named", named, "HS256", false},
+		{"named", named, "ed25519", false}, {"named", named, "", false}, {"named", named, "none", false},
+		{"named", named, "ES256", false}, {"named", named, "HS256", false},
 	} {
-		_, err := verifierBy(t, c.key).Verify(context.Background(), signedAs(t, jwt.SigningMethodEdDSA, c.alg, c.key.ID(), private))
+		_, err := newVerifierOf(t, c.key).Verify(context.Background(), signedAs(t, jwt.SigningMethodEdDSA, c.alg, c.key.ID(), private))
 		if c.good {
 			require.NoError(t, err, "%s %s", c.name, c.alg)
 		} else {
 			require.ErrorIs(t, err, auth.ErrInvalidToken, "%s %s", c.name, c.alg)
 		}
 	}
-	// It signs, and is published, under the name that everybody knows.
+	// The key signs, and is published, under the common name EdDSA.
 	enc := base64.RawURLEncoding.EncodeToString
 	signer, err := auth.ParseJWK(jwkOf(t, own, map[string]any{"alg": "Ed25519", "d": enc(private.Seed())}))
 	require.NoError(t, err)
-	b := newBench(t, withAccessKeys(signer))
-	require.Equal(t, "EdDSA", headerOf(t, b.login(t).Access)["alg"])
-	_, w := published(t, b)
+	fx := newFixture(t, withAccessKeys(signer))
+	require.Equal(t, "EdDSA", headerOf(t, fx.login(t).Access)["alg"])
+	_, w := published(t, fx)
 	require.Contains(t, w.Body.String(), `"alg":"EdDSA"`)
 	for alg, private := range privateKeys() {
 		if alg != "EdDSA" {
@@ -376,7 +394,7 @@ func TestParseJWK_RSAOfOtherHashesOnlyVerifies(t *testing.T) {
 	for alg := range methods {
 		key, err := auth.ParseJWK(jwkOf(t, auth.PS256(private), map[string]any{"alg": alg}))
 		require.NoError(t, err, alg)
-		v := verifierBy(t, key)
+		v := newVerifierOf(t, key)
 		for other, method := range methods {
 			_, err = v.Verify(context.Background(), signedAs(t, method, other, key.ID(), private))
 			require.Equal(t, alg == other, err == nil, "%s by a key for %s: %v", other, alg, err)
@@ -390,31 +408,33 @@ func TestParseJWK_RSAOfOtherHashesOnlyVerifies(t *testing.T) {
 			require.ErrorIs(t, err, auth.ErrInvalidToken, alg)
 		}
 		require.ErrorContains(t, newKeyErr(key), "AccessKeys has no key that signs", alg)
-		// Such a key is published like others, beside one that signs.
-		b := newBench(t, withAccessKeys(auth.EdDSA(privateKeys()["EdDSA"]), key))
-		_, w := published(t, b)
+		// Such a key is published like others if another key signs.
+		fx := newFixture(t, withAccessKeys(auth.EdDSA(privateKeys()["EdDSA"]), key))
+		_, w := published(t, fx)
 		require.Contains(t, w.Body.String(), `"alg":"`+alg+`"`)
 
-		whole, err := auth.ParseJWK(jwkOf(t, auth.PS256(private), map[string]any{"alg": alg, "d": enc(private.D), "p": enc(private.Primes[0]), "q": enc(private.Primes[1])}))
+		whole, err := auth.ParseJWK(
+			jwkOf(t, auth.PS256(private), map[string]any{"alg": alg, "d": enc(private.D), "p": enc(private.Primes[0]), "q": enc(private.Primes[1])}),
+		)
 		if strings.HasSuffix(alg, "256") {
 			require.NoError(t, err, alg)
-			require.Equal(t, alg, headerOf(t, newBench(t, withAccessKeys(whole)).login(t).Access)["alg"])
+			require.Equal(t, alg, headerOf(t, newFixture(t, withAccessKeys(whole)).login(t).Access)["alg"])
 		} else {
-			require.EqualError(t, err, "auth: JWK: keys for "+alg+" only verify here; give its public half, or sign by PS256 or RS256")
+			require.EqualError(t, err, "auth: JWK: keys for "+alg+" only verify; use the public key, or sign with PS256 or RS256")
 		}
 	}
 	for _, alg := range []string{"RS384", "PS512"} {
 		for own, private := range privateKeys() {
 			if own != "PS256" && own != "RS256" {
 				_, err := auth.ParseJWK(jwkOf(t, publicAlgs[own](private), map[string]any{"alg": alg}))
-				require.ErrorContains(t, err, "its alg is not "+own)
+				require.ErrorContains(t, err, "unexpected alg; expected "+own)
 			}
 		}
 	}
 }
 
-// rocaPrime returns a prime as the faulty chips made it: k·M + (65537^a mod M),
-// where M is the product of the first primes (CVE-2017-15361).
+// rocaPrime returns a prime of the form that the faulty chips generated: k·M +
+// (65537^a mod M), where M is the product of the first primes (CVE-2017-15361).
 func rocaPrime(t *testing.T, bits int) *big.Int {
 	t.Helper()
 	m := big.NewInt(1)
@@ -449,7 +469,10 @@ func TestKey_RefusesRSAKeysOfFaultyChips(t *testing.T) {
 	weak := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: n, E: 65537}, D: d, Primes: []*big.Int{p, q}}
 	require.NoError(t, weak.Validate())
 	weak.Precompute()
-	for alg, k := range map[string]auth.Key{"PS256": auth.PS256(weak), "RS256": auth.RS256(weak), "PS256 public": auth.PS256(&weak.PublicKey), "of an HSM": auth.PS256(&opaque{Signer: weak})} {
+	for alg, k := range map[string]auth.Key{
+		"PS256": auth.PS256(weak), "RS256": auth.RS256(weak), "PS256 public": auth.PS256(&weak.PublicKey),
+		"of an HSM": auth.PS256(&opaque{Signer: weak}),
+	} {
 		require.ErrorContains(t, keyErr(k), "ROCA, CVE-2017-15361", alg)
 	}
 	private, public := blocksOf(weak)
@@ -462,11 +485,12 @@ func TestKey_RefusesRSAKeysOfFaultyChips(t *testing.T) {
 		_, err := auth.ParseJWK(fmt.Appendf(nil, `{"kty":"RSA","alg":"%s","e":"AQAB","n":"%s"}`, alg, enc(n.Bytes())))
 		require.ErrorContains(t, err, "ROCA, CVE-2017-15361", alg)
 	}
-	// One such prime is not the fingerprint, and chance does not make it.
+	// One such prime does not match the fingerprint, and neither does a random
+	// key.
 	sound := privateKeys()["PS256"].(*rsa.PrivateKey)
 	require.NoError(t, keyErr(auth.PS256(&rsa.PublicKey{N: new(big.Int).Mul(p, sound.Primes[0]), E: 65537})))
 	require.NoError(t, keyErr(auth.PS256(sound)))
-	for range long(300, 3000) {
+	for range iterations(300, 3000) {
 		n, err := rand.Int(rand.Reader, new(big.Int).Lsh(one, 2048))
 		require.NoError(t, err)
 		n.SetBit(n, 2047, 1).SetBit(n, 0, 1)
@@ -474,12 +498,12 @@ func TestKey_RefusesRSAKeysOfFaultyChips(t *testing.T) {
 	}
 }
 
-func TestKey_IsNotForAnAlgorithmOfAnotherKind(t *testing.T) {
+func TestKey_RefusesAnAlgorithmOfAnotherKind(t *testing.T) {
 	t.Parallel()
 	for alg, private := range privateKeys() {
 		for other, construct := range publicAlgs {
 			if alg == other || alg[1:] == other[1:] && strings.HasSuffix(alg, "S256") && alg[0] != 'E' && other[0] != 'E' {
-				continue // RSA is for both
+				continue // RSA keys are for both algorithms
 			}
 			for _, half := range []any{private, private.Public(), &opaque{Signer: private}} {
 				require.Error(t, keyErr(construct(half)), "%s(%T) of %s", other, half, alg)
@@ -488,52 +512,53 @@ func TestKey_IsNotForAnAlgorithmOfAnotherKind(t *testing.T) {
 	}
 	for _, construct := range []func(any) auth.Key{auth.EdDSA, auth.ES256, auth.ES384, auth.ES512} {
 		for _, half := range []any{privateKeys()["RS256"], privateKeys()["RS256"].Public()} {
-			require.ErrorContains(t, keyErr(construct(half)), "an RSA key is not for E")
+			require.ErrorContains(t, keyErr(construct(half)), "an RSA key cannot be used for E")
 		}
 	}
 }
 
-// TestVerify_SaysThatNobodyKnowsTheKid, as after a key was taken out too early.
-func TestVerify_SaysThatNobodyKnowsTheKid(t *testing.T) {
+// TestVerify_ErrorSaysThatTheKidIsUnknown helps to find a key that was removed
+// too early.
+func TestVerify_ErrorSaysThatTheKidIsUnknown(t *testing.T) {
 	t.Parallel()
 	ed, es := auth.EdDSA(privateKeys()["EdDSA"]), auth.ES256(privateKeys()["ES256"])
-	token := newBench(t, withAccessKeys(ed)).login(t).Access
-	_, err := verifierBy(t, es).Verify(context.Background(), token)
+	token := newFixture(t, withAccessKeys(ed)).login(t).Access
+	_, err := newVerifierOf(t, es).Verify(context.Background(), token)
 	require.ErrorIs(t, err, auth.ErrInvalidToken)
 	require.ErrorContains(t, err, "unknown kid")
-	require.NotContains(t, err.Error(), ed.ID(), "it is not authenticated")
-	_, err = verifierBy(t, es.WithID(ed.ID())).Verify(context.Background(), token)
+	require.NotContains(t, err.Error(), ed.ID(), "the kid is not authenticated")
+	_, err = newVerifierOf(t, es.WithID(ed.ID())).Verify(context.Background(), token)
 	require.ErrorIs(t, err, auth.ErrInvalidToken)
 	require.ErrorContains(t, err, "signature does not verify")
 
-	// On HTTP it is the answer to any token that does not verify.
+	// The HTTP response is the same as for any token that does not verify.
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header.Set("Authorization", "Bearer "+token)
 	w := httptest.NewRecorder()
-	verifierBy(t, es).Require()(http.NotFoundHandler()).ServeHTTP(w, r)
+	newVerifierOf(t, es).Require()(http.NotFoundHandler()).ServeHTTP(w, r)
 	require.Equal(t, http.StatusUnauthorized, w.Code)
 	require.Contains(t, w.Body.String(), `"action":"login"`)
 	require.NotContains(t, w.Body.String(), "kid")
 }
 
-// TestVerify_SignatureHasOneSpelling in base64, whatever its length leaves over.
-func TestVerify_SignatureHasOneSpelling(t *testing.T) {
+// TestVerify_AcceptsOneEncodingOfASignature tests the unused bits of base64.
+func TestVerify_AcceptsOneEncodingOfASignature(t *testing.T) {
 	t.Parallel()
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-	keys := []auth.Key{auth.HS256(spread(64)), auth.HS384(spread(64)), auth.HS512(spread(64))}
+	keys := []auth.Key{auth.HS256(distinctBytes(64)), auth.HS384(distinctBytes(64)), auth.HS512(distinctBytes(64))}
 	for alg, private := range privateKeys() {
 		keys = append(keys, publicAlgs[alg](private))
 	}
 	for _, k := range keys {
-		token := newBench(t, withAccessKeys(k)).login(t).Access
-		v := verifierBy(t, k)
+		token := newFixture(t, withAccessKeys(k)).login(t).Access
+		v := newVerifierOf(t, k)
 		good := 0
 		for _, last := range letters {
 			if _, err := v.Verify(context.Background(), token[:len(token)-1]+string(last)); err == nil {
 				good++
 			}
 		}
-		require.Equal(t, 1, good, "%v: a last letter that leaves the bytes alone", k)
+		require.Equal(t, 1, good, "%v: last characters that decode to the same bytes", k)
 		for _, odd := range []string{token + "=", token + "==", token + "A", token + "\n", token[:len(token)-1] + "+", token[:len(token)-1]} {
 			_, err := v.Verify(context.Background(), odd)
 			require.ErrorIs(t, err, auth.ErrInvalidToken, "%v", k)
@@ -541,15 +566,15 @@ func TestVerify_SignatureHasOneSpelling(t *testing.T) {
 	}
 }
 
-// TestVerify_ECDSASignatureHasTwoSpellings: r and n-s are a signature as well as
-// r and s (SEC 1 section 4.1.4), and anybody can make the one of the other. So
-// what a token is known by is its session, not its text.
-func TestVerify_ECDSASignatureHasTwoSpellings(t *testing.T) {
+// TestVerify_AcceptsBothFormsOfAnECDSASignature shows that (r, n-s) is a valid
+// signature as well as (r, s) (SEC 1 section 4.1.4). Anyone can convert one to
+// the other, so a token is identified by its session, not by its text.
+func TestVerify_AcceptsBothFormsOfAnECDSASignature(t *testing.T) {
 	t.Parallel()
 	for _, alg := range []string{"ES256", "ES384", "ES512"} {
 		curve := privateKeys()[alg].Public().(*ecdsa.PublicKey).Curve
-		b := newBench(t, withAccessKeys(publicAlgs[alg](privateKeys()[alg])))
-		token := b.login(t).Access
+		fx := newFixture(t, withAccessKeys(publicAlgs[alg](privateKeys()[alg])))
+		token := fx.login(t).Access
 		dot := strings.LastIndexByte(token, '.')
 		sig, err := base64.RawURLEncoding.DecodeString(token[dot+1:])
 		require.NoError(t, err)
@@ -558,18 +583,18 @@ func TestVerify_ECDSASignatureHasTwoSpellings(t *testing.T) {
 		s.Sub(curve.Params().N, s).FillBytes(other[len(sig)/2:])
 		twin := token[:dot+1] + base64.RawURLEncoding.EncodeToString(other)
 		require.NotEqual(t, token, twin)
-		for range 2 { // remembered or not
-			one, err := b.Verify(context.Background(), token)
+		for range 2 { // the second result comes from the cache
+			one, err := fx.Verify(context.Background(), token)
 			require.NoError(t, err, alg)
-			two, err := b.Verify(context.Background(), twin)
+			two, err := fx.Verify(context.Background(), twin)
 			require.NoError(t, err, alg)
 			require.Equal(t, []string{one.SessionID, one.TokenID, one.Subject}, []string{two.SessionID, two.TokenID, two.Subject})
 		}
-		c, err := b.Verify(context.Background(), token)
+		c, err := fx.Verify(context.Background(), token)
 		require.NoError(t, err)
-		require.NoError(t, b.Revoke(context.Background(), c.Subject, c.SessionID))
+		require.NoError(t, fx.Revoke(context.Background(), c.Subject, c.SessionID))
 		for _, text := range []string{token, twin} {
-			_, err := b.Verify(context.Background(), text)
+			_, err := fx.Verify(context.Background(), text)
 			require.ErrorIs(t, err, auth.ErrSessionRevoked, alg)
 		}
 	}

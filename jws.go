@@ -12,13 +12,13 @@ import (
 	"github.com/ratchet-go/auth/internal/strictjson"
 )
 
-// maxToken bounds a token, before anything else is done with it.
+// maxToken is the size limit of a token, in bytes.
 const maxToken = 8 << 10
 
-// maxHeaderMembers bounds the members of a header.
+// maxHeaderMembers is the largest number of members of a header.
 const maxHeaderMembers = 32
 
-// headerSegment is what every token of the key begins with.
+// headerSegment returns the encoded header of tokens that k signs.
 func headerSegment(k Key, typ string) string {
 	w := strictjson.NewWriter(make([]byte, 0, 96))
 	w.String("alg", k.alg)
@@ -27,29 +27,29 @@ func headerSegment(k Key, typ string) string {
 	return base64.RawURLEncoding.EncodeToString(w.Close())
 }
 
-// signToken makes the compact serialization (RFC 7515 section 7.1), by the key
-// that signs now.
+// signToken returns the compact serialization of a JWS (RFC 7515 section 7.1),
+// signed with the key that signs at now.
 func (ring *keyRing) signToken(now time.Time, payload []byte) (string, error) {
 	i := ring.signer(now)
 	enc := base64.RawURLEncoding
-	const hmacLen = 1 + 86 // a point and what most often follows it, at most
+	const hmacLen = 1 + 86 // the dot and the longest HMAC
 	b := make([]byte, 0, len(ring.headers[i])+1+enc.EncodedLen(len(payload))+hmacLen)
 	b = append(b, ring.headers[i]...)
 	b = append(b, '.')
 	b = enc.AppendEncode(b, payload)
 	sig, err := ring.keys[i].sign(b)
 	if err != nil {
-		return "", fmt.Errorf("%w: signing a token: %w", ErrUnavailable, err)
+		return "", fmt.Errorf("%w: signing a token: %w", ErrUnavailable, detail{err})
 	}
 	b = enc.AppendEncode(append(b, '.'), sig)
 	if len(b) > maxToken {
-		return "", fmt.Errorf("auth: a token of %d bytes is over the limit of %d; put less into User.Extra, Roles or Scopes", len(b), maxToken)
+		return "", fmt.Errorf("auth: the token is %d bytes; the limit is %d: put less into User.Extra, Roles or Scopes", len(b), maxToken)
 	}
 	return string(b), nil
 }
 
-// base64Value is the value of each letter of base64url, 0xff for every other
-// byte (RFC 4648 section 5).
+// base64Value maps the letters of base64url to their values (RFC 4648 section
+// 5), and every other byte to 0xff.
 var base64Value = func() (values [256]byte) {
 	for i := range values {
 		values[i] = 0xff
@@ -60,9 +60,10 @@ var base64Value = func() (values [256]byte) {
 	return values
 }()
 
-// decodeSegment appends the bytes of a segment to to. It refuses what decodes
-// to the same bytes but is spelled another way: padding, line ends, bits after
-// the last byte (RFC 4648 section 3.5).
+// decodeSegment appends the decoded bytes of a segment to to. It accepts only the
+// one canonical spelling of the bytes (RFC 4648 section 3.5), without padding,
+// line breaks or bits after the last byte. The Strict mode of encoding/base64
+// does not do that: it skips line breaks.
 func decodeSegment(to []byte, segment string) ([]byte, bool) {
 	at, whole := len(to), len(segment)/4*3
 	to = slices.Grow(to, whole+2)[:at+whole]
@@ -88,34 +89,33 @@ func decodeSegment(to []byte, segment string) ([]byte, bool) {
 	return nil, false
 }
 
-// malformed is an ErrInvalidToken with a reason that is not the token's own
-// text.
+// malformed is an ErrInvalidToken with a reason that contains no text of the
+// token.
 type malformed string
 
 func (m malformed) Error() string { return ErrInvalidToken.Error() + ": " + string(m) }
 
 func (m malformed) Unwrap() error { return ErrInvalidToken }
 
-// signedToken is a token that was signed by key.
+// signedToken is a token whose signature was verified with key.
 type signedToken struct {
 	payload string
-	kid     string // as the token says it, which may be not at all
+	kid     string // as in the token's header; "" if absent
 	key     *key
 }
 
-// openToken checks everything about a token but its claims, and returns them
-// as they were signed. Nothing in the token chooses anything beyond which of
-// the configured keys is tried.
+// openToken checks the form, the header and the signature of a token, and returns
+// its payload. The token can only choose among the configured keys.
 func openToken(ctx context.Context, token, typ string, source KeySource) (signedToken, error) {
 	if len(token) > maxToken {
-		return signedToken{}, malformed("over the size limit")
+		return signedToken{}, malformed("larger than 8 KiB")
 	}
 	first := strings.IndexByte(token, '.')
 	last := strings.LastIndexByte(token, '.')
 	if first < 0 || first == last || strings.IndexByte(token[first+1:last], '.') >= 0 {
 		return signedToken{}, malformed("not three segments")
 	}
-	var sigBuf [1024]byte // of RSA with 8192 bits
+	var sigBuf [1024]byte // enough for RSA with 8192 bits
 	if base64.RawURLEncoding.DecodedLen(len(token)-last-1) > len(sigBuf) {
 		return signedToken{}, malformed("signature is too long")
 	}
@@ -126,8 +126,7 @@ func openToken(ctx context.Context, token, typ string, source KeySource) (signed
 	if live, ok := source.(*activeKeys); ok {
 		source = live.ring.Load()
 	}
-	// A header that is, letter for letter, the one that a key of ours writes
-	// needs no reading.
+	// A header that equals the header of a configured key need not be parsed.
 	k := ownHeader(token[:first], source)
 	kid := k.ID()
 	if k.key == nil {
@@ -146,7 +145,8 @@ func openToken(ctx context.Context, token, typ string, source KeySource) (signed
 	return signedToken{string(payload), kid, k.key}, nil
 }
 
-// ownHeader returns the key whose header it is, or the zero Key.
+// ownHeader returns the key of source whose tokens have exactly this header, or
+// the zero Key.
 func ownHeader(header string, source KeySource) Key {
 	if ring, ok := source.(*keyRing); ok {
 		for i, own := range ring.headers {
@@ -158,8 +158,8 @@ func ownHeader(header string, source KeySource) Key {
 	return Key{}
 }
 
-// otherHeader reads a header, and returns the key that made the signature, and
-// the kid by which it was found.
+// otherHeader parses a header, verifies the signature, and returns the key and
+// the kid with which it was found.
 func otherHeader(ctx context.Context, token string, first, last int, sig []byte, typ string, source KeySource) (Key, string, error) {
 	var buf [256]byte
 	text, ok := decodeSegment(buf[:0], token[:first])
@@ -178,13 +178,13 @@ func otherHeader(ctx context.Context, token string, first, last int, sig []byte,
 	}
 	candidates, err := lookupKeys(ctx, source, h.kid)
 	if err != nil {
-		return Key{}, "", fmt.Errorf("%w: keys: %w", ErrUnavailable, err)
+		return Key{}, "", fmt.Errorf("%w: keys: %w", ErrUnavailable, detail{err})
 	}
 	if len(candidates) == 0 {
 		if h.hasKid {
 			return Key{}, "", malformed("unknown kid")
 		}
-		return Key{}, "", malformed("no kid, and no key that tokens without one are tried against")
+		return Key{}, "", malformed("no kid")
 	}
 	for _, k := range candidates {
 		if k.usable() && k.isFor(h.alg) && k.verify(token[:last], sig) {
@@ -194,7 +194,7 @@ func otherHeader(ctx context.Context, token string, first, last int, sig []byte,
 	return Key{}, "", malformed("signature does not verify")
 }
 
-// lookupKeys asks a source, which may be the application's.
+// lookupKeys calls source.VerifyKeys, which may be the application's code.
 func lookupKeys(ctx context.Context, source KeySource, id string) (keys []Key, err error) {
 	switch source := source.(type) {
 	case *keyRing:
@@ -218,9 +218,9 @@ type tokenHeader struct {
 	hasKid        bool
 }
 
-// refusedHeaders change what a token means or where its key comes from (RFC
-// 7515 section 4.1, RFC 7797); a token that needs them is not one of ours.
-// Other parameters are ignored, as RFC 7515 section 4 demands.
+// refusedHeaders are header parameters that change the meaning of a token or the
+// source of its key (RFC 7515 section 4.1, RFC 7797). Other parameters are
+// ignored, as RFC 7515 section 4 requires.
 var refusedHeaders = [...]string{"crit", "b64", "jku", "jwk", "x5u", "x5c", "enc", "zip"}
 
 func readHeader(b string) (h tokenHeader, err error) {
@@ -237,12 +237,12 @@ func readHeader(b string) (h tokenHeader, err error) {
 		default:
 			for _, r := range refusedHeaders {
 				if strings.EqualFold(name, r) {
-					return errors.New(r + " is refused")
+					return errors.New("unexpected " + r)
 				}
 			}
 			for _, r := range [...]string{"alg", "typ", "kid"} {
 				if strings.EqualFold(name, r) {
-					return errors.New(r + " in another letter case")
+					return errors.New("a name differs from " + r + " only in case")
 				}
 			}
 			return nil

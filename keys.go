@@ -25,82 +25,84 @@ import (
 	"github.com/ratchet-go/auth/internal/keycheck"
 )
 
-// Key is a key for signing and verifying tokens, with the one algorithm that
-// it is for. Make one with [HS256], [EdDSA], [ES256] and their relatives, or
-// read one with [ParsePEM] or [ParseJWK]. It prints as its algorithm and ID
-// alone. The zero Key is refused by [New].
+// Key signs or verifies tokens with one algorithm. Create a Key with [HS256],
+// [EdDSA], [ES256] or a similar function, or parse one with [ParsePEM] or
+// [ParseJWK]. Printing shows only its algorithm and ID.
+//
+// The functions that create a Key return no error: [New] and [NewVerifier] report
+// an invalid key. They also refuse the zero Key.
 type Key struct {
 	*key
-	id   string    // instead of the key's own
-	from time.Time // when it begins to sign
+	id   string    // replaces key.id if not empty
+	from time.Time // when it starts to sign
 }
 
 type key struct {
 	id  string
 	alg string
-	err error // what New will say of it
+	err error // returned by New
 
-	// What is secret is in functions because package fmt, given a verb that
-	// pointers do not have, prints what is behind one, also in unexported
-	// fields.
+	// Secrets are in functions, because package fmt can print what a pointer
+	// points to, even in unexported fields, but not what a function returns.
 	secret func() []byte // HMAC
 	macs   sync.Pool     // of *mac
 
 	method jwt.SigningMethod // any other algorithm
-	alias  string            // another name of alg that tokens may say; empty if none
+	alias  string            // another name of alg in tokens; empty if none
 	hash   crypto.Hash
 	public crypto.PublicKey
-	signer func() crypto.Signer // nil: it only verifies
+	signer func() crypto.Signer // nil if the key only verifies
 }
 
-// mac is an HMAC and the room that it works in.
+// mac is an HMAC and its buffers.
 type mac struct {
 	hash  hash.Hash
 	input []byte
 	sum   []byte
 }
 
-// HS256 is a key for HMAC with SHA-256 (RFC 7518 section 3.2). The secret is
-// copied. It has at least 32 random bytes: `openssl rand -base64 48` makes one.
-// [New] checks the number of bytes, and refuses keys and certificates in any of
-// their encodings, published examples, placeholders, words, and what repeats or
-// has fewer than 8 different bytes. Whether the bytes are random it cannot know.
+// HS256 returns a key for HMAC with SHA-256 (RFC 7518 section 3.2). It copies the
+// secret, which must be at least 32 random bytes, for example from
+// `openssl rand -base64 48`. [New] refuses a shorter secret, a key or certificate
+// in any encoding, a published example, a placeholder, words, a repetition, and a
+// secret with fewer than 8 different bytes. It cannot detect other bytes that are
+// not random.
 //
-// Whoever can verify with it can sign. Services that only verify take tokens
-// of [EdDSA] or [ES256] instead.
+// A service that verifies tokens with the key can also sign them. For services
+// that only verify, use [EdDSA] or [ES256].
 func HS256(secret []byte) Key { return newHMACKey(jwt.SigningMethodHS256, secret) }
 
-// HS384 is [HS256] with SHA-384, and at least 48 bytes.
+// HS384 is like [HS256], with SHA-384 and at least 48 bytes.
 func HS384(secret []byte) Key { return newHMACKey(jwt.SigningMethodHS384, secret) }
 
-// HS512 is [HS256] with SHA-512, and at least 64 bytes.
+// HS512 is like [HS256], with SHA-512 and at least 64 bytes.
 func HS512(secret []byte) Key { return newHMACKey(jwt.SigningMethodHS512, secret) }
 
-// EdDSA is a key for Ed25519 (RFC 8037 section 3.1). It is a [crypto.Signer],
-// which may be an [ed25519.PrivateKey] or stand for a key in a KMS or HSM, or
-// an [ed25519.PublicKey], which only verifies. This is the first choice where
-// other services verify.
+// EdDSA returns a key for Ed25519 (RFC 8037 section 3.1). k is a [crypto.Signer],
+// such as an [ed25519.PrivateKey] or a key in a KMS or HSM, or an
+// [ed25519.PublicKey], which only verifies. Use EdDSA where other services
+// verify tokens, unless they do not support it.
 func EdDSA(k any) Key { return newPublicKey(jwt.SigningMethodEdDSA, 0, k) }
 
-// ES256 is a key for ECDSA on P-256 with SHA-256 (RFC 7518 section 3.4): a
-// [crypto.Signer] or an [*ecdsa.PublicKey], which only verifies.
+// ES256 returns a key for ECDSA on P-256 with SHA-256 (RFC 7518 section 3.4). k
+// is a [crypto.Signer], or an [*ecdsa.PublicKey], which only verifies.
 func ES256(k any) Key { return newPublicKey(jwt.SigningMethodES256, crypto.SHA256, k) }
 
-// ES384 is [ES256] on P-384 with SHA-384.
+// ES384 is like [ES256], on P-384 with SHA-384.
 func ES384(k any) Key { return newPublicKey(jwt.SigningMethodES384, crypto.SHA384, k) }
 
-// ES512 is [ES256] on P-521 with SHA-512.
+// ES512 is like [ES256], on P-521 with SHA-512.
 func ES512(k any) Key { return newPublicKey(jwt.SigningMethodES512, crypto.SHA512, k) }
 
-// PS256 is a key for RSASSA-PSS with SHA-256 and a salt as long as the hash
-// (RFC 7518 section 3.5): a [crypto.Signer] or an [*rsa.PublicKey] of 2048 to
-// 8192 bits, which only verifies.
+// PS256 returns a key for RSASSA-PSS with SHA-256 and a salt as long as the hash
+// (RFC 7518 section 3.5). k is a [crypto.Signer], or an [*rsa.PublicKey], which
+// only verifies. The key must have 2048 to 8192 bits.
 func PS256(k any) Key { return newPublicKey(jwt.SigningMethodPS256, crypto.SHA256, k) }
 
-// RS256 is [PS256] with RSASSA-PKCS1-v1_5 (RFC 7518 section 3.3). It is there
-// for verifiers that know nothing else: its padding has no proof of security,
-// and has been forged where verifiers were careless, so OWASP ASVS disallows
-// it for new uses.
+// RS256 is like [PS256], with RSASSA-PKCS1-v1_5 (RFC 7518 section 3.3). Use it
+// only for verifiers that support nothing else: RFC 8017 section 8 requires
+// RSASSA-PSS in new applications, and signatures have been forged where verifiers
+// did not check the padding completely.
 func RS256(k any) Key { return newPublicKey(jwt.SigningMethodRS256, crypto.SHA256, k) }
 
 func newHMACKey(m *jwt.SigningMethodHMAC, secret []byte) Key {
@@ -110,16 +112,16 @@ func newHMACKey(m *jwt.SigningMethodHMAC, secret []byte) Key {
 		return Key{key: k}
 	}
 	k.macs.New = func() any { return &mac{hash: hmac.New(m.Hash.New, secret)} }
-	// A digest of the secret, as RFC 7638 has it, would let anybody test guesses
-	// without a token; so does a token, but nothing is won by publishing more.
+	// The ID is not the thumbprint of RFC 7638, which is a digest of the secret:
+	// with it anyone could test guesses of the secret.
 	id := hmac.New(sha256.New, secret)
 	id.Write([]byte("ratchet key id " + k.alg))
 	k.id = base64.RawURLEncoding.EncodeToString(id.Sum(nil)[:9])
 	return Key{key: k}
 }
 
-// otherKeyFor returns the key for an algorithm that its JWK names and that is
-// not the usual one for its kind, and whether there is such a one.
+// otherKeyFor returns a key for the algorithm alg, which is not the one that
+// keyFor chooses. ok is false if there is no such algorithm for the key.
 func otherKeyFor(alg string, from any) (Key, bool) {
 	var k Key
 	switch alg {
@@ -142,7 +144,7 @@ func otherKeyFor(alg string, from any) (Key, bool) {
 		return Key{}, false
 	}
 	if k.err == nil && k.signer != nil && alg != "RS256" {
-		k.key = &key{alg: alg, err: fmt.Errorf("keys for %s only verify here; give its public half, or sign by PS256 or RS256", alg)}
+		k.key = &key{alg: alg, err: fmt.Errorf("keys for %s only verify; use the public key, or sign with PS256 or RS256", alg)}
 	}
 	_, ok := from.(*rsa.PublicKey)
 	_, private := from.(*rsa.PrivateKey)
@@ -170,27 +172,27 @@ func newPublicKey(m jwt.SigningMethod, h crypto.Hash, from any) Key {
 	return Key{key: k}
 }
 
-// WithID returns the key under a kid of the caller's choice: 1 to 128 printable
-// ASCII characters. By default it is the thumbprint of a public key (RFC 7638),
-// and a short HMAC under a secret.
+// WithID returns a copy of k with the ID id, which must be 1 to 128 printable
+// ASCII characters. The default ID is the thumbprint of the public key (RFC
+// 7638), or a short HMAC computed with the secret.
 func (k Key) WithID(id string) Key {
 	if k.key != nil && k.err == nil && (id == "" || len(id) > 128 || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' })) {
-		k.key = &key{alg: k.alg, err: errors.New("the ID is not 1 to 128 printable ASCII characters")}
+		k.key = &key{alg: k.alg, err: errors.New("the ID must be 1 to 128 printable ASCII characters")}
 	}
 	k.id = id
 	return k
 }
 
-// SignFrom returns the key as one that signs from then on: until then it is
-// published and verifies, but another key of the list signs. It is for secrets
-// as well as for public keys, and lets several processes change in one step,
-// if all of them have the key before that time. See [Authenticator.SetKeys].
+// SignFrom returns a copy of k that signs only from t on. Before t the key
+// verifies, and is published if it has a public half, while another key of the
+// list signs. If all processes get the key before t, they change to it at the
+// same time. See [Authenticator.SetKeys].
 func (k Key) SignFrom(t time.Time) Key {
 	k.from = t
 	return k
 }
 
-// ID returns the kid under which tokens name the key.
+// ID returns the key's ID, which is the kid of the tokens that it signs.
 func (k Key) ID() string {
 	switch {
 	case k.key == nil:
@@ -210,14 +212,14 @@ func (k Key) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "auth.Key{%s %s}", k.alg, k.ID())
 }
 
-// MarshalText gives what Format prints, so that no encoder looks further.
+// MarshalText returns what Format prints, so that encoders do not reveal more.
 func (k Key) MarshalText() ([]byte, error) { return fmt.Append(nil, k), nil }
 
-// usable reports whether tokens may be verified by the key.
+// usable reports whether k can verify tokens.
 func (k Key) usable() bool { return k.key != nil && k.err == nil }
 
-// sameSecret reports whether two keys make the same HMACs, under the same hash:
-// HMAC fills a secret up with zero bytes (RFC 2104 section 2).
+// sameSecret reports whether two keys compute the same HMACs if they have the
+// same hash. HMAC appends zero bytes to a secret (RFC 2104 section 2).
 func (k Key) sameSecret(other Key) bool {
 	if k.key == nil || other.key == nil || k.secret == nil || other.secret == nil {
 		return false
@@ -225,7 +227,6 @@ func (k Key) sameSecret(other Key) bool {
 	return bytes.Equal(bytes.TrimRight(k.secret(), "\x00"), bytes.TrimRight(other.secret(), "\x00"))
 }
 
-// signs reports whether the key can sign.
 func (k *key) signs() bool { return k.secret != nil || k.signer != nil }
 
 // isPSS reports whether the key is for RSASSA-PSS.
@@ -234,9 +235,8 @@ func (k *key) isPSS() bool {
 	return ok
 }
 
-// isFor reports whether alg, in the header of a token, names the algorithm of
-// the key. The spelling is exact; a key has a second one only if its JWK says
-// it.
+// isFor reports whether alg, from the header of a token, is the algorithm of the
+// key, or its alias if it has one.
 func (k *key) isFor(alg string) bool {
 	return alg == k.alg || alg != "" && alg == k.alias
 }
@@ -277,14 +277,15 @@ func (k *key) sign(input []byte) ([]byte, error) {
 		return nil, err
 	}
 	if curve, ok := k.public.(*ecdsa.PublicKey); ok {
-		// A Signer speaks ASN.1; RFC 7518 section 3.4 has both numbers at length.
+		// A Signer returns ASN.1; RFC 7518 section 3.4 requires two numbers of
+		// fixed length.
 		var point struct{ R, S *big.Int }
 		if rest, err := asn1.Unmarshal(sig, &point); err != nil || len(rest) > 0 {
-			return nil, errors.New("the signer returned no ECDSA signature")
+			return nil, errors.New("the signer returned a malformed ECDSA signature")
 		}
 		size := (curve.Curve.Params().BitSize + 7) / 8
 		if point.R.Sign() <= 0 || point.S.Sign() <= 0 || point.R.BitLen() > 8*size || point.S.BitLen() > 8*size {
-			return nil, errors.New("the signer returned no ECDSA signature")
+			return nil, errors.New("the signer returned a malformed ECDSA signature")
 		}
 		sig = make([]byte, 2*size)
 		point.R.FillBytes(sig[:size])
@@ -292,9 +293,9 @@ func (k *key) sign(input []byte) ([]byte, error) {
 	}
 	switch signer.(type) {
 	case ed25519.PrivateKey, *ecdsa.PrivateKey, *rsa.PrivateKey:
-	default: // one that signs in another way than it should would sign everybody out
+	default: // tokens with a wrong signature would sign every user out
 		if !k.verifyPublic(string(input), sig) {
-			return nil, errors.New("what the signer returned does not verify")
+			return nil, errors.New("the signer returned a signature that does not verify")
 		}
 	}
 	return sig, nil
@@ -311,7 +312,7 @@ func (k *key) verify(input string, sig []byte) bool {
 }
 
 func (k *key) verifyPublic(input string, sig []byte) bool {
-	if k.isPSS() { // golang-jwt takes a salt of any length
+	if k.isPSS() { // golang-jwt accepts a salt of any length
 		h := k.hash.New()
 		h.Write([]byte(input))
 		public := k.public.(*rsa.PublicKey)
@@ -320,7 +321,7 @@ func (k *key) verifyPublic(input string, sig []byte) bool {
 	return k.method.Verify(input, sig, k.public) == nil
 }
 
-// macOf returns the HMAC of input in a state that goes back to k.macs.
+// macOf returns the HMAC of input. The caller puts it back into k.macs.
 func macOf[T string | []byte](k *key, input T) *mac {
 	m := k.macs.Get().(*mac)
 	m.input = append(m.input[:0], input...)
@@ -330,52 +331,52 @@ func macOf[T string | []byte](k *key, input T) *mac {
 	return m
 }
 
-// checkPublic returns why a public key cannot be one for its algorithm, or
-// nil.
+// checkPublic returns an error if the public key does not fit the algorithm or
+// is not safe.
 func (k *key) checkPublic() error {
 	switch public := k.public.(type) {
 	case ed25519.PublicKey:
 		if k.alg != "EdDSA" {
-			return fmt.Errorf("an Ed25519 key is not for %s", k.alg)
+			return fmt.Errorf("an Ed25519 key cannot be used for %s", k.alg)
 		}
 		if len(public) != ed25519.PublicKeySize {
-			return fmt.Errorf("the Ed25519 key is %d bytes, it must be %d", len(public), ed25519.PublicKeySize)
+			return fmt.Errorf("the Ed25519 key is %d bytes; it must be %d", len(public), ed25519.PublicKeySize)
 		}
 		if bytes.Count(public, []byte{0}) == len(public) {
 			return errors.New("the Ed25519 key is all zero")
 		}
 		if !keycheck.IsEd25519Point(public) {
-			return errors.New("the Ed25519 key is not a point of large order on its curve")
+			return errors.New("the Ed25519 key is not a point of large order on the curve")
 		}
 	case *ecdsa.PublicKey:
 		m, ok := k.method.(*jwt.SigningMethodECDSA)
 		if !ok {
-			return fmt.Errorf("an ECDSA key is not for %s", k.alg)
+			return fmt.Errorf("an ECDSA key cannot be used for %s", k.alg)
 		}
 		if public == nil || public.Curve == nil || curveName(public.Curve) == "" || public.Curve.Params().BitSize != m.CurveBits {
 			return fmt.Errorf("the key is not on the curve of %s", k.alg)
 		}
-		if _, err := public.ECDH(); err != nil { // it refuses what is not on the curve
-			return errors.New("the point is not on its curve")
+		if _, err := public.ECDH(); err != nil { // fails if the point is not on the curve
+			return errors.New("the point is not on the curve")
 		}
 	case *rsa.PublicKey:
 		if _, ok := k.method.(*jwt.SigningMethodRSA); !ok && !k.isPSS() {
-			return fmt.Errorf("an RSA key is not for %s", k.alg)
+			return fmt.Errorf("an RSA key cannot be used for %s", k.alg)
 		}
 		if public == nil || public.N == nil {
 			return errors.New("the RSA key is empty")
 		}
 		if bits := public.N.BitLen(); bits < 2048 || bits > 8192 {
-			return fmt.Errorf("the RSA key has %d bits, not 2048 to 8192", bits)
+			return fmt.Errorf("the RSA key has %d bits; it must have 2048 to 8192", bits)
 		}
 		if public.E < 65537 || public.E > 1<<31-1 || public.E&1 == 0 || public.N.Bit(0) == 0 {
-			return fmt.Errorf("the RSA key's exponent (%d) or modulus is not sane", public.E)
+			return fmt.Errorf("the RSA key's exponent (%d) or modulus is invalid", public.E)
 		}
 		if keycheck.IsROCA(public.N) {
-			return errors.New("the RSA key was made by a faulty chip, and its private key can be computed (ROCA, CVE-2017-15361); make another one elsewhere")
+			return errors.New("the RSA key was made by a faulty chip, and its private key can be computed (ROCA, CVE-2017-15361); create another key elsewhere")
 		}
 	default:
-		return fmt.Errorf("a %T is no key for %s", k.public, k.alg)
+		return fmt.Errorf("a %T cannot be used for %s", k.public, k.alg)
 	}
 	return nil
 }
@@ -387,17 +388,17 @@ func (k Key) isPublished(other Key) bool {
 		keycheck.IsPublic(k.secret(), other.public, other.ID(), thumbprint(other.public))
 }
 
-// checkPrivate returns why a private key of the standard library's cannot sign,
-// or nil; of other signers nothing is known.
+// checkPrivate returns an error if a private key of the standard library cannot
+// sign. It cannot check other signers.
 func checkPrivate(from any) error {
-	unfit := errors.New("the private key does not fit its public half")
+	mismatch := errors.New("the private key does not match its public half")
 	switch private := from.(type) {
 	case ed25519.PrivateKey:
 		if len(private) != ed25519.PrivateKeySize {
-			return fmt.Errorf("the Ed25519 private key is %d bytes, it must be %d", len(private), ed25519.PrivateKeySize)
+			return fmt.Errorf("the Ed25519 private key is %d bytes; it must be %d", len(private), ed25519.PrivateKeySize)
 		}
 		if !bytes.Equal(ed25519.NewKeyFromSeed(private.Seed()), private) {
-			return unfit
+			return mismatch
 		}
 	case *ecdsa.PrivateKey:
 		if private == nil {
@@ -405,7 +406,7 @@ func checkPrivate(from any) error {
 		}
 		if d, err := private.ECDH(); err == nil { // other curves are refused below
 			if q, err := private.PublicKey.ECDH(); err == nil && !d.PublicKey().Equal(q) {
-				return unfit
+				return mismatch
 			}
 		}
 	case *rsa.PrivateKey:
@@ -413,7 +414,7 @@ func checkPrivate(from any) error {
 			return errors.New("the RSA private key is nil")
 		}
 		if private.N != nil && private.Validate() != nil {
-			return unfit
+			return mismatch
 		}
 	}
 	return nil

@@ -39,8 +39,8 @@ func keyErr(keys ...auth.Key) error {
 	return err
 }
 
-// spread returns n bytes that differ.
-func spread(n int) []byte {
+// distinctBytes returns n bytes that differ.
+func distinctBytes(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
 		b[i] = byte(i*7 + 1)
@@ -56,7 +56,10 @@ func TestKey_SecretIsAsLongAsItsHash(t *testing.T) {
 		size int
 	}{{"HS256", auth.HS256, 32}, {"HS384", auth.HS384, 48}, {"HS512", auth.HS512, 64}} {
 		for _, n := range []int{0, 1, 16, c.size - 1} {
-			require.EqualError(t, keyErr(c.make(spread(n))), fmt.Sprintf("auth: VerifierConfig.Keys[0] (%s): the secret is %d bytes; it must be at least %d", c.name, n, c.size))
+			require.EqualError(
+				t, keyErr(c.make(distinctBytes(n))),
+				fmt.Sprintf("auth: VerifierConfig.Keys[0] (%s): the secret is %d bytes; it must be at least %d", c.name, n, c.size),
+			)
 		}
 		require.ErrorContains(t, keyErr(c.make(nil)), "the secret is 0 bytes")
 		for _, n := range []int{c.size, c.size + 1, 128, 129, 4096} {
@@ -67,8 +70,8 @@ func TestKey_SecretIsAsLongAsItsHash(t *testing.T) {
 	}
 }
 
-// keyThatEndsIn returns an Ed25519 key whose last byte is the given one. The
-// search is the same in every run.
+// keyThatEndsIn returns an Ed25519 key whose last byte is last. The search is
+// the same in every run.
 func keyThatEndsIn(t *testing.T, last byte) ed25519.PublicKey {
 	t.Helper()
 	var seed [ed25519.SeedSize]byte
@@ -78,11 +81,11 @@ func keyThatEndsIn(t *testing.T, last byte) ed25519.PublicKey {
 			return public
 		}
 	}
-	require.FailNow(t, "there is no such key")
+	require.FailNow(t, "the source has no such key")
 	return nil
 }
 
-// keyFiles are keys and certificates in DER, by what they are.
+// keyFiles returns keys and certificates in DER, by description.
 func keyFiles(t *testing.T) map[string][]byte {
 	t.Helper()
 	ec, rs := privateKeys()["ES256"].(*ecdsa.PrivateKey), privateKeys()["PS256"].(*rsa.PrivateKey)
@@ -96,13 +99,16 @@ func keyFiles(t *testing.T) map[string][]byte {
 	require.NoError(t, err)
 	all := map[string][]byte{
 		"P-256 PKIX": der(x509.MarshalPKIXPublicKey(&ec.PublicKey)), "RSA PKIX": der(x509.MarshalPKIXPublicKey(&rs.PublicKey)),
-		"RSA PKCS1": x509.MarshalPKCS1PublicKey(&rs.PublicKey), "P-256 PKCS8": der(x509.MarshalPKCS8PrivateKey(ec)), "P-256 SEC1": der(x509.MarshalECPrivateKey(ec)),
+		"RSA PKCS1": x509.MarshalPKCS1PublicKey(&rs.PublicKey), "P-256 PKCS8": der(x509.MarshalPKCS8PrivateKey(ec)),
+		"P-256 SEC1":        der(x509.MarshalECPrivateKey(ec)),
 		"RSA PKCS1 private": x509.MarshalPKCS1PrivateKey(rs), "X25519 PKIX": der(x509.MarshalPKIXPublicKey(x25519.PublicKey())),
 		"certificate":         der(x509.CreateCertificate(rand.Reader, template, template, &ec.PublicKey, ec)),
 		"certificate request": der(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, ec)),
-		// RFC 7748 and SEC 2 have curves that crypto/x509 cannot read.
+		// crypto/x509 cannot parse the curves of RFC 7748 and SEC 2.
 		"secp256k1 PKIX": der(hex.DecodeString("3056301006072a8648ce3d020106052b8104000a03420004" + strings.Repeat("79be667ef9dcbbac55a06295ce870b07", 4))),
-		"Ed448 PKIX":     der(hex.DecodeString("3043300506032b6571033a00" + strings.Repeat("5fd7449b59b461fd2ce787ec616ad46a1da1342485a70e1f8a0ea75d80", 2)[:114])),
+		"Ed448 PKIX": der(
+			hex.DecodeString("3043300506032b6571033a00" + strings.Repeat("5fd7449b59b461fd2ce787ec616ad46a1da1342485a70e1f8a0ea75d80", 2)[:114]),
+		),
 	}
 	for _, last := range []byte("\t\n\v\f\r \x00x") {
 		all[fmt.Sprintf("Ed25519 PKIX that ends in %q", last)] = der(x509.MarshalPKIXPublicKey(keyThatEndsIn(t, last)))
@@ -112,7 +118,7 @@ func keyFiles(t *testing.T) map[string][]byte {
 
 const notASecret = "the secret is a PEM block, a JWK or a DER key, not a random secret"
 
-func TestKey_RefusesSecretsThatAreNone(t *testing.T) {
+func TestKey_RefusesKeyFilesAndTextsAsSecrets(t *testing.T) {
 	t.Parallel()
 	ders := keyFiles(t)
 	bad := map[string][]byte{}
@@ -158,10 +164,12 @@ func TestKey_RefusesSecretsThatAreNone(t *testing.T) {
 	}
 	jwk := `{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}`
 	for name, text := range map[string]string{
-		"JWK": jwk, "JWK, spaces around": "\n " + jwk + "\n", "JWK set": `{"keys":[` + jwk + `]}`, "JWK after a BOM": "\uFEFF" + jwk, "JWK in an array": "[" + jwk + "]",
+		"JWK": jwk, "JWK, spaces around": "\n " + jwk + "\n", "JWK set": `{"keys":[` + jwk + `]}`, "JWK after a BOM": "\uFEFF" + jwk,
+		"JWK in an array": "[" + jwk + "]",
 		"JWK of a secret": `{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75"}`,
 		"empty JWK set":   `{"keys":[],"comment":"to be filled in later"}`,
-		"JWK cut":         jwk[:len(jwk)-20], "JWK inside": `{"public":` + jwk + `}`, "JWK with other quotes": strings.ReplaceAll(jwk, `"`, `'`), "JWK as a string": fmt.Sprintf("%q", jwk),
+		"JWK cut":         jwk[:len(jwk)-20], "JWK inside": `{"public":` + jwk + `}`,
+		"JWK with other quotes": strings.ReplaceAll(jwk, `"`, `'`), "JWK as a string": fmt.Sprintf("%q", jwk),
 	} {
 		bad[name] = []byte(text)
 		bad[name+" base64"] = []byte(base64.StdEncoding.EncodeToString([]byte(text)))
@@ -172,9 +180,12 @@ func TestKey_RefusesSecretsThatAreNone(t *testing.T) {
 	raw, err := base64.StdEncoding.DecodeString(ssh)
 	require.NoError(t, err)
 	for name, text := range map[string]string{
-		"Ed25519": "ssh-ed25519 " + ssh + " me@example.com", "P-256": "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBA me@example.com",
-		"security key": "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29t", "without its name": ssh, "without its name, a comment": ssh + " me@example.com",
-		"options": `restrict,command="/bin/true" ssh-ed25519 ` + ssh, "known_hosts": "example.com ssh-ed25519 " + ssh, "bytes": string(raw), "RFC 4716": "---- BEGIN SSH2 PUBLIC KEY ----\n" + ssh,
+		"Ed25519":      "ssh-ed25519 " + ssh + " me@example.com",
+		"P-256":        "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBA me@example.com",
+		"security key": "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29t", "without its name": ssh,
+		"without its name, a comment": ssh + " me@example.com",
+		"options":                     `restrict,command="/bin/true" ssh-ed25519 ` + ssh,
+		"known_hosts":                 "example.com ssh-ed25519 " + ssh, "bytes": string(raw), "RFC 4716": "---- BEGIN SSH2 PUBLIC KEY ----\n" + ssh,
 		"private, without its lines": base64.StdEncoding.EncodeToString([]byte("openssh-key-v1\x00\x00\x00\x00\x04none\x00\x00\x00\x04none")),
 	} {
 		bad["OpenSSH "+name] = []byte(text)
@@ -191,20 +202,22 @@ func TestKey_RefusesSecretsThatAreNone(t *testing.T) {
 	}
 }
 
-func TestKey_RefusesSecretsThatSomebodyMayGuess(t *testing.T) {
+func TestKey_RefusesGuessableSecrets(t *testing.T) {
 	t.Parallel()
-	const equal, words, repeats, few = "all bytes of the secret are equal", "consists of letters and blanks", "repeats a shorter string", "different bytes; it must have at least 8"
+	const equal, words = "all bytes of the secret are equal", "consists of letters and blanks"
+	const repeats, few = "repeats a shorter string", "different bytes; it must have at least 8"
 	const placeholder, example, filled = "is a placeholder that was not replaced", "is a published example", "ends in a long run of one byte"
 	for secret, want := range map[string]string{
 		string(make([]byte, 64)): equal, strings.Repeat("a", 64): equal, strings.Repeat("\xff", 200): equal,
-		strings.Repeat("changeme", 4): few, strings.Repeat("CHANGEME", 8) + "\n": few, "a" + strings.Repeat("b", 60): few, string(append(make([]byte, 31), 1)): few,
-		strings.Repeat("01", 30): few, strings.Repeat("abcdefg", 9): few,
+		strings.Repeat("changeme", 4): few, strings.Repeat("CHANGEME", 8) + "\n": few, "a" + strings.Repeat("b", 60): few,
+		string(append(make([]byte, 31), 1)): few,
+		strings.Repeat("01", 30):            few, strings.Repeat("abcdefg", 9): few,
 		strings.Repeat("change-me", 4):                                                           repeats,
 		strings.Repeat("0123456789", 4):                                                          repeats,
-		strings.Repeat("change-me-", 4)[:34]:                                                     repeats, // cut off within the string
+		strings.Repeat("change-me-", 4)[:34]:                                                     repeats, // cut within the repeated text
 		"my-own-secret-20-xyz" + "my-own-secret-20-xyz"[:12]:                                     repeats,
 		strings.Repeat("correct horse ", 3):                                                      repeats,
-		strings.Repeat(string(spread(32)), 2):                                                    repeats,
+		strings.Repeat(string(distinctBytes(32)), 2):                                             repeats,
 		`"` + strings.Repeat("change-me", 4) + `"`:                                               repeats,
 		strings.Repeat("change-me", 4) + "\r\n":                                                  repeats,
 		"\uFEFF" + strings.Repeat("change-me", 4):                                                repeats,
@@ -249,19 +262,22 @@ func TestKey_RefusesSecretsThatSomebodyMayGuess(t *testing.T) {
 		require.NotContains(t, err.Error(), secret)
 	}
 	for name, good := range map[string][]byte{
-		"random": spread(32), "base64 of random bytes": []byte(base64.StdEncoding.EncodeToString(spread(48))), "hex": fmt.Appendf(nil, "%x", spread(32)),
-		"JSON of something else": []byte(`{"this":"is an odd secret, but not a key"}`), "a sentence with more than letters": []byte("the quick brown fox jumps over 13 lazy dogs"),
-		"letters in a line": []byte("ThequickbrownfoxjumpsoverthelazydogXY\n"), "bytes that begin like a placeholder": append([]byte("<"), spread(32)...),
-		"bytes that begin like a command": append([]byte("$("), spread(40)...), "a dollar": []byte("$2y-is-how-this-secret-of-mine-begins"),
+		"random": distinctBytes(32), "base64 of random bytes": []byte(base64.StdEncoding.EncodeToString(distinctBytes(48))),
+		"hex":                                 fmt.Appendf(nil, "%x", distinctBytes(32)),
+		"JSON of something else":              []byte(`{"this":"is an odd secret, but not a key"}`),
+		"a sentence with more than letters":   []byte("the quick brown fox jumps over 13 lazy dogs"),
+		"letters in a line":                   []byte("ThequickbrownfoxjumpsoverthelazydogXY\n"),
+		"bytes that begin like a placeholder": append([]byte("<"), distinctBytes(32)...),
+		"bytes that begin like a command":     append([]byte("$("), distinctBytes(40)...), "a dollar": []byte("$2y-is-how-this-secret-of-mine-begins"),
 		"hex that begins like DER": []byte("3050024135b8b09050b92bcf915bf247485a5ff02c4088ce53a545532f19cfb3f6c6edaf79fd9ca3a02d60c03fc6eaaa"),
 	} {
 		require.NoError(t, keyErr(auth.HS256(good)), name)
 	}
 }
 
-// TestKey_TakesRandomSecrets: who has made a secret at random is never told
-// that it is none, in whatever form.
-func TestKey_TakesRandomSecrets(t *testing.T) {
+// TestKey_AcceptsRandomSecrets tests that a random secret is accepted in every
+// encoding.
+func TestKey_AcceptsRandomSecrets(t *testing.T) {
 	t.Parallel()
 	s := seed(t)
 	r := mathrand.NewChaCha8([32]byte(binary.BigEndian.AppendUint64(make([]byte, 24), s)))
@@ -274,12 +290,12 @@ func TestKey_TakesRandomSecrets(t *testing.T) {
 			b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 			return fmt.Appendf(nil, "%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])
 		},
-		func(b []byte) []byte { // in the lines of openssl rand -base64 64
+		func(b []byte) []byte { // with the line breaks of openssl rand -base64 64
 			text := base64.StdEncoding.AppendEncode(nil, append(b, b[:16]...))
 			return append(append(append(text[:64:64], '\n'), text[64:]...), '\n')
 		},
 	}
-	for range long(100_000, 1_000_000) / len(forms) {
+	for range iterations(100_000, 1_000_000) / len(forms) {
 		for _, form := range forms {
 			b := make([]byte, 48)
 			_, _ = r.Read(b)
@@ -290,9 +306,9 @@ func TestKey_TakesRandomSecrets(t *testing.T) {
 	}
 }
 
-// TestKeys_NoSecretIsWhatTheListPublishes: an HMAC key that is a public key of
-// the same list, or the kid of one, is known to everybody.
-func TestKeys_NoSecretIsWhatTheListPublishes(t *testing.T) {
+// TestKeys_RefuseSecretsEqualToPublicKeys tests that an HMAC secret must not be
+// a public key of the same list, or the kid of one, because those are public.
+func TestKeys_RefuseSecretsEqualToPublicKeys(t *testing.T) {
 	t.Parallel()
 	for alg, private := range privateKeys() {
 		key := publicAlgs[alg](private)
@@ -304,7 +320,8 @@ func TestKeys_NoSecretIsWhatTheListPublishes(t *testing.T) {
 			point, err := p.Bytes()
 			require.NoError(t, err)
 			half := len(point) / 2
-			raw = [][]byte{point, point[1:], point[1 : 1+half], point[1+half:], elliptic.MarshalCompressed(p.Curve, p.X, p.Y)} //nolint:staticcheck // crypto/ecdsa does not compress
+			compressed := elliptic.MarshalCompressed(p.Curve, p.X, p.Y) //nolint:staticcheck // crypto/ecdsa does not compress
+			raw = [][]byte{point, point[1:], point[1 : 1+half], point[1+half:], compressed}
 		case *rsa.PublicKey:
 			raw = [][]byte{p.N.Bytes(), append([]byte{0}, p.N.Bytes()...)}
 		}
@@ -319,15 +336,25 @@ func TestKeys_NoSecretIsWhatTheListPublishes(t *testing.T) {
 		for i, form := range forms {
 			for _, end := range []string{"", "\n", "\r\n", "\x00", "\x00\x00"} {
 				secret := auth.HS256(append(slices.Clone(form), end...))
-				require.ErrorContains(t, keyErr(secret, key), "auth: VerifierConfig.Keys[0]: the secret is the public key of VerifierConfig.Keys[1]; create one", "%s %d %q", alg, i, end)
-				require.ErrorContains(t, keyErr(auth.HS256(accessSecret), key.WithID("main"), secret), "Keys[2]: the secret is the public key of VerifierConfig.Keys[1]", "%s %d %q", alg, i, end)
-				config := auth.Config{Issuer: issuer, Audience: []string{audience}, Users: newUsers(), AccessKeys: auth.Keys{key}, RefreshKeys: auth.Keys{secret}}
+				require.ErrorContains(
+					t, keyErr(secret, key),
+					"auth: VerifierConfig.Keys[0]: the secret is the public key of VerifierConfig.Keys[1]; create one", "%s %d %q", alg, i,
+					end,
+				)
+				require.ErrorContains(
+					t, keyErr(auth.HS256(accessSecret), key.WithID("main"), secret),
+					"Keys[2]: the secret is the public key of VerifierConfig.Keys[1]", "%s %d %q", alg, i, end,
+				)
+				config := auth.Config{
+					Issuer: issuer, Audience: []string{audience}, Users: newUsers(), AccessKeys: auth.Keys{key},
+					RefreshKeys: auth.Keys{secret},
+				}
 				_, err := auth.New(config)
 				require.ErrorContains(t, err, "auth: Config.RefreshKeys[0]: the secret is the public key of Config.AccessKeys[0]", "%s %d %q", alg, i, end)
 			}
 		}
 	}
-	// In base64 some keys begin as a number in hex does.
+	// In base64, some keys begin with 0x like a hexadecimal number.
 	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawURLEncoding} {
 		seed := make([]byte, ed25519.SeedSize)
 		binary.BigEndian.PutUint32(seed, 1540)
@@ -335,9 +362,13 @@ func TestKeys_NoSecretIsWhatTheListPublishes(t *testing.T) {
 		text := enc.EncodeToString(public)
 		require.Equal(t, "0x", text[:2])
 		require.ErrorContains(t, keyErr(auth.HS256([]byte(text)), auth.EdDSA(public)), "the secret is the public key of VerifierConfig.Keys[1]")
-		require.ErrorContains(t, keyErr(auth.HS256([]byte("0x"+hex.EncodeToString(public))), auth.EdDSA(public)), "the secret is the public key of VerifierConfig.Keys[1]")
+		require.ErrorContains(
+			t, keyErr(auth.HS256([]byte("0x"+hex.EncodeToString(public))), auth.EdDSA(public)),
+			"the secret is the public key of VerifierConfig.Keys[1]",
+		)
 	}
-	// Another public key is no secret either, but nobody can tell it from one.
+	// A public key that is not in the list is not a secret either, but it
+	// cannot be recognized.
 	other, _, err := ed25519.GenerateKey(nil)
 	require.NoError(t, err)
 	require.NoError(t, keyErr(auth.HS256(other), auth.EdDSA(privateKeys()["EdDSA"])))
@@ -345,9 +376,9 @@ func TestKeys_NoSecretIsWhatTheListPublishes(t *testing.T) {
 
 func TestKey_IDNamesSecretAndAlgorithm(t *testing.T) {
 	t.Parallel()
-	long := spread(64)
+	long := distinctBytes(64)
 	ids := []string{auth.HS256(long).ID(), auth.HS384(long).ID(), auth.HS512(long).ID(), auth.HS256(long[:63]).ID()}
-	require.Equal(t, auth.HS256(long).ID(), auth.HS256(slices.Clone(long)).ID(), "the same everywhere")
+	require.Equal(t, auth.HS256(long).ID(), auth.HS256(slices.Clone(long)).ID(), "equal keys must have equal IDs")
 	slices.Sort(ids)
 	require.Len(t, slices.Compact(ids), 4)
 	for _, id := range ids {
@@ -367,10 +398,10 @@ func TestKey_IsACopyOfItsSecret(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestKeys_AreCheckedEachByItsPlace(t *testing.T) {
+func TestKeys_ErrorsNameTheIndex(t *testing.T) {
 	t.Parallel()
 	a, b := auth.HS256(accessSecret), auth.HS256(access2Secret)
-	err := keyErr(a, auth.Key{}, b, auth.HS384(spread(47)), a)
+	err := keyErr(a, auth.Key{}, b, auth.HS384(distinctBytes(47)), a)
 	require.EqualError(t, err, strings.Join([]string{
 		"auth: VerifierConfig.Keys[1] is the zero Key",
 		"auth: VerifierConfig.Keys[3] (HS384): the secret is 47 bytes; it must be at least 48",
@@ -388,7 +419,7 @@ func TestKeys_VerifyKeys(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, found, 1)
 		require.Equal(t, k.ID(), found[0].ID())
-		require.Equal(t, 1, cap(found), "appending must not write into the keys")
+		require.Equal(t, 1, cap(found), "append must not write into the keys")
 	}
 	all, err := keys.VerifyKeys(context.Background(), "")
 	require.NoError(t, err)
@@ -398,12 +429,14 @@ func TestKeys_VerifyKeys(t *testing.T) {
 	require.Empty(t, none)
 }
 
-// source is a key source of the application's own.
-type source func(ctx context.Context, id string) ([]auth.Key, error)
+// keySourceFunc is a KeySource of an application.
+type keySourceFunc func(ctx context.Context, id string) ([]auth.Key, error)
 
-func (s source) VerifyKeys(ctx context.Context, id string) ([]auth.Key, error) { return s(ctx, id) }
+func (s keySourceFunc) VerifyKeys(ctx context.Context, id string) ([]auth.Key, error) {
+	return s(ctx, id)
+}
 
-func TestVerify_AsksTheKeySourceForTheKidAlone(t *testing.T) {
+func TestVerify_PassesOnlyTheKidToTheKeySource(t *testing.T) {
 	t.Parallel()
 	f := newForger("access", newClock().Now())
 	type ctxKey struct{}
@@ -412,7 +445,7 @@ func TestVerify_AsksTheKeySourceForTheKidAlone(t *testing.T) {
 	keys := []auth.Key{f.second, f.key}
 	v, err := auth.NewVerifier(auth.VerifierConfig{
 		Issuer: issuer, Audience: []string{audience}, Now: newClock().Now,
-		Keys: source(func(ctx context.Context, id string) ([]auth.Key, error) {
+		Keys: keySourceFunc(func(ctx context.Context, id string) ([]auth.Key, error) {
 			asked = append(asked, id)
 			require.Equal(t, "x", ctx.Value(ctxKey{}))
 			return keys, fail
@@ -427,41 +460,44 @@ func TestVerify_AsksTheKeySourceForTheKidAlone(t *testing.T) {
 	require.Equal(t, []string{f.key.ID(), ""}, asked)
 
 	asked = nil
-	for _, token := range []string{"", "a.b", f.signHeader(f.header().with("typ", `"JWT"`)), f.signHeader(f.header().with("kid", `""`)), f.signHeader(f.header().with("jku", `"x"`)), f.sized(8193), f.genuine() + "=", f.genuine() + ".AAAA"} {
+	for _, token := range []string{
+		"", "a.b", f.signHeader(f.header().with("typ", `"JWT"`)), f.signHeader(f.header().with("kid", `""`)),
+		f.signHeader(f.header().with("jku", `"x"`)), f.sized(8193), f.genuine() + "=", f.genuine() + ".AAAA",
+	} {
 		_, err = v.Verify(ctx, token)
 		require.ErrorIs(t, err, auth.ErrInvalidToken)
 	}
-	require.Empty(t, asked, "what is malformed costs no lookup")
+	require.Empty(t, asked, "a malformed token must cause no lookup")
 
 	keys = nil
 	_, err = v.Verify(ctx, f.genuine())
-	require.ErrorIs(t, err, auth.ErrInvalidToken, "there is no such key")
-	// A source that hands out a key of another algorithm, whatever its name.
+	require.ErrorIs(t, err, auth.ErrInvalidToken, "the source has no such key")
+	// The source returns a key of another algorithm under that kid.
 	keys = []auth.Key{auth.HS384(append(slices.Clone(accessSecret), accessSecret...))}
 	_, err = v.Verify(ctx, f.genuine())
 	require.ErrorIs(t, err, auth.ErrInvalidToken)
 
 	keys, fail = []auth.Key{f.key}, errors.New("the key server is away")
 	_, err = v.Verify(ctx, f.genuine())
-	require.ErrorIs(t, err, auth.ErrUnavailable, "not known is not refused")
+	require.ErrorIs(t, err, auth.ErrUnavailable, "an error of the source must not refuse the token")
 	require.ErrorIs(t, err, fail)
 	require.NotErrorIs(t, err, auth.ErrInvalidToken)
 }
 
 func TestVerify_IsSafeForConcurrentUse(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, knownKeys)
-	f := newForger("access", b.clock.Now())
+	fx := newFixture(t, knownKeys)
+	f := newForger("access", fx.clock.Now())
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
 			for j := range 200 {
 				sub := fmt.Sprintf("user-%d-%d", i, j)
-				c, err := b.Verify(context.Background(), f.signClaims(f.claims.with("sub", quote(sub))))
+				c, err := fx.Verify(context.Background(), f.signClaims(f.claims.with("sub", quote(sub))))
 				if err != nil || c.Subject != sub {
 					t.Errorf("%v, %v of %s", c, err, sub)
 				}
-				if _, err := b.Verify(context.Background(), f.signClaims(f.claims)+"AA"); !errors.Is(err, auth.ErrInvalidToken) {
+				if _, err := fx.Verify(context.Background(), f.signClaims(f.claims)+"AA"); !errors.Is(err, auth.ErrInvalidToken) {
 					t.Error(err)
 				}
 			}
@@ -476,7 +512,7 @@ func TestVerify_SkipsUnusableKeysOfASource(t *testing.T) {
 	keys := []auth.Key{{}, auth.HS256(nil), f.key}
 	v, err := auth.NewVerifier(auth.VerifierConfig{
 		Issuer: issuer, Audience: []string{audience}, Now: newClock().Now,
-		Keys: source(func(context.Context, string) ([]auth.Key, error) { return keys, nil }),
+		Keys: keySourceFunc(func(context.Context, string) ([]auth.Key, error) { return keys, nil }),
 	})
 	require.NoError(t, err)
 	_, err = v.Verify(context.Background(), f.genuine())
@@ -485,27 +521,27 @@ func TestVerify_SkipsUnusableKeysOfASource(t *testing.T) {
 	_, err = v.Verify(context.Background(), f.genuine())
 	require.ErrorIs(t, err, auth.ErrInvalidToken)
 	_, err = v.Verify(context.Background(), handSigned(nil, f.header().String(), f.claims.String()))
-	require.ErrorIs(t, err, auth.ErrInvalidToken, "an empty secret is nobody's key")
+	require.ErrorIs(t, err, auth.ErrInvalidToken, "an empty secret must verify nothing")
 }
 
 func TestKeys_ASecretIsForOneAlgorithmAndOneKind(t *testing.T) {
 	t.Parallel()
-	long := spread(64)
-	require.EqualError(t, keyErr(auth.HS256(long), auth.HS512(long)), "auth: VerifierConfig.Keys[0] and VerifierConfig.Keys[1] are of the same secret")
-	require.NotEmpty(t, newErrs(t, func(c *auth.Config) {
+	long := distinctBytes(64)
+	require.EqualError(t, keyErr(auth.HS256(long), auth.HS512(long)), "auth: VerifierConfig.Keys[0] and VerifierConfig.Keys[1] have the same secret")
+	require.NotEmpty(t, newErrors(t, func(c *auth.Config) {
 		c.Secrets, c.AccessKeys, c.RefreshKeys = nil, keysOf(long[:40]), keysOf(append(slices.Clone(long[:40]), 0, 0))
 	}), "HMAC fills up with zero bytes")
 }
 
-// The derivation is fixed: other versions, and other programs that are given
-// the secret, make the same keys.
+// The derivation never changes, so that other versions, and other programs with
+// the same secret, derive the same keys.
 func TestSecrets_DeriveAKeyForEachKind(t *testing.T) {
 	t.Parallel()
-	tokens := newBench(t).login(t)
+	tokens := newFixture(t).login(t)
 	for label, token := range map[string]string{"access": tokens.Access, "refresh": tokens.Refresh} {
 		derived, err := hkdf.Key(sha256.New, secret, nil, "ratchet v1 "+label, 32)
 		require.NoError(t, err)
-		header, _ := takeApart(t, token)
+		header, _ := decodeToken(t, token)
 		require.Equal(t, auth.HS256(derived).ID(), header["kid"])
 		dot := strings.LastIndexByte(token, '.')
 		require.Equal(t, macOf(sha256.New, derived, token[:dot]), token[dot+1:])

@@ -14,17 +14,18 @@ import (
 )
 
 // KeySource finds the keys that may have signed a token. It is called
-// concurrently, and for every token.
+// concurrently, and for every token, cached or not.
 type KeySource interface {
-	// VerifyKeys returns the keys that id names; with an empty id, those that
-	// a token without a kid may have been signed by. An empty list means that
-	// there is no such key, and the token is refused. An error means that it
-	// is not known, and is answered by 503.
+	// VerifyKeys returns the keys with this ID, or, if id is empty, the keys
+	// that may have signed a token without a kid. An empty list means that
+	// there is no such key: the token is refused. An error means that it is
+	// unknown whether there is one: the response is 503.
 	VerifyKeys(ctx context.Context, id string) ([]Key, error)
 }
 
-// Keys is a list of keys, and a [KeySource]. Where it signs, the first key
-// does; all of them verify.
+// Keys is a list of keys. If it is used for signing, the first key that can
+// sign does; see also [Key.SignFrom]. All of its keys verify. It implements
+// [KeySource].
 type Keys []Key
 
 // VerifyKeys implements [KeySource].
@@ -40,7 +41,7 @@ func (ks Keys) VerifyKeys(_ context.Context, id string) ([]Key, error) {
 	return nil, nil
 }
 
-// check returns what is wrong with the keys, each mistake naming its place.
+// check returns every mistake in ks, joined. Each names the field and the index.
 func (ks Keys) check(field string) error {
 	var errs []error
 	for i, k := range ks {
@@ -49,7 +50,7 @@ func (ks Keys) check(field string) error {
 			errs = append(errs, fmt.Errorf("auth: %s[%d] is the zero Key", field, i))
 			continue
 		case k.err != nil:
-			errs = append(errs, fmt.Errorf("auth: %s[%d] (%s): %w", field, i, k.alg, k.err))
+			errs = append(errs, fmt.Errorf("auth: %s[%d] (%s): %w", field, i, k.alg, detail{k.err}))
 			continue
 		}
 		for j, other := range ks[:i] {
@@ -59,21 +60,21 @@ func (ks Keys) check(field string) error {
 				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] have the same ID", field, j, field, i))
 			case other.sameSecret(k):
 				// A key is for one algorithm (RFC 8725 section 3.1).
-				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] are of the same secret", field, j, field, i))
+				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] have the same secret", field, j, field, i))
 			case other.isPublished(k):
 				errs = append(errs, fmt.Errorf("auth: %s[%d]: the secret is the public key of %s[%d]%s", field, j, field, i, keycheck.HowToCreate))
 			case k.isPublished(other):
 				errs = append(errs, fmt.Errorf("auth: %s[%d]: the secret is the public key of %s[%d]%s", field, i, field, j, keycheck.HowToCreate))
 			case other.alg != k.alg && other.samePublic(k):
-				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] are one key for two algorithms", field, j, field, i))
+				errs = append(errs, fmt.Errorf("auth: %s[%d] and %s[%d] are the same key with different algorithms", field, j, field, i))
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// derivedKeys makes both kinds of keys of one secret (RFC 5869), so that
-// neither can stand in for the other.
+// derivedKeys derives an access key and a refresh key from each secret (HKDF,
+// RFC 5869). The two differ, so that neither can be used in place of the other.
 func derivedKeys(secrets [][]byte) (access, refresh Keys, err error) {
 	for _, secret := range secrets {
 		for label, to := range map[string]*Keys{"access": &access, "refresh": &refresh} {
@@ -87,18 +88,19 @@ func derivedKeys(secrets [][]byte) (access, refresh Keys, err error) {
 	return access, refresh, nil
 }
 
-// keyRing is a checked list of keys at work.
+// keyRing is a checked list of keys that is in use.
 type keyRing struct {
 	keys    Keys
-	headers []string    // what a token of each key begins with
-	until   []time.Time // when each is gone; the zero Time if it stays
+	headers []string    // for each key, the header segment of the tokens that it signs
+	until   []time.Time // for each key, when it expires; the zero Time if never
 	clock   func() time.Time
 }
 
-// newKeyRing plans the life of the keys. One that another takes over from at a
-// known time is gone when the last token that it signed has expired, which is
-// life later; with a life of 0 all of them stay.
-func newKeyRing(keys Keys, typ string, life time.Duration, clock func() time.Time) *keyRing {
+// newKeyRing returns a keyRing for tokens of a typ. A key stops signing when a
+// key before it in the list takes over. If that time is known, the key expires
+// lifetime later, when its last token has expired. If lifetime is 0, keys do
+// not expire.
+func newKeyRing(keys Keys, typ string, lifetime time.Duration, clock func() time.Time) *keyRing {
 	ring := &keyRing{keys: slices.Clone(keys), clock: clock}
 	for i, k := range ring.keys {
 		ring.headers = append(ring.headers, headerSegment(k, typ))
@@ -107,7 +109,7 @@ func newKeyRing(keys Keys, typ string, life time.Duration, clock func() time.Tim
 			if !before.signs() {
 				continue
 			}
-			if before.from.IsZero() { // who knows since when
+			if before.from.IsZero() { // it is unknown since when it signs
 				stops = time.Time{}
 				break
 			}
@@ -115,20 +117,22 @@ func newKeyRing(keys Keys, typ string, life time.Duration, clock func() time.Tim
 				stops = before.from
 			}
 		}
-		if life == 0 {
+		if lifetime == 0 {
 			stops = time.Time{}
 		} else if !stops.IsZero() {
-			stops = stops.Add(life)
+			stops = stops.Add(lifetime)
 		}
 		ring.until = append(ring.until, stops)
 	}
 	return ring
 }
 
+// expired reports whether the key with this index has expired.
 func (ring *keyRing) expired(i int) bool {
 	return !ring.until[i].IsZero() && !ring.clock().Before(ring.until[i])
 }
 
+// usable returns the keys that have not expired.
 func (ring *keyRing) usable() Keys {
 	var left Keys
 	for i, k := range ring.keys {
@@ -152,7 +156,8 @@ func (ring *keyRing) VerifyKeys(_ context.Context, id string) ([]Key, error) {
 	return nil, nil
 }
 
-// signer returns which key signs now: the first whose time has come.
+// signer returns the index of the key that signs now: the first one that may
+// sign at that time, or else the one that may sign next.
 func (ring *keyRing) signer(now time.Time) int {
 	soonest := -1
 	for i, k := range ring.keys {
@@ -164,10 +169,10 @@ func (ring *keyRing) signer(now time.Time) int {
 			soonest = i
 		}
 	}
-	return soonest // none has come yet: better early than not at all
+	return soonest // it signs too early, because otherwise none would sign
 }
 
-// activeKeys is a keyRing that is replaced while it is used.
+// activeKeys is a KeySource whose keyRing can be replaced while it is in use.
 type activeKeys struct{ ring atomic.Pointer[keyRing] }
 
 // VerifyKeys implements [KeySource].
@@ -175,22 +180,24 @@ func (l *activeKeys) VerifyKeys(ctx context.Context, id string) ([]Key, error) {
 	return l.ring.Load().VerifyKeys(ctx, id)
 }
 
-// SetKeys replaces the keys while tokens are made and verified with them; nil
-// leaves a kind as it is. The first of each list signs, all verify, and a key
-// that is in neither list any more is refused at once, with all its tokens.
+// SetKeys replaces the keys. It is safe to call while the Authenticator is in
+// use. A nil list leaves the keys of that kind unchanged. The first key of each
+// list signs, and all of its keys verify. The tokens of a key that is no
+// longer in the list are refused at once.
 //
-// With several processes, each of them must know a key before any signs with
-// it, or refuses what it has signed. So change keys in two steps, {current, next}
-// in every process and then {next, current} in every process, or give all of
-// them the same time by [Key.SignFrom].
+// If there are several processes, each of them must know a key before any of
+// them signs with it. A process that does not know the key refuses its tokens.
+// So change keys in two steps: first {current, next} in every process, then
+// {next, current} in every process. Or give every process the same time with
+// [Key.SignFrom].
 //
-// Put the next key before the current one. A secret then signs at once. A
-// public key, which services elsewhere must have fetched first, is published
-// now and signs when every cache of [Authenticator.JWKSHandler]'s answer has
-// run out (Config.JWKSMaxAge and Leeway from now); the key behind it only
-// verifies from then on, and is gone by itself when the last token that it
-// signed has expired. [Key.SignFrom] sets another time, which several
-// processes should agree on, and which a restart should be given again.
+// Suppose that the new list is {next, current}. If next is an HMAC key, it
+// signs at once. If next is a key pair, its public key is published at once,
+// and it signs Config.JWKSMaxAge plus Leeway later, when every cached response
+// of [Authenticator.JWKSHandler] has expired. From then on current only
+// verifies, and it is removed when the last token that it signed has expired.
+// [Key.SignFrom] sets another time. Use the same time in every process and
+// after a restart.
 func (a *Authenticator) SetKeys(access, refresh Keys) error {
 	a.keysMu.Lock()
 	defer a.keysMu.Unlock()
@@ -219,9 +226,9 @@ func (a *Authenticator) SetKeys(access, refresh Keys) error {
 	return nil
 }
 
-// find returns where the very key is, published under its ID, or -1. Another
-// key under the same ID is another, and so is one that was gone.
-func (ring *keyRing) find(k Key) int {
+// indexOf returns the index of the same key with the same ID, or -1. It does not
+// find a key that has expired.
+func (ring *keyRing) indexOf(k Key) int {
 	for i, o := range ring.keys {
 		if o.ID() == k.ID() && o.alg == k.alg && (o.samePublic(k) || o.sameSecret(k)) && !ring.expired(i) {
 			return i
@@ -230,37 +237,41 @@ func (ring *keyRing) find(k Key) int {
 	return -1
 }
 
-// mergeKeys gives public keys that are new the time from which they sign.
+// mergeKeys returns keys, each with the time from which it signs. A key that is
+// in old keeps its time, unless it has a new one. A new key of a key pair signs
+// when every cached key set has expired.
 func (a *Authenticator) mergeKeys(keys Keys, old *keyRing) (Keys, error) {
 	now := a.now()
 	keys = slices.Clone(keys)
 	signs := false
 	for i, k := range keys {
-		known := old.find(k)
+		known := old.indexOf(k)
 		switch {
 		case known >= 0 && k.from.IsZero():
 			keys[i] = k.SignFrom(old.keys[known].from)
 		case known >= 0 || k.from.After(now):
 		case !k.from.IsZero():
-			keys[i] = k.SignFrom(now) // it cannot have signed before it was here
+			keys[i] = k.SignFrom(now) // it cannot have signed before it was added
 		case k.public != nil:
 			keys[i] = k.SignFrom(now.Add(a.jwksMaxAge + a.leeway))
 		}
 		signs = signs || k.signs() && !keys[i].from.After(now)
 	}
 	if !signs {
-		return nil, errors.New("auth: SetKeys: no access key may sign yet; leave the current one behind the next")
+		return nil, errors.New("auth: SetKeys: no access key may sign yet; keep the current key in the list, after the next one")
 	}
 	return keys, nil
 }
 
-// newAccessRing lets a key live on for as long as a token that it signed may.
+// newAccessRing returns a keyRing in which a key expires when the last access
+// token that it signed has expired on every clock.
 func (a *Authenticator) newAccessRing(keys Keys) *keyRing {
 	return newKeyRing(keys, typAccess, a.accessTTL+2*a.leeway, a.now)
 }
 
-// checkKeys checks both lists; prefix stands before their names, and empty
-// behind what is said of an empty one.
+// checkKeys returns every mistake in the two lists, joined. The names of the
+// lists begin with prefix. The text empty is appended to the error for an
+// empty list.
 func checkKeys(prefix, empty string, access, refresh Keys) error {
 	var errs []error
 	for _, kind := range []struct {
@@ -279,12 +290,12 @@ func checkKeys(prefix, empty string, access, refresh Keys) error {
 	}
 	for j, r := range refresh {
 		if r.key != nil && r.err == nil && r.secret == nil {
-			errs = append(errs, fmt.Errorf("auth: %sRefreshKeys[%d] (%s): refresh tokens stay with this service, and are signed by HMAC alone", prefix, j, r.alg))
+			errs = append(errs, fmt.Errorf("auth: %sRefreshKeys[%d] (%s) must be an HMAC key, because only this service verifies refresh tokens", prefix, j, r.alg))
 		}
 		for i, k := range access {
 			switch {
 			case k.sameSecret(r):
-				errs = append(errs, fmt.Errorf("auth: %sAccessKeys[%d] and %sRefreshKeys[%d] are of the same secret", prefix, i, prefix, j))
+				errs = append(errs, fmt.Errorf("auth: %sAccessKeys[%d] and %sRefreshKeys[%d] have the same secret", prefix, i, prefix, j))
 			case r.isPublished(k):
 				errs = append(errs, fmt.Errorf("auth: %sRefreshKeys[%d]: the secret is the public key of %sAccessKeys[%d]%s", prefix, j, prefix, i, keycheck.HowToCreate))
 			}

@@ -16,96 +16,103 @@ const (
 	maxAMRText = 32
 )
 
-// SessionOptions is what is known of a login besides who it is. The zero SessionOptions is
-// allowed.
+// SessionOptions describes the session that a login opens. The zero value is
+// valid.
 type SessionOptions struct {
 	_ [0]func() // keyed literals only
 
 	Device Device
-	Name   string   // of the device, as its user calls it; cleaned, at most 100 bytes
-	AMR    []string // how the user proved himself (RFC 8176): at most 8 of at most 32 bytes; Login sets "pwd" if empty
-	Data   []byte   // the application's own for the session, at most 900 bytes; Session.Data gives it back
+	Name   string   // the user's name for the device; control characters are removed, and it is truncated to 100 bytes
+	AMR    []string // authentication methods (amr, RFC 8176): at most 8 of at most 32 bytes each; Login sets "pwd" if empty
+	Data   []byte   // application data to store with the session, at most 900 bytes; Session.Data returns it
 
-	// Replaces are tokens of either kind that the client held until now, such
-	// as those of [Authenticator.CookieTokens]. The login ends the session of
-	// every one that was validly signed here, expired or not, whoever's it is.
+	// Replaces lists access and refresh tokens that the client had before the
+	// login, such as those of [Authenticator.CookieTokens]. The login ends the
+	// session of each token that this service signed, of any user, even if the
+	// token has expired.
 	Replaces []string `json:"-"`
 
-	// InBody says that the tokens do not travel in cookies, so that the size
-	// of a cookie does not limit them.
+	// InBody says that the tokens are not sent in cookies. The size limit of a
+	// cookie then does not apply to them.
 	InBody bool
 }
 
-// Format prints the sign-in without the tokens that it replaces.
-func (in SessionOptions) Format(f fmt.State, _ rune) {
-	_, _ = fmt.Fprintf(f, "auth.SessionOptions{device %q amr %q}", in.Name, in.AMR)
+// Format prints the options without the tokens in Replaces.
+func (o SessionOptions) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "auth.SessionOptions{device %q amr %q}", o.Name, o.AMR)
 }
 
-// LogValue logs what Format prints.
-func (in SessionOptions) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(in)) }
+// LogValue returns what Format prints.
+func (o SessionOptions) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(o)) }
 
-// maxAppData leaves room for the name within Session.Opaque.
+// maxAppData bounds SessionOptions.Data, so that Session.Opaque has room for the
+// name too.
 const maxAppData = 900
 
-func (in *SessionOptions) clean() error {
-	in.Device = cleanDevice(in.Device)
-	in.Name = cleanText(in.Name, maxDeviceName)
-	if len(in.Data) > maxAppData {
-		return fmt.Errorf("auth: SessionOptions.Data is %d bytes, at most %d are kept", len(in.Data), maxAppData)
+func (o *SessionOptions) clean() error {
+	o.Device = cleanDevice(o.Device)
+	o.Name = cleanText(o.Name, maxDeviceName)
+	if len(o.Data) > maxAppData {
+		return fmt.Errorf("auth: SessionOptions.Data is %d bytes; the limit is %d", len(o.Data), maxAppData)
 	}
-	if len(in.AMR) > maxAMR {
-		return fmt.Errorf("auth: SessionOptions.AMR has %d entries, at most %d are kept", len(in.AMR), maxAMR)
+	if len(o.AMR) > maxAMR {
+		return fmt.Errorf("auth: SessionOptions.AMR has %d entries; the limit is %d", len(o.AMR), maxAMR)
 	}
-	for i, m := range in.AMR {
+	for i, m := range o.AMR {
 		if !isScope(m) || len(m) > maxAMRText {
-			return fmt.Errorf("auth: SessionOptions.AMR[%d] is not a word of at most %d characters", i, maxAMRText)
+			return fmt.Errorf("auth: SessionOptions.AMR[%d] must be 1 to %d printable ASCII characters without space, quote or backslash", i, maxAMRText)
 		}
 	}
 	return nil
 }
 
-// Login checks a password and opens a session. An unknown user, a wrong
-// password and a disabled user cost the same and are all
-// [ErrInvalidCredentials]; OnEvent is told which it was.
-// [password.ErrBusy] and [ErrUnavailable] mean that it could not be decided.
-func (a *Authenticator) Login(ctx context.Context, login, pass string, in SessionOptions) (Tokens, error) {
-	rd := a.snapshot()
-	if len(in.AMR) == 0 {
-		in.AMR = []string{"pwd"}
+// Login checks a password and opens a session.
+//
+// It returns [ErrInvalidCredentials] if the user does not exist, the password is
+// wrong, or the user is disabled. The three cases take the same time if the
+// stored hash has the parameters of Config.Hasher. Only the event
+// [EventLoginRefused] says which it was. [password.ErrBusy] and [ErrUnavailable]
+// mean that the password could not be checked or the session could not be
+// opened. Any other error means that o is invalid, or that the tokens cannot be
+// issued. For example, the access token is too large for a cookie.
+func (a *Authenticator) Login(ctx context.Context, login, pass string, o SessionOptions) (Tokens, error) {
+	snap := a.snapshot()
+	if len(o.AMR) == 0 {
+		o.AMR = []string{"pwd"}
 	}
-	if err := in.clean(); err != nil {
+	if err := o.clean(); err != nil {
 		return Tokens{}, err
 	}
 	u, err := a.findUser(ctx, "FindByLogin", func() (User, error) { return a.users.FindByLogin(ctx, login) })
-	known := err == nil
+	exists := err == nil
 	if err != nil && !errors.Is(err, ErrUserNotFound) {
 		return Tokens{}, err
 	}
-	refused := func(why string) (Tokens, error) {
-		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: in.Device, Err: errors.New(why)})
+	refused := func(why error) (Tokens, error) {
+		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: o.Device, Err: why})
 		return Tokens{}, ErrInvalidCredentials
 	}
 	switch err := a.checkPassword(ctx, u, pass); {
 	case err == nil:
 	case errors.Is(err, ErrInvalidCredentials):
-		if !known {
-			return refused("unknown user")
+		if !exists {
+			return refused(refusal("unknown user"))
 		}
-		return refused("wrong password")
+		return refused(err)
 	default:
 		return Tokens{}, err
 	}
 	if u.Disabled {
-		return refused("user is disabled")
+		return refused(refusal("user is disabled"))
 	}
-	t, err := a.createSession(ctx, rd, u, in, func(fresh User) error {
+	t, err := a.createSession(ctx, snap, u, o, func(fresh User) error {
 		if fresh.PasswordHash == u.PasswordHash {
 			return nil
 		}
 		return a.checkPassword(ctx, fresh, pass)
 	})
 	if isRefusal(err) {
-		return refused(err.Error())
+		return refused(err)
 	}
 	if err == nil {
 		a.upgradeHash(ctx, u, pass)
@@ -113,40 +120,47 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, in Sessio
 	return t, err
 }
 
-// StartSession opens a session for a user whose identity the application proved by
-// other means, such as OAuth, a passkey or a magic link; say which in
-// SessionOptions.AMR. [ErrInvalidCredentials] if there is no such user or he is
-// disabled.
-func (a *Authenticator) StartSession(ctx context.Context, userID string, in SessionOptions) (Tokens, error) {
-	rd := a.snapshot()
-	if err := in.clean(); err != nil {
+// StartSession opens a session for a user whom the application has authenticated
+// by other means, such as OAuth, a passkey or a magic link. Name the method in
+// SessionOptions.AMR. It returns [ErrInvalidCredentials] if the user does not
+// exist or is disabled. Its other errors are those of [Authenticator.Login],
+// except password.ErrBusy.
+func (a *Authenticator) StartSession(ctx context.Context, userID string, o SessionOptions) (Tokens, error) {
+	snap := a.snapshot()
+	if err := o.clean(); err != nil {
 		return Tokens{}, err
 	}
 	u, err := a.findByID(ctx, userID)
 	switch {
 	case errors.Is(err, ErrUserNotFound):
-		err = fmt.Errorf("%w: unknown user", ErrInvalidCredentials)
+		err = refusal("unknown user")
 	case err == nil && u.Disabled:
-		err = fmt.Errorf("%w: user is disabled", ErrInvalidCredentials)
+		err = refusal("user is disabled")
 	}
 	var t Tokens
 	if err == nil {
-		t, err = a.createSession(ctx, rd, u, in, func(User) error { return nil })
+		t, err = a.createSession(ctx, snap, u, o, func(User) error { return nil })
 	}
 	if isRefusal(err) {
-		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: in.Device, Err: err})
+		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: o.Device, Err: err})
 		err = ErrInvalidCredentials
 	}
 	return t, err
 }
 
-// isRefusal tells a decision from a fault whose cause, the application's own
-// error, happens to wrap the same.
+// refusal returns an ErrInvalidCredentials for the event EventLoginRefused. The
+// caller of Login does not see its text.
+func refusal(why string) error { return fmt.Errorf("%w: %s", ErrInvalidCredentials, why) }
+
+// isRefusal reports whether err means that the login was refused. It is false
+// for an ErrUnavailable whose cause, an error of the application, happens to
+// wrap ErrInvalidCredentials.
 func isRefusal(err error) bool {
 	return errors.Is(err, ErrInvalidCredentials) && !errors.Is(err, ErrUnavailable)
 }
 
-// findUser calls the application's lookup.
+// findUser calls a method of Users and checks the user that it returns. The error
+// is ErrUserNotFound or ErrUnavailable.
 func (a *Authenticator) findUser(ctx context.Context, name string, find func() (User, error)) (User, error) {
 	var u User
 	err := callHook("Users."+name, func() (err error) {
@@ -162,22 +176,22 @@ func (a *Authenticator) findUser(ctx context.Context, name string, find func() (
 	case errors.Is(err, ErrUserNotFound):
 		return User{}, ErrUserNotFound
 	}
-	return User{}, a.unavailable(ctx, Session{}, fmt.Errorf("auth: Users.%s: %w", name, err))
+	return User{}, a.unavailable(ctx, Session{}, fmt.Errorf("auth: Users.%s: %w", name, detail{err}))
 }
 
 func (a *Authenticator) findByID(ctx context.Context, id string) (User, error) {
 	return a.findUser(ctx, "FindByID", func() (User, error) {
 		u, err := a.users.FindByID(ctx, id)
 		if err == nil && u.ID != id {
-			err = errors.New("it returned another user")
+			err = errors.New("returned a user with another ID")
 		}
 		return u, err
 	})
 }
 
-// checkPassword runs the same key derivation whoever the user is: one that
-// does not exist (the zero User) or has no password costs what a wrong
-// password does.
+// checkPassword compares a password with the hash of u. It also derives a key for
+// a user who does not exist (the zero User) or who has no password, so that these
+// cases take as long as a wrong password does.
 func (a *Authenticator) checkPassword(ctx context.Context, u User, pass string) error {
 	var err error
 	if u.PasswordHash != "" {
@@ -196,15 +210,15 @@ func (a *Authenticator) checkPassword(ctx context.Context, u User, pass string) 
 	case err == nil:
 		return nil
 	case errors.Is(err, password.ErrMismatch), errors.Is(err, password.ErrTooLong):
-		return fmt.Errorf("%w: wrong password", ErrInvalidCredentials)
+		return refusal("wrong password")
 	case errors.Is(err, password.ErrBusy):
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// upgradeHash replaces a weak hash after its password was proved. The login
-// does not depend on it.
+// upgradeHash replaces a weak hash after a login with the password. It reports a
+// failure as an event, and the login succeeds anyway.
 func (a *Authenticator) upgradeHash(ctx context.Context, u User, pass string) {
 	if a.updater == nil || !a.hasher.NeedsRehash(u.PasswordHash) {
 		return
@@ -216,59 +230,60 @@ func (a *Authenticator) upgradeHash(ctx context.Context, u User, pass string) {
 		})
 	}
 	if err != nil {
-		_ = a.unavailable(ctx, Session{Subject: u.ID}, fmt.Errorf("auth: upgrading a password hash: %w", err))
+		_ = a.unavailable(ctx, Session{Subject: u.ID}, fmt.Errorf("auth: upgrading a password hash: %w", detail{err}))
 	}
 }
 
-// createSession creates a session for a user as he was found after the clock was read.
-// recheck is asked about the user as he is once the session exists, so that no
-// login slips past a change.
-func (a *Authenticator) createSession(ctx context.Context, rd snapshot, u User, in SessionOptions, recheck func(User) error) (Tokens, error) {
-	created := a.revoked.earliestIssue(u.ID, rd)
+// createSession creates a session for u, who was looked up after snap was taken,
+// and issues its tokens. Once the session exists, it looks up the user again and
+// calls recheck, so that a change to the user during the login takes effect.
+func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User, o SessionOptions, recheck func(User) error) (Tokens, error) {
+	created := a.revoked.earliestIssue(u.ID, snap)
 	s := Session{
-		ID: randomID(), Subject: u.ID, Generation: 1, CreatedAt: created, RotatedAt: rd.now,
-		ExpiresAt: a.sessionEnd(created, rd.now), Device: in.Device, Opaque: joinData(in.Name, in.Data),
+		ID: randomID(), Subject: u.ID, Generation: 1, CreatedAt: created, RotatedAt: snap.now,
+		ExpiresAt: a.sessionEnd(created, snap.now), Device: o.Device, Opaque: joinData(o.Name, o.Data),
 	}
-	t, err := a.mintAccess(ctx, u, s.ID, in.AMR, rd.now, created, created, s.ExpiresAt)
+	t, err := a.mintAccess(ctx, u, s.ID, o.AMR, snap.now, created, created, s.ExpiresAt)
 	if err == nil {
-		err = a.fitsCookie(t.Access, in.InBody)
+		err = a.fitsCookie(t.Access, o.InBody)
 	}
 	if err != nil {
 		return Tokens{}, a.internalError(ctx, s, err)
 	}
-	if err := a.mintRefresh(&t, s, in.AMR); err != nil {
+	if err := a.mintRefresh(&t, s, o.AMR); err != nil {
 		return Tokens{}, a.internalError(ctx, s, err)
 	}
 	if err := a.callStore(ctx, s, "Create", func(ctx context.Context) error { return a.store.Create(ctx, s) }); err != nil {
 		return Tokens{}, err
 	}
-	if err := a.finishLogin(ctx, s, in, recheck); err != nil {
-		// Nobody holds its tokens; it would only lie about. A store that does
-		// not answer is not waited for once more: Run tries again.
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.storeTimeout, cleanupTimeout))
+	if err := a.finishLogin(ctx, s, o, recheck); err != nil {
+		// No client has these tokens, so remove the session. Try once and
+		// briefly: if the store fails, Run tries again.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.storeTimeout, cleanupTimeout))
 		defer cancel()
-		_ = a.revoke(last, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, "login")
+		_ = a.revoke(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, "login")
 		return Tokens{}, err
 	}
-	a.emit(ctx, Event{Type: EventLogin, Session: s, Device: in.Device})
+	a.emit(ctx, Event{Type: EventLogin, Session: s, Device: o.Device})
 	return t, nil
 }
 
-// finishLogin does what a login entails once its session exists.
-func (a *Authenticator) finishLogin(ctx context.Context, s Session, in SessionOptions, recheck func(User) error) error {
+// finishLogin checks the user again after the session s was created, and ends the
+// sessions that the login replaces or evicts.
+func (a *Authenticator) finishLogin(ctx context.Context, s Session, o SessionOptions, recheck func(User) error) error {
 	fresh, err := a.findByID(ctx, s.Subject)
 	switch {
 	case errors.Is(err, ErrUserNotFound):
-		return fmt.Errorf("%w: user is gone", ErrInvalidCredentials)
+		return refusal("user was deleted")
 	case err != nil:
 		return err
 	case fresh.Disabled:
-		return fmt.Errorf("%w: user is disabled", ErrInvalidCredentials)
+		return refusal("user is disabled")
 	}
 	if err := recheck(fresh); err != nil {
 		return err
 	}
-	replaced, err := a.namedSessions(ctx, in.Replaces)
+	replaced, err := a.namedSessions(ctx, o.Replaces)
 	if err != nil {
 		return err
 	}
@@ -276,28 +291,28 @@ func (a *Authenticator) finishLogin(ctx context.Context, s Session, in SessionOp
 	if err := a.evictSessions(ctx, s, replaced); err != nil {
 		return err
 	}
-	// The sessions that the client still holds go last, when nothing else can
-	// keep the new one from it.
+	// End the replaced sessions last. If an earlier step fails, the client gets
+	// no new session and keeps these.
 	return a.revokeNamed(ctx, replaced, "replaced")
 }
 
-// evictSessions ends the sessions beyond the limit, the least recently used first, but
-// not the one that was just made. Those that it replaces do not count, since
-// they are ended as well.
-func (a *Authenticator) evictSessions(ctx context.Context, made Session, replaced []namedSession) error {
+// evictSessions ends the least recently used sessions of a user over MaxSessions,
+// except the one just created. The replaced sessions do not count toward the
+// limit, because the login ends them too.
+func (a *Authenticator) evictSessions(ctx context.Context, created Session, replaced []namedSession) error {
 	if a.maxSessions == 0 {
 		return nil
 	}
-	list, err := a.liveSessions(ctx, made.Subject, func(*entry) bool { return true })
+	list, err := a.liveSessions(ctx, created.Subject, func(*entry) bool { return true })
 	if err != nil {
 		return err
 	}
 	list = slices.DeleteFunc(list, func(s Session) bool {
-		return s.ID == made.ID || slices.ContainsFunc(replaced, func(n namedSession) bool { return n.subject == s.Subject && n.sid == s.ID })
+		return s.ID == created.ID || slices.ContainsFunc(replaced, func(n namedSession) bool { return n.subject == s.Subject && n.sid == s.ID })
 	})
 	var ids []string
 	for _, s := range list[min(len(list), a.maxSessions-1):] {
 		ids = append(ids, s.ID)
 	}
-	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: made.Subject, Sessions: ids}, "evicted")
+	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: created.Subject, Sessions: ids}, "evicted")
 }

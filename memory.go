@@ -15,43 +15,45 @@ import (
 	"time"
 )
 
-// MemoryStore is a [Store] in this process: for one process that may forget
-// its sessions when it ends, and for tests. Records are collected on the way,
-// a few at every write, so it grows with the live sessions and there is
-// nothing to start or to stop. Its clock is the time that the last call brought,
-// so that it follows a clock that is set back.
+// MemoryStore is a [Store] in the memory of a process, for tests and for a single
+// process whose sessions may end with it. It is safe for concurrent use.
+//
+// Create and Rotate examine a few records and remove those that expired more
+// than a minute ago. So the memory in use is proportional to the number of live
+// sessions, without a goroutine. The store takes the time from its callers, so
+// it follows a clock that is set back.
 type MemoryStore struct {
 	seed   maphash.Seed
-	mask   uint64 // of hashes: all ones, but in a test of collisions
+	mask   uint64 // applied to hashes; all ones except in a test of collisions
 	shards [64]memoryShard
 	clock  atomic.Int64 // Unix milliseconds
 	feed   memoryFeed
 }
 
-// memoryShard holds the sessions of some of the subjects. Its maps go by
-// hashes, which take less than names; the records tell who is meant.
+// memoryShard has the sessions of some of the subjects. The keys of its maps are
+// hashes, which are smaller than names. Lookups compare the names in the records.
 type memoryShard struct {
 	mu       sync.Mutex
 	sessions map[uint64]*memoryRecord
-	subjects map[uint64]*memoryRecord // the first of each subject's list
-	all      []*memoryRecord          // to look through, hand after hand
-	hand     int
+	subjects map[uint64]*memoryRecord // the first record of each subject
+	all      []*memoryRecord          // tick scans it for expired records
+	scanAt   int                      // index in all of the next record to scan
 }
 
-// memoryRecord is a Session in little space: 96 bytes, and its texts.
+// memoryRecord is a compact Session: 96 bytes and its texts.
 type memoryRecord struct {
-	text                           string // subject, ID and Data in one
-	device                         string // IP and user agent in one
-	generation                     int64
-	createdAt, rotatedAt, expireAt int64         // Unix milliseconds
-	next, prev                     *memoryRecord // of the same subject, or of one with the same hash
-	twin                           *memoryRecord // a session with the same hash
-	place                          uint32        // in all
-	ipLen                          uint16
-	subjectLen, idLen              uint8
+	text                            string // Subject, ID and Opaque
+	device                          string // IP and user agent
+	generation                      int64
+	createdAt, rotatedAt, expiresAt int64         // Unix milliseconds
+	next, prev                      *memoryRecord // records whose subjects have the same hash
+	twin                            *memoryRecord // the next session with the same hash
+	index                           uint32        // index in all
+	ipLen                           uint16
+	subjectLen, idLen               uint8
 }
 
-// memoryKey is a session's name and its hashes.
+// memoryKey identifies a session, and contains its hashes.
 type memoryKey struct {
 	subject, id         string
 	subjectHash, idHash uint64
@@ -79,18 +81,18 @@ func (r *memoryRecord) id() string      { return r.text[r.subjectLen:][:r.idLen]
 
 func (r *memoryRecord) ip() netip.Addr {
 	var ip netip.Addr
-	_ = ip.UnmarshalBinary([]byte(r.device[:r.ipLen])) // it was marshalled here
+	_ = ip.UnmarshalBinary([]byte(r.device[:r.ipLen])) // setDevice encoded it
 	return ip
 }
 
-// setDevice leaves everything as it is if the device is the same, as it mostly
-// is.
+// setDevice sets the device. It allocates nothing if the device is unchanged,
+// which is the usual case.
 func (r *memoryRecord) setDevice(d Device) {
 	if r.device != "" && r.device[r.ipLen:] == d.UserAgent && r.ip() == d.IP {
 		return
 	}
-	var space [64]byte
-	ip, _ := d.IP.AppendBinary(space[:0]) // it never fails
+	var buf [64]byte
+	ip, _ := d.IP.AppendBinary(buf[:0]) // never fails
 	var text strings.Builder
 	text.Grow(len(ip) + len(d.UserAgent))
 	text.Write(ip)
@@ -101,7 +103,7 @@ func (r *memoryRecord) setDevice(d Device) {
 func (r *memoryRecord) session() Session {
 	s := Session{
 		ID: r.id(), Subject: r.subject(), Generation: r.generation,
-		CreatedAt: fromMillis(r.createdAt), RotatedAt: fromMillis(r.rotatedAt), ExpiresAt: fromMillis(r.expireAt),
+		CreatedAt: fromMillis(r.createdAt), RotatedAt: fromMillis(r.rotatedAt), ExpiresAt: fromMillis(r.expiresAt),
 		Device: Device{UserAgent: r.device[r.ipLen:], IP: r.ip()},
 	}
 	if data := r.text[int(r.subjectLen)+int(r.idLen):]; data != "" {
@@ -138,8 +140,8 @@ func (m *MemoryStore) Create(ctx context.Context, s Session) error {
 	}
 	r := &memoryRecord{
 		text: s.Subject + s.ID + string(s.Opaque), subjectLen: uint8(len(s.Subject)), idLen: uint8(len(s.ID)), generation: s.Generation,
-		createdAt: s.CreatedAt.UnixMilli(), rotatedAt: s.RotatedAt.UnixMilli(), expireAt: s.ExpiresAt.UnixMilli(),
-		next: sh.subjects[k.subjectHash], twin: sh.sessions[k.idHash], place: uint32(len(sh.all)),
+		createdAt: s.CreatedAt.UnixMilli(), rotatedAt: s.RotatedAt.UnixMilli(), expiresAt: s.ExpiresAt.UnixMilli(),
+		next: sh.subjects[k.subjectHash], twin: sh.sessions[k.idHash], index: uint32(len(sh.all)),
 	}
 	r.setDevice(s.Device)
 	if r.next != nil {
@@ -187,7 +189,7 @@ func (m *MemoryStore) Rotate(ctx context.Context, subject, id string, r Rotation
 		return rec.session(), false, nil
 	}
 	rec.rotatedAt = r.At.UnixMilli()
-	rec.expireAt = r.ExpiresAt.UnixMilli()
+	rec.expiresAt = r.ExpiresAt.UnixMilli()
 	rec.setDevice(r.Device)
 	return rec.session(), true, nil
 }
@@ -238,7 +240,7 @@ func (m *MemoryStore) Revoke(ctx context.Context, r Revocation) error {
 		}
 	}
 	sh.mu.Unlock()
-	m.feed.announce(r, m.clock.Load())
+	m.feed.publish(r, m.clock.Load())
 	return nil
 }
 
@@ -247,11 +249,12 @@ func (m *MemoryStore) Changes(ctx context.Context, after string, wait time.Durat
 	return m.feed.changes(ctx, after, wait)
 }
 
-// memorySample is how many records a write looks at. With it, at most half as
-// many dead records as live ones stay behind while sessions come and go.
+// memorySample is how many records a write scans. With 4, there are at most half
+// as many expired records as live ones while sessions are created and expire.
 const memorySample = 4
 
-// tick sets the clock, and collects what it meets that expired a minute ago.
+// tick sets the clock, scans memorySample records, and removes those that expired
+// more than a minute ago.
 func (sh *memoryShard) tick(m *MemoryStore, at time.Time) {
 	m.clock.Store(at.UnixMilli())
 	dead := at.UnixMilli() - time.Minute.Milliseconds()
@@ -259,13 +262,13 @@ func (sh *memoryShard) tick(m *MemoryStore, at time.Time) {
 		if len(sh.all) == 0 {
 			return
 		}
-		if sh.hand >= len(sh.all) {
-			sh.hand = 0
+		if sh.scanAt >= len(sh.all) {
+			sh.scanAt = 0
 		}
-		if r := sh.all[sh.hand]; r.expireAt < dead {
-			sh.remove(m, r) // another takes its place
+		if r := sh.all[sh.scanAt]; r.expiresAt < dead {
+			sh.remove(m, r) // moves the last record to this index
 		} else {
-			sh.hand++
+			sh.scanAt++
 		}
 	}
 }
@@ -295,7 +298,7 @@ func (sh *memoryShard) remove(m *MemoryStore, r *memoryRecord) {
 		delete(sh.subjects, k.subjectHash)
 	}
 	last := sh.all[len(sh.all)-1]
-	sh.all[r.place], last.place = last, r.place
+	sh.all[r.index], last.index = last, r.index
 	sh.all[len(sh.all)-1] = nil
 	sh.all = sh.all[:len(sh.all)-1]
 	if cap(sh.all) > 64 && len(sh.all) < cap(sh.all)/4 {
@@ -303,16 +306,16 @@ func (sh *memoryShard) remove(m *MemoryStore, r *memoryRecord) {
 	}
 }
 
-// memoryFeed numbers revocations; a position is the name of the feed and the
-// number of the last one that was seen.
+// memoryFeed is the feed of a MemoryStore. It numbers the revocations. A position
+// is the name of the feed and the number of the last revocation returned.
 type memoryFeed struct {
 	name string
 
 	mu      sync.Mutex
-	entries []memoryEntry // by their numbers
-	last    int           // the number that was given last
-	sweepAt int           // how many entries there are when they are next looked through
-	changed chan struct{} // closed, and replaced, at every announcement
+	entries []memoryEntry // in the order of their numbers
+	last    int           // the last number assigned
+	sweepAt int           // remove old entries when there are this many
+	changed chan struct{} // closed and replaced whenever an entry is added
 }
 
 type memoryEntry struct {
@@ -320,12 +323,12 @@ type memoryEntry struct {
 	number int
 }
 
-func (f *memoryFeed) announce(r Revocation, clock int64) {
+func (f *memoryFeed) publish(r Revocation, clock int64) {
 	r.Sessions, r.Except = slices.Clone(r.Sessions), slices.Clone(r.Except)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	// Entries whose time has passed leave wherever they are. Looking through
-	// all of them when they have doubled costs each announcement the same.
+	// Remove the entries whose Until has passed. Doing so only when the number
+	// of entries has doubled makes the cost per entry constant.
 	if len(f.entries) >= f.sweepAt {
 		f.entries = slices.DeleteFunc(f.entries, func(e memoryEntry) bool { return e.Until.UnixMilli() < clock })
 		f.sweepAt = max(memoryPage, 2*len(f.entries))
@@ -337,7 +340,7 @@ func (f *memoryFeed) announce(r Revocation, clock int64) {
 	f.changed = make(chan struct{})
 }
 
-// memoryPage is how many entries one call of Changes returns at most.
+// memoryPage is the maximum number of entries that one call of Changes returns.
 const memoryPage = 1000
 
 func (f *memoryFeed) changes(ctx context.Context, after string, wait time.Duration) ([]Revocation, string, bool, error) {

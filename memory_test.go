@@ -27,8 +27,8 @@ func TestMemoryStore_Conformance(t *testing.T) {
 	})
 }
 
-// Hashes are short cuts: records tell sessions apart, whatever their hashes.
-func TestMemoryStore_TellsSessionsOfOneHashApart(t *testing.T) {
+// Sessions with equal hashes are told apart by their records.
+func TestMemoryStore_DistinguishesSessionsWithEqualHashes(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(*testing.T) func() auth.Store {
 		m := auth.NewCollidingMemoryStore()
@@ -36,7 +36,7 @@ func TestMemoryStore_TellsSessionsOfOneHashApart(t *testing.T) {
 	})
 }
 
-// memorySession returns the nth session of a series, that lives for an hour.
+// memorySession returns the nth session of a series. It expires after an hour.
 func memorySession(n int, at time.Time) auth.Session {
 	return auth.Session{
 		ID: fmt.Sprintf("session-%016d", n), Subject: fmt.Sprintf("user-%08d", n/2), Generation: 1,
@@ -45,7 +45,7 @@ func memorySession(n int, at time.Time) auth.Session {
 	}
 }
 
-// memoryKept counts which of the first n sessions are still there.
+// memoryKept returns how many of the first n sessions are still stored.
 func memoryKept(t *testing.T, m *auth.MemoryStore, n int, at func(n int) time.Time) int {
 	t.Helper()
 	kept := 0
@@ -65,21 +65,21 @@ func TestMemoryStore_GrowsWithLiveSessionsOnly(t *testing.T) {
 	t.Parallel()
 	const sessions, live = 100_000, 10_000
 	step := time.Hour / live
-	start := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC) // the clock is the callers', whenever that is
+	start := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC) // the store uses the clock of its callers
 	at := func(n int) time.Time { return start.Add(time.Duration(n) * step).Truncate(time.Millisecond) }
 	m := auth.NewMemoryStore()
 	for i := range sessions {
 		require.NoError(t, m.Create(t.Context(), memorySession(i, at(i))))
 		if n := i + 1; n == sessions/4 || n == sessions/2 || n == sessions {
 			kept := memoryKept(t, m, n, at)
-			require.GreaterOrEqual(t, kept, live, "after %d sessions a live one is gone", n)
+			require.GreaterOrEqual(t, kept, live, "after %d sessions a live one was removed", n)
 			require.LessOrEqual(t, kept, live*16/10, "after %d sessions", n)
 		}
 	}
 }
 
-// The end of a peak leaves little behind, and by refreshes alone.
-func TestMemoryStore_RefreshesCollect(t *testing.T) {
+// After a peak of sessions, refreshes are enough to remove the expired ones.
+func TestMemoryStore_RotateCollectsExpiredSessions(t *testing.T) {
 	t.Parallel()
 	const dead, live = 20_000, 2_000
 	start := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
@@ -98,9 +98,12 @@ func TestMemoryStore_RefreshesCollect(t *testing.T) {
 			s := memorySession(dead+i, start)
 			got, err := m.Get(t.Context(), s.Subject, s.ID)
 			require.NoError(t, err)
-			_, moved, err := m.Rotate(t.Context(), s.Subject, s.ID, auth.Rotation{From: got.Generation, At: later, NotAfter: later, ExpiresAt: later.AddDate(0, 0, 7)})
+			_, rotated, err := m.Rotate(
+				t.Context(), s.Subject, s.ID,
+				auth.Rotation{From: got.Generation, At: later, NotAfter: later, ExpiresAt: later.AddDate(0, 0, 7)},
+			)
 			require.NoError(t, err)
-			require.True(t, moved)
+			require.True(t, rotated)
 		}
 	}
 	kept := memoryKept(t, m, dead+live, func(int) time.Time { return start })
@@ -108,13 +111,13 @@ func TestMemoryStore_RefreshesCollect(t *testing.T) {
 	require.LessOrEqual(t, kept, live*16/10)
 }
 
-func TestMemoryStore_KeepsTheDeadForAMinuteByTheCallersClock(t *testing.T) {
+func TestMemoryStore_KeepsExpiredSessionsForAMinute(t *testing.T) {
 	t.Parallel()
 	start := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	m := auth.NewMemoryStore()
 	first := memorySession(0, start)
 	require.NoError(t, m.Create(t.Context(), first))
-	write := func(at time.Time) { // of the same subject, as often as it takes to look at all
+	write := func(at time.Time) { // as often as is needed to check all sessions of the subject
 		for i := range 20 {
 			s := memorySession(1, at)
 			s.Subject, s.ID = first.Subject, fmt.Sprintf("%d-%d", at.UnixMilli(), i)
@@ -129,14 +132,14 @@ func TestMemoryStore_KeepsTheDeadForAMinuteByTheCallersClock(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)
 }
 
-func TestMemoryStore_FeedForgetsWhatHasPassed(t *testing.T) {
+func TestMemoryStore_FeedDropsExpiredEntries(t *testing.T) {
 	t.Parallel()
 	start := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	m := auth.NewMemoryStore()
 	for i := range 10_000 {
 		at := start.Add(time.Duration(i) * time.Second)
 		s := memorySession(i, at)
-		require.NoError(t, m.Create(t.Context(), s)) // brings the time
+		require.NoError(t, m.Create(t.Context(), s)) // sets the time of the store
 		require.NoError(t, m.Revoke(t.Context(), auth.Revocation{Subject: s.Subject, Sessions: []string{s.ID}, Until: at.Add(6 * time.Minute)}))
 	}
 	rs, _, _, err := m.Changes(t.Context(), "", 0)
@@ -154,7 +157,7 @@ func TestMemoryStore_FeedOfAnotherStoreIsReset(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrFeedReset)
 }
 
-func TestMemoryStore_RefusesWhatNoStoreCanRepresent(t *testing.T) {
+func TestMemoryStore_RefusesInvalidRecords(t *testing.T) {
 	t.Parallel()
 	m := auth.NewMemoryStore()
 	s := memorySession(1, time.Now())
@@ -226,9 +229,8 @@ func TestMemoryStore_ReturnsAFeedInPages(t *testing.T) {
 	require.True(t, slices.IsSorted(got))
 }
 
-// An entry whose time has passed leaves, even if another that lives for longer
-// was announced before it.
-func TestMemoryStore_FeedLetsEntriesGoBehindOthersThatStay(t *testing.T) {
+// An expired entry is removed even if an earlier entry has not expired.
+func TestMemoryStore_FeedDropsExpiredEntriesBehindOthers(t *testing.T) {
 	t.Parallel()
 	m := auth.NewMemoryStore()
 	at := time.Now()
@@ -236,7 +238,7 @@ func TestMemoryStore_FeedLetsEntriesGoBehindOthersThatStay(t *testing.T) {
 	for i := range 20_000 {
 		at = at.Add(time.Second)
 		s := memorySession(i, at)
-		s.Subject = "user" // so that one clock moves
+		s.Subject = "user" // so that one clock advances
 		require.NoError(t, m.Create(t.Context(), s))
 		require.NoError(t, m.Revoke(t.Context(), auth.Revocation{Subject: "user", Sessions: []string{s.ID}, Until: at.Add(time.Minute)}))
 	}
@@ -276,9 +278,9 @@ func TestMemoryStore_StartsNoGoroutine(t *testing.T) {
 	}
 }
 
-// BenchmarkMemoryStore_MillionSessions times refreshes among a million
-// sessions. It also reports what a session takes of memory and, while a million
-// others come and the first are collected, the longest that a write took.
+// BenchmarkMemoryStore_MillionSessions measures refreshes among a million
+// sessions. It also reports the memory per session and the longest write while
+// a million other sessions are created and the first ones are removed.
 func BenchmarkMemoryStore_MillionSessions(b *testing.B) {
 	const sessions = 1_000_000
 	ctx := context.Background()
@@ -303,16 +305,18 @@ func BenchmarkMemoryStore_MillionSessions(b *testing.B) {
 	}
 	perSession := float64(heap()-before) / sessions
 
-	var moves atomic.Int64
+	var rotations atomic.Int64
 	b.Run("refresh", func(b *testing.B) {
 		b.ReportAllocs()
 		b.ReportMetric(perSession, "B/session")
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
 				s := made(rand.N(sessions), start)
-				at := start.Add(time.Duration(moves.Add(1)) * time.Microsecond)
-				from := moves.Load() + 2 // ahead of what is stored, so that it moves
-				if _, _, err := m.Rotate(ctx, s.Subject, s.ID, auth.Rotation{From: from, At: at, NotAfter: at, ExpiresAt: s.ExpiresAt, Device: s.Device}); err != nil {
+				at := start.Add(time.Duration(rotations.Add(1)) * time.Microsecond)
+				from := rotations.Load() + 2 // ahead of the stored generation, so that Rotate rotates
+				if _, _, err := m.Rotate(
+					ctx, s.Subject, s.ID, auth.Rotation{From: from, At: at, NotAfter: at, ExpiresAt: s.ExpiresAt, Device: s.Device},
+				); err != nil {
 					b.Error(err)
 				}
 			}

@@ -10,13 +10,14 @@ import (
 	"time"
 )
 
-// requestContext is a request's context with claims of its own, in one piece.
+// requestContext is the context of a request together with its claims. Both are
+// in one struct, so that a request needs only one allocation for them.
 type requestContext struct {
 	context.Context
 	parsedClaims
 }
 
-// String is what package context prints of it, which would print the claims.
+// String keeps the claims out of the text that package context prints.
 func (c *requestContext) String() string { return "auth.requestContext" }
 
 func (c *requestContext) Value(key any) any {
@@ -31,33 +32,35 @@ type (
 	errorKey  struct{}
 )
 
-// NewContext returns a context that carries c, as a request has it behind
-// [Verifier.Require]. Tests of handlers use it with claims of their own making.
+// NewContext returns a copy of ctx that carries c, as [Verifier.Require] passes
+// it to a handler. It is for tests of handlers.
 func NewContext(ctx context.Context, c *Claims) context.Context {
 	return context.WithValue(ctx, claimsKey{}, c)
 }
 
-// FromContext returns the claims of the request that ctx belongs to, and
-// whether there are any. Behind [Verifier.Require] there always are.
+// FromContext returns the claims that ctx carries, and whether there are any.
+// In a handler that [Verifier.Require] wraps there always are.
 func FromContext(ctx context.Context) (*Claims, bool) {
 	c, ok := ctx.Value(claimsKey{}).(*Claims)
 	return c, ok && c != nil
 }
 
-// ErrorFromContext returns why a request that [Verifier.Optional] let through
-// as anonymous is that although it carried a cookie, or nil.
+// ErrorFromContext returns the reason for which [Verifier.Optional] served a
+// request with cookies as anonymous, or nil.
 func ErrorFromContext(ctx context.Context) error {
 	err, _ := ctx.Value(errorKey{}).(error)
 	return err
 }
 
-// Guard decides, by the claims of a request, whether it may pass: nil lets it.
-// An error that wraps none of this package's is taken for [ErrForbidden]; wrap
-// [ErrUnavailable] where the decision could not be made. One that panics
-// refuses, by a 500. Guards are called concurrently.
+// Guard decides whether a request with the claims c is allowed. It returns nil
+// to allow the request. An error that wraps no error of this package counts as
+// [ErrForbidden]. Return an error that wraps [ErrUnavailable] if the decision
+// could not be made. A panic refuses the request with status 500. A Guard is
+// called concurrently.
 type Guard func(ctx context.Context, c *Claims) error
 
-// Role lets claims pass that have one of the roles.
+// Role returns a Guard that requires at least one of the roles. It refuses every
+// request if there are no roles.
 func Role(anyOf ...string) Guard {
 	anyOf = slices.Clone(anyOf)
 	return func(_ context.Context, c *Claims) error {
@@ -66,18 +69,18 @@ func Role(anyOf ...string) Guard {
 				return nil
 			}
 		}
-		return fmt.Errorf("%w: none of the roles %q", ErrForbidden, anyOf)
+		return fmt.Errorf("%w: one of the roles %q is required", ErrForbidden, anyOf)
 	}
 }
 
-// Scope lets claims pass that have all of the scopes; without any, or with one
-// that cannot be a scope, nobody. Its refusal names them in the challenge (RFC
-// 6750 section 3).
+// Scope returns a Guard that requires all of the scopes. It refuses every
+// request if there are no scopes, or if one of them is not a valid scope. The
+// challenge of the response names the scopes (RFC 6750 section 3).
 func Scope(allOf ...string) Guard {
 	allOf = slices.Clone(allOf)
 	if len(allOf) == 0 || slices.ContainsFunc(allOf, func(s string) bool { return !isScope(s) }) {
-		// Nobody has such a scope, also not in claims that a test made, and it
-		// has no place in a header.
+		// Refuse also claims that a test created with such a scope. The
+		// scope must not appear in a header.
 		return func(context.Context, *Claims) error { return &scopeError{} }
 	}
 	refusal := &scopeError{strings.Join(allOf, " ")}
@@ -91,17 +94,18 @@ func Scope(allOf ...string) Guard {
 	}
 }
 
-// maxAhead is how far ahead of the clock a login may lie, whatever Leeway is:
-// by clocks that differ, and by a cut that raised it. One that lies further
-// ahead was made while a clock was wrong, and nobody knows when.
+// maxAhead is the most that a login time may be ahead of the clock, for the
+// largest Leeway: clocks differ, and a not-before instant may have raised the
+// time. A login further ahead was created while a clock was wrong. Its actual
+// time is not known.
 const maxAhead = 2*maxLeeway + time.Second
 
-// Fresh lets claims pass whose login, not whose last refresh, is at most
-// maxAge ago. Its refusal asks for a new login (RFC 9470).
+// Fresh returns a Guard that requires a login within maxAge. A refresh is not a
+// login. The response to a refused request asks for a new login (RFC 9470).
 func Fresh(maxAge time.Duration) Guard {
 	return func(_ context.Context, c *Claims) error {
 		now := c.verifiedAt
-		if now.IsZero() { // claims that a test made
+		if now.IsZero() { // claims that a test created
 			now = time.Now()
 		}
 		age := now.Sub(c.AuthTime)
@@ -112,8 +116,8 @@ func Fresh(maxAge time.Duration) Guard {
 	}
 }
 
-// Authenticate returns the claims of a request: [Verifier.AccessToken], then
-// [Verifier.Verify].
+// Authenticate returns the claims of a request. It calls [Verifier.AccessToken],
+// then [Verifier.Verify].
 func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 	token, _, err := v.AccessToken(r)
 	if err != nil {
@@ -122,13 +126,13 @@ func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 	return v.Verify(r.Context(), token)
 }
 
-// Require wraps handlers that are only for requests with a valid access token,
-// and with claims that pass every guard, in their order. The handler finds the
-// claims by [FromContext]; every other request is answered by
-// [Verifier.WriteError].
+// Require returns middleware for handlers that require a valid access token
+// whose claims every guard allows. Guards are called in the given order. The
+// handler gets the claims with [FromContext]. [Verifier.WriteError] responds to
+// all other requests, except those that Config.AutoRefresh redirects.
 //
-// OPTIONS is authenticated like every other method, so CORS middleware, which
-// answers preflights, goes around this one.
+// OPTIONS requests are authenticated like all others. So CORS middleware, which
+// responds to preflight requests, must wrap this middleware.
 func (v *Verifier) Require(guards ...Guard) func(http.Handler) http.Handler {
 	guards = slices.Clone(guards)
 	return func(next http.Handler) http.Handler {
@@ -144,7 +148,7 @@ func (v *Verifier) Require(guards ...Guard) func(http.Handler) http.Handler {
 				v.refuse(w, r, err)
 				return
 			}
-			if err := v.pass(ctx.Context, &ctx.Claims, guards); err != nil {
+			if err := v.checkGuards(ctx.Context, &ctx.Claims, guards); err != nil {
 				v.WriteError(w, r, err)
 				return
 			}
@@ -165,7 +169,8 @@ func (v *Verifier) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	v.WriteError(w, r, err)
 }
 
-// refreshPage responds to a request with Config.AutoRefresh, if that applies.
+// refreshPage responds to a request as Config.AutoRefresh describes, if that
+// applies. See backend.
 func (v *Verifier) refreshPage(w http.ResponseWriter, r *http.Request, err error) (done bool, reason error) {
 	if v.backend == nil {
 		return false, nil
@@ -173,7 +178,8 @@ func (v *Verifier) refreshPage(w http.ResponseWriter, r *http.Request, err error
 	return v.backend.refreshPage(w, r, err)
 }
 
-func (v *Verifier) pass(ctx context.Context, c *Claims, guards []Guard) error {
+// checkGuards returns the error of the first guard that refuses c, or nil.
+func (v *Verifier) checkGuards(ctx context.Context, c *Claims, guards []Guard) error {
 	for _, guard := range guards {
 		err := callHook("Guard", func() error { return guard(ctx, c) })
 		var panicked *panicError
@@ -183,7 +189,7 @@ func (v *Verifier) pass(ctx context.Context, c *Claims, guards []Guard) error {
 		}
 		if err != nil {
 			if ResponseFor(err).Status == http.StatusInternalServerError {
-				err = fmt.Errorf("%w: %w", ErrForbidden, err)
+				err = fmt.Errorf("%w: %w", ErrForbidden, detail{err})
 			}
 			return err
 		}
@@ -191,12 +197,15 @@ func (v *Verifier) pass(ctx context.Context, c *Claims, guards []Guard) error {
 	return nil
 }
 
-// Optional wraps a handler that is for everybody and finds the claims, where
-// there are any, by [FromContext]. A request without a credential is
-// anonymous. So is one with a cookie that is no longer good, for whom
-// [ErrorFromContext] says why; a bad token in a header is refused, unless a
-// good one stands beside it, and so are a cross-origin write and a request that
-// cannot be decided because something did not answer.
+// Optional wraps a handler that also serves anonymous requests. The handler
+// gets the claims, if there are any, with [FromContext].
+//
+// A request without a token is anonymous. So is a request whose only tokens are
+// cookies that are not valid: [ErrorFromContext] then returns the reason. All
+// other requests are refused. This includes requests with an invalid token in a
+// header or the URL and no valid one elsewhere, cross-origin writes with a
+// cookie, and requests with a token that cannot be verified because a store or
+// a [KeySource] did not respond.
 func (v *Verifier) Optional(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v.setVary(w.Header())
@@ -233,20 +242,20 @@ func (v *Verifier) Optional(next http.Handler) http.Handler {
 	})
 }
 
-// setVary names what was looked at, so that no cache gives one user's answer
-// to another.
+// setVary adds to Vary the names of the headers that are searched for tokens, so
+// that a cache does not send the response for one user to another.
 func (v *Verifier) setVary(h http.Header) {
 	switch old := h["Vary"]; {
 	case v.vary == nil:
 	case old == nil:
-		h["Vary"] = v.vary // whoever appends to it gets another
+		h["Vary"] = v.vary // an append to it copies it
 	default:
 		h["Vary"] = append(old, v.vary...)
 	}
 }
 
-// WriteError answers a request with err: by Config.OnError if that is set,
-// else by the function [DefaultOnError].
+// WriteError writes the response to a request that failed with err. It calls
+// Config.OnError, or [DefaultOnError] if that is nil.
 func (v *Verifier) WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	if v.onError != nil {
 		v.onError(w, r, err)

@@ -17,8 +17,8 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// long multiplies rounds when everything is to be played.
-func long(short, long int) int {
+// iterations returns short, or long if AUTH_LONG is set.
+func iterations(short, long int) int {
 	if os.Getenv("AUTH_LONG") == "1" {
 		return long
 	}
@@ -36,24 +36,25 @@ func seed(t testing.TB) uint64 {
 	return s
 }
 
-// The model: what a session is, and what a refresh does to it, in a few lines.
+// mSession is a session of the model. Its method refresh is what a refresh must
+// do.
 type mSession struct {
 	user, id                  string
 	gen                       int64
 	created, rotated, expires time.Time
 	dead                      bool
 	tokens                    map[int64]string    // the refresh token of each generation
-	exp                       map[int64]time.Time // and its end
+	exp                       map[int64]time.Time // and its expiry
 }
 
 type mAccess struct {
 	token    string
 	s        *mSession
-	iat, exp time.Time // when it counts as issued, and its end
+	iat, exp time.Time // when it counts as issued, and its expiry
 }
 
 type mFault struct {
-	method string // of the store, or "users", or "users2", the second lookup
+	method string // a method of the store, or "users", or "users2" for the second lookup
 	after  bool
 }
 
@@ -82,15 +83,15 @@ func (s *mSession) refresh(g int64, now time.Time, disabled bool, fault mFault) 
 	case fault.method == "Rotate" && !fault.after:
 		return "", auth.ErrUnavailable
 	}
-	moves := g == s.gen && (g == 1 || now.Sub(s.rotated) >= 3*mWindow)
-	if moves {
+	rotates := g == s.gen && (g == 1 || now.Sub(s.rotated) >= 3*mWindow)
+	if rotates {
 		s.gen, s.rotated = s.gen+1, now
 		s.expires = earliest(s.rotated.Add(mIdle), s.created.Truncate(time.Second).Add(mAbs))
 	}
 	switch {
 	case fault.method == "Rotate":
 		return "", auth.ErrUnavailable
-	case moves:
+	case rotates:
 		return "", nil
 	case g == s.gen, g == s.gen-1 && now.Sub(s.rotated) <= mWindow:
 		return s.tokens[s.gen], nil
@@ -109,40 +110,40 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-type world struct {
-	t        *testing.T
-	r        *rand.Rand
-	b        *bench
-	raw      *auth.MemoryStore
-	max      int
-	sessions []*mSession
-	access   []mAccess
-	cuts     map[string]time.Time
-	log      []string
+type model struct {
+	t         *testing.T
+	r         *rand.Rand
+	b         *fixture
+	raw       *auth.MemoryStore
+	max       int
+	sessions  []*mSession
+	access    []mAccess
+	notBefore map[string]time.Time
+	log       []string
 }
 
-func (w *world) note(format string, args ...any) { w.log = append(w.log, fmt.Sprintf(format, args...)) }
+func (w *model) note(format string, args ...any) { w.log = append(w.log, fmt.Sprintf(format, args...)) }
 
-func (w *world) ok(cond bool, format string, args ...any) {
+func (w *model) ok(cond bool, format string, args ...any) {
 	if !cond {
 		w.t.Fatalf("%s\nafter:\n%s", fmt.Sprintf(format, args...), strings.Join(w.log, "\n"))
 	}
 }
 
-func (w *world) sameError(want, got error) {
+func (w *model) sameError(want, got error) {
 	w.ok((want == nil) == (got == nil) && (want == nil || errors.Is(got, want)), "want error %v, got %v", want, got)
 }
 
-func (w *world) pick() *mSession {
+func (w *model) pick() *mSession {
 	if len(w.sessions) == 0 {
 		return nil
 	}
-	// Mostly the latest ones: they live.
+	// Mostly pick the latest sessions, because they are live.
 	return w.sessions[max(0, len(w.sessions)-1-w.r.IntN(4))]
 }
 
-// holder notes the tokens of an answer.
-func (w *world) holder(s *mSession, t auth.Tokens) {
+// holder records the tokens of a result.
+func (w *model) holder(s *mSession, t auth.Tokens) {
 	c, err := w.b.Verify(context.Background(), t.Access)
 	w.ok(err == nil, "a fresh access token is refused: %v", err)
 	w.ok(c.Subject == s.user && c.SessionID == s.id, "claims are of another session")
@@ -151,9 +152,9 @@ func (w *world) holder(s *mSession, t auth.Tokens) {
 	w.ok(!c.ExpiresAt.After(now.Add(mAcc)), "an access token lives too long")
 	w.ok(!t.RefreshExpiresAt.After(s.expires), "a refresh token outlives its session")
 	w.ok(c.AuthTime.Equal(s.created.Truncate(time.Second)), "auth_time is not the login")
-	w.ok(c.IssuedAt.Equal(now.Truncate(time.Second)), "iat is not the clock's")
+	w.ok(c.IssuedAt.Equal(now.Truncate(time.Second)), "iat is not the clock's time")
 	counts := c.IssuedAt
-	for _, raised := range []time.Time{w.cuts[s.user], s.created} {
+	for _, raised := range []time.Time{w.notBefore[s.user], s.created} {
 		if raised.After(counts) {
 			counts = raised.Truncate(time.Second)
 		}
@@ -161,7 +162,7 @@ func (w *world) holder(s *mSession, t auth.Tokens) {
 	w.access = append(w.access, mAccess{t.Access, s, counts, c.ExpiresAt})
 }
 
-func (w *world) live(user string) []*mSession {
+func (w *model) live(user string) []*mSession {
 	var list []*mSession
 	for _, s := range w.sessions {
 		if s.user == user && !s.dead && w.b.clock.Now().Before(s.expires) {
@@ -177,7 +178,7 @@ func (w *world) live(user string) []*mSession {
 	return list
 }
 
-func (w *world) step() {
+func (w *model) step() {
 	ctx := context.Background()
 	now := w.b.clock.Now()
 	user := []string{"u1", "u2"}[w.r.IntN(2)]
@@ -212,8 +213,8 @@ func (w *world) step() {
 	case op < 3: // login
 		w.note("%s start %s", now.Format("15:04:05.000"), user)
 		created := now
-		if w.cuts[user].After(now) {
-			created = w.cuts[user]
+		if w.notBefore[user].After(now) {
+			created = w.notBefore[user]
 		}
 		t, err := w.b.StartSession(ctx, user, auth.SessionOptions{})
 		s := &mSession{user: user, id: t.SessionID, gen: 1, created: created, rotated: now, tokens: map[int64]string{}, exp: map[int64]time.Time{}}
@@ -230,14 +231,14 @@ func (w *world) step() {
 			w.sameError(auth.ErrUnavailable, err)
 		default:
 			if fault.method == "Revoke" && err != nil {
-				// Somebody had to go, and that failed.
+				// A session had to be evicted, and that failed.
 				w.sameError(auth.ErrUnavailable, err)
 				for _, x := range w.live(user) {
 					stream, cancel := w.b.SessionContext(ctx, &auth.Claims{Subject: user, SessionID: x.id, AuthTime: x.created, IssuedAt: now.Add(time.Hour)})
 					x.dead = stream.Err() != nil
 					cancel()
 				}
-				w.ok(len(w.live(user)) >= w.max-1, "too many went")
+				w.ok(len(w.live(user)) >= w.max-1, "too many sessions were evicted")
 				s.dead = true
 				w.adopt(s)
 				return
@@ -254,7 +255,7 @@ func (w *world) step() {
 			s.tokens[1], s.exp[1] = t.Refresh, t.RefreshExpiresAt
 			w.holder(s, t)
 		}
-	case op < 12: // a refresh, of any generation, by anybody who has a copy
+	case op < 12: // a refresh with a token of any generation
 		s := w.pick()
 		if s == nil || len(s.tokens) == 0 {
 			return
@@ -265,7 +266,7 @@ func (w *world) step() {
 		} else if w.r.IntN(3) == 0 {
 			g = max(1, s.gen-1)
 		}
-		if s.tokens[g] == "" { // its answer was lost for ever
+		if s.tokens[g] == "" { // its result was lost
 			return
 		}
 		w.b.users.mu.Lock()
@@ -277,13 +278,13 @@ func (w *world) step() {
 		writes := w.b.store.count("Rotate")
 		t, err := w.b.Refresh(ctx, s.tokens[g], auth.RefreshOptions{})
 		if wasDead && fault.method != "" && errors.Is(err, auth.ErrUnavailable) {
-			err = wantErr // long dead: the store is asked, or the user looked up, and that failed
+			err = wantErr // the session has ended, but the call to the store or the lookup failed
 		}
 		w.sameError(wantErr, err)
 		w.ok(w.b.store.count("Rotate")-writes <= 1, "more than one write")
 		if s.dead && !errors.Is(wantErr, auth.ErrTokenExpired) {
 			stored, err := w.raw.Get(ctx, s.user, s.id)
-			w.ok(fault.method == "Revoke" || errors.Is(err, auth.ErrSessionNotFound), "a dead session is in the store: %v", stored.Generation)
+			w.ok(fault.method == "Revoke" || errors.Is(err, auth.ErrSessionNotFound), "an ended session is in the store: %v", stored.Generation)
 		}
 		if err != nil {
 			return
@@ -294,7 +295,7 @@ func (w *world) step() {
 			s.tokens[s.gen], s.exp[s.gen] = t.Refresh, t.RefreshExpiresAt
 		}
 		w.holder(s, t)
-	case op == 12: // logout, by a token of either kind and any age
+	case op == 12: // a logout with a token of either kind and any age
 		s := w.pick()
 		if s == nil || len(s.tokens) == 0 {
 			return
@@ -306,7 +307,7 @@ func (w *world) step() {
 			}
 		}
 		_, err := w.raw.Get(ctx, s.user, s.id)
-		nothing := !now.Before(exp) && err != nil // to end
+		nothing := !now.Before(exp) && err != nil // there is no session to end
 		w.note("%s logout %s", now.Format("15:04:05.000"), s.id[:4])
 		err = w.b.Logout(ctx, token, "rubbish")
 		if fault.method == "Revoke" && !s.dead && !nothing {
@@ -328,7 +329,7 @@ func (w *world) step() {
 		if s := w.pick(); s != nil && w.r.IntN(2) == 0 {
 			except = append(except, s.id)
 		}
-		again := !w.cuts[user].Before(cutAt(now)) // within the second: some sessions are only listed
+		again := !w.notBefore[user].Before(notBeforeAt(now)) // within one second, some sessions are listed
 		if again && fault.method == "List" {
 			return
 		}
@@ -338,55 +339,58 @@ func (w *world) step() {
 			want = auth.ErrUnavailable
 		}
 		w.sameError(want, w.b.RevokeAll(ctx, user, except...))
-		w.cut(user, now)
+		w.raiseNotBefore(user, now)
 		for _, s := range w.sessions {
-			if s.user == user && (again || s.created.Before(w.cuts[user])) && !slices.Contains(except, s.id) {
+			if s.user == user && (again || s.created.Before(w.notBefore[user])) && !slices.Contains(except, s.id) {
 				s.dead = true
 			}
 		}
 	case op == 15 && w.r.IntN(2) == 0:
-		if !w.cuts[user].Before(cutAt(now)) {
+		if !w.notBefore[user].Before(notBeforeAt(now)) {
 			return // it would wait for the next second
 		}
 		w.note("%s expire access of %s", now.Format("15:04:05.000"), user)
 		w.sameError(w.unless(fault), w.b.ExpireAccess(ctx, user))
-		w.cut(user, now)
+		w.raiseNotBefore(user, now)
 		for i, a := range w.access {
-			if a.s.user == user && a.iat.Before(w.cuts[user]) {
-				w.access[i].iat = time.Time{} // cut
+			if a.s.user == user && a.iat.Before(w.notBefore[user]) {
+				w.access[i].iat = time.Time{} // expired
 			}
 		}
 	case op == 16 && w.r.IntN(4) == 0:
 		w.note("disable %s: %v", user, !disabled)
 		w.b.users.change(user, func(u *auth.User) { u.Disabled = !u.Disabled })
 	default:
-		d := []time.Duration{time.Second, 3 * time.Second, mWindow - time.Millisecond, mWindow, mWindow + time.Millisecond, 3 * mWindow, 31 * time.Second, mAcc, mIdle - time.Second}[w.r.IntN(9)]
+		d := []time.Duration{
+			time.Second, 3 * time.Second, mWindow - time.Millisecond, mWindow, mWindow + time.Millisecond, 3 * mWindow, 31 * time.Second,
+			mAcc, mIdle - time.Second,
+		}[w.r.IntN(9)]
 		d += time.Duration(w.r.IntN(3)) * time.Millisecond
 		w.note("clock + %s", d)
 		w.b.clock.advance(d)
 	}
 }
 
-func (w *world) unless(f mFault) error {
+func (w *model) unless(f mFault) error {
 	if f.method == "Revoke" {
 		return auth.ErrUnavailable
 	}
 	return nil
 }
 
-func cutAt(now time.Time) time.Time {
+func notBeforeAt(now time.Time) time.Time {
 	return now.Add(mLeeway).Truncate(time.Second).Add(time.Second)
 }
 
-func (w *world) cut(user string, now time.Time) {
-	if at := cutAt(now); at.After(w.cuts[user]) {
-		w.cuts[user] = at
+func (w *model) raiseNotBefore(user string, now time.Time) {
+	if at := notBeforeAt(now); at.After(w.notBefore[user]) {
+		w.notBefore[user] = at
 	}
 }
 
-// adopt takes a session into the model that is in the store although its login
-// failed: nobody holds its tokens.
-func (w *world) adopt(s *mSession) {
+// adopt adds a session that is in the store although its login failed, so that
+// no client has its tokens.
+func (w *model) adopt(s *mSession) {
 	list, err := w.raw.List(context.Background(), s.user)
 	require.NoError(w.t, err)
 	for _, x := range list {
@@ -397,8 +401,8 @@ func (w *world) adopt(s *mSession) {
 	}
 }
 
-// verifyAll looks at every access token that was ever issued.
-func (w *world) verifyAll() {
+// verifyAll verifies every access token that was ever issued.
+func (w *model) verifyAll() {
 	now := w.b.clock.Now()
 	for _, a := range w.access {
 		var want error
@@ -413,8 +417,7 @@ func (w *world) verifyAll() {
 		_, err := w.b.Verify(context.Background(), a.token)
 		w.sameError(want, err)
 	}
-	// Nothing that died is back, nothing that lives is gone, and nothing else
-	// is there.
+	// The store contains exactly the live sessions of the model.
 	for _, user := range []string{"u1", "u2"} {
 		list, err := w.b.Sessions(context.Background(), user)
 		w.ok(err == nil, "listing: %v", err)
@@ -436,11 +439,11 @@ func TestModel_RandomHistories(t *testing.T) {
 			for i := range 10_000 / workers {
 				s := base + uint64(i*workers+n)
 				r := rand.New(rand.NewPCG(s, 1))
-				w := &world{t: t, r: r, raw: auth.NewMemoryStore(), cuts: map[string]time.Time{}}
+				w := &model{t: t, r: r, raw: auth.NewMemoryStore(), notBefore: map[string]time.Time{}}
 				w.max = []int{0, 3}[r.IntN(2)]
 				loud := r.IntN(4) == 0
 				w.note("seed %d, max %d", s, w.max)
-				w.b = newBench(t, func(c *auth.Config) {
+				w.b = newFixture(t, func(c *auth.Config) {
 					c.Store = w.raw
 					c.AccessTTL, c.IdleTTL, c.SessionTTL, c.RetryWindow, c.Leeway = mAcc, mIdle, mAbs, mWindow, mLeeway
 					c.MaxSessions = w.max

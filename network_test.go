@@ -17,26 +17,26 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// browser is two tabs with one cookie jar, before two nodes on one store whose
-// clocks differ, over a network that loses, delays and reorders requests and
-// answers. Time is that of the events.
+// browser simulates two tabs with one cookie jar and two nodes with one store.
+// The clocks of the nodes differ, and the network loses, delays and reorders
+// requests and responses. Time is that of the events.
 type browser struct {
-	t     *testing.T
-	r     *rand.Rand
-	clock *clock
-	nodes []*bench
-	jar   string // the refresh cookie
-	queue eventQueue
-	seq   int
-	open  map[string][]*attempt // unanswered, by token
-	sent  int
-	moves map[string]bool
-	log   []string
+	t         *testing.T
+	r         *rand.Rand
+	clock     *clock
+	nodes     []*fixture
+	jar       string // the refresh cookie
+	queue     eventQueue
+	seq       int
+	open      map[string][]*attempt // without a response, by token
+	sent      int
+	rotations map[string]bool
+	log       []string
 }
 
-// attempt is one tab that wants new tokens: it asks until it is answered, and
-// goes by the answer to its last request, as one does that gives up on a
-// request before it repeats it.
+// attempt is one tab's attempt to get new tokens. It repeats its request until
+// it has a response, and uses only the response to its last request, like a
+// client that cancels a request before it repeats it.
 type attempt struct {
 	tab      int
 	token    string
@@ -66,9 +66,9 @@ func (q *eventQueue) Pop() any {
 	return e
 }
 
-// What the documents ask of the surroundings: the last retry, its flight and
-// the difference of the clocks stay within the window, the longest answer
-// within two.
+// The documentation requires that the last retry, its time on the network and
+// the difference of the clocks stay within the window, and the longest response
+// within two windows.
 const (
 	netWindow = 10 * time.Second
 	netFlight = 2 * time.Second
@@ -90,7 +90,7 @@ func (b *browser) upTo(d time.Duration) time.Duration {
 	return time.Duration(b.r.Int64N(int64(d/time.Millisecond)+1)) * time.Millisecond
 }
 
-// deadline is until when a request with this token may be sent.
+// deadline returns until when a request with this token may be sent.
 func (b *browser) deadline(token string) time.Time {
 	end := b.clock.Now().Add(netRetry)
 	for _, a := range b.open[token] {
@@ -103,7 +103,7 @@ func (b *browser) deadline(token string) time.Time {
 
 func (b *browser) refresh(tab int) {
 	if b.deadline(b.jar).Before(b.clock.Now()) {
-		return // too late to ask anew: the answers that are under way must do
+		return // too late for a new request; responses are still to come
 	}
 	a := &attempt{tab: tab, token: b.jar, first: b.clock.Now()}
 	b.open[a.token] = append(b.open[a.token], a)
@@ -112,13 +112,13 @@ func (b *browser) refresh(tab int) {
 
 func (b *browser) try(a *attempt) {
 	if a.answered || b.jar != a.token {
-		a.answered = true // the other tab got it
+		a.answered = true // the other tab has the response
 		return
 	}
 	b.sent++
 	a.tries++
 	this := a.tries
-	// A retry must not overtake the request that it repeats.
+	// A retry must not arrive before the request that it repeats.
 	pause := netFlight + netSkew + b.upTo(2*time.Second)
 	last := b.clock.Now().Add(pause).After(b.deadline(a.token))
 	node := b.nodes[b.r.IntN(len(b.nodes))]
@@ -152,7 +152,7 @@ func (b *browser) try(a *attempt) {
 			for _, c := range w.Result().Cookies() {
 				if c.Name == "__Host-Http-refresh" {
 					b.jar = c.Value
-					b.moves[c.Value] = true
+					b.rotations[c.Value] = true
 					b.note("tab %d: jar …%s", a.tab, c.Value[len(c.Value)-5:])
 				}
 			}
@@ -163,22 +163,22 @@ func (b *browser) try(a *attempt) {
 	}
 }
 
-func TestModel_TwoTabsOneJarAreNeverSignedOut(t *testing.T) {
+func TestModel_TwoTabsWithOneCookieJarStaySignedIn(t *testing.T) {
 	t.Parallel()
 	base := seed(t)
 	const workers = 4
 	for n := range workers {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			t.Parallel()
-			sent, moves := 0, 0
-			rounds := long(1_000, 10_000) / workers
+			sent, rotations := 0, 0
+			rounds := iterations(1_000, 10_000) / workers
 			for i := range rounds {
 				s := base + uint64(i*workers+n)
-				b := &browser{t: t, r: rand.New(rand.NewPCG(s, 2)), clock: newClock(), open: map[string][]*attempt{}, moves: map[string]bool{}}
+				b := &browser{t: t, r: rand.New(rand.NewPCG(s, 2)), clock: newClock(), open: map[string][]*attempt{}, rotations: map[string]bool{}}
 				b.note("seed %d", s)
 				store := auth.NewMemoryStore()
 				for _, skew := range []time.Duration{0, netSkew} {
-					b.nodes = append(b.nodes, newBench(t, func(c *auth.Config) {
+					b.nodes = append(b.nodes, newFixture(t, func(c *auth.Config) {
 						c.Store, c.Cookies = store, &auth.Cookies{}
 						c.RetryWindow = netWindow
 						c.Now = func() time.Time { return b.clock.Now().Add(skew) }
@@ -194,7 +194,10 @@ func TestModel_TwoTabsOneJarAreNeverSignedOut(t *testing.T) {
 							return
 						}
 						b.refresh(tab)
-						b.after([]time.Duration{0, time.Second, netWindow, 3 * netWindow, 31 * time.Second, 5 * time.Minute}[b.r.IntN(6)]+b.upTo(time.Second), next)
+						b.after(
+							[]time.Duration{0, time.Second, netWindow, 3 * netWindow, 31 * time.Second, 5 * time.Minute}[b.r.IntN(6)]+b.upTo(time.Second),
+							next,
+						)
 					}
 					b.after(b.upTo(time.Second), next)
 				}
@@ -203,16 +206,17 @@ func TestModel_TwoTabsOneJarAreNeverSignedOut(t *testing.T) {
 					b.clock.advance(e.at.Sub(b.clock.Now()))
 					e.do()
 				}
-				// When all is quiet, the jar holds what is needed to go on.
+				// After all events, the session must continue with the token in
+				// the jar.
 				b.clock.advance(time.Hour)
 				_, err = b.nodes[1].Refresh(context.Background(), b.jar, auth.RefreshOptions{})
 				if err != nil {
-					t.Fatalf("after the storm: %v\n%s", err, strings.Join(b.log, "\n"))
+					t.Fatalf("after all events: %v\n%s", err, strings.Join(b.log, "\n"))
 				}
 				sent += b.sent
-				moves += len(b.moves)
+				rotations += len(b.rotations)
 			}
-			t.Logf("%d histories, %d requests, %d generations", rounds, sent, moves)
+			t.Logf("%d histories, %d requests, %d generations", rounds, sent, rotations)
 			require.Greater(t, sent, 30*rounds)
 		})
 	}

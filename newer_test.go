@@ -15,7 +15,7 @@ import (
 )
 
 // withClaims returns a refresh token as a newer version would issue it: claims
-// is put at its end, and it is signed again by the same key.
+// are appended, and the token is signed again by the same key.
 func withClaims(t testing.TB, refresh, claims string) string {
 	t.Helper()
 	parts := strings.Split(refresh, ".")
@@ -32,7 +32,7 @@ func plain(t testing.TB, part string) string {
 }
 
 // newerClaims are claims that this version does not know in a refresh token,
-// and how an event names them.
+// with their names in an event.
 var newerClaims = map[string]string{
 	`,"cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}`: `"cnf"`,
 	`,"jti":"private"`:                       `"jti"`,
@@ -49,17 +49,17 @@ var newerClaims = map[string]string{
 	`,"amr2":["private"],"aud2":{"b":[1,2]}`: `"amr2"`,
 }
 
-func TestRefresh_TokenOfANewerVersionIsUnavailableAndStaysGood(t *testing.T) {
+func TestRefresh_TokenOfANewerVersionIsUnavailable(t *testing.T) {
 	t.Parallel()
 	for claims, name := range newerClaims {
-		b := newBench(t, knownKeys)
-		first := b.login(t)
-		b.events.take("")
+		fx := newFixture(t, knownKeys)
+		first := fx.login(t)
+		fx.events.take("")
 		newer := withClaims(t, first.Refresh, claims)
 		looked := 0
-		b.users.onFind = func() { looked++ }
+		fx.users.onFind = func() { looked++ }
 		for range 3 {
-			tokens, err := b.Refresh(context.Background(), newer, auth.RefreshOptions{})
+			tokens, err := fx.Refresh(context.Background(), newer, auth.RefreshOptions{})
 			require.ErrorIs(t, err, auth.ErrUnavailable, claims)
 			require.NotErrorIs(t, err, auth.ErrInvalidToken, claims)
 			require.Zero(t, tokens, claims)
@@ -68,50 +68,50 @@ func TestRefresh_TokenOfANewerVersionIsUnavailableAndStaysGood(t *testing.T) {
 			r := httptest.NewRequest(http.MethodPost, "/refresh", nil)
 			r.Header.Set("Refresh-Token", newer)
 			w := httptest.NewRecorder()
-			b.RefreshHandler().ServeHTTP(w, r)
+			fx.RefreshHandler().ServeHTTP(w, r)
 			require.Equal(t, http.StatusServiceUnavailable, w.Code, claims)
 			require.NotEmpty(t, w.Header().Get("Retry-After"), claims)
 			require.NotContains(t, w.Body.String(), "action", claims)
 			require.Empty(t, w.Header()["Set-Cookie"], claims)
 		}
 		require.Zero(t, looked, claims)
-		require.Zero(t, b.store.count("Rotate"), claims)
+		require.Zero(t, fx.store.count("Rotate"), claims)
 
-		faults := b.events.take(auth.EventFault)
+		faults := fx.events.take(auth.EventFault)
 		require.Len(t, faults, 1, "%s: one event a minute", claims)
 		require.Contains(t, faults[0].Err.Error(), "the claim "+name+",", claims)
 		require.NotContains(t, faults[0].Err.Error(), "private", claims)
 		require.Equal(t, first.SessionID, faults[0].Session.ID)
-		b.clock.advance(time.Minute)
-		_, err := b.Refresh(context.Background(), newer, auth.RefreshOptions{})
+		fx.clock.advance(time.Minute)
+		_, err := fx.Refresh(context.Background(), newer, auth.RefreshOptions{})
 		require.ErrorIs(t, err, auth.ErrUnavailable)
-		require.Len(t, b.events.take(auth.EventFault), 1, claims)
+		require.Len(t, fx.events.take(auth.EventFault), 1, claims)
 
-		_, err = b.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
-		require.NoError(t, err, "%s: the session goes on", claims)
+		_, err = fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
+		require.NoError(t, err, "%s: the session must continue", claims)
 	}
 }
 
-// A rolling deployment: a newer and an older process share keys and a store,
-// and one client is served by both in turn.
-func TestRefresh_OldAndNewVersionSideBySideSignNobodyOut(t *testing.T) {
+// In a rolling deployment, a newer and an older process share keys and a store,
+// and serve one client in turn.
+func TestRefresh_OldAndNewVersionsSignNobodyOut(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	two := nodes(t, 2, func(_ int, c *auth.Config) { knownKeys(c) })
+	two := newNodes(t, 2, func(_ int, c *auth.Config) { knownKeys(c) })
 	older, newer := two[0], two[1]
 	const claim = `,"cnf":{"jkt":"x"}`
 	tokens := newer.login(t)
 	for range 5 {
-		held := withClaims(t, tokens.Refresh, claim) // what the newer process gave
+		held := withClaims(t, tokens.Refresh, claim) // as issued by the newer process
 		_, err := older.Verify(ctx, tokens.Access)
 		require.NoError(t, err)
 		older.clock.advance(14 * time.Minute)
 		_, err = older.Refresh(ctx, held, auth.RefreshOptions{})
 		require.Equal(t, http.StatusServiceUnavailable, auth.ResponseFor(err).Status)
-		tokens, err = newer.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{}) // it knows the claim
+		tokens, err = newer.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{}) // the newer process knows the claim
 		require.NoError(t, err)
 	}
-	// A token of the older process is good at the newer one.
+	// The newer process accepts a token of the older one.
 	tokens, err := older.Refresh(ctx, older.login(t).Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	newer.clock.advance(time.Minute)
@@ -119,20 +119,20 @@ func TestRefresh_OldAndNewVersionSideBySideSignNobodyOut(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestRefresh_TokenOfANewerVersionThatIsOverIsRefused(t *testing.T) {
+func TestRefresh_ExpiredTokenOfANewerVersionIsRefused(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	b := newBench(t, knownKeys)
-	first := b.login(t)
+	fx := newFixture(t, knownKeys)
+	first := fx.login(t)
 	newer := withClaims(t, first.Refresh, `,"x":1`)
-	require.NoError(t, b.Revoke(ctx, "u1", first.SessionID))
-	_, err := b.Refresh(ctx, newer, auth.RefreshOptions{})
+	require.NoError(t, fx.Revoke(ctx, "u1", first.SessionID))
+	_, err := fx.Refresh(ctx, newer, auth.RefreshOptions{})
 	require.ErrorIs(t, err, auth.ErrSessionRevoked)
 	require.Equal(t, "login", auth.ResponseFor(err).Action)
 
-	newer = withClaims(t, b.login(t).Refresh, `,"x":1`)
-	b.clock.advance(7 * 24 * time.Hour)
-	_, err = b.Refresh(ctx, newer, auth.RefreshOptions{})
+	newer = withClaims(t, fx.login(t).Refresh, `,"x":1`)
+	fx.clock.advance(7 * 24 * time.Hour)
+	_, err = fx.Refresh(ctx, newer, auth.RefreshOptions{})
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
 	require.Equal(t, "login", auth.ResponseFor(err).Action)
 }
@@ -141,51 +141,51 @@ func TestLogout_TokenOfANewerVersionEndsItsSession(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	for claims := range newerClaims {
-		b := newBench(t, knownKeys)
-		first := b.login(t)
-		require.NoError(t, b.Logout(ctx, withClaims(t, first.Refresh, claims)), claims)
-		_, err := b.Verify(ctx, first.Access)
+		fx := newFixture(t, knownKeys)
+		first := fx.login(t)
+		require.NoError(t, fx.Logout(ctx, withClaims(t, first.Refresh, claims)), claims)
+		_, err := fx.Verify(ctx, first.Access)
 		require.ErrorIs(t, err, auth.ErrSessionRevoked, claims)
 
-		second := b.login(t)
-		_, err = b.Login(ctx, "ada", pass, auth.SessionOptions{Replaces: []string{withClaims(t, second.Refresh, claims)}})
+		second := fx.login(t)
+		_, err = fx.Login(ctx, "ada", pass, auth.SessionOptions{Replaces: []string{withClaims(t, second.Refresh, claims)}})
 		require.NoError(t, err, claims)
-		_, err = b.Verify(ctx, second.Access)
+		_, err = fx.Verify(ctx, second.Access)
 		require.ErrorIs(t, err, auth.ErrSessionRevoked, claims)
 	}
 }
 
-// A claim more excuses nothing else: what is wrong besides is refused.
+// An unknown claim does not excuse any other mistake in the token.
 func TestRefresh_AnUnknownClaimExcusesNothing(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	b := newBench(t, knownKeys)
-	f := newForger("refresh", b.clock.Now())
+	fx := newFixture(t, knownKeys)
+	f := newForger("refresh", fx.clock.Now())
 	good := f.claims.with("x", "1")
 	for name, token := range map[string]string{
-		"another issuer":         f.signClaims(good.with("iss", `"https://other.example.com"`)),
-		"another audience":       f.signClaims(good.with("aud", `"https://other.example.com"`)),
-		"no subject":             f.signClaims(good.without("sub")),
-		"no session":             f.signClaims(good.without("sid")),
-		"no generation":          f.signClaims(good.without("gen")),
-		"no expiry":              f.signClaims(good.without("exp")),
-		"a generation as text":   f.signClaims(good.with("gen", `"1"`)),
-		"an expiry as text":      f.signClaims(good.with("exp", quote(f.at(time.Hour)))),
-		"a name that imitates":   f.signClaims(good.and("SUB", `"u2"`)),
-		"an imitation of jti":    f.signClaims(good.and("JTI", `"x"`)),
-		"the unknown twice":      f.signClaims(good.and("x", "1")),
-		"a duplicate inside":     f.signClaims(good.with("x", `{"a":1,"a":1}`)),
-		"under the access key":   handSigned(accessSecret, f.header().String(), good.String()),
-		"as an access token":     f.sign(f.header().with("typ", `"at+jwt"`), good),
-		"under a key of nobody":  handSigned([]byte("the secret of nobody in these tests"), f.header().String(), good.String()),
-		"something after it all": f.signPayload(good.String() + "x"),
+		"another issuer":           f.signClaims(good.with("iss", `"https://other.example.com"`)),
+		"another audience":         f.signClaims(good.with("aud", `"https://other.example.com"`)),
+		"no subject":               f.signClaims(good.without("sub")),
+		"no session":               f.signClaims(good.without("sid")),
+		"no generation":            f.signClaims(good.without("gen")),
+		"no expiry":                f.signClaims(good.without("exp")),
+		"a generation as text":     f.signClaims(good.with("gen", `"1"`)),
+		"an expiry as text":        f.signClaims(good.with("exp", quote(f.at(time.Hour)))),
+		"a name in upper case":     f.signClaims(good.and("SUB", `"u2"`)),
+		"jti in upper case":        f.signClaims(good.and("JTI", `"x"`)),
+		"the unknown twice":        f.signClaims(good.and("x", "1")),
+		"a duplicate inside":       f.signClaims(good.with("x", `{"a":1,"a":1}`)),
+		"signed by the access key": handSigned(accessSecret, f.header().String(), good.String()),
+		"as an access token":       f.sign(f.header().with("typ", `"at+jwt"`), good),
+		"signed by an unknown key": handSigned([]byte("the secret of nobody in these tests"), f.header().String(), good.String()),
+		"text after the object":    f.signPayload(good.String() + "x"),
 	} {
-		_, err := b.Refresh(ctx, token, auth.RefreshOptions{})
+		_, err := fx.Refresh(ctx, token, auth.RefreshOptions{})
 		require.ErrorIs(t, err, auth.ErrInvalidToken, name)
-		require.Empty(t, b.events.take(auth.EventFault), name)
+		require.Empty(t, fx.events.take(auth.EventFault), name)
 	}
-	// What names its session is good for a logout; what is of a wrong type is
-	// not a token of any version.
+	// A token that names its session is accepted for a logout. A claim of a
+	// wrong type makes it invalid in every version.
 	for _, c := range []struct {
 		token string
 		ends  int
@@ -195,8 +195,8 @@ func TestRefresh_AnUnknownClaimExcusesNothing(t *testing.T) {
 		{f.signClaims(good.without("sid")), 0},
 		{f.signClaims(good.with("aud", `"https://other.example.com"`)), 0},
 	} {
-		b := newBench(t, knownKeys)
-		require.NoError(t, b.Logout(ctx, c.token))
-		require.Len(t, b.events.take(auth.EventLogout), c.ends)
+		fx := newFixture(t, knownKeys)
+		require.NoError(t, fx.Logout(ctx, c.token))
+		require.Len(t, fx.events.take(auth.EventLogout), c.ends)
 	}
 }

@@ -6,42 +6,46 @@ import (
 	"time"
 )
 
-// A revocation must be known for as long as any access token that it concerns
-// may live, and processes that share a store may have different AccessTTLs: a
-// deployment changes it, or two services differ. So a process whose AccessTTL
-// exceeds unannouncedTTL announces it in the feed by a notice, before it issues
-// a token that lives for that long, and again before the notice runs out. A
-// token with at most unannouncedTTL needs none: noticeMargin covers it, and
-// clocks may differ by less than half of any AccessTTL.
+// Every process keeps a revocation until the last access token that it revokes
+// has expired. Processes that share a store may have different AccessTTLs,
+// because a deployment changes it or because two services differ. So a process
+// whose AccessTTL exceeds unnoticedTTL publishes it in the feed as a notice
+// before it issues a token with that lifetime, and renews the notice before it
+// ends.
+//
+// A lifetime of at most unnoticedTTL needs no notice. Every process keeps a
+// revocation for at least its own AccessTTL plus noticeMargin. noticeMargin is as
+// long as that lifetime, and AccessTTL, which must exceed 2·Leeway, covers the
+// difference between clocks.
 const (
-	unnoticedTTL = time.Minute
-	noticeMargin = time.Minute      // for what clocks differ by, and for the rounding of seconds
-	noticeLeast  = 10 * time.Minute // for how long a notice lets tokens be issued, at least
-	noticePause  = time.Second      // after a notice that the store did not take
+	unnoticedTTL    = time.Minute
+	noticeMargin    = time.Minute      // covers the difference of clocks and the rounding to seconds
+	minNoticeLength = 10 * time.Minute // least time for which a notice permits issuing tokens
+	noticePause     = time.Second      // after a failure to store a notice
 )
 
 func (a *Authenticator) lifetime() time.Duration { return a.accessTTL }
 
-// noticeLength is for how long one notice lets tokens be issued.
-func (a *Authenticator) noticeLength() time.Duration { return max(a.accessTTL, noticeLeast) }
+// noticeLength returns for how long one notice permits issuing tokens.
+func (a *Authenticator) noticeLength() time.Duration { return max(a.accessTTL, minNoticeLength) }
 
-// needsNotice reports whether access tokens live for longer than other
-// processes assume without a notice.
+// needsNotice reports whether access tokens live longer than other processes
+// assume without a notice.
 func (a *Authenticator) needsNotice() bool { return a.feed != nil && a.accessTTL > unnoticedTTL }
 
-// noticeCovers reports whether tokens that live for a.accessTTL may be issued until
-// length from now.
+// noticeCovers reports whether tokens with a lifetime of a.accessTTL may be
+// issued until now + length.
 func (a *Authenticator) noticeCovers(now time.Time, length time.Duration) bool {
 	return !a.needsNotice() ||
 		a.revoked.noticedUntil.Load() >= now.Add(length+a.accessTTL+noticeMargin).UnixMilli()
 }
 
-// issuableTTL returns how long an access token that is issued now may live. That
-// is AccessTTL, or unannouncedTTL as long as the store does not take a notice.
+// issuableTTL returns the lifetime of an access token that is issued now:
+// AccessTTL, or unnoticedTTL if a notice is needed and cannot be stored.
 func (a *Authenticator) issuableTTL(ctx context.Context, now time.Time) time.Duration {
 	if !a.noticeCovers(now, 0) {
-		// A store that does not answer soon is not waited for, since a call
-		// that matters more follows. Run tries for longer.
+		// Do not wait long for the store, because a more important call
+		// follows. Run waits longer.
 		ctx, cancel := context.WithTimeout(ctx, min(a.storeTimeout, cleanupTimeout))
 		defer cancel()
 		a.publishNotice(ctx, now)
@@ -52,10 +56,9 @@ func (a *Authenticator) issuableTTL(ctx context.Context, now time.Time) time.Dur
 	return a.accessTTL
 }
 
-// renewNotice announces a.accessTTL again in good time: when between a quarter
-// and three quarters of the notice are left, which differs between processes,
-// so that one of them renews it for all. It returns when the notice is to be
-// renewed next, or the zero Time if none is.
+// renewNotice publishes the notice of a.accessTTL again if less than renewBefore
+// is left of it. It returns the time at which to call it again, or the zero Time
+// if this process needs no notice.
 func (a *Authenticator) renewNotice(ctx context.Context) (next time.Time) {
 	now := a.now()
 	if !a.noticeCovers(now, a.renewBefore()) {
@@ -71,14 +74,17 @@ func (a *Authenticator) renewNotice(ctx context.Context) (next time.Time) {
 	}
 }
 
+// renewBefore returns how much of a notice is left when this process renews it:
+// between a quarter and three quarters of noticeLength. It differs between
+// processes, so that one of them renews the notice for all.
 func (a *Authenticator) renewBefore() time.Duration {
 	id := a.revoked.process
 	part := time.Duration(base64Value[id[0]])<<6 | time.Duration(base64Value[id[1]]) // 0 to 4095
 	return a.noticeLength()/4 + a.noticeLength()/2*part/4095
 }
 
-// publishNotice announces a.accessTTL, unless another call does so meanwhile. A store
-// that did not take it is left alone for a moment.
+// publishNotice publishes a notice of a.accessTTL, unless another call has done
+// so in the meantime. After a failure it does nothing for noticePause.
 func (a *Authenticator) publishNotice(ctx context.Context, now time.Time) {
 	select {
 	case a.publishingNotice <- struct{}{}:
@@ -95,6 +101,7 @@ func (a *Authenticator) publishNotice(ctx context.Context, now time.Time) {
 	}
 }
 
+// storeNotice writes a notice to the store, then applies it in this process.
 func (a *Authenticator) storeNotice(ctx context.Context, r Revocation) error {
 	r.ID = a.revoked.nextID()
 	err := a.callStore(ctx, Session{}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
@@ -104,13 +111,14 @@ func (a *Authenticator) storeNotice(ctx context.Context, r Revocation) error {
 	return err
 }
 
+// notice is the latest notice of one lifetime in a revocationSet.
 type notice struct {
 	until      time.Time
 	seenInRead uint64
 }
 
 // addNotice applies a notice. It is called with rs locked.
-func (rs *revocationSet) addNotice(r Revocation, heard uint64, now time.Time) {
+func (rs *revocationSet) addNotice(r Revocation, seenInRead uint64, now time.Time) {
 	if r.Until.Before(now) {
 		return
 	}
@@ -120,7 +128,7 @@ func (rs *revocationSet) addNotice(r Revocation, heard uint64, now time.Time) {
 		rs.notices = map[time.Duration]notice{}
 	}
 	if n := rs.notices[r.AccessTTL]; !r.Until.Before(n.until) {
-		rs.notices[r.AccessTTL] = notice{r.Until, max(heard, n.seenInRead)}
+		rs.notices[r.AccessTTL] = notice{r.Until, max(seenInRead, n.seenInRead)}
 	}
 	if r.AccessTTL >= rs.accessTTL {
 		rs.noticedUntil.Store(max(rs.noticedUntil.Load(), r.Until.UnixMilli()))
@@ -130,22 +138,23 @@ func (rs *revocationSet) addNotice(r Revocation, heard uint64, now time.Time) {
 	}
 }
 
-// addOwnNotice applies a notice of this process that the store has taken.
+// addOwnNotice applies a notice of this process that is in the store.
 func (rs *revocationSet) addOwnNotice(r Revocation, now time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	rs.addNotice(r, rs.fullReads, now)
 }
 
-// ttlGrowth returns how often the longest lifetime has become longer.
+// ttlGrowth returns how many times the longest known lifetime of access tokens
+// has increased.
 func (rs *revocationSet) ttlGrowth() uint32 {
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
 	return rs.ttlGrowths
 }
 
-// longestTTLLocked returns the longest lifetime that access tokens may have which are
-// alive at now. It is called with rs locked.
+// longestTTLLocked returns the longest lifetime in the notices that have not
+// ended at now. It is called with rs locked.
 func (rs *revocationSet) longestTTLLocked(now time.Time) (ttl time.Duration) {
 	for d, n := range rs.notices {
 		if n.until.After(now) {
@@ -155,7 +164,7 @@ func (rs *revocationSet) longestTTLLocked(now time.Time) (ttl time.Duration) {
 	return ttl
 }
 
-// longestTTL is [revocations.longest] with rs unlocked.
+// longestTTL locks rs and returns longestTTLLocked.
 func (rs *revocationSet) longestTTL(now time.Time) time.Duration {
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()

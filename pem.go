@@ -16,16 +16,17 @@ import (
 	"unicode/utf16"
 )
 
-// ParsePEM returns the key in PEM text: a private key (PKCS #8, or the older
-// forms for EC and RSA), or a public one (PKIX, or PKCS #1 for RSA), which only
-// verifies. Ed25519 is for EdDSA, P-256, P-384 and P-521 for ES256, ES384 and
-// ES512, and RSA for PS256; for [RS256] read the key by crypto/x509.
+// ParsePEM parses a PEM text that contains one key: a private key (PKCS #8, or
+// SEC 1 or PKCS #1), or a public key (PKIX or PKCS #1), which only verifies. The
+// algorithm follows from the type of the key: EdDSA for Ed25519, ES256, ES384
+// and ES512 for P-256, P-384 and P-521, and PS256 for RSA. For [RS256], parse the
+// key with crypto/x509.
 //
-// There must be one key. The EC PARAMETERS that openssl writes before one, and
-// the public half of a private key as a block of its own, may stand beside it.
-// Text around a block, white space in it, lines that are not broken, and line
-// ends that are written as the two characters \n, as in environment variables,
-// do not matter.
+// The text may also contain the EC PARAMETERS block that openssl writes and,
+// with a private key, its public key or certificate. Text around the blocks,
+// white space within them and missing line breaks are accepted, and so are line
+// breaks that are written as the two characters \n, as in environment
+// variables.
 func ParsePEM(data []byte) (Key, error) {
 	blocks, err := pemBlocks(data)
 	if err != nil {
@@ -38,7 +39,7 @@ func ParsePEM(data []byte) (Key, error) {
 			private = append(private, b)
 		case "PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE":
 			public = append(public, b)
-		case "EC PARAMETERS": // the key names its curve itself
+		case "EC PARAMETERS": // the key contains its curve
 		default:
 			other = append(other, b)
 		}
@@ -60,7 +61,7 @@ func ParsePEM(data []byte) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("auth: PEM: %w", err)
 	}
-	for _, b := range public { // of a private key
+	for _, b := range public { // beside a private key
 		if len(private) == 0 {
 			break
 		}
@@ -75,27 +76,27 @@ func ParsePEM(data []byte) (Key, error) {
 	return key, nil
 }
 
-// pemAdvice says what to do with a block that is not a key that can be read.
+// pemAdvice returns what to do with a block of an unsupported kind.
 func pemAdvice(kind string) string {
 	switch kind {
 	case "CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE":
-		return "take the public key out of it with `openssl x509 -pubkey -noout`"
+		return "extract the public key with `openssl x509 -pubkey -noout`"
 	case "ENCRYPTED PRIVATE KEY":
 		return "decrypt it with `openssl pkey`"
 	case "OPENSSH PRIVATE KEY":
-		return "this is a format of OpenSSH only; make a key with `openssl genpkey -algorithm ed25519`"
+		return "only OpenSSH reads this format; create a key with `openssl genpkey -algorithm ed25519`"
 	}
 	return "expected a private or a public key"
 }
 
 // pemBlock is a PEM block (RFC 7468).
 type pemBlock struct {
-	kind string // as it stands behind BEGIN
+	kind string // the label after BEGIN
 	der  []byte
 }
 
-// parse reads a block as the kind of key that it says it is. Programs confuse
-// the forms within a kind.
+// parse parses a block as a private key, a public key or a certificate, depending
+// on its label. It tries every format, because programs confuse the labels.
 func (b pemBlock) parse() (any, error) {
 	forms := []func([]byte) (any, error){
 		x509.ParsePKCS8PrivateKey,
@@ -122,10 +123,10 @@ func (b pemBlock) parse() (any, error) {
 			return k, nil
 		}
 	}
-	return nil, fmt.Errorf("the %s block cannot be read as the key that it says it is", b.kind)
+	return nil, fmt.Errorf("malformed key in the %s block", b.kind)
 }
 
-// listOf names blocks, in their order.
+// listOf returns the labels of blocks, in their order.
 func listOf(blocks []pemBlock) string {
 	var kinds []string
 	for _, b := range blocks {
@@ -139,39 +140,39 @@ const (
 	maxPEMBlocks = 16
 )
 
-// pemBlocks finds the blocks in a text. Package encoding/pem passes over what
-// it cannot read; here every BEGIN and every END must belong to a block.
+// pemBlocks returns the blocks in a text. Unlike encoding/pem, which skips
+// malformed blocks, it requires that every BEGIN and END belongs to a block.
 func pemBlocks(data []byte) ([]pemBlock, error) {
 	const begin, end, dashes = "-----BEGIN ", "-----END ", "-----"
 	if len(data) > maxPEM {
 		return nil, fmt.Errorf("more than %d bytes", maxPEM)
 	}
 	text := utf8Text(data)
-	// A backslash is no letter of base64, so no block means another one.
+	// Base64 has no backslash, so this changes no key.
 	text = strings.NewReplacer(`\\r`, "\n", `\\n`, "\n", `\r`, "\n", `\n`, "\n", `\t`, " ", `\/`, "/").Replace(text)
 	var blocks []pemBlock
 	for {
 		before, rest, found := strings.Cut(text, begin)
 		if strings.Contains(before, end) {
-			return nil, errors.New("a block ends that has not begun")
+			return nil, errors.New("an END has no BEGIN")
 		}
 		if !found {
 			break
 		}
 		kind, rest, found := strings.Cut(rest, dashes)
 		if !found || kind == "" || len(kind) > 64 || strings.Trim(kind, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ") != "" {
-			return nil, errors.New("a block has no name of capital letters")
+			return nil, errors.New("a BEGIN has no label in capital letters")
 		}
 		body, rest, found := strings.Cut(rest, end+kind+dashes)
 		if !found || strings.Contains(body, dashes) {
-			return nil, fmt.Errorf("the %s block has no end", kind)
+			return nil, fmt.Errorf("the %s block has no END", kind)
 		}
 		if strings.Contains(body, ",ENCRYPTED") { // Proc-Type: 4,ENCRYPTED
 			return nil, fmt.Errorf("found %s, encrypted: %s", kind, pemAdvice("ENCRYPTED PRIVATE KEY"))
 		}
 		var letters strings.Builder
 		for line := range strings.Lines(body) {
-			if !strings.Contains(line, ":") { // of a header (RFC 1421 section 4.6)
+			if !strings.Contains(line, ":") { // not a header (RFC 1421 section 4.6)
 				letters.WriteString(strings.Join(strings.Fields(line), ""))
 			}
 		}
@@ -189,13 +190,13 @@ func pemBlocks(data []byte) ([]pemBlock, error) {
 	case len(blocks) > 0:
 		return blocks, nil
 	case strings.HasPrefix(strings.TrimSpace(text), "LS0tLS1CRUdJTi"): // -----BEGIN
-		return nil, errors.New("this is base64 of a PEM block; decode it first")
+		return nil, errors.New("the text is a PEM block in base64; decode it first")
 	}
-	return nil, errors.New("found no block that begins with -----BEGIN")
+	return nil, errors.New("no -----BEGIN found")
 }
 
-// utf8Text returns a text that may be UTF-16, as some shells of Windows write
-// it, with a byte order mark.
+// utf8Text returns data as UTF-8. Data with a byte order mark of UTF-16, as some
+// Windows shells write it, is converted.
 func utf8Text(data []byte) string {
 	var order binary.ByteOrder
 	switch {
@@ -213,29 +214,29 @@ func utf8Text(data []byte) string {
 	return string(utf16.Decode(units))
 }
 
-// keyFor returns the key for the algorithm that is usual for its kind.
+// keyFor returns a Key for the algorithm that its type implies.
 func keyFor(k any) (Key, error) {
 	public := k
 	if signer, ok := k.(crypto.Signer); ok {
 		public = signer.Public()
 	}
-	var made Key
+	var key Key
 	switch p := public.(type) {
 	case ed25519.PublicKey:
-		made = EdDSA(k)
+		key = EdDSA(k)
 	case *rsa.PublicKey:
-		made = PS256(k)
+		key = PS256(k)
 	case *ecdsa.PublicKey:
 		switch p.Curve {
 		case elliptic.P384():
-			made = ES384(k)
+			key = ES384(k)
 		case elliptic.P521():
-			made = ES512(k)
+			key = ES512(k)
 		default:
-			made = ES256(k) // which refuses other curves
+			key = ES256(k) // refuses other curves
 		}
 	default:
-		return Key{}, fmt.Errorf("a %T signs no tokens", public)
+		return Key{}, fmt.Errorf("unsupported key type %T", public)
 	}
-	return made, made.err
+	return key, key.err
 }

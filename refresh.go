@@ -7,26 +7,33 @@ import (
 	"time"
 )
 
-// RefreshOptions is what a refresh needs besides its token. The zero
-// RefreshOptions is allowed.
+// RefreshOptions describes the request for a refresh. The zero value is valid.
 type RefreshOptions struct {
 	_ [0]func() // keyed literals only
 
+	// Device describes the client; see [Verifier.Device].
 	Device Device
 
-	// InBody says that the tokens do not travel in cookies, so that the size
-	// of a cookie does not limit them.
+	// InBody says that the tokens are not sent in cookies. The size limit of a
+	// cookie then does not apply to them.
 	InBody bool
 }
 
-// Refresh spends a refresh token: it returns a new access token, and the
-// refresh token to hold from now on. The same token may be presented again
-// within the retry window, and gets the same answer; after it, it means that
-// two parties hold the token, and ends the session.
+// Refresh returns a new access token, and the refresh token that the client uses
+// from now on. Usually it rotates the session: it issues a new refresh token, and
+// the one presented is spent. During the cooldown, which lasts three retry
+// windows after a rotation, a refresh with the current token returns that same
+// token.
 //
-// The error is [ErrInvalidToken], [ErrTokenExpired], [ErrSessionRevoked] or
-// [ErrTokenReused], after which only a login helps; or [ErrUnavailable], after
-// which the same token may be presented again.
+// Within the retry window, a refresh with the spent token returns the same new
+// refresh token. After it, a spent token means that two clients have the token,
+// so Refresh ends the session.
+//
+// After [ErrInvalidToken], [ErrTokenExpired], [ErrSessionRevoked] or
+// [ErrTokenReused] the client must sign in again. After [ErrUnavailable] it may
+// present the same token again. Any other error means that the access token
+// cannot be issued, for example because it is too large for a cookie. The refresh
+// token is then not spent.
 func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOptions) (Tokens, error) {
 	c, err := a.openRefresh(ctx, token)
 	var newer newerToken
@@ -35,20 +42,20 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 		return Tokens{}, grantError{err}
 	}
 	s := Session{ID: c.sid, Subject: c.subject, Generation: c.generation, CreatedAt: c.authTime, RotatedAt: c.issuedAt, ExpiresAt: c.expiresAt}
-	rd := a.snapshot()
+	snap := a.snapshot()
 	absolute := c.authTime.Add(a.sessionTTL)
-	if !rd.now.Before(a.refreshEnd(&c)) {
+	if !snap.now.Before(a.refreshEnd(&c)) {
 		return Tokens{}, grantError{ErrTokenExpired}
 	}
-	if known, err := a.revoked.find(c.times(), rd.now); err != nil {
+	if known, err := a.revoked.find(c.times(), snap.now); err != nil {
 		if err := a.recheckRevoked(context.WithoutCancel(ctx), known, s); err != nil {
 			return Tokens{}, err
 		}
 		return Tokens{}, grantError{err}
 	}
 	if isNewer {
-		// The session may go on, and the client keeps its token: a process of
-		// the newer version refreshes it.
+		// The client keeps its token, and a process of the newer version can
+		// refresh the session.
 		a.emitLimited(ctx, &a.newerReported, Event{Type: EventFault, Session: s, Device: cleanDevice(o.Device), Generation: c.generation, Err: newer})
 		return Tokens{}, newer
 	}
@@ -58,14 +65,14 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 		if err := a.revokeSession(ctx, s, "user"); err != nil {
 			return Tokens{}, err
 		}
-		return Tokens{}, grantError{fmt.Errorf("%w: its user is gone or disabled", ErrSessionRevoked)}
+		return Tokens{}, grantError{fmt.Errorf("%w: the user was deleted or disabled", ErrSessionRevoked)}
 	}
 	if err != nil {
 		return Tokens{}, err
 	}
 
-	// All that can fail is done before the token is spent.
-	t, err := a.mintAccess(ctx, u, c.sid, c.amr, rd.now, a.countsFrom(&c, rd), c.authTime, a.minSessionEnd(&c, rd.now))
+	// Do everything that can fail before Rotate spends the token.
+	t, err := a.mintAccess(ctx, u, c.sid, c.amr, snap.now, a.countsFrom(&c, snap), c.authTime, a.minSessionEnd(&c, snap.now))
 	if err == nil {
 		err = a.fitsCookie(t.Access, o.InBody)
 	}
@@ -77,7 +84,7 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 	now := a.now()
 	r := Rotation{From: c.generation, At: now, NotAfter: now.Add(-a.cooldown), ExpiresAt: earlier(now.Add(a.idleTTL), absolute), Device: device}
 	if c.generation == 1 {
-		r.NotAfter = later(now, c.authTime).Add(a.sessionTTL) // it was never refreshed, so it does not rest
+		r.NotAfter = later(now, c.authTime).Add(a.sessionTTL) // a session that was never refreshed has no cooldown
 	}
 	var rotated bool
 	rotate := func(ctx context.Context) (err error) {
@@ -86,9 +93,10 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 	}
 	err = a.callStore(ctx, s, "Rotate", rotate)
 	if err == nil && !rotated && s.Generation == c.generation && a.isAhead(s.RotatedAt, now) {
-		// It does not rest: it was rotated while a clock was wrong, and would not
-		// move again until this clock has caught up. Moving it sets RotatedAt
-		// back. If somebody else has done so meanwhile, nothing happens.
+		// This is no cooldown: a wrong clock has set RotatedAt, and the session
+		// could not rotate until this clock has caught up. So rotate it now,
+		// which sets RotatedAt back. If another request has rotated the session
+		// since, the call changes nothing.
 		a.reportAhead(ctx, s, now)
 		r.NotAfter = s.RotatedAt
 		err = a.callStore(ctx, s, "Rotate", rotate)
@@ -109,7 +117,8 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 	if s.Generation == c.generation {
 		t.Refresh, t.RefreshExpiresAt, t.presented = token, c.expiresAt, true
 	} else {
-		// Of the store's answer only where the session stands is believed.
+		// Of the values from the store, the token contains only Generation,
+		// RotatedAt and an earlier end.
 		s.CreatedAt, s.ExpiresAt = c.authTime, earlier(s.ExpiresAt, absolute)
 		if err := a.mintRefresh(&t, s, c.amr); err != nil { // HMAC, and its size was checked by New
 			return Tokens{}, a.internalError(ctx, s, err)
@@ -121,63 +130,15 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 	return t, nil
 }
 
-// openRefresh checks everything about a refresh token except time and
-// revocation. Claims with a sid, also beside an error, mean that the token is
-// signed and for this service, and names its session; see readRefresh.
-func (a *Authenticator) openRefresh(ctx context.Context, token string) (refreshClaims, error) {
-	signed, err := openToken(ctx, token, typRefresh, &a.refreshKeys)
-	if err != nil {
-		return refreshClaims{}, err
-	}
-	return readRefresh(signed.payload, a.issuer, a.audience)
-}
-
-// refreshEnd is when a refresh token expires. Its session ends at SessionTTL,
-// also if that was longer when the token was issued.
-func (a *Authenticator) refreshEnd(c *refreshClaims) time.Time {
-	return earlier(c.expiresAt, c.authTime.Add(a.sessionTTL))
-}
-
-// countsFrom is the instant as of which an access token counts as issued when
-// it is compared with a cut: no earlier than the cuts that were known when the
-// clock was read, and than the login. A login may lie ahead of the clock because
-// of a cut that this process has not read yet. One that lies further ahead was
-// opened while a clock was wrong, and must not exempt its tokens from cuts.
-func (a *Authenticator) countsFrom(c *refreshClaims, rd snapshot) time.Time {
-	at := a.revoked.earliestIssue(c.subject, rd)
-	if c.authTime.After(rd.now.Add(a.maxIssuedAhead())) {
-		return at
-	}
-	return later(at, c.authTime)
-}
-
-// sessionEnd is when a session ends that was created and used at these times.
-// The absolute end counts from the second that tokens carry as auth_time.
-func (a *Authenticator) sessionEnd(created, used time.Time) time.Time {
-	return earlier(used.Add(a.idleTTL), created.Truncate(time.Second).Add(a.sessionTTL))
-}
-
-// minSessionEnd is when the session is sure to last until, before it is known
-// what Rotate will say. Whatever it says, the session was used within the last
-// rest; if it may still be resting, nothing but the token's own end is sure.
-func (a *Authenticator) minSessionEnd(c *refreshClaims, now time.Time) time.Time {
-	end := earlier(now.Add(a.idleTTL-a.cooldown), c.authTime.Add(a.sessionTTL))
-	if c.expiresAt.Before(end) && now.Sub(c.issuedAt) <= a.cooldown+a.leeway+time.Second {
-		return c.expiresAt
-	}
-	return end
-}
-
-// isAhead reports whether a session was rotated by a clock that is further ahead
-// of this one than clocks may be.
 func (a *Authenticator) isAhead(rotated, now time.Time) bool { return rotated.After(now.Add(a.leeway)) }
 
 func (a *Authenticator) reportAhead(ctx context.Context, s Session, now time.Time) {
-	a.emit(ctx, Event{Type: EventFault, Session: s, Err: fmt.Errorf("auth: the session rotated %s ahead of this clock", s.RotatedAt.Sub(now))})
+	a.emit(ctx, Event{Type: EventFault, Session: s, Err: fmt.Errorf("auth: RotatedAt of the session is %s ahead of this clock", s.RotatedAt.Sub(now))})
 }
 
-// outcome says what a refresh was, from how the session stands. The event that
-// it returns is for when the answer is certain.
+// outcome interprets the result of Rotate: the session s, and whether it was
+// rotated. The caller emits the returned event, if any, when it knows that the
+// refresh succeeds.
 func (a *Authenticator) outcome(ctx context.Context, c *refreshClaims, s Session, rotated bool, now time.Time, device Device) (EventType, error) {
 	if a.isAhead(s.RotatedAt, now) {
 		a.reportAhead(ctx, s, now)
@@ -185,13 +146,14 @@ func (a *Authenticator) outcome(ctx context.Context, c *refreshClaims, s Session
 	age := max(0, now.Sub(s.RotatedAt))
 	switch {
 	case s.ID != c.sid || s.Subject != c.subject:
-		return "", a.unavailable(ctx, Session{ID: c.sid, Subject: c.subject}, errors.New("auth: the store answered with another session"))
+		return "", a.unavailable(ctx, Session{ID: c.sid, Subject: c.subject}, errors.New("auth: Store.Rotate returned another session"))
 	case rotated && s.Generation == c.generation+1:
 		return EventRefresh, nil
 	case rotated && s.Generation == c.generation:
-		a.emit(ctx, Event{Type: EventFault, Session: s, Generation: c.generation, Err: errors.New("auth: the store had lost writes; the session goes on")})
+		err := errors.New("auth: the store has lost writes of the session; the session continues")
+		a.emit(ctx, Event{Type: EventFault, Session: s, Generation: c.generation, Err: err})
 		return EventRefresh, nil
-	case !rotated && s.Generation == c.generation: // it rests
+	case !rotated && s.Generation == c.generation: // in its cooldown
 		if s.Device != device {
 			return EventRetry, nil
 		}
@@ -206,5 +168,9 @@ func (a *Authenticator) outcome(ctx context.Context, c *refreshClaims, s Session
 		}
 		return "", grantError{ErrTokenReused}
 	}
-	return "", a.unavailable(ctx, s, fmt.Errorf("auth: the store answered with generation %d to %d", s.Generation, c.generation))
+	want := fmt.Sprintf("%d or later", c.generation)
+	if rotated {
+		want = fmt.Sprintf("%d or %d", c.generation, c.generation+1)
+	}
+	return "", a.unavailable(ctx, s, fmt.Errorf("auth: Store.Rotate returned generation %d, want %s", s.Generation, want))
 }

@@ -8,36 +8,41 @@ import (
 	"strings"
 )
 
-// RefreshToken returns the refresh token that the request carries, and whether
-// the answer goes by cookie: from the refresh cookie, the header
-// Refresh-Token, or "refresh_token" or "refreshToken" in the body, which may be
-// read again afterwards. It is never taken from the URL.
+// RefreshToken returns the refresh token of a request, and whether the response
+// should set cookies. It looks in the refresh cookie, in the header
+// Refresh-Token, and in the fields "refresh_token" and "refreshToken" of the
+// body. It does not look in the URL. The body can be read again afterward.
 //
-// One token is not verified. Of several that differ, those that do not verify
-// do not count, and of those of one session the one of the highest generation
-// is returned. If a cookie that counts came along, its origin is checked here,
-// and the answer goes by cookie.
+// If there is only one token, it is not verified. If there are several different
+// tokens, RefreshToken verifies them and ignores those that are not valid. If
+// the others are of one session, it returns the one with the highest generation.
+// If a cookie carries any token that was not ignored, RefreshToken checks the
+// origin of the request ([Verifier.CheckOrigin]), and byCookie is true.
 //
-// The error is [ErrNoToken], [ErrInvalidRequest] for tokens of two sessions or
-// a body that cannot be read and stands alone, [ErrCrossOrigin], or
-// [ErrUnavailable] if it cannot be said which of several counts.
+// The error is [ErrNoToken]; [ErrInvalidRequest] for tokens of two sessions, or
+// for a malformed body in a request without another refresh token;
+// [ErrCrossOrigin]; or [ErrUnavailable] if it cannot be decided which of several
+// tokens are valid. For a body that is too large, [ResponseFor] maps the error to
+// status 413. For an unsupported content type, in a request without another
+// refresh token, it maps it to 415.
 func (a *Authenticator) RefreshToken(r *http.Request) (token string, byCookie bool, err error) {
-	list := a.carriedRefreshCookies(r)
-	room := len(list) + maxVerified
+	list := a.refreshCookieCredentials(r)
+	limit := len(list) + maxVerified
 	for _, value := range r.Header["Refresh-Token"] {
-		list = addCarried(list, value, byHeader, room)
+		list = addCredential(list, value, byHeader, limit)
 	}
 	fromBody, err := bodyTokens(r)
 	if errors.Is(err, errTooLarge) || err != nil && len(list) == 0 {
 		return "", false, err
 	}
 	for _, value := range fromBody {
-		list = addCarried(list, value, byHeader, len(list)+1)
+		list = addCredential(list, value, byHeader, len(list)+1)
 	}
 	return a.refreshTokenOf(r, list)
 }
 
-// refreshTokenOf returns the token that counts.
+// refreshTokenOf returns the token of list to use, and whether a cookie carries
+// a token that counts. If so, it checks the origin of the request.
 func (a *Authenticator) refreshTokenOf(r *http.Request, list []credential) (token string, cookie bool, err error) {
 	var chosen credential
 	switch len(list) {
@@ -58,10 +63,10 @@ func (a *Authenticator) refreshTokenOf(r *http.Request, list []credential) (toke
 	return chosen.token, cookie, nil
 }
 
-// carriedRefreshCookies returns the tokens in the cookies of that name: all
-// that were signed here, since an HMAC is cheap to check, or else one that was
-// not.
-func (a *Authenticator) carriedRefreshCookies(r *http.Request) (list []credential) {
+// refreshCookieCredentials returns the tokens in the refresh cookies. If there
+// are several, it returns only those that this service signed, or the first one
+// if there are none. It verifies all of them, because an HMAC is cheap.
+func (a *Authenticator) refreshCookieCredentials(r *http.Request) (list []credential) {
 	values := a.refreshCookies(r)
 	if len(values) < 2 {
 		for _, value := range values {
@@ -71,7 +76,7 @@ func (a *Authenticator) carriedRefreshCookies(r *http.Request) (list []credentia
 	}
 	for _, value := range values {
 		if a.isRefreshToken(r.Context(), value) {
-			list = addCarried(list, value, byCookie, len(list)+1)
+			list = addCredential(list, value, byCookie, len(list)+1)
 		}
 	}
 	if list == nil {
@@ -80,15 +85,15 @@ func (a *Authenticator) carriedRefreshCookies(r *http.Request) (list []credentia
 	return list
 }
 
-// isRefreshToken reports whether a token was signed here as a refresh token, or
-// that cannot be said.
+// isRefreshToken reports whether a token was signed here as a refresh token. It
+// also returns true if that cannot be decided.
 func (a *Authenticator) isRefreshToken(ctx context.Context, token string) bool {
 	c, err := a.openRefresh(ctx, token)
 	return c.sid != "" || errors.Is(err, ErrUnavailable)
 }
 
 // refreshSessions returns the sessions of the refresh cookies that were signed
-// here, dead or not.
+// here, even those that have ended.
 func (a *Authenticator) refreshSessions(r *http.Request) (sessions []sessionKey) {
 	for _, value := range a.refreshCookies(r) {
 		if c, _ := a.openRefresh(r.Context(), value); c.sid != "" {
@@ -98,7 +103,7 @@ func (a *Authenticator) refreshSessions(r *http.Request) (sessions []sessionKey)
 	return sessions
 }
 
-// refreshCookies returns the values of the cookies of that name.
+// refreshCookies returns the values of the refresh cookies that are not empty.
 func (a *Authenticator) refreshCookies(r *http.Request) (values []string) {
 	if a.cookies == nil || len(r.Header["Cookie"]) == 0 {
 		return nil
@@ -111,7 +116,7 @@ func (a *Authenticator) refreshCookies(r *http.Request) (values []string) {
 	return values
 }
 
-// chooseRefresh verifies refresh tokens that differ, and chooses among them.
+// chooseRefresh verifies several different refresh tokens and chooses one.
 func (a *Authenticator) chooseRefresh(ctx context.Context, list []credential) (credential, error) {
 	now := a.now()
 	sessions := map[sessionKey]bool{}
@@ -122,9 +127,9 @@ func (a *Authenticator) chooseRefresh(ctx context.Context, list []credential) (c
 		if c.sid == "" {
 			continue
 		}
-		t.whose, t.rank = sessionKey{c.subject, c.sid}, c.generation
+		t.session, t.rank = sessionKey{c.subject, c.sid}, c.generation
 		if errors.As(t.err, new(newerToken)) {
-			t.err = nil // it verifies; another process will refresh it
+			t.err = nil // it counts, because a process of the newer version can refresh it
 		}
 		if t.err == nil && !now.Before(a.refreshEnd(&c)) {
 			t.err = ErrTokenExpired
@@ -133,21 +138,21 @@ func (a *Authenticator) chooseRefresh(ctx context.Context, list []credential) (c
 			_, t.err = a.revoked.find(c.times(), now)
 		}
 		if t.err == nil {
-			sessions[t.whose] = true
+			sessions[t.session] = true
 		}
 	}
 	if len(sessions) > 1 {
-		if err := a.leaveOutEnded(ctx, list, sessions); err != nil {
+		if err := a.excludeEnded(ctx, list, sessions); err != nil {
 			return credential{}, err
 		}
 	}
 	return choose(list)
 }
 
-// leaveOutEnded asks the store which sessions are there: that a session was
-// revoked is known here only for as long as its access tokens might live, which
-// is less than its refresh tokens do.
-func (a *Authenticator) leaveOutEnded(ctx context.Context, list []credential, sessions map[sessionKey]bool) error {
+// excludeEnded asks the store which of the sessions exist, and sets the errors
+// of the other tokens. The revocations in this process do not suffice: it keeps
+// them only for the lifetime of an access token, and refresh tokens live longer.
+func (a *Authenticator) excludeEnded(ctx context.Context, list []credential, sessions map[sessionKey]bool) error {
 	if len(sessions) > maxVerified {
 		return errTwoSessions
 	}
@@ -159,21 +164,16 @@ func (a *Authenticator) leaveOutEnded(ctx context.Context, list []credential, se
 		sessions[s] = alive
 	}
 	for i := range list {
-		if t := &list[i]; t.err == nil && !sessions[t.whose] {
+		if t := &list[i]; t.err == nil && !sessions[t.session] {
 			t.err = ErrSessionRevoked
 		}
 	}
 	return nil
 }
 
-// bodyTokens returns the refresh tokens in the body.
-func bodyTokens(r *http.Request) ([]string, error) {
-	f, err := ReadFields(r, "refresh_token", "refreshToken")
-	return []string{f["refresh_token"], f["refreshToken"]}, err
-}
-
-// CookieTokens returns the tokens in the access and refresh cookies,
-// unverified, for SessionOptions.Replaces of a login whose tokens go into cookies.
+// CookieTokens returns the tokens in the access and refresh cookies. They are
+// not verified. A login that sets cookies passes them in
+// [SessionOptions].Replaces.
 func (a *Authenticator) CookieTokens(r *http.Request) []string {
 	if a.cookies == nil || len(r.Header["Cookie"]) == 0 {
 		return nil
@@ -184,7 +184,7 @@ func (a *Authenticator) CookieTokens(r *http.Request) []string {
 	}
 	values := a.refreshCookies(r)
 	for _, value := range values {
-		// The good one must not be hidden behind others.
+		// Many other cookies must not displace the valid one.
 		if len(values) > maxVerified && a.isRefreshToken(r.Context(), value) {
 			refresh = append(refresh, value)
 		} else {
@@ -194,25 +194,29 @@ func (a *Authenticator) CookieTokens(r *http.Request) []string {
 	return slices.Concat(access, other, refresh)
 }
 
-// tokenList holds tokens of one place whose check may be dear: a few that
-// differ.
+// tokenList is a list of different tokens from one place. It has at most
+// maxVerified of them, because verifying a token may be expensive.
 type tokenList []string
 
+// add adds a token, unless it is "" or in the list, or the list is full.
 func (l *tokenList) add(token string) {
 	if token != "" && len(*l) < maxVerified && !slices.Contains(*l, token) {
 		*l = append(*l, token)
 	}
 }
 
-// RequestTokens returns every token in the request, of either kind and
-// unverified, for [Authenticator.Logout], and whether a cookie came along. What
-// cannot be read does not hide the others: a body without the fields of
-// [Authenticator.RefreshToken], whatever it says that it is, is searched for what
-// has the shape of a token.
+// RequestTokens returns every token found in a request, for
+// [Authenticator.Logout], and whether the request has one of the cookies. The
+// tokens are of both kinds, and are not verified. A part of the request that
+// cannot be read does not hide the tokens in other parts. A body without the
+// fields of [Authenticator.RefreshToken] is searched for anything that
+// looks like a token, whatever its content type.
 //
-// A request from an origin that is not trusted is refused if it carries a
-// cookie that was signed here, expired or not, or nothing else at all.
-// Otherwise its cookies do not count, and are not to be cleared.
+// If the origin of the request is not trusted ([Verifier.CheckOrigin]) and a
+// cookie contains a token that this service signed, even an expired one,
+// RequestTokens returns [ErrCrossOrigin]. It also does if there are no other
+// tokens. Otherwise it ignores the cookies, and byCookie is false, so that they
+// are not cleared.
 func (a *Authenticator) RequestTokens(r *http.Request) (tokens []string, byCookie bool, err error) {
 	fromBody, err := bodyTokens(r)
 	if errors.Is(err, errTooLarge) {
@@ -257,10 +261,12 @@ func (a *Authenticator) RequestTokens(r *http.Request) (tokens []string, byCooki
 	return append(tokens, fromCookies...), byCookie, nil
 }
 
-// searchTokens returns what has the shape of a token in a body that cannot be
-// read or is not what it says, such as JSON that is sent as a form, or in the
-// form that somebody outside made of it. What begins as every token of ours does
-// is one; names of hosts and files, which may have two dots as well, are not.
+// searchTokens returns everything that looks like a token in a body without the
+// expected fields, for example because it is malformed or does not match its
+// Content-Type. If an earlier handler has parsed the body, it returns the
+// fields of the form as well. Every token of this package begins with "eyJ",
+// the start of a JSON object in base64. Names of hosts and files may also have
+// two dots, but do not begin like that.
 func searchTokens(r *http.Request) (list tokenList) {
 	for _, name := range []string{"refresh_token", "refreshToken"} {
 		for _, value := range r.PostForm[name] {
@@ -276,22 +282,4 @@ func searchTokens(r *http.Request) (list tokenList) {
 		}
 	}
 	return list
-}
-
-// oneOf returns the field that is there under one of the names.
-func oneOf(fields map[string]string, names ...string) (string, error) {
-	value := ""
-	for _, name := range names {
-		switch {
-		case fields[name] == "":
-		case value != "":
-			return "", requestError("give one of " + strings.Join(names, ", "))
-		default:
-			value = fields[name]
-		}
-	}
-	if value == "" {
-		return "", requestError(names[0] + " is missing")
-	}
-	return value, nil
 }

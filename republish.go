@@ -6,28 +6,19 @@ import (
 	"time"
 )
 
-// Pauses before a revocation that the store has not confirmed is announced
-// again.
+// The wait before an unconfirmed revocation is published again. It doubles with
+// each error.
 const (
 	publishRetryFirst = time.Second
-	publishRetryLast  = time.Minute
+	publishRetryMax   = time.Minute
 )
 
-// isUnconfirmedFor reports whether the store has yet to confirm the entry of a subject
-// into which r is merged. It is called with rs locked.
-func (rs *revocationSet) isUnconfirmedFor(r Revocation) bool {
-	e := rs.subjects[r.Subject].access
-	if r.All {
-		e = rs.subjects[r.Subject].all
-	}
-	return e != nil && e.unconfirmed
-}
-
-// confirm notes what the store said of the entries that a call of Revoke was
-// about. One that has changed since the call began, and one of which the call
-// was only a part, stays unconfirmed. One that no store can represent is not
-// tried again; if the call was about several, nobody knows which of them that
-// is, so each is announced by itself.
+// confirm records the result of a call of Store.Revoke for the entries (see
+// entry.go) that add returned. An entry stays unconfirmed if it has changed
+// since the call began, or if the call published only a part of it. An entry
+// that no store can represent is not published again. If a call for several
+// entries fails twice, each of them is published in a call of its own, because
+// a single entry that no store accepts makes the whole call fail.
 func (rs *revocationSet) confirm(list []addedEntry, err error, now time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -41,7 +32,7 @@ func (rs *revocationSet) confirm(list []addedEntry, err error, now time.Time) {
 			}
 		default:
 			e.unconfirmed, e.fails = true, min(e.fails+1, 16)
-			e.retryAt = now.Add(min(publishRetryFirst<<(e.fails-1), publishRetryLast)).UnixMilli()
+			e.retryAt = now.Add(min(publishRetryFirst<<(e.fails-1), publishRetryMax)).UnixMilli()
 			e.publishAlone = e.publishAlone || len(list) > 1 && e.fails > 1
 		}
 		if e.unconfirmed && e.calls == 0 && !e.publishing {
@@ -50,18 +41,19 @@ func (rs *revocationSet) confirm(list []addedEntry, err error, now time.Time) {
 	}
 }
 
-// plan puts an entry among those that are to be announced again.
-func (rs *revocationSet) plan(r *entry) {
-	if rs.republishes && !r.queued && !r.removed {
-		r.queued = true
-		rs.toRepublish = append(rs.toRepublish, r)
+// plan adds an entry to those that Run publishes again. It is called with rs
+// locked.
+func (rs *revocationSet) plan(e *entry) {
+	if rs.republishes && !e.queued && !e.removed {
+		e.queued = true
+		rs.toRepublish = append(rs.toRepublish, e)
 	}
 }
 
-// planLost plans every entry, and returns every notice, that was not heard of
-// since the whole feed was last read.
+// planLost plans the entries that the feed has not returned since the last read
+// of the whole feed began. It returns the notices that the feed has not returned.
 func (rs *revocationSet) planLost() []Revocation {
-	rs.planEach(func(r *entry) bool { return r.seenInRead < rs.fullReads })
+	rs.planEach(func(e *entry) bool { return e.seenInRead < rs.fullReads })
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
 	var lost []Revocation
@@ -73,133 +65,136 @@ func (rs *revocationSet) planLost() []Revocation {
 	return lost
 }
 
-// planGrown plans this process's entries, which have to be known for longer if
-// a longer lifetime of access tokens was heard of.
+// planGrown plans the entries of this process. It is called when the longest
+// lifetime of access tokens has become longer, because the feed must then keep
+// these entries for longer.
 func (rs *revocationSet) planGrown() {
-	rs.planEach(func(r *entry) bool { return r.mine })
+	rs.planEach(func(e *entry) bool { return e.own })
 }
 
-// planEach plans the entries for which due is true. It is rare.
-func (rs *revocationSet) planEach(due func(*entry) bool) {
+// planEach plans the entries for which matches returns true. It goes through
+// all entries, so it is called only in rare cases.
+func (rs *revocationSet) planEach(matches func(*entry) bool) {
 	rs.mu.RLock()
 	all := slices.Clone(rs.queue)
 	rs.mu.RUnlock()
-	for piece := range slices.Chunk(all, applyChunk) {
+	for chunk := range slices.Chunk(all, applyChunk) {
 		rs.mu.Lock()
-		for _, q := range piece {
-			if due(q.entry) {
-				rs.plan(q.entry)
+		for _, item := range chunk {
+			if matches(item.entry) {
+				rs.plan(item.entry)
 			}
 		}
 		rs.mu.Unlock()
 	}
 }
 
-// planLeaving plans this process's entries that leave soon and were not
-// announced a second time.
-func (rs *revocationSet) planLeaving(now time.Time) {
+// planExpiring plans the entries of this process that end within republishLead
+// and were not republished.
+func (rs *revocationSet) planExpiring(now time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	before := now.Add(republishLead)
-	var look func(i int)
-	look = func(i int) {
-		if i >= len(rs.queue) || rs.queue[i].until >= before.UnixMilli() {
-			return // nothing below it leaves earlier
+	var visit func(i int)
+	visit = func(i int) {
+		if i >= len(rs.queue) || rs.queue[i].pruneAt >= before.UnixMilli() {
+			return // no entry below it in the heap is earlier
 		}
-		if r := rs.queue[i].entry; r.mine && !r.republished && r.until.Before(before) {
-			rs.plan(r)
+		if e := rs.queue[i].entry; e.own && !e.republished && e.until.Before(before) {
+			rs.plan(e)
 		}
-		look(2*i + 1)
-		look(2*i + 2)
+		visit(2*i + 1)
+		visit(2*i + 2)
 	}
-	look(0)
+	visit(0)
 }
 
-// Bounds of what is announced at once.
+// Limits of what is published at once.
 const (
-	publishBatch    = 64  // calls
-	publishSessions = 100 // of a subject, in one call
+	publishBatch    = 64  // publications in a batch
+	publishSessions = 100 // sessions of a subject in one publication
 )
 
-// publication is what is to be announced of one entry, or of several sessions
-// of a subject.
+// publication is what Run publishes again for one entry that concerns a whole
+// subject, or for several entries that each revoke one session of the subject.
 type publication struct {
-	revocations []Revocation
+	revocations []Revocation // each needs its own call to Store.Revoke
 	entries     []addedEntry
-	repeats     bool // a not-before instant, in a later second
+	repeats     bool // a not-before instant of this process is set again
 }
 
-// takeDue removes some of the entries that are to be announced again from those
-// that wait, and returns them. If there are none, next is when the first of
-// those that wait is due, or the zero Time. It stops when the batch is full, so
-// that readers do not wait while it looks at many entries.
-func (rs *revocationSet) takeDue(now time.Time) (batch []publication, next time.Time) {
+// takeBatch takes a batch of due entries out of toRepublish, and returns
+// what to publish for them. If none is due, next is when the first one will be,
+// or the zero Time if there are no entries. takeBatch stops when the batch is
+// full, so that readers do not wait while it looks at many entries.
+func (rs *revocationSet) takeBatch(now time.Time) (batch []publication, next time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	bySubject := map[string]int{}
 	keep := rs.toRepublish[:0]
-	wait := func(r *entry, until time.Time) {
-		keep = append(keep, r)
+	wait := func(e *entry, until time.Time) {
+		keep = append(keep, e)
 		if next.IsZero() || until.Before(next) {
 			next = until
 		}
 	}
-	looked := 0
-	for _, r := range rs.toRepublish {
+	visited := 0
+	for _, e := range rs.toRepublish {
 		if len(batch) == publishBatch {
 			break
 		}
-		looked++
+		visited++
 		switch {
-		case r.removed:
-			r.queued = false
+		case e.removed:
+			e.queued = false
 			continue
-		case isPaused(now, r.retryAt, publishRetryLast):
-			wait(r, fromMillis(r.retryAt))
+		case isPaused(now, e.retryAt, publishRetryMax):
+			wait(e, fromMillis(e.retryAt))
 			continue
-		case r.repeats() && !notBefore(now, rs.leeway).After(r.ownNotBefore.repeatAfter):
-			wait(r, r.ownNotBefore.repeatAfter.Add(-rs.leeway))
+		case e.repeats() && !notBefore(now, rs.leeway).After(e.ownNotBefore.repeatAfter):
+			wait(e, e.ownNotBefore.repeatAfter.Add(-rs.leeway))
 			continue
 		}
-		r.queued, r.publishing = false, true
-		mine := addedEntry{entry: r, version: r.version}
-		if r.session == "" {
-			a := publication{revocations: r.revocations(), entries: []addedEntry{mine}}
-			if a.repeats = r.repeats(); a.repeats {
-				a.revocations = []Revocation{{Subject: r.subject, Before: notBefore(now, rs.leeway)}}
+		e.queued, e.publishing = false, true
+		added := addedEntry{entry: e, version: e.version}
+		if e.session == "" {
+			p := publication{revocations: e.revocations(), entries: []addedEntry{added}}
+			if p.repeats = e.repeats(); p.repeats {
+				p.revocations = []Revocation{{Subject: e.subject, Before: notBefore(now, rs.leeway)}}
 			}
-			batch = append(batch, a)
+			batch = append(batch, p)
 			continue
 		}
-		if i, ok := bySubject[r.subject]; ok && !r.publishAlone && len(batch[i].entries) < publishSessions {
-			batch[i].entries = append(batch[i].entries, mine)
-			batch[i].revocations[0].Sessions = append(batch[i].revocations[0].Sessions, r.session)
+		if i, ok := bySubject[e.subject]; ok && !e.publishAlone && len(batch[i].entries) < publishSessions {
+			batch[i].entries = append(batch[i].entries, added)
+			batch[i].revocations[0].Sessions = append(batch[i].revocations[0].Sessions, e.session)
 			continue
 		}
-		if !r.publishAlone {
-			bySubject[r.subject] = len(batch)
+		if !e.publishAlone {
+			bySubject[e.subject] = len(batch)
 		}
 		batch = append(batch, publication{
-			revocations: []Revocation{{Subject: r.subject, Sessions: []string{r.session}}}, entries: []addedEntry{mine},
+			revocations: []Revocation{{Subject: e.subject, Sessions: []string{e.session}}}, entries: []addedEntry{added},
 		})
 	}
-	// What was kept goes in front of what was not looked at.
-	rest := rs.toRepublish[looked-len(keep):]
+	// Put the entries that are not due in front of those that were not visited.
+	rest := rs.toRepublish[visited-len(keep):]
 	copy(rest, keep)
-	clear(rs.toRepublish[:looked-len(keep)])
+	clear(rs.toRepublish[:visited-len(keep)])
 	rs.toRepublish = rest
 	return batch, next
 }
 
-// isPaused reports whether a pause of at most longest lasts until a time in
-// Unix milliseconds. If the time is further ahead, the clock was set back, and
-// the pause is over.
+// isPaused reports whether now is in a pause that ends at until, in Unix
+// milliseconds. No pause lasts longer than longest. If until is further ahead
+// than that, the clock was set back, and the pause is over.
 func isPaused(now time.Time, until int64, longest time.Duration) bool {
 	left := until - now.UnixMilli()
 	return 0 < left && left <= longest.Milliseconds()
 }
 
-// markRepublished notes whether entries were announced again as a whole.
+// markRepublished records that Run has published entries again, and whether
+// that succeeded.
 func (rs *revocationSet) markRepublished(list []addedEntry, ok bool) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -214,12 +209,13 @@ func (rs *revocationSet) markRepublished(list []addedEntry, ok bool) {
 	}
 }
 
-// putBack plans entries again that take returned.
-func (rs *revocationSet) putBack(batch []publication) {
+// requeue plans the entries of publications that takeBatch returned and that were
+// not published.
+func (rs *revocationSet) requeue(batch []publication) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	for _, a := range batch {
-		for _, e := range a.entries {
+	for _, p := range batch {
+		for _, e := range p.entries {
 			e.publishing = false
 			rs.plan(e.entry)
 		}

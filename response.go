@@ -15,15 +15,15 @@ type responseRow struct {
 	err       error
 	status    int
 	code      string // the error member of the body
-	challenge string // the error attribute of WWW-Authenticate: "-" none, "" no challenge at all
-	action    string // what the client should do: "refresh", "login" or nothing
+	challenge string // the error attribute of WWW-Authenticate; "-": a challenge without it; "": no challenge
+	action    string // what the client should do: "refresh", "login" or ""
 	text      string // error_description
 }
 
 const codeMissing = "missing_token"
 
-// responses is searched from the top; an error that wraps several of these is
-// what stands first.
+// responses maps errors to responses. If an error wraps several of these, the
+// first row applies.
 var responses = [...]responseRow{
 	{password.ErrBusy, 503, "temporarily_unavailable", "", "", "too many logins at once; try again"},
 	{ErrUnavailable, 503, "temporarily_unavailable", "", "", "try again"},
@@ -48,19 +48,19 @@ var responses = [...]responseRow{
 
 var internalResponse = responseRow{nil, 500, "server_error", "", "", "the server could not do this"}
 
-// errorParts is what is looked for in the tree of an error.
+// errorParts has what scan finds in the tree of an error.
 type errorParts struct {
-	row     int // the first of the table's that is in it
+	row     int // index in responses of the first row whose error is in the tree
 	grant   bool
 	request requestError
 	fresh   *freshError
 	scope   *scopeError
 }
 
-// scan walks the tree once. errors.Is and errors.As would walk it for each row
-// and type, which costs more than refusing a request does.
+// scan walks the tree of an error once. errors.Is and errors.As would walk it for
+// each row and type, which takes longer than the rest of refusing a request.
 func (f *errorParts) scan(err error) {
-	switch e := err.(type) { //nolint:errorlint // this is the walk
+	switch e := err.(type) { //nolint:errorlint // scan replaces errors.As
 	case grantError:
 		f.grant = true
 	case requestError:
@@ -78,12 +78,12 @@ func (f *errorParts) scan(err error) {
 	}
 	is, hasIs := err.(interface{ Is(error) bool })
 	for i := range responses[:f.row] {
-		if err == responses[i].err || hasIs && is.Is(responses[i].err) { //nolint:errorlint // this is the walk
+		if err == responses[i].err || hasIs && is.Is(responses[i].err) { //nolint:errorlint // scan replaces errors.Is
 			f.row = i
 			break
 		}
 	}
-	switch e := err.(type) { //nolint:errorlint // this is the walk
+	switch e := err.(type) { //nolint:errorlint // scan replaces errors.As
 	case interface{ Unwrap() error }:
 		if inner := e.Unwrap(); inner != nil {
 			f.scan(inner)
@@ -97,22 +97,21 @@ func (f *errorParts) scan(err error) {
 	}
 }
 
-// retryAfter is how long, in seconds, a client is asked to stay away when
-// something did not answer.
+// retryAfter is the value of Retry-After, in seconds, with status 503.
 const retryAfter = "1"
 
-// ErrorResponse is what an error is on HTTP.
+// ErrorResponse is the HTTP response to an error.
 type ErrorResponse struct {
 	Status      int
-	Code        string // the "error" of the body
-	Description string // for people; it holds nothing that is not for clients
-	Action      string // "refresh", "login" or nothing: what the client should do
-	Challenge   string // WWW-Authenticate (RFC 6750 section 3, RFC 9470 section 3), or nothing
+	Code        string // "error" in the body
+	Description string // "error_description" in the body; contains no internal details
+	Action      string // what the client should do: "refresh", "login" or ""
+	Challenge   string // WWW-Authenticate (RFC 6750 section 3, RFC 9470 section 3), or ""
 }
 
-// ResponseFor returns the answer to an error of this package, from the one table.
-// An error that is not of this package is a 500 without details. It is for a
-// Config.OnError that has bodies of its own.
+// ResponseFor returns the response to an error of this package. For any other
+// error it returns status 500 without details. Use it in a Config.OnError that
+// writes its own bodies.
 func ResponseFor(err error) ErrorResponse {
 	f := errorParts{row: len(responses)}
 	if err != nil {
@@ -149,8 +148,8 @@ func ResponseFor(err error) ErrorResponse {
 	return a
 }
 
-// SetHeaders sets what the answer has in headers: WWW-Authenticate,
-// Retry-After, and that it is not to be cached.
+// SetHeaders sets Cache-Control: no-store and, where they apply, WWW-Authenticate
+// and Retry-After. It does not set the status.
 func (a ErrorResponse) SetHeaders(h http.Header) {
 	set := headerSetter{h: h}
 	a.setHeaders(&set)
@@ -166,13 +165,13 @@ func (a ErrorResponse) setHeaders(set *headerSetter) {
 	}
 }
 
-// headerSetter sets headers with one piece of memory for all their values.
+// headerSetter sets headers with one allocation for all values.
 type headerSetter struct {
 	h      http.Header
 	values []string
 }
 
-// to sets a header; its name is canonical.
+// to sets a header. The name must be in canonical form.
 func (s *headerSetter) to(name, value string) {
 	if len(s.values) == cap(s.values) {
 		s.values = make([]string, 0, 5)
@@ -182,9 +181,9 @@ func (s *headerSetter) to(name, value string) {
 	s.h[name] = s.values[n-1 : n : n]
 }
 
-// DefaultOnError answers a request with an error, as [ResponseFor] has it, and a JSON
-// body {"error","error_description","action"}. It sets no cookies and clears
-// none.
+// DefaultOnError responds to a request with the status and headers of
+// [ResponseFor] and a JSON body {"error","error_description","action"}. It does
+// not set or clear cookies.
 func DefaultOnError(w http.ResponseWriter, _ *http.Request, err error) {
 	a := ResponseFor(err)
 	body := strictjson.NewWriter(make([]byte, 0, 160))
@@ -198,20 +197,20 @@ func DefaultOnError(w http.ResponseWriter, _ *http.Request, err error) {
 	writeBody(w, &set, a.Status, body.Close())
 }
 
-// writeJSON writes an answer of the endpoints.
+// writeJSON writes v as the response of an endpoint.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
-	if err != nil { // strings and numbers of our own cannot fail
+	if err != nil { // does not happen for the values of the endpoints
 		status, body = http.StatusInternalServerError, []byte(`{"error":"server_error"}`)
 	}
 	writeBody(w, &headerSetter{h: w.Header()}, status, body)
 }
 
-// writeBody writes JSON. None of it may be cached.
+// writeBody writes a response with a JSON body that must not be cached.
 func writeBody(w http.ResponseWriter, set *headerSetter, status int, body []byte) {
 	set.to("Content-Type", "application/json; charset=utf-8")
 	set.to("Cache-Control", "no-store")
 	set.to("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // the client may be gone: there is nobody to tell
+	_, _ = w.Write(append(body, '\n')) // fails only if the client has gone
 }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"container/heap"
 	"maps"
 	"slices"
 	"strconv"
@@ -10,128 +11,145 @@ import (
 	"time"
 )
 
-// revocationSet is what this process knows of ended sessions and of not-before
-// instants. Each entry is kept until its Until has passed; with none, a look
-// costs one atomic load. A subject has at most one entry that ends all of its
-// sessions and one that ends its access tokens, besides those of single
-// sessions, so that no user can make a look expensive.
+// revocationSet is the set of revocations that this process knows. Each entry
+// is kept at least until its Until has passed. A lookup in an empty set costs
+// one atomic load. Besides the entries of single sessions, a subject has at most
+// two: one for its sessions and one for its access tokens. So no user can make
+// a lookup slow.
 type revocationSet struct {
-	size         atomic.Int64 // entries
-	seq          atomic.Uint64
-	republishes  bool          // entries of this process are announced twice
-	process      string        // random, begins the ID of each announcement
-	published    atomic.Uint64 // of announcements
+	size         atomic.Int64  // the number of entries
+	seq          atomic.Uint64 // counts new entries and changes of their not-before instants
+	republishes  bool          // whether entries are published again
+	process      string        // random; the prefix of the IDs of the revocations that this process publishes
+	idCount      atomic.Uint64 // the number of IDs that nextID has returned
 	leeway       time.Duration
-	accessTTL    time.Duration // the AccessTTL of this process
-	noticedUntil atomic.Int64  // until when notices cover it, Unix milliseconds
+	accessTTL    time.Duration // the AccessTTL of this process; 0 if it issues no tokens
+	noticedUntil atomic.Int64  // the latest Until of a notice that covers accessTTL, in Unix milliseconds
 
 	mu          sync.RWMutex
-	fullReads   uint64 // how often the whole feed was read
+	fullReads   uint64 // how often a read of the whole feed has begun
 	sessions    map[sessionKey]*entry
 	subjects    map[string]subjectEntries
 	queue       entryHeap
-	toRepublish []*entry // to be announced again
-	watchers    map[string]map[string]map[*watcher]struct{}
-	unreadable  map[string]bool // the IDs of entries that could not be read
+	toRepublish []*entry                                    // entries to publish again
+	watchers    map[string]map[string]map[*watcher]struct{} // contexts of SessionContext, by subject and session ID
+	unreadable  map[string]bool                             // the IDs of entries that could not be read
 
-	// Lifetimes of access tokens that processes have announced, and until when
-	// tokens with such a lifetime may live. growth counts how often the longest
-	// of them, and of this process's own, has become longer.
+	// notices has the latest notice for each published access token lifetime.
+	// ttlGrowths counts how often a notice had a longer lifetime than all earlier
+	// notices and than accessTTL.
 	notices    map[time.Duration]notice
 	ttlGrowths uint32
 }
 
+// sessionKey identifies a session.
 type sessionKey struct{ subject, id string }
 
+// subjectEntries are the entries that apply to all sessions of a subject. Each
+// may be nil.
 type subjectEntries struct {
-	all    *entry // ends sessions
-	access *entry // ends access tokens
+	all    *entry // revokes sessions
+	access *entry // revokes access tokens
 }
 
-// find returns why what t describes is refused, and the entry that says so.
+// find returns the entry that revokes t, and the error for it. It returns nil,
+// nil if there is none.
 func (rs *revocationSet) find(t subjectTimes, now time.Time) (*entry, error) {
 	if rs.size.Load() == 0 {
 		return nil, nil
 	}
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	return rs.findLocked(t, func(r *entry) bool { return r.live(now) })
+	return rs.findLocked(t, func(e *entry) bool { return e.live(now) })
 }
 
-// findLocked looks among the entries that counts accepts. The end of a session says
-// more than that of an access token. It is called with rs locked.
-func (rs *revocationSet) findLocked(t subjectTimes, counts func(*entry) bool) (*entry, error) {
-	if r := rs.sessions[sessionKey{t.subject, t.sid}]; r != nil && counts(r) {
-		return r, ErrSessionRevoked
+// findLocked is like find, but considers only the entries for which applies
+// returns true. It returns ErrSessionRevoked if both the session and the access
+// token are revoked. It is called with rs locked.
+func (rs *revocationSet) findLocked(t subjectTimes, applies func(*entry) bool) (*entry, error) {
+	if e := rs.sessions[sessionKey{t.subject, t.sid}]; e != nil && applies(e) {
+		return e, ErrSessionRevoked
 	}
 	entries := rs.subjects[t.subject]
-	for _, r := range [...]*entry{entries.all, entries.access} {
-		if r == nil || !counts(r) {
+	for _, e := range [...]*entry{entries.all, entries.access} {
+		if e == nil || !applies(e) {
 			continue
 		}
-		if err := r.matches(t); err != nil {
-			return r, err
+		if err := e.matches(t); err != nil {
+			return e, err
 		}
 	}
 	return nil, nil
 }
 
-// snapshot is the clock, and the revocations that were known when it was read.
+// snapshot is a reading of the clock, and the value of revocationSet.seq just
+// before it.
 type snapshot struct {
 	now time.Time
 	seq uint64
 }
 
-// earliestIssue returns the earliest time at which something of the subject may begin
-// that was read by rd: the latest not-before instant that was known then. One
-// that became known later is left out, so that nothing that was looked up
-// before it outlives it.
-func (rs *revocationSet) earliestIssue(subject string, rd snapshot) time.Time {
-	at := rd.now
+// earliestIssue returns the issue time for a session or an access token whose
+// data was read after snap: the time of snap, or the latest not-before instant
+// that was known then, whichever is later. It ignores an instant that became
+// known since: data that was read before may be outdated, so tokens based on it
+// must be revoked.
+func (rs *revocationSet) earliestIssue(subject string, snap snapshot) time.Time {
+	at := snap.now
 	if rs.size.Load() == 0 {
 		return at
 	}
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
 	entries := rs.subjects[subject]
-	for _, r := range [...]*entry{entries.all, entries.access} {
-		if r != nil && r.seq <= rd.seq && r.live(rd.now) && r.before.After(at) {
-			at = r.before
+	for _, e := range [...]*entry{entries.all, entries.access} {
+		if e != nil && e.seq <= snap.seq && e.live(snap.now) && e.before.After(at) {
+			at = e.before
 		}
 	}
 	return at
 }
 
-// nextID returns the ID of the next announcement.
-func (rs *revocationSet) nextID() string {
-	return rs.process + "." + strconv.FormatUint(rs.published.Add(1), 36)
+// mergesIntoUnconfirmed reports whether r will be merged into an existing entry
+// that is unconfirmed. It is called with rs locked.
+func (rs *revocationSet) mergesIntoUnconfirmed(r Revocation) bool {
+	e := rs.subjects[r.Subject].access
+	if r.All {
+		e = rs.subjects[r.Subject].all
+	}
+	return e != nil && e.unconfirmed
 }
 
-// isOwn reports whether an announcement with that ID is this process's.
+// nextID returns a new ID for a revocation that this process publishes.
+func (rs *revocationSet) nextID() string {
+	return rs.process + "." + strconv.FormatUint(rs.idCount.Add(1), 36)
+}
+
 func (rs *revocationSet) isOwn(id string) bool {
 	process, _, _ := strings.Cut(id, ".")
 	return process == rs.process
 }
 
-// addedEntry is an entry as it was when a call of the store began.
+// addedEntry is an entry and its version when a call of Store.Revoke began.
 type addedEntry struct {
 	*entry
 	version uint32
-	whole   bool // the call announces all of it that the store has not confirmed
+	whole   bool // the call publishes everything in the entry that the store has not confirmed
 }
 
-// add enters a revocation that this process is about to announce, for the
-// first time or again, and returns the entries for [revocations.confirm]. What
-// the store has yet to confirm for the first time is open until it has.
+// add adds a revocation that this process is about to publish, for the first
+// time or again. It returns the entries, for [revocationSet.confirm]. If
+// from.own is set, each entry that is new or has changed is unconfirmed until
+// confirm records a success.
 func (rs *revocationSet) add(r Revocation, from origin, now time.Time) []addedEntry {
 	rs.prune(now)
 	var list []addedEntry
 	rs.update(func() []*watcher {
-		open := rs.isUnconfirmedFor(r)
+		unconfirmed := rs.mergesIntoUnconfirmed(r)
 		touched, ended := rs.addLocked(r, from, now)
 		for _, e := range touched {
 			e.calls++
-			whole := e.session != "" || !open || e.before.Equal(r.Before) && len(e.spared) == len(r.Except)
+			whole := e.session != "" || !unconfirmed || e.before.Equal(r.Before) && len(e.spared) == len(r.Except)
 			list = append(list, addedEntry{e, e.version, whole && !from.republish})
 		}
 		return ended
@@ -139,22 +157,23 @@ func (rs *revocationSet) add(r Revocation, from origin, now time.Time) []addedEn
 	return list
 }
 
-// applyChunk is how many entries are applied at once, so that requests do not
-// wait for long.
+// applyChunk is how many entries are handled while rs is locked, so that
+// requests do not wait for long.
 const applyChunk = 256
 
-// apply applies what the feed returned, as a part of the whole or since the last
-// time. It returns those that could not be read and were not met before.
-func (rs *revocationSet) apply(list []Revocation, whole bool, now time.Time) (unreadable []Revocation) {
+// apply adds a page of the feed. fromStart reports whether it is the first page
+// of the feed. The result is the entries that cannot be read and were not
+// returned by an earlier call.
+func (rs *revocationSet) apply(list []Revocation, fromStart bool, now time.Time) (unreadable []Revocation) {
 	rs.prune(now)
-	if whole {
+	if fromStart {
 		rs.mu.Lock()
 		rs.fullReads++
 		rs.mu.Unlock()
 	}
-	for piece := range slices.Chunk(list, applyChunk) {
+	for chunk := range slices.Chunk(list, applyChunk) {
 		rs.update(func() (ended []*watcher) {
-			for _, r := range piece {
+			for _, r := range chunk {
 				switch {
 				case r.AccessTTL > 0:
 					rs.addNotice(r, rs.fullReads, now)
@@ -168,6 +187,8 @@ func (rs *revocationSet) apply(list []Revocation, whole bool, now time.Time) (un
 					if r.Subject == "" {
 						continue
 					}
+					// It may revoke any session of the subject. Expire the
+					// access tokens, so that their clients refresh.
 					r.Before, r.Until = notBefore(now, rs.leeway), now.Add(maxAccessTTL)
 				}
 				_, more := rs.addLocked(r, origin{seenInRead: rs.fullReads, id: r.ID}, now)
@@ -179,9 +200,11 @@ func (rs *revocationSet) apply(list []Revocation, whole bool, now time.Time) (un
 	return unreadable
 }
 
-// maxUnreadable bounds the IDs of entries that could not be read.
+// maxUnreadable bounds the number of IDs in revocationSet.unreadable.
 const maxUnreadable = 1 << 16
 
+// markUnreadable records the ID of an entry that could not be read. At the
+// limit, it forgets the others.
 func (rs *revocationSet) markUnreadable(id string) {
 	if rs.unreadable == nil || len(rs.unreadable) >= maxUnreadable {
 		rs.unreadable = map[string]bool{}
@@ -189,8 +212,8 @@ func (rs *revocationSet) markUnreadable(id string) {
 	rs.unreadable[id] = true
 }
 
-// update calls f with rs locked, and ends the contexts that it returns when rs
-// is free again.
+// update calls f with rs locked. Then it unlocks rs and cancels the contexts of
+// the watchers that f returned.
 func (rs *revocationSet) update(f func() []*watcher) {
 	rs.mu.Lock()
 	ended := f()
@@ -200,17 +223,19 @@ func (rs *revocationSet) update(f func() []*watcher) {
 	}
 }
 
-// origin says where a revocation that is entered comes from.
+// origin says where a revocation that is added comes from. The first three
+// fields are for revocations that this process publishes, the other two for
+// revocations that the feed returned.
 type origin struct {
-	own        bool   // this process announces it for the first time
-	repetition bool   // of a not-before instant of this process
-	republish  bool   // it was entered already, and may be a part of an entry
-	seenInRead uint64 // the feed has it, at this reading
-	id         string // of the announcement in the feed
+	own        bool   // it is a new revocation of this process, or a not-before instant that is set again (see noteNotBefore)
+	repetition bool   // it sets a not-before instant of this process again; own is true
+	republish  bool   // it is published again, and may be only a part of an entry
+	seenInRead uint64 // the value of fullReads when the feed returned it
+	id         string // its ID in the feed
 }
 
-// addLocked adds a revocation. It returns the entries that it touched, and the
-// watchers that it ends. It is called with rs locked.
+// addLocked adds a revocation. It returns the entries that the revocation is
+// part of, and the watchers whose session it ends. It is called with rs locked.
 func (rs *revocationSet) addLocked(r Revocation, from origin, now time.Time) (touched []*entry, ended []*watcher) {
 	if r.Until.Before(now) {
 		return nil, nil
@@ -247,12 +272,23 @@ func (rs *revocationSet) addLocked(r Revocation, from origin, now time.Time) (to
 	return touched, ended
 }
 
-// addSubjectLocked merges an entry of a subject into the one that is there.
+// insert initializes a new entry and puts it into the queue. It is called with
+// rs locked.
+func (rs *revocationSet) insert(e *entry, until time.Time, from origin) {
+	e.until, e.seenInRead, e.own, e.unconfirmed = until, from.seenInRead, from.own, from.own
+	e.seq = rs.seq.Add(1)
+	heap.Push(&rs.queue, heapItem{e, until.UnixMilli()})
+	rs.size.Add(1)
+}
+
+// addSubjectLocked adds a revocation of all sessions or of the access tokens of
+// a subject. It returns the entry into which it was merged, or a new one. It is
+// called with rs locked.
 func (rs *revocationSet) addSubjectLocked(r Revocation, from origin) *entry {
 	entries := rs.subjects[r.Subject]
-	place := &entries.access
+	slot := &entries.access
 	if r.All {
-		place = &entries.all
+		slot = &entries.all
 	}
 	next := entry{subject: r.Subject, all: r.All, before: r.Before}
 	if r.All && len(r.Except) > 0 {
@@ -261,10 +297,10 @@ func (rs *revocationSet) addSubjectLocked(r Revocation, from origin) *entry {
 			next.spared[id] = time.Time{}
 		}
 	}
-	e := *place
+	e := *slot
 	if e == nil {
 		e = &next
-		*place = e
+		*slot = e
 		rs.insert(e, r.Until, from)
 		if rs.subjects == nil {
 			rs.subjects = map[string]subjectEntries{}
@@ -277,7 +313,7 @@ func (rs *revocationSet) addSubjectLocked(r Revocation, from origin) *entry {
 			e.seq = rs.seq.Add(1)
 		}
 		e.before, e.spared = before, spared
-		// The feed has the entry as it is only if what it told is all of it.
+		// The feed has the merged entry only if it returned all of it.
 		if !next.before.Equal(before) || !maps.Equal(next.spared, spared) {
 			from.seenInRead = 0
 		}
@@ -287,14 +323,20 @@ func (rs *revocationSet) addSubjectLocked(r Revocation, from origin) *entry {
 	return e
 }
 
-// noteNotBefore notes whether this process has to repeat the not-before instant that
-// it set for the access tokens of a subject. Another process that had not heard
-// of it may have set one that is not earlier, and raised its tokens to that; so
-// this one spares them. One that is later than clocks and Leeways can explain
-// was set afterward, and is no reason. A repetition is never repeated.
-func (rs *revocationSet) noteNotBefore(e *entry, cut time.Time, from origin) {
+// noteNotBefore updates ownNotBefore after a revocation was added to e. It
+// records an instant that this process sets for access tokens, and plans to set
+// it again if an instant of another process requires that.
+//
+// Another process may set an instant of its own, at or after ours, before it
+// has read ours. Its access tokens then count as issued at its instant, and
+// ours does not revoke them. So ours must be set again, in a later second. If
+// the other instant is later by more than 2·maxLeeway + 1 s, differences
+// between clocks cannot explain it. Then it was set afterward, and nothing
+// needs to be set again. An instant that was set again is never set a third
+// time.
+func (rs *revocationSet) noteNotBefore(e *entry, before time.Time, from origin) {
 	if from.own && !e.all {
-		e.ownNotBefore = &ownNotBefore{at: cut}
+		e.ownNotBefore = &ownNotBefore{at: before}
 		if from.repetition {
 			e.ownNotBefore = nil
 		}
@@ -304,41 +346,38 @@ func (rs *revocationSet) noteNotBefore(e *entry, cut time.Time, from origin) {
 	if access == nil || access.ownNotBefore == nil || from.id == "" || rs.isOwn(from.id) {
 		return
 	}
-	if after := cut.Sub(access.ownNotBefore.at); after < 0 || after > 2*maxLeeway+time.Second {
+	if after := before.Sub(access.ownNotBefore.at); after < 0 || after > 2*maxLeeway+time.Second {
 		return
 	}
-	access.ownNotBefore.repeatAfter = later(access.ownNotBefore.repeatAfter, cut)
+	access.ownNotBefore.repeatAfter = later(access.ownNotBefore.repeatAfter, before)
 	rs.plan(access)
 }
 
-// isUnconfirmed reports whether the store has yet to confirm an entry.
-func (rs *revocationSet) isUnconfirmed(r *entry) bool {
+func (rs *revocationSet) isConfirmed(e *entry) bool {
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	return r.unconfirmed
+	return !e.unconfirmed
 }
 
-// confirmed reports whether the store has taken r.
-func (rs *revocationSet) confirmed(r *entry) bool { return !rs.isUnconfirmed(r) }
-
-// mayRecheck reports whether the store is to be asked about a session that an entry
-// refused. If the entry is of this session, it is asked once a minute, counted
-// from its answer. If it is of all sessions, it is asked each time: another
-// process that had not heard of the entry may have created the session since,
-// and what was asked about another session says nothing of this one.
-func (rs *revocationSet) mayRecheck(r *entry, now time.Time) bool {
-	if r.session == "" {
+// mayRecheck reports whether the store may be asked about a session that an
+// entry refuses. For an entry of one session, that is once a minute, counted
+// from the last response of the store. For an entry of a whole subject there is
+// no limit: another process that had not applied the entry may have created the
+// session since, and a response about another session says nothing about it.
+func (rs *revocationSet) mayRecheck(e *entry, now time.Time) bool {
+	if e.session == "" {
 		return true
 	}
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	age := now.UnixMilli() - r.recheckedAt
+	age := now.UnixMilli() - e.recheckedAt
 	return age < 0 || age >= time.Minute.Milliseconds()
 }
 
-// markRechecked notes that the store has answered about an entry.
-func (rs *revocationSet) markRechecked(r *entry, now time.Time) {
+// markRechecked records that the store was asked about the session of an entry,
+// and responded.
+func (rs *revocationSet) markRechecked(e *entry, now time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	r.recheckedAt = now.UnixMilli()
+	e.recheckedAt = now.UnixMilli()
 }

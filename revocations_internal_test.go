@@ -25,7 +25,8 @@ func seedOf(t *testing.T) uint64 {
 	return seed
 }
 
-// ends is what a list of revocations says, one by one.
+// ends returns the error for the first revocation in the list that applies to
+// t.
 func ends(list []Revocation, t subjectTimes) error {
 	var access error
 	for _, r := range list {
@@ -42,9 +43,10 @@ func ends(list []Revocation, t subjectTimes) error {
 	return access
 }
 
-// The merged entries of a subject say what all revocations of it said, in any
-// order, and so does what is announced of them again.
-func TestRevocations_MergedSayWhatEachOfThemSaid(t *testing.T) {
+// The merged entries of a subject have the effect of all its revocations, in
+// any order. The same holds for the revocations that are published again for
+// them.
+func TestRevocations_MergingKeepsTheEffectOfEach(t *testing.T) {
 	t.Parallel()
 	base := seedOf(t)
 	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
@@ -78,9 +80,9 @@ func TestRevocations_MergedSayWhatEachOfThemSaid(t *testing.T) {
 			list = append(list, x)
 			rs.add(x, origin{own: r.IntN(2) == 0}, at)
 		}
-		var announced []Revocation
+		var published []Revocation
 		for _, e := range rs.sessions {
-			announced = append(announced, Revocation{Subject: e.subject, Sessions: []string{e.session}, Until: at.Add(time.Hour)})
+			published = append(published, Revocation{Subject: e.subject, Sessions: []string{e.session}, Until: at.Add(time.Hour)})
 		}
 		for _, entries := range rs.subjects {
 			for _, e := range []*entry{entries.all, entries.access} {
@@ -90,11 +92,11 @@ func TestRevocations_MergedSayWhatEachOfThemSaid(t *testing.T) {
 				require.LessOrEqual(t, len(e.spared), len(ids))
 				for _, x := range e.revocations() {
 					x.Until = at.Add(time.Hour)
-					announced = append(announced, x)
+					published = append(published, x)
 				}
 			}
 		}
-		again.apply(announced, true, at)
+		again.apply(published, true, at)
 		for _, subject := range []string{"u1", "u2", "u3"} {
 			for _, sid := range append(ids, "e") {
 				for created := range 7 {
@@ -108,7 +110,7 @@ func TestRevocations_MergedSayWhatEachOfThemSaid(t *testing.T) {
 							t.Fatalf("round %d: %v, want %v for %v\n%+v", round, err, want, times, list)
 						}
 						if _, err := again.find(times, at); err != want {
-							t.Fatalf("round %d, announced again: %v, want %v for %v\n%+v\n%+v", round, err, want, times, list, announced)
+							t.Fatalf("round %d, republished: %v, want %v for %v\n%+v\n%+v", round, err, want, times, list, published)
 						}
 					}
 				}
@@ -117,9 +119,9 @@ func TestRevocations_MergedSayWhatEachOfThemSaid(t *testing.T) {
 	}
 }
 
-// However often a user ends the other sessions, there is one entry, and it
-// spares no more sessions than the last call named.
-func TestRevocations_OfOneSubjectStayFew(t *testing.T) {
+// However often a user ends all other sessions, there is one entry, and it
+// excepts only the sessions that the last call named.
+func TestRevocations_OfOneSubjectAreMerged(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	rs := &revocationSet{}
@@ -133,9 +135,9 @@ func TestRevocations_OfOneSubjectStayFew(t *testing.T) {
 	require.Len(t, rs.queue, 2)
 }
 
-// What waits for the lock waits for one piece of what is applied, not for all
-// of it. Contexts end between the pieces, with the lock free.
-func TestRevocations_AreAppliedInPieces(t *testing.T) {
+// A goroutine that waits for the lock waits for one batch, not for all of them.
+// Contexts are canceled between the batches, without the lock.
+func TestRevocations_AreAppliedInBatches(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	rs := &revocationSet{}
@@ -156,66 +158,4 @@ func TestRevocations_AreAppliedInPieces(t *testing.T) {
 		require.Equal(t, int64((i+1)*applyChunk), size)
 	}
 	require.Len(t, sizes, 10)
-}
-
-func TestRevocations_WatchersOfOtherSessionsAreNotTouched(t *testing.T) {
-	t.Parallel()
-	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	rs := &revocationSet{}
-	ended := map[string]error{}
-	for _, sid := range []string{"a", "b", "c", "c"} {
-		name := fmt.Sprint(sid, len(rs.watchers["u1"][sid]))
-		rs.watch(&watcher{
-			subjectTimes: subjectTimes{"u1", sid, at, at.Add(time.Duration(len(rs.watchers["u1"][sid])) * time.Hour)},
-			cancel:       func(cause error) { ended[name] = cause },
-		})
-	}
-	rs.apply([]Revocation{{Subject: "u1", Sessions: []string{"a"}, Until: at.Add(time.Hour)}}, false, at)
-	require.Equal(t, map[string]error{"a0": ErrSessionRevoked}, ended)
-	rs.apply([]Revocation{{Subject: "u1", Before: at.Add(time.Minute), Until: at.Add(time.Hour)}}, false, at)
-	require.Equal(t, map[string]error{"a0": ErrSessionRevoked, "b0": errIssuedBefore, "c0": errIssuedBefore}, ended)
-	rs.apply([]Revocation{{Subject: "u1", All: true, Before: at.Add(time.Minute), Until: at.Add(time.Hour)}}, false, at)
-	require.Equal(t, map[string]error{"a0": ErrSessionRevoked, "b0": errIssuedBefore, "c0": errIssuedBefore, "c1": ErrSessionRevoked}, ended)
-	require.Empty(t, rs.watchers)
-}
-
-func TestRevocations_ManyThatAreAnnouncedAgainAreNotAllLookedAtForABatch(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	rs := &revocationSet{republishes: true, process: "p"}
-	const many = 3*publishBatch + 10
-	for i := range many {
-		rs.add(Revocation{Subject: fmt.Sprint("u", i), Sessions: []string{"s"}, Until: now.Add(time.Hour)}, origin{}, now)
-	}
-	rs.planEach(func(r *entry) bool { r.calls = 0; return true })
-	paused := slices.Clone(rs.toRepublish[:3])
-	for _, r := range paused {
-		r.retryAt = now.Add(time.Second).UnixMilli()
-	}
-	last := rs.toRepublish[many-1]
-	last.removed = true
-
-	taken := map[string]int{}
-	for n := 0; ; n++ {
-		batch, next := rs.takeDue(now)
-		if n == 0 {
-			require.True(t, last.queued, "readers wait while it looks at what does not fit")
-		}
-		require.True(t, slices.Equal(paused, rs.toRepublish[:3]), "what is paused stays")
-		if len(batch) == 0 {
-			require.WithinDuration(t, now.Add(time.Second), next, 0)
-			break
-		}
-		for _, a := range batch {
-			taken[a.revocations[0].Subject]++
-		}
-	}
-	require.Len(t, taken, many-4)
-	for subject, times := range taken {
-		require.Equal(t, 1, times, subject)
-	}
-	require.Len(t, rs.toRepublish, 3)
-	batch, next := rs.takeDue(now.Add(time.Second))
-	require.Len(t, batch, 3)
-	require.Zero(t, next)
 }

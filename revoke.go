@@ -8,15 +8,17 @@ import (
 	"time"
 )
 
-// Sessions returns the live sessions of a user, last used first. One whose end
-// the store did not confirm is still there, so that it can be ended again.
+// Sessions returns the sessions of a user that have not ended, the most recently
+// used first. It includes sessions whose revocation the store has not confirmed,
+// so that they can be revoked again. It returns [ErrUnavailable] if the store
+// fails.
 func (a *Authenticator) Sessions(ctx context.Context, subject string) ([]Session, error) {
-	return a.liveSessions(ctx, subject, a.revoked.confirmed)
+	return a.liveSessions(ctx, subject, a.revoked.isConfirmed)
 }
 
-// liveSessions leaves out what has expired, and what is revoked by an entry that gone
-// accepts.
-func (a *Authenticator) liveSessions(ctx context.Context, subject string, gone func(*entry) bool) ([]Session, error) {
+// liveSessions lists the sessions of a subject, except those that have expired
+// and those that are revoked by an entry for which omit returns true.
+func (a *Authenticator) liveSessions(ctx context.Context, subject string, omit func(*entry) bool) ([]Session, error) {
 	var list []Session
 	err := a.callStore(ctx, Session{Subject: subject}, "List", func(ctx context.Context) (err error) {
 		list, err = a.store.List(ctx, subject)
@@ -27,100 +29,111 @@ func (a *Authenticator) liveSessions(ctx context.Context, subject string, gone f
 	}
 	now := a.now()
 	return slices.DeleteFunc(list, func(s Session) bool {
-		known, revoked := a.revoked.find(subjectTimes{subject: s.Subject, sid: s.ID, created: s.CreatedAt}, now)
-		return revoked != nil && gone(known) || !now.Before(s.ExpiresAt)
+		e, revoked := a.revoked.find(subjectTimes{subject: s.Subject, sid: s.ID, created: s.CreatedAt}, now)
+		return revoked != nil && omit(e) || !now.Before(s.ExpiresAt)
 	}), nil
 }
 
-// Revoke ends sessions of a user, and with them their access tokens: at once in
-// this process, elsewhere as soon as the feed is read. Without ids it does
-// nothing; unknown ids, and ids that no session can have, are ignored.
+// Revoke ends sessions of a user and their access tokens: at once in this
+// process, and in other processes as soon as they have read the feed. Without
+// ids it does nothing. Unknown ids are not an error. It completes even if ctx
+// is canceled.
 //
-// [ErrUnavailable] means that the store did not confirm it: call it again.
-// [ErrNotStorable] means that no user can have that ID.
+// It returns [ErrUnavailable] if the store did not confirm the revocation. The
+// sessions have then ended in this process; call Revoke again. It returns
+// [ErrNotStorable] if subject is not a valid user ID; see [Session.Check].
 func (a *Authenticator) Revoke(ctx context.Context, subject string, ids ...string) error {
 	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Sessions: storableIDs(ids)}, "request")
 }
 
-// storableIDs returns the ids that a session can have. No other needs to be
-// revoked, and an entry with one could not be stored.
+// storableIDs returns the ids that a session can have. Other ids belong to no
+// session, and a store would refuse them.
 func storableIDs(ids []string) []string {
 	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return checkName("", id) != nil })
 }
 
-// RevokeAll ends all sessions of a user that exist when it is called, except
-// those that are named. Call it when a password was changed. Its errors are
-// those of [Authenticator.Revoke].
+// RevokeAll ends all sessions of a user that exist when it is called, except the
+// sessions whose IDs are in except. Call it after the user has changed the
+// password. Its errors are those of [Authenticator.Revoke].
 func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ...string) error {
 	if err := checkName("a subject", subject); err != nil {
 		return err
 	}
 	ctx, cancel := a.withinStoreTimeout(ctx)
 	defer cancel()
-	rd := a.snapshot()
-	r := Revocation{Subject: subject, All: true, Except: storableIDs(except), Before: notBefore(rd.now, a.leeway), Until: a.revokedUntil(rd.now)}
-	entered := a.revoked.add(r, origin{own: true}, rd.now)
+	snap := a.snapshot()
+	r := Revocation{Subject: subject, All: true, Except: storableIDs(except), Before: notBefore(snap.now, a.leeway), Until: a.revokedUntil(snap.now)}
+	added := a.revoked.add(r, origin{own: true}, snap.now)
 
-	// A session may have been created at r.Before or later, if a clock is ahead or
-	// another process has set the same not-before instant, so it is named.
-	list, listErr := a.liveSessions(ctx, subject, a.revoked.confirmed)
+	// A session may have a CreatedAt at or after r.Before, if a clock is ahead or
+	// another process has set the same not-before instant. List it by its ID.
+	list, listErr := a.liveSessions(ctx, subject, a.revoked.isConfirmed)
 	for _, s := range list {
 		if !s.CreatedAt.Before(r.Before) && !slices.Contains(except, s.ID) {
 			r.Sessions = append(r.Sessions, s.ID)
 		}
 	}
 	err := a.revoke(ctx, r, "request")
-	a.revoked.confirm(entered, err, rd.now)
+	a.revoked.confirm(added, err, snap.now)
 	return errors.Join(listErr, err)
 }
 
-// ExpireAccess ends the access tokens of a user that were issued up to now,
-// while the sessions live on: clients refresh, and get the roles that the user
-// has now. Tokens carry whole seconds, so a second call for a user within one
-// second waits for the next. Its errors are those of [Authenticator.Revoke].
+// ExpireAccess ends the access tokens of a user that were issued up to now, but
+// not the sessions. Clients refresh, and their new tokens carry the user's
+// current roles.
+//
+// Times in tokens are whole seconds. So if the access tokens or all sessions of
+// a user were revoked within the same second, ExpireAccess waits for the next
+// second. If a process whose clock is ahead did so, it waits up to Leeway plus
+// two seconds. It returns [ErrUnavailable] if ctx is canceled first, or if
+// there was another such revocation meanwhile. Its other errors are those of
+// [Authenticator.Revoke].
 func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error {
 	if err := checkName("a subject", subject); err != nil {
 		return err
 	}
-	cut, known := a.nextNotBefore(subject)
-	switch wait := known.Sub(cut) + time.Second; {
-	case cut.After(known):
+	before, latest := a.nextNotBefore(subject)
+	switch wait := latest.Sub(before) + time.Second; {
+	case before.After(latest):
 	case wait > a.leeway+2*time.Second:
-		// A clock that was wrong has set it. Tokens that were issued since
-		// carry it, whatever the clock says, so the next second is after them.
-		cut = known.Add(time.Second)
+		// A wrong clock has set the latest instant. Tokens issued since then
+		// count as issued at it, whatever the clock says, so one second later
+		// is after all of them.
+		before = latest.Add(time.Second)
 	default:
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+			return fmt.Errorf("%w: %w", ErrUnavailable, detail{context.Cause(ctx)})
 		}
-		if cut, known = a.nextNotBefore(subject); !cut.After(known) {
-			return fmt.Errorf("%w: access was expired within this second already", ErrUnavailable)
+		if before, latest = a.nextNotBefore(subject); !before.After(latest) {
+			return fmt.Errorf("%w: ExpireAccess was already called for this user in this second", ErrUnavailable)
 		}
 	}
-	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Before: cut}, "access")
+	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Before: before}, "access")
 }
 
-// nextNotBefore returns the not-before instant for a subject, and the latest that is
-// known already. Tokens that were issued since carry that one.
-func (a *Authenticator) nextNotBefore(subject string) (cut, known time.Time) {
-	rd := a.snapshot()
-	return notBefore(rd.now, a.leeway), a.revoked.earliestIssue(subject, rd)
+// nextNotBefore returns the instant that a revocation made now would use, and the
+// time at which tokens issued now count as issued: the current time or the latest
+// known instant, whichever is later. next need not be later than latest.
+func (a *Authenticator) nextNotBefore(subject string) (next, latest time.Time) {
+	snap := a.snapshot()
+	return notBefore(snap.now, a.leeway), a.revoked.earliestIssue(subject, snap)
 }
 
-// truncateMillis brings t to the resolution in which everything is stored.
+// truncateMillis truncates t to the resolution of all stored times.
 func truncateMillis(t time.Time) time.Time {
 	return time.UnixMilli(t.UnixMilli()).UTC()
 }
 
-// revokeSession revokes one session, also if ctx is canceled.
+// revokeSession revokes one session, even if ctx is canceled.
 func (a *Authenticator) revokeSession(ctx context.Context, s Session, reason string) error {
 	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reason)
 }
 
-// revoke carries out a revocation: first in this process, then in the store. An
-// error of the store does not undo the former.
+// revoke applies a revocation in this process, then publishes it in the store,
+// and emits an event. If the store fails, the revocation stays in effect in this
+// process.
 func (a *Authenticator) revoke(ctx context.Context, r Revocation, reason string) error {
 	if err := checkName("a subject", r.Subject); err != nil {
 		return err
@@ -148,10 +161,10 @@ func revokedType(reason string) EventType {
 	return EventRevoked
 }
 
-// revokedUntil returns for how long a revocation that is made now must be known: as
-// long as any access token that it concerns may live, on any clock. Processes
-// with another AccessTTL have announced it. While this one does not know what
-// was announced lately, it assumes the longest that there is.
+// revokedUntil returns the Until of a revocation that is created now: the time at
+// which every access token that it revokes has expired, by every clock. Processes
+// whose AccessTTL is longer have published that lifetime in a notice. If this
+// process has not read the feed within maxFeedGap, it assumes maxAccessTTL.
 func (a *Authenticator) revokedUntil(now time.Time) time.Time {
 	ttl := a.accessTTL
 	if a.feed != nil {
@@ -163,18 +176,19 @@ func (a *Authenticator) revokedUntil(now time.Time) time.Time {
 	return now.Add(ttl + noticeMargin)
 }
 
-// publish enters a revocation here and announces it.
+// publish applies a revocation in this process, then writes it to the store,
+// which adds it to the feed.
 func (a *Authenticator) publish(ctx context.Context, r Revocation, from origin) error {
 	now := a.now()
 	r.Until, r.ID = a.revokedUntil(now), a.revoked.nextID()
-	entered := a.revoked.add(r, from, now)
+	added := a.revoked.add(r, from, now)
 	err := a.callStore(ctx, Session{Subject: r.Subject}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
-	a.revoked.confirm(entered, err, a.now())
+	a.revoked.confirm(added, err, a.now())
 	return err
 }
 
-// republish announces what this process knows, or its own not-before
-// instant in a later second.
+// republish publishes r again; r may be a notice. If repeats is true, r is a
+// not-before instant that this process set, moved to a later second.
 func (a *Authenticator) republish(ctx context.Context, r Revocation, repeats bool) error {
 	if r.AccessTTL > 0 {
 		return a.storeNotice(ctx, r)
@@ -182,19 +196,20 @@ func (a *Authenticator) republish(ctx context.Context, r Revocation, repeats boo
 	return a.publish(ctx, r, origin{own: repeats, repetition: repeats, republish: !repeats})
 }
 
-// recheckRevoked is for a session that this process knows to be revoked and that
-// a client still asks for. If the store has not confirmed the end, or has the
-// session after all because a failover lost its end, it is revoked again.
-func (a *Authenticator) recheckRevoked(ctx context.Context, known *entry, s Session) error {
-	if !a.revoked.isUnconfirmed(known) {
-		if !a.revoked.mayRecheck(known, a.now()) {
+// recheckRevoked is called when a client presents a token of a session that this
+// process knows to be revoked. It revokes the session again if the store has not
+// confirmed the revocation, or if the store still has the session because a
+// failover lost the revocation.
+func (a *Authenticator) recheckRevoked(ctx context.Context, e *entry, s Session) error {
+	if a.revoked.isConfirmed(e) {
+		if !a.revoked.mayRecheck(e, a.now()) {
 			return nil
 		}
 		alive, err := a.sessionExists(ctx, s.Subject, s.ID)
 		if err != nil {
 			return err
 		}
-		a.revoked.markRechecked(known, a.now())
+		a.revoked.markRechecked(e, a.now())
 		if !alive {
 			return nil
 		}
@@ -202,11 +217,123 @@ func (a *Authenticator) recheckRevoked(ctx context.Context, known *entry, s Sess
 	return a.publish(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, origin{own: true})
 }
 
-// sessionExists asks the store whether a session is there.
+// sessionExists reports whether the store has the session and it has not expired.
 func (a *Authenticator) sessionExists(ctx context.Context, subject, id string) (bool, error) {
 	s, err := a.getSession(ctx, Session{Subject: subject, ID: id})
 	if errors.Is(err, ErrSessionNotFound) {
 		return false, nil
 	}
 	return err == nil && a.now().Before(s.ExpiresAt), err
+}
+
+// Logout ends the sessions of the given access and refresh tokens, even of
+// expired ones. It ignores tokens that this service did not sign, and sessions
+// that have already ended. All its calls to the store together take at most
+// Config.StoreTimeout, and it completes even if ctx is canceled.
+//
+// It returns [ErrUnavailable] if the store did not confirm it; call Logout again.
+func (a *Authenticator) Logout(ctx context.Context, tokens ...string) error {
+	named, err := a.namedSessions(ctx, tokens)
+	return errors.Join(err, a.revokeNamed(ctx, named, "logout"))
+}
+
+// namedSession is a session that one or more tokens name.
+type namedSession struct {
+	subjectTimes
+	live bool // one of the tokens has not expired, so other tokens of the session may be valid too
+}
+
+// namedSessions returns the sessions of all tokens that this service signed,
+// without duplicates. The error joins an ErrUnavailable for each token that could
+// not be verified.
+func (a *Authenticator) namedSessions(ctx context.Context, tokens []string) (named []namedSession, err error) {
+	now := a.now()
+	index := map[sessionKey]int{}
+	var errs []error
+	for _, token := range tokens {
+		t, expires, err := a.sessionOf(ctx, token)
+		if errors.Is(err, ErrUnavailable) {
+			errs = append(errs, err)
+		}
+		if err != nil {
+			continue
+		}
+		i, ok := index[sessionKey{t.subject, t.sid}]
+		if !ok {
+			i = len(named)
+			index[sessionKey{t.subject, t.sid}] = i
+			named = append(named, namedSession{subjectTimes: t})
+		}
+		named[i].live = named[i].live || expires.IsZero() || now.Before(expires)
+	}
+	return named, errors.Join(errs...)
+}
+
+// revokeNamed ends sessions. For each user it publishes one revocation of all
+// sessions that have live tokens. For any other session it first checks whether
+// there is something to revoke.
+func (a *Authenticator) revokeNamed(ctx context.Context, named []namedSession, reason string) error {
+	ctx, cancel := a.withinStoreTimeout(ctx)
+	defer cancel()
+	now := a.now()
+	var list []Revocation // one for each user
+	var others []func() error
+	for _, n := range named {
+		s := Session{ID: n.sid, Subject: n.subject}
+		e, err := a.revoked.find(n.subjectTimes, now)
+		switch {
+		case err != nil:
+			others = append(others, func() error { return a.recheckRevoked(ctx, e, s) })
+			continue
+		case !n.live:
+			others = append(others, func() error { return a.revokeIfExists(ctx, s, reason) })
+			continue
+		}
+		i := slices.IndexFunc(list, func(r Revocation) bool { return r.Subject == n.subject })
+		if i < 0 {
+			i = len(list)
+			list = append(list, Revocation{Subject: n.subject})
+		}
+		list[i].Sessions = append(list[i].Sessions, n.sid)
+	}
+	var errs []error
+	for _, r := range list {
+		err := a.publish(ctx, r, origin{own: true})
+		for _, id := range r.Sessions {
+			a.emitRevoked(ctx, Revocation{Subject: r.Subject, Sessions: []string{id}}, reason, err)
+		}
+		errs = append(errs, err)
+	}
+	for _, end := range others {
+		errs = append(errs, end())
+	}
+	return errors.Join(errs...)
+}
+
+// revokeIfExists ends a session that only expired tokens name. Clients can send
+// such tokens any number of times, so it writes to the store only if the session
+// exists.
+func (a *Authenticator) revokeIfExists(ctx context.Context, s Session, reason string) error {
+	switch _, err := a.getSession(ctx, s); {
+	case errors.Is(err, ErrSessionNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	return a.revoke(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reason)
+}
+
+// sessionOf returns the session that an access or refresh token names, and the
+// time at which the token expires.
+func (a *Authenticator) sessionOf(ctx context.Context, token string) (t subjectTimes, expires time.Time, err error) {
+	if c, _ := a.openRefresh(ctx, token); c.sid != "" {
+		return c.times(), c.expiresAt, nil
+	}
+	c, err := a.parseAccess(ctx, token)
+	if err != nil {
+		return subjectTimes{}, time.Time{}, err
+	}
+	t = c.times()
+	t.issued = time.Time{} // a not-before instant ends access, not the session
+	return t, c.ExpiresAt, nil
 }

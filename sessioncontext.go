@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// cancelAll ends every context: revocations may have come and gone unseen.
+// cancelAll cancels the context of every watcher. It is called if revocations
+// may have been missed.
 func (rs *revocationSet) cancelAll() {
 	rs.update(func() (ended []*watcher) {
 		for _, sessions := range rs.watchers {
@@ -21,22 +22,23 @@ func (rs *revocationSet) cancelAll() {
 	})
 }
 
-// watcher is a context that ends with its session.
+// watcher is a context that is canceled when its session ends.
 type watcher struct {
 	subjectTimes
 	cancel context.CancelCauseFunc
-	cause  error // why it ends, once it does
+	cause  error // set when the session has ended
 }
 
-// endWatcher takes w out and appends it to ended, for [revocations.change] to cancel.
-// It is called with rs locked.
+// endWatcher removes w and appends it to ended, for [revocationSet.update] to
+// cancel. It is called with rs locked.
 func (rs *revocationSet) endWatcher(ended []*watcher, w *watcher, cause error) []*watcher {
 	w.cause = cause
 	rs.dropWatcher(w)
 	return append(ended, w)
 }
 
-// dropWatcher takes w out, if it is still there. It is called with rs locked.
+// dropWatcher removes w, if it was not removed before. It is called with rs
+// locked.
 func (rs *revocationSet) dropWatcher(w *watcher) {
 	sessions := rs.watchers[w.subject]
 	delete(sessions[w.sid], w)
@@ -48,6 +50,7 @@ func (rs *revocationSet) dropWatcher(w *watcher) {
 	}
 }
 
+// watch adds w, or cancels its context if an entry matches it already.
 func (rs *revocationSet) watch(w *watcher) {
 	rs.update(func() []*watcher {
 		if rs.watchers == nil {
@@ -73,22 +76,33 @@ func (rs *revocationSet) unwatch(w *watcher) {
 	rs.dropWatcher(w)
 }
 
-// SessionContext returns a context that ends when the session of c does: when
-// it is revoked ([ErrSessionRevoked]), when its subject's access is expired or
-// c.SessionExpiresAt comes ([ErrTokenExpired]); [context.Cause] tells. A refresh
-// neither ends nor extends it, and the expiry of the access token does not end
-// it. It is for handlers that outlive their request's token, as those of SSE
-// and WebSocket do; their clients connect again. Call the function when done.
+// SessionContext returns a copy of ctx that is canceled when the session of c
+// ends, or when the client must authenticate again. [context.Cause] then returns
+// one of these errors:
+//
+//   - [ErrSessionRevoked]: the session was revoked.
+//   - [ErrTokenExpired]: the access token was revoked by
+//     [Authenticator.ExpireAccess], or c.SessionExpiresAt has passed.
+//   - [ErrUnavailable]: the revocation feed was read again after more than a
+//     minute, so a revocation may have been missed.
+//
+// The expiry of the access token does not cancel the context. A refresh does
+// not cancel or extend it.
+//
+// SessionContext is for handlers that run longer than their access token is
+// valid, such as those of server-sent events and WebSockets. When the
+// context is canceled, the handler should return, and the client must connect
+// again. Call the CancelFunc when the handler returns.
 func (v *Verifier) SessionContext(ctx context.Context, c *Claims) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watcher{subjectTimes: c.times(), cancel: cancel}
 	v.revoked.watch(w)
 	left := time.Duration(math.MaxInt64)
-	if !c.SessionExpiresAt.IsZero() { // it is in claims that a test made
+	if !c.SessionExpiresAt.IsZero() { // only claims that a test created have none
 		left = c.SessionExpiresAt.Sub(v.now())
 	}
 	end := time.AfterFunc(left, func() {
-		cancel(fmt.Errorf("%w: the session's end has come", ErrTokenExpired))
+		cancel(fmt.Errorf("%w: SessionExpiresAt has passed", ErrTokenExpired))
 	})
 	context.AfterFunc(ctx, func() {
 		end.Stop()

@@ -13,16 +13,16 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// What a refresh does where clocks differ by more than Leeway, in a few lines:
-// a session that was moved more than Leeway ahead of the clock that is asked
-// does not rest, and moving it sets its time back.
-type skewed struct {
+// skewedSession is what a refresh must do if clocks differ by more than Leeway:
+// a session whose rotation is more than Leeway ahead of the node's clock has no
+// cooldown, and rotating it sets its time back.
+type skewedSession struct {
 	gen     int64
 	rotated time.Time
 	dead    bool
 }
 
-func (s *skewed) refresh(g int64, now time.Time) (want int64, err error) {
+func (s *skewedSession) refresh(g int64, now time.Time) (want int64, err error) {
 	age := now.Sub(s.rotated)
 	switch {
 	case s.dead:
@@ -37,27 +37,27 @@ func (s *skewed) refresh(g int64, now time.Time) (want int64, err error) {
 	return 0, auth.ErrTokenReused
 }
 
-// skews are the clocks of the nodes; the first two are correct.
+// skews are the deviations of the nodes' clocks. The first two are correct.
 var skews = []time.Duration{0, 0, 30 * time.Minute, -30 * time.Minute, mLeeway, -mLeeway, mLeeway + time.Millisecond, 25 * time.Hour, -25 * time.Hour}
 
-type skewedWorld struct {
+type skewModel struct {
 	t      *testing.T
 	r      *rand.Rand
 	clock  *clock
 	nodes  []*auth.Authenticator
-	s      skewed
+	s      skewedSession
 	first  auth.Tokens
 	tokens map[int64]string
 	log    []string
 }
 
-func newSkewedWorld(t *testing.T, seed uint64) *skewedWorld {
-	w := &skewedWorld{t: t, r: rand.New(rand.NewPCG(seed, 33)), clock: newClock(), tokens: map[int64]string{}}
+func newSkewModel(t *testing.T, seed uint64) *skewModel {
+	w := &skewModel{t: t, r: rand.New(rand.NewPCG(seed, 33)), clock: newClock(), tokens: map[int64]string{}}
 	w.note("seed %d", seed)
 	store, us := auth.NewMemoryStore(), newUsers()
 	for _, skew := range skews {
 		a, err := auth.New(auth.Config{
-			Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: us, Hasher: cheap, Store: store,
+			Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: us, Hasher: fastHasher, Store: store,
 			AccessTTL: mAcc, RetryWindow: mWindow, Leeway: mLeeway, TokenCacheSize: -1, Now: func() time.Time { return w.clock.Now().Add(skew) },
 		})
 		require.NoError(t, err)
@@ -68,27 +68,28 @@ func newSkewedWorld(t *testing.T, seed uint64) *skewedWorld {
 	w.first, err = w.nodes[n].StartSession(context.Background(), "u1", auth.SessionOptions{})
 	require.NoError(t, err)
 	w.note("login at the node that is %s ahead", skews[n])
-	w.s, w.tokens[1] = skewed{gen: 1, rotated: w.now(n)}, w.first.Refresh
+	w.s, w.tokens[1] = skewedSession{gen: 1, rotated: w.now(n)}, w.first.Refresh
 	return w
 }
 
-func (w *skewedWorld) note(format string, args ...any) {
+func (w *skewModel) note(format string, args ...any) {
 	w.log = append(w.log, fmt.Sprintf(format, args...))
 }
 
-// now is the clock of a node, which is read to the millisecond.
-func (w *skewedWorld) now(n int) time.Time {
+// now returns the time of a node's clock, in milliseconds.
+func (w *skewModel) now(n int) time.Time {
 	return w.clock.Now().Add(skews[n]).Truncate(time.Millisecond)
 }
 
-func (w *skewedWorld) ok(cond bool, format string, args ...any) {
+func (w *skewModel) ok(cond bool, format string, args ...any) {
 	if !cond {
 		w.t.Fatalf("%s\nafter:\n%s", fmt.Sprintf(format, args...), strings.Join(w.log, "\n"))
 	}
 }
 
-// refresh presents a generation to a node, and holds the answer to the model.
-func (w *skewedWorld) refresh(who string, n int, g int64) (int64, error) {
+// refresh presents a generation to a node, and compares the result with the
+// model.
+func (w *skewModel) refresh(who string, n int, g int64) (int64, error) {
 	want, wantErr := w.s.refresh(g, w.now(n))
 	w.note("%s %s presents %d to the node that is %s ahead: %d %v", w.clock.Now().Format("15:04:05.000"), who, g, skews[n], want, wantErr)
 	t, err := w.nodes[n].Refresh(context.Background(), w.tokens[g], auth.RefreshOptions{})
@@ -101,33 +102,33 @@ func (w *skewedWorld) refresh(who string, n int, g int64) (int64, error) {
 		w.tokens[want] = t.Refresh
 	}
 	w.ok(t.Refresh == w.tokens[want], "not the token of generation %d", want)
-	_, payload := takeApart(w.t, t.Access)
-	w.ok(payload["iat"] == seconds(w.now(n)), "iat is not the clock's")
+	_, payload := decodeToken(w.t, t.Access)
+	w.ok(payload["iat"] == seconds(w.now(n)), "iat is not the clock's time")
 	return want, nil
 }
 
-func (w *skewedWorld) wait() {
+func (w *skewModel) wait() {
 	w.clock.advance([]time.Duration{0, time.Second, mWindow, mWindow + time.Second, 3 * mWindow, time.Minute, mAcc, time.Hour}[w.r.IntN(8)])
 }
 
-// Nobody who presents the token that they were given last is ever signed out,
-// however wrong the clocks of the nodes are that serve them. Nor is a client
-// whose answer was lost, and who asks the same node again within the window.
-func TestModel_WrongClocksSignNoClientOutThatHoldsTheLastToken(t *testing.T) {
+// A client that presents its latest token is never signed out, however wrong
+// the clocks of the nodes are. Neither is a client whose response was lost and
+// that repeats the request at the same node within the window.
+func TestModel_WrongClocksKeepTheLatestTokenValid(t *testing.T) {
 	t.Parallel()
 	base := seed(t)
-	for i := range long(300, 5000) {
-		w := newSkewedWorld(t, base+uint64(i))
+	for i := range iterations(300, 5000) {
+		w := newSkewModel(t, base+uint64(i))
 		held := int64(1)
 		for range 40 {
 			w.wait()
 			n := w.r.IntN(len(skews))
 			got, err := w.refresh("the client", n, held)
 			w.ok(err == nil, "the client is signed out: %v", err)
-			if w.r.IntN(3) == 0 { // it lost the answer
+			if w.r.IntN(3) == 0 { // the response was lost
 				w.clock.advance(time.Duration(w.r.Int64N(int64(mWindow))))
 				again, err := w.refresh("the client, again,", n, held)
-				w.ok(err == nil && again >= got, "a retry: %d, %v", again, err) // the rest may be over
+				w.ok(err == nil && again >= got, "a retry: %d, %v", again, err) // the cooldown may be over
 				got = again
 			}
 			held = got
@@ -135,12 +136,12 @@ func TestModel_WrongClocksSignNoClientOutThatHoldsTheLastToken(t *testing.T) {
 	}
 }
 
-// Any token at any node: the answers are those of the model.
+// For any token at any node, the result is that of the model.
 func TestModel_WrongClocksAndCopiesOfTokens(t *testing.T) {
 	t.Parallel()
 	base := seed(t)
-	for i := range long(500, 10_000) {
-		w := newSkewedWorld(t, base+uint64(i))
+	for i := range iterations(500, 10_000) {
+		w := newSkewModel(t, base+uint64(i))
 		for range 30 {
 			w.wait()
 			g := w.s.gen
@@ -152,16 +153,16 @@ func TestModel_WrongClocksAndCopiesOfTokens(t *testing.T) {
 	}
 }
 
-// A node whose clock is ahead moves a session. Its predecessor is accepted by
-// correct nodes until their clocks have caught up, or until the holder of the
-// current token refreshes at one of them: then the window bounds it again.
-func TestModel_TheHoldersNextRefreshBoundsTheSpentTokenAgain(t *testing.T) {
+// A node whose clock is ahead rotates a session. Correct nodes accept the
+// predecessor until their clocks have caught up, or until the holder of the
+// current token refreshes at one of them. Then the window applies again.
+func TestModel_TheNextRefreshLimitsTheSpentTokenAgain(t *testing.T) {
 	t.Parallel()
 	base := seed(t)
-	for i := range long(300, 5000) {
-		w := newSkewedWorld(t, base+uint64(i))
+	for i := range iterations(300, 5000) {
+		w := newSkewModel(t, base+uint64(i))
 		held := int64(1)
-		for range 1 + w.r.IntN(6) { // whatever has happened before
+		for range 1 + w.r.IntN(6) { // any earlier history
 			w.wait()
 			got, err := w.refresh("the holder", w.r.IntN(len(skews)), held)
 			w.ok(err == nil, "%v", err)
@@ -169,9 +170,9 @@ func TestModel_TheHoldersNextRefreshBoundsTheSpentTokenAgain(t *testing.T) {
 		}
 		correct := w.r.IntN(2)
 		spent := held
-		w.clock.advance(3*mWindow + 2*mLeeway) // no longer resting, at any node that is nearly right
+		w.clock.advance(3*mWindow + 2*mLeeway) // the cooldown is over at all nodes that are nearly correct
 		held, err := w.refresh("the holder", correct, held)
-		w.ok(err == nil && held == spent+1, "it moves: %d, %v", held, err)
+		w.ok(err == nil && held == spent+1, "it must rotate: %d, %v", held, err)
 		w.clock.advance(mWindow)
 		_, err = w.refresh("the holder, again,", correct, spent)
 		w.ok(err == nil, "within the window: %v", err)

@@ -7,38 +7,35 @@ import (
 	"time"
 )
 
-// Session is one signed-in device: one record in the store, for as long as it
-// lives. Nothing in it is a secret: whoever reads the whole store can mint
-// nothing. Times are UTC in whole milliseconds.
+// Session is the record of one signed-in device. It contains no secret: a reader
+// of the whole store cannot create a token. Times are UTC, in whole
+// milliseconds.
 type Session struct {
 	ID         string    // random, 128 bits
 	Subject    string    // User.ID
-	Generation int64     // counts from 1, by one at every refresh that moves the session
-	CreatedAt  time.Time // the login; it may lie ahead of the clock by Leeway and a second
-	RotatedAt  time.Time // the last move; the login at first, by the clock
-	ExpiresAt  time.Time // the end, unless the session moves before
-	Device     Device    // who moved it last
-	Opaque     []byte    // opaque to the store, at most 1 KiB, set by Create and never again
+	Generation int64     // 1 after the login; each rotation adds 1
+	CreatedAt  time.Time // when the user logged in, or the user's not-before instant if that was later
+	RotatedAt  time.Time // the last rotation; the login if there was none
+	ExpiresAt  time.Time // when the session ends, unless it is rotated before then
+	Device     Device    // the client that logged in, or that rotated the session last
+	Opaque     []byte    // opaque to the store, at most 1 KiB, set by Create only
 }
 
-// Name returns the name of the device that was given at login, or "".
+// Name returns the name that the user gave the device at login, or "".
 func (s Session) Name() string {
 	name, _ := splitData(s.Opaque)
 	return name
 }
 
-// Data returns the application's own data that was given at login
-// ([SessionOptions].Data), or nil.
+// Data returns the SessionOptions.Data of the login, or nil.
 func (s Session) Data() []byte {
 	_, data := splitData(s.Opaque)
 	return data
 }
 
-// maxOpaque bounds Session.Opaque, so that a store can plan for it.
-const maxOpaque = 1024
+const maxOpaque = 1024 // bytes
 
-// joinData lays out Session.Opaque: the length of the name, the name, the
-// application's own.
+// joinData returns a Session.Opaque: the length of the name, the name, and data.
 func joinData(name string, data []byte) []byte {
 	if name == "" && len(data) == 0 {
 		return nil
@@ -69,139 +66,165 @@ type Rotation struct {
 	Device    Device    // becomes Device
 }
 
-// Revocation is the early end of sessions, of access tokens, or of both. It
-// names the sessions listed in Sessions, and with All those of Subject that
-// were created before Before, except those in Except, so that repeating it never
-// touches a later login. If it neither lists a session nor sets All, it ends
-// only access tokens: those of Subject that were issued before Before.
+// Revocation ends sessions of a user early, or only access tokens.
+//
+//   - It ends the sessions listed in Sessions.
+//   - If All is set, it also ends all sessions of Subject whose CreatedAt is
+//     earlier than Before, except those in Except. So repeating it does not end a
+//     session that was created later.
+//   - If All is not set and Sessions is empty, it ends only access tokens: those
+//     of Subject that were issued earlier than Before.
+//
+// A Revocation with an AccessTTL is a notice instead, and ends nothing.
 type Revocation struct {
 	Subject  string
 	Sessions []string
 	All      bool
-	Except   []string  // of All; it does not spare a session that Sessions lists
+	Except   []string  // sessions that All does not end; no effect on Sessions
 	Before   time.Time // whole seconds; the zero Time if only Sessions is set
-	Until    time.Time // when the last access token that it concerns has expired
+	Until    time.Time // when every access token that it revokes has expired
 
-	// ID names the announcement: the random ID of the process that made it, a
-	// dot, and a number. At most 64 bytes.
+	// ID is the ID of this publication: the random ID of the process that
+	// published it, a dot, and a number; at most 64 bytes.
 	ID string
 
-	// AccessTTL, if it is not zero, makes this a notice instead of a
-	// revocation: until Until, access tokens with this lifetime may be alive.
-	// A notice has no Subject and ends nothing. It is in whole milliseconds.
+	// If AccessTTL is not zero, this is a notice: access tokens with this
+	// lifetime may exist up to the time Until. A notice has no Subject and ends
+	// nothing. Notices let processes with different AccessTTLs share a store.
+	// AccessTTL is in whole milliseconds.
 	AccessTTL time.Duration
 }
 
 // Feed delivers revocations to every process. A [Verifier] needs only this.
 // It is safe for concurrent use.
 type Feed interface {
-	// Changes returns the revocations announced after the position after,
-	// which an earlier call returned as next; the empty position means all
-	// whose Until has not passed. With none it waits for one, at most wait,
-	// then returns none and no error. It may repeat and reorder; it must not
-	// omit: a revocation that commits late, behind one that was returned
-	// already, is still returned. A wait of zero or less does not wait, and
-	// next is never empty. When ctx ends it returns in time, with an error.
+	// Changes returns the revocations published since a position. The parameter
+	// after is the position: a value of next that an earlier call returned. The
+	// empty position means all revocations whose Until has not passed. If
+	// there are no revocations, Changes waits for one. If none arrives within the
+	// duration wait, it returns an empty list and no error. If wait is zero or
+	// negative, Changes does not wait. next is never empty.
 	//
-	// A store returns many revocations in pages, of some thousands at most:
-	// more reports that there are others to be had from next at once. The
-	// caller knows the whole feed after the first answer without more.
+	// Changes may return revocations in any order, and a revocation more than
+	// once. It must not miss any. If a revocation commits only after a call has
+	// returned newer ones, a later call still returns it.
+	//
+	// A store returns many revocations in pages of at most a few thousand. The
+	// result more reports whether a call with next returns further revocations
+	// immediately.
 	//
 	// An entry that this version of the store cannot read does not stop the
-	// feed. It is returned as a Revocation with only Subject set, or nothing
-	// where not even that can be read, and with an ID of the store's choice
-	// that is the same at every read.
+	// feed. Changes returns it as a Revocation with only Subject and ID set, or
+	// only ID if it cannot read the subject either. The store chooses the ID,
+	// which is the same at every read.
 	//
-	// After an error the caller goes on from the last position that it
-	// reached. [ErrFeedReset]: the position is not of this server's history (a
-	// failover, a restored copy). The caller begins again with the empty
-	// position, and announces again what it knows and the feed does not.
+	// If ctx is done, Changes returns promptly with an error. After an error
+	// the caller continues from the last position that it reached. ErrFeedReset
+	// means that the position does not belong to the current history of the
+	// database, for example after a failover, or because the database was
+	// restored from a copy. The caller then rereads the whole feed. An
+	// [Authenticator] also republishes the revocations that are missing from
+	// the feed.
 	Changes(ctx context.Context, after string, wait time.Duration) (rs []Revocation, next string, more bool, err error)
 }
 
 // Store keeps one record per session. It is safe for concurrent use, by many
-// processes on one database. IDs and subjects are compared byte for byte; a
-// session is known by its subject and its ID together, so that a store can be
-// partitioned by subject.
+// processes on one database. Subjects and session IDs are compared byte for
+// byte. A session is identified by its subject and its ID together, so a store
+// can be partitioned by subject.
 //
-// A store does no arithmetic and applies no policy. Times are the caller's, in
-// whole milliseconds, and come back equal; a store's own clock only collects
-// records, not before ExpiresAt plus a minute. A record is there until it is
-// collected: the core leaves out what has expired. What a call returns is the
-// caller's to keep and to change. What a call is given stays the caller's too.
+// A store computes no times and applies no policy. Times are the caller's, in
+// whole milliseconds, and are returned unchanged. A store may use its own clock
+// only to delete expired records and revocations, at the earliest a minute
+// after ExpiresAt or Until. It returns an expired record until it deletes it:
+// the caller ignores expired sessions.
 //
-// What [Session.Check], [Rotation.Check] and [Revocation.Check] refuse, a store
-// refuses with that error, before it writes anything. So it need not store any
-// other value. Get and Rotate return [ErrSessionNotFound] for a subject or an
-// ID that they refuse, and List an empty list. nil and empty Opaque are the same.
+// The caller owns the slices that a method returns. A method neither modifies
+// nor retains the slices that it is given.
 //
-// A record and an entry may have been written by a newer version of the store.
-// What this version knows in it counts; what it does not know is ignored, and
-// kept by Rotate.
+// A store refuses a value that [Session.Check], [Rotation.Check] or
+// [Revocation.Check] refuses, with that error, before it writes anything. So it
+// only has to represent the values that these methods accept. Get and Rotate
+// return [ErrSessionNotFound] for a subject or an ID that [Session.Check]
+// refuses, and List returns an empty list. A store need not distinguish a nil
+// Opaque from an empty one.
 //
-// An error other than those named means "unknown": the caller answers 503 and
-// may repeat the call; every method may be repeated. A call whose context has
-// ended returns an error, and has either happened whole or not at all.
+// A record or a revocation may have been written by a newer version of the
+// store. This version uses the parts that it knows, and ignores the others.
+// Rotate preserves them.
 //
-// Package storetest checks every sentence of this contract against a store.
+// Any error that is not named here means that the outcome is unknown. The
+// caller responds with 503, and may repeat the call: every method may be
+// repeated. A call whose context has ended returns an error, and has either
+// taken effect completely or not at all.
+//
+// Package storetest tests a store against this contract. Its package comment
+// lists what it cannot test.
 type Store interface {
 	Feed
 
-	// Create adds a record. [ErrSessionExists] if the subject has one of that
-	// ID; that record is then unchanged.
+	// Create adds a record. It returns [ErrSessionExists], and does not change
+	// the existing record, if the subject has a record with this ID.
 	Create(ctx context.Context, s Session) error
 
-	// Get returns a record and changes nothing. [ErrSessionNotFound].
+	// Get returns a record and changes nothing. It returns [ErrSessionNotFound]
+	// if there is no such record.
 	Get(ctx context.Context, subject, id string) (Session, error)
 
-	// Rotate moves a session on. If the stored Generation is r.From and
-	// RotatedAt is not after r.NotAfter, it becomes r.From+1; if it is less than
-	// r.From (the store has lost acknowledged writes), it becomes r.From. In both
-	// cases RotatedAt, ExpiresAt and Device are set from r, in one atomic
-	// step, and rotated is true. RotatedAt becomes r.At also where that is
-	// earlier: a clock may have been set back. Otherwise nothing changes. Either way
-	// s is the session as it now stands, the winner's write included.
+	// Rotate advances a session to another generation, in one atomic step:
 	//
-	// Rotate is never an upsert: a session that was revoked stays so.
-	// A From of 1<<53 or more is refused with [ErrNotStorable].
-	// It takes one round trip where the database allows it.
-	// [ErrSessionNotFound].
+	//   - If there is no such session, it returns [ErrSessionNotFound]. It never
+	//     creates one, so a revoked session stays revoked.
+	//   - If the stored Generation is less than r.From, which means that the
+	//     store lost acknowledged writes, Generation becomes r.From.
+	//   - If the stored Generation is r.From and RotatedAt is not after
+	//     r.NotAfter, Generation becomes r.From+1.
+	//   - Otherwise it changes nothing, and rotated is false.
+	//
+	// If rotated is true, RotatedAt, ExpiresAt and Device are set from r.
+	// RotatedAt becomes r.At even if that is earlier, since a clock may have
+	// been set back. s is the session as it is now stored, which may be the
+	// result of a concurrent call. A From of 1<<53 or more is refused with
+	// [ErrNotStorable].
+	//
+	// Rotate should take one round trip where the database allows it.
 	Rotate(ctx context.Context, subject, id string, r Rotation) (s Session, rotated bool, err error)
 
-	// List returns the subject's records, last used (RotatedAt) first. A
-	// subject without any has an empty list, not an error. It leaves out a
-	// record that cannot be read.
+	// List returns the records of a subject in descending order of RotatedAt. For
+	// a subject without records it returns an empty list and no error. It leaves
+	// out a record that it cannot read.
 	List(ctx context.Context, subject string) ([]Session, error)
 
-	// Revoke deletes the sessions that r names, then announces r to the feed,
-	// also when nothing was there to delete. nil means that both are as
-	// durable as the store's acknowledged writes. With All it also deletes
-	// records of the subject that cannot be read, except those in Except.
+	// Revoke deletes the sessions that r ends, then publishes r in the feed, even
+	// if it deleted nothing. When it returns nil, both are as durable as any
+	// acknowledged write of the store. If r.All is set, it also deletes records
+	// of the subject that it cannot read, except those in r.Except.
 	Revoke(ctx context.Context, r Revocation) error
 }
 
-// The errors that a [Store] and a [Feed] answer with. They are decisions, not
-// faults; errors.Is finds them wrapped too.
+// Errors of a [Store] and a [Feed] that have a defined meaning. Any other error
+// means that the outcome is unknown. Test for them with errors.Is: a store may
+// wrap them.
 var (
 	ErrSessionNotFound = errors.New("auth: session not found")
-	ErrSessionExists   = errors.New("auth: session exists already")
-	ErrFeedReset       = errors.New("auth: feed position is not of this history")
+	ErrSessionExists   = errors.New("auth: session already exists")
+	ErrFeedReset       = errors.New("auth: feed position is no longer valid: the database failed over or was restored")
 
-	// ErrNotStorable means that no store can represent a value. The call
-	// changed nothing, and repeating it does not help.
+	// ErrNotStorable means that an argument has a value that no store accepts.
+	// The call changed nothing, and repeating it does not help.
 	ErrNotStorable = errors.New("auth: not storable")
 )
 
-// Bounds of what a store keeps.
+// Bounds of the values in a store.
 const (
-	maxID          = 255 // bytes of an ID or a subject
+	maxID          = 255 // bytes, of an ID or a subject
 	maxStoredAgent = 1024
 	maxGeneration  = 1 << 53
-	firstSecond    = -62135596800 // of the year 1
-	endSecond      = 127206115200 // of the year 6000; 48 bits of milliseconds count to the year 6429
+	firstSecond    = -62135596800 // start of the year 1
+	endSecond      = 127206115200 // start of the year 6001; signed 48-bit milliseconds end in the year 6429
 )
 
-// notStorable is an [ErrNotStorable] that says which value it is about.
+// notStorable is an [ErrNotStorable] that names the value.
 type notStorable string
 
 func (e notStorable) Error() string { return ErrNotStorable.Error() + ": " + string(e) }
@@ -224,26 +247,28 @@ func checkTime(what string, t time.Time) error {
 	return nil
 }
 
-// Check returns an [ErrNotStorable] that names the first field that a [Store]
-// must refuse. An ID and a subject are 1 to 255 bytes of UTF-8 without control
-// characters; a Generation is at most 1<<53; Opaque is at most 1 KiB; times lie in
-// the years 1 to 6000; a user agent is at most 1 KiB of UTF-8 without control
-// characters, and an IP address has no zone.
+// Check returns an [ErrNotStorable] that names the first field with a value that
+// a [Store] must refuse. ID and Subject must be 1 to 255 bytes of UTF-8 without
+// control characters, Generation must be from 0 to 1<<53, Opaque must be at most
+// 1 KiB, and times must lie in the years 1 to 6000. Device.UserAgent must be at
+// most 1 KiB of UTF-8 without control characters, and Device.IP must not have a
+// zone.
 func (s Session) Check() error {
 	switch {
 	case s.Generation < 0 || s.Generation > maxGeneration:
-		return notStorable("Generation must be 0 to 1<<53")
+		return notStorable("Generation must be from 0 to 1<<53")
 	case len(s.Opaque) > maxOpaque:
 		return notStorable("Opaque must be at most 1024 bytes")
 	}
 	return firstError(
-		checkName("a session's ID", s.ID), checkName("a subject", s.Subject), checkDevice(s.Device),
+		checkName("a session ID", s.ID), checkName("a subject", s.Subject), checkDevice(s.Device),
 		checkTime("CreatedAt", s.CreatedAt), checkTime("RotatedAt", s.RotatedAt), checkTime("ExpiresAt", s.ExpiresAt),
 	)
 }
 
-// Check returns an [ErrNotStorable] that names the first field that a [Store]
-// must refuse. The rules are those of [Session.Check]; From is less than 1<<53.
+// Check returns an [ErrNotStorable] that names the first field with a value that
+// a [Store] must refuse. From must be less than 1<<53. For the other fields, the
+// rules of [Session.Check] apply.
 func (r Rotation) Check() error {
 	if r.From >= maxGeneration {
 		return notStorable("From must be less than 1<<53")
@@ -251,29 +276,32 @@ func (r Rotation) Check() error {
 	return firstError(checkTime("At", r.At), checkTime("NotAfter", r.NotAfter), checkTime("ExpiresAt", r.ExpiresAt), checkDevice(r.Device))
 }
 
-// Check returns an [ErrNotStorable] that names the first field that a [Store]
-// must refuse. The rules are those of [Session.Check]; a notice has no subject.
+// Check returns an [ErrNotStorable] that names the first field with a value that
+// a [Store] must refuse. The rules of [Session.Check] apply to subjects, session
+// IDs and times. ID must be at most 64 printable ASCII characters. AccessTTL must
+// be zero, or from 1ms to 24h; with it, Subject, Sessions, All, Except and Before
+// must not be set.
 func (r Revocation) Check() error {
 	var errs []error
 	switch {
 	case r.AccessTTL < 0 || r.AccessTTL > maxAccessTTL || r.AccessTTL > 0 && r.AccessTTL < time.Millisecond:
-		errs = append(errs, notStorable("AccessTTL must be 0, or 1ms to 24h"))
+		errs = append(errs, notStorable("AccessTTL must be 0, or from 1ms to 24h"))
 	case r.AccessTTL > 0 && (r.Subject != "" || len(r.Sessions) > 0 || r.All || len(r.Except) > 0 || !r.Before.IsZero()):
-		errs = append(errs, notStorable("a notice of an AccessTTL must not end anything"))
+		errs = append(errs, notStorable("a Revocation with an AccessTTL must not end anything"))
 	case r.AccessTTL == 0:
 		errs = append(errs, checkName("a subject", r.Subject))
 	}
 	for _, id := range r.Sessions {
-		errs = append(errs, checkName("a session's ID", id))
+		errs = append(errs, checkName("a session ID", id))
 	}
 	for _, id := range r.Except {
-		errs = append(errs, checkName("a session's ID", id))
+		errs = append(errs, checkName("a session ID", id))
 	}
 	if !r.Before.IsZero() {
 		errs = append(errs, checkTime("Before", r.Before))
 	}
 	if len(r.ID) > 64 || !isPrintable(r.ID) {
-		errs = append(errs, notStorable("a revocation's ID must be at most 64 printable ASCII characters"))
+		errs = append(errs, notStorable("a Revocation.ID must be at most 64 printable ASCII characters"))
 	}
 	errs = append(errs, checkTime("Until", r.Until))
 	return firstError(errs...)

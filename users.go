@@ -8,69 +8,71 @@ import (
 	"unicode/utf8"
 )
 
-// User is what the application tells of one of its users. The zero User is
-// nobody: ID is required.
+// User describes a user of the application. ID is required.
 type User struct {
-	// ID becomes the subject of every token. It must never be given to
-	// somebody else later, so it is not an e-mail address; at most 255 bytes
-	// of UTF-8 without control characters.
+	// ID is the subject (sub claim) of every token: 1 to 255 bytes of UTF-8
+	// without control characters. It must never be reused for another user, so
+	// do not use an e-mail address.
 	ID string
 
-	// Username is shown to people and put into access tokens.
+	// Username is a name for display. If it is not empty, access tokens contain
+	// it.
 	Username string
 
-	// Roles and Scopes are put into access tokens, where [Role] and [Scope]
-	// look for them. A scope has no spaces (RFC 6749 section 3.3).
+	// Roles and Scopes are in the access tokens, where [Role] and [Scope] check
+	// them. A scope has no spaces (RFC 6749 section 3.3).
 	Roles  []string
 	Scopes []string
 
-	// PasswordHash is what package password made, or a bcrypt hash. Empty
-	// means that the user cannot sign in by password. It never leaves the
+	// PasswordHash is a hash created by package password, or a bcrypt hash. If
+	// it is empty, the user cannot sign in by password. It never leaves the
 	// process.
 	PasswordHash string `json:"-"`
 
-	// Disabled users can neither sign in nor refresh.
+	// Disabled means that the user can neither sign in nor refresh.
 	Disabled bool
 
-	// Extra are the application's own claims for the access token, encoded by
-	// encoding/json. A name that is reserved, in any letter case, is refused
-	// when the token is made. Take them out with [Claims.Decode].
+	// Extra has the application's own claims for the access token. They are
+	// encoded by encoding/json, and [Claims.Decode] decodes them. A reserved
+	// name, in any letter case, is an error when a token is issued.
 	Extra map[string]any
 }
 
-// Users is the application's user lookup. It is called concurrently.
+// Users is the application's user lookup. Its methods are called concurrently.
 //
-// FindByID runs at every refresh, so that a demotion arrives with the next
-// access token and a disabled or deleted user cannot refresh.
+// Both methods return [ErrUserNotFound] if the user does not exist. Any other
+// error means that the lookup failed; the caller then returns [ErrUnavailable]
+// (status 503).
 //
-// Both return [ErrUserNotFound] when there is no such user; any other error
-// means that it is not known, and is answered by 503.
+// FindByID is called for every refresh. So a change of roles takes effect with
+// the next access token, and a disabled or deleted user cannot refresh.
 type Users interface {
-	// FindByLogin finds a user by what he typed at login: a user name or an
-	// e-mail address, as the application decides. The login comes as it was
-	// typed; the application folds case where its accounts do.
+	// FindByLogin returns the user with the given login name. The application
+	// decides what that is, such as a user name or an e-mail address. It receives
+	// the name as the user typed it, and folds case if its logins ignore case.
 	FindByLogin(ctx context.Context, login string) (User, error)
 
-	// FindByID finds a user by User.ID.
+	// FindByID returns the user with the given User.ID.
 	FindByID(ctx context.Context, id string) (User, error)
 }
 
-// PasswordUpdater may be implemented by a [Users]. A password hash that is
-// weaker than new ones are (bcrypt, older parameters) is then replaced after a
-// login that proved the password.
+// PasswordUpdater is an optional interface of [Users]. If it is implemented, a
+// password hash that is weaker than a new one (bcrypt, or older parameters) is
+// replaced after a login with that password.
 type PasswordUpdater interface {
-	// UpdatePasswordHash sets the user's hash to next if it still is old, and
-	// changes nothing otherwise.
+	// UpdatePasswordHash replaces the user's hash with next if the stored hash
+	// still equals old. Otherwise it changes nothing.
 	UpdatePasswordHash(ctx context.Context, id, old, next string) error
 }
 
-// ErrUserNotFound is what [Users] return for a user that does not exist.
+// ErrUserNotFound is returned by the methods of [Users] if the user does not
+// exist.
 var ErrUserNotFound = errors.New("auth: user not found")
 
 // maxSubject bounds User.ID, so that a store can plan for it.
 const maxSubject = 255
 
-// plainUser has User's fields without its methods.
+// plainUser has the fields of User without its methods.
 type plainUser User
 
 func (u User) redacted() plainUser {
@@ -85,27 +87,27 @@ func (u User) Format(f fmt.State, verb rune) {
 	fmt.Fprintf(f, fmt.FormatString(f, verb), u.redacted())
 }
 
-// LogValue logs the user without the password hash, e-mail addresses or
-// anything else than who it is.
+// LogValue returns only the ID, and whether the user is disabled.
 func (u User) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("id", u.ID), slog.Bool("disabled", u.Disabled))
 }
 
-// checkUser refuses what would make a token that says something else.
+// checkUser returns an error if a token could not represent a field of u
+// faithfully.
 func checkUser(u *User) error {
 	switch {
 	case u.ID == "":
 		return errors.New("auth: User.ID is empty")
 	case len(u.ID) > maxSubject:
-		return fmt.Errorf("auth: User.ID is %d bytes, at most %d are allowed", len(u.ID), maxSubject)
+		return fmt.Errorf("auth: User.ID is %d bytes; the limit is %d", len(u.ID), maxSubject)
 	case !isPlainText(u.ID):
-		return errors.New("auth: User.ID is not UTF-8 without control characters")
+		return errors.New("auth: User.ID must be UTF-8 without control characters")
 	case !utf8.ValidString(u.Username):
-		return errors.New("auth: User.Username is not UTF-8")
+		return errors.New("auth: User.Username must be UTF-8")
 	}
 	for i, role := range u.Roles {
 		if role == "" || !utf8.ValidString(role) {
-			return fmt.Errorf("auth: User.Roles[%d] is empty or not UTF-8", i)
+			return fmt.Errorf("auth: User.Roles[%d] must be UTF-8 and not empty", i)
 		}
 	}
 	for i, scope := range u.Scopes {

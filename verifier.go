@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Bounds and defaults of times.
+// Defaults and bounds of durations.
 const (
 	defaultLeeway       = 10 * time.Second
 	maxLeeway           = time.Minute
@@ -20,24 +20,27 @@ const (
 	defaultStoreTimeout = 2 * time.Second
 )
 
-// VerifierConfig is what [NewVerifier] needs. It is copied. Fields mean what
-// those of [Config] of the same name do.
+// VerifierConfig is the configuration of a [Verifier]. Issuer, Audience and
+// Keys are required. Fields have the same meaning as in [Config]. [NewVerifier]
+// copies it.
 type VerifierConfig struct {
 	_ [0]func() // keyed literals only
 
-	Issuer     string
-	Audience   []string
-	Keys       KeySource
-	Cookies    *Cookies
-	Extractors []Extractor
+	Issuer   string
+	Audience []string
 
+	// Keys finds the keys that verify access tokens. It is a list ([Keys]) or
+	// another KeySource, such as a remote key set.
+	Keys KeySource
+
+	Cookies        *Cookies
+	Extractors     []Extractor
 	TrustedProxies []netip.Prefix
 	Leeway         time.Duration
 	TokenCacheSize int
 
-	// Feed tells of revocations; nil means that a revoked session's access
-	// tokens are accepted until they expire. With a Feed, [Verifier.Run] must
-	// run.
+	// Feed delivers revocations. If it is nil, the access tokens of a revoked
+	// session are accepted until they expire. With a Feed, call [Verifier.Run].
 	Feed         Feed
 	StoreTimeout time.Duration
 	MaxStale     time.Duration
@@ -48,9 +51,9 @@ type VerifierConfig struct {
 	Now     func() time.Time
 }
 
-// Verifier verifies access tokens without I/O, and wraps handlers with that.
-// It is all that a service needs which does not sign anybody in. An
-// [Authenticator] embeds one. It is safe for concurrent use.
+// Verifier verifies access tokens, and wraps handlers that require one. A
+// service that only verifies tokens needs nothing else. An [Authenticator]
+// embeds a Verifier. A Verifier is safe for concurrent use.
 type Verifier struct {
 	issuer     string
 	audience   []string
@@ -64,7 +67,7 @@ type Verifier struct {
 	onEvent    func(context.Context, Event)
 	onError    func(http.ResponseWriter, *http.Request, error)
 
-	cache         *tokenCache // nil: nothing is remembered
+	cache         *tokenCache // nil if TokenCacheSize is negative
 	revoked       revocationSet
 	feed          Feed
 	storeTimeout  time.Duration
@@ -72,17 +75,17 @@ type Verifier struct {
 	stalePolicy   StalePolicy
 	running       atomic.Bool
 	feedReadAt    atomic.Int64 // when the feed was last read, Unix milliseconds
-	staleReported atomic.Bool
-	earlyReported atomic.Int64 // see emitLimited
-	newerReported atomic.Int64 // of an Authenticator
+	staleReported atomic.Bool  // an EventStale was emitted since the feed was last read
+	earlyReported atomic.Int64 // when tooEarly last emitted an event; see emitLimited
+	newerReported atomic.Int64 // when Refresh last reported a newerToken; see emitLimited
 	ready         chan struct{}
 	readyOnce     sync.Once
 
-	backend backend // nil if there is no Authenticator
+	backend backend // nil without an Authenticator
 }
 
-// NewVerifier returns a Verifier, or every mistake in c joined, each naming
-// its field.
+// NewVerifier returns a Verifier with the configuration c. The error joins
+// every mistake in c, each naming its field.
 func NewVerifier(c VerifierConfig) (*Verifier, error) {
 	var keysErr error
 	if c.Keys == nil {
@@ -104,47 +107,50 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 	return v, nil
 }
 
-// backend is what an Authenticator adds to its Verifier.
+// backend is the part of an Authenticator that its Verifier calls.
 type backend interface {
 	// lifetime returns AccessTTL.
 	lifetime() time.Duration
-	// republish publishes r again, or this process's own not-before instant in
-	// a later second.
+	// republish publishes r again. If repeats is true, r sets a not-before
+	// instant that this process has set before, in a later second.
 	republish(ctx context.Context, r Revocation, repeats bool) error
-	// renewNotice publishes AccessTTL again if it is time to, and returns when
-	// to call it next: the zero Time if never.
+	// renewNotice publishes AccessTTL to the other processes if that is due
+	// (see notices.go). It returns when to call it next, or the zero Time if no
+	// notice is needed.
 	renewNotice(ctx context.Context) (next time.Time)
-	// sessionExists reports whether the store has a session.
+	// sessionExists reports whether the store has a session that has not
+	// expired.
 	sessionExists(ctx context.Context, subject, id string) (bool, error)
-	// refreshSessions returns the sessions of r's refresh cookies.
+	// refreshSessions returns the sessions of those refresh tokens in r's
+	// cookies that this service signed.
 	refreshSessions(r *http.Request) []sessionKey
-	// refreshPage may respond to a request that is refused with err; if it did
-	// not, reason may be a better error.
+	// refreshPage may respond to a request that is refused with err, and
+	// reports whether it did. If not, a reason that is not nil replaces err.
 	refreshPage(w http.ResponseWriter, r *http.Request, err error) (done bool, reason error)
 }
 
-// newVerifier returns a Verifier for NewVerifier, or for New, whose fields are
-// checked under their own name. It does not check the keys. The Verifier is
-// only of use if there is no error.
+// newVerifier returns the Verifier of NewVerifier or of New. Its errors name
+// fields of the struct type owner. It does not check the keys. The Verifier
+// must not be used if there is an error.
 func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("auth: "+owner+"."+format, args...)) }
 
-	if c.Issuer == "" {
+	switch {
+	case c.Issuer == "":
 		bad("Issuer is empty")
+	case !isPlainText(c.Issuer):
+		bad("Issuer must be UTF-8 without control characters")
 	}
 	if len(c.Audience) == 0 {
 		bad("Audience is empty; name the service that the tokens are for")
 	}
 	for i, a := range c.Audience {
-		if a == "" {
+		switch {
+		case a == "":
 			bad("Audience[%d] is empty", i)
-		}
-	}
-	for _, s := range append([]string{c.Issuer}, c.Audience...) {
-		if !isPlainText(s) {
-			bad("Issuer or Audience is not printable UTF-8")
-			break
+		case !isPlainText(a):
+			bad("Audience[%d] must be UTF-8 without control characters", i)
 		}
 	}
 	if c.Leeway == 0 {
@@ -172,14 +178,14 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 		bad("StoreTimeout (%s) is not between %s and %s", c.StoreTimeout, minStoreTimeout, maxStoreTimeout)
 	}
 	if c.StalePolicy < StaleContinue || c.StalePolicy > StaleRefuse {
-		bad("StalePolicy (%d) is not one of the policies", c.StalePolicy)
+		bad("StalePolicy (%d) must be StaleContinue, StaleAskStore or StaleRefuse", c.StalePolicy)
 	}
 	for i, p := range c.TrustedProxies {
 		switch {
 		case !p.IsValid():
-			bad("TrustedProxies[%d] is not a prefix", i)
+			bad("TrustedProxies[%d] is not a valid prefix", i)
 		case p.Addr().Is4In6():
-			bad("TrustedProxies[%d] (%s) never matches; write it as IPv4", i, p)
+			bad("TrustedProxies[%d] (%s) matches no address; write it as an IPv4 prefix", i, p)
 		}
 	}
 	if c.TokenCacheSize == 0 {
@@ -233,16 +239,16 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 	return v, errors.Join(errs...)
 }
 
-// Format prints the issuer and the audience. Without it package fmt would
-// print what the application passed, such as a Users that is a map.
+// Format prints the issuer and the audience. Without it, package fmt would
+// print the values that the application passed, such as a Users that is a map.
 func (v *Verifier) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "auth.Verifier{issuer %q audience %q}", v.issuer, v.audience)
 }
 
-// Verify returns the claims of an access token: its signature is checked
-// before anything that it says decides anything, then its claims, its times,
-// and whether it was revoked. There is no I/O in it but what a remote
-// [KeySource] or [StaleAskStore] does.
+// Verify verifies an access token and returns its claims. It checks the
+// signature before it uses any claim, then the claims, the times, and whether
+// the token or its session was revoked. It does no I/O, except that of a remote
+// [KeySource] or of [StaleAskStore].
 //
 // The error is [ErrInvalidToken], [ErrTokenExpired], [ErrSessionRevoked] or
 // [ErrUnavailable].
@@ -254,7 +260,8 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
 	return &c.Claims, nil
 }
 
-// verify reads a token into c.
+// verify verifies a token and stores its claims in c. For a cached token it
+// checks only the key, the times and revocations.
 func (v *Verifier) verify(ctx context.Context, token string, c *parsedClaims) error {
 	var signed signedToken
 	known := v.cachedToken(ctx, token)
@@ -288,22 +295,26 @@ func (v *Verifier) verify(ctx context.Context, token string, c *parsedClaims) er
 	return nil
 }
 
-// maxIssuedAhead is how far ahead of this clock an honest iat may lie: the issuer's
-// clock may be ahead, and the version before this one raised an iat for a cut
-// by the same and a second. An auth_time is raised so still.
+// maxIssuedAhead returns how far ahead of this clock a valid iat or auth_time
+// may be. The clock of another process may be ahead by Leeway. An auth_time
+// may also have been raised to the user's not-before instant, which is at most
+// Leeway plus one second ahead of the clock that set it. Earlier versions raised
+// an iat in the same way.
 func (v *Verifier) maxIssuedAhead() time.Duration { return 2*v.leeway + time.Second }
 
-// tooEarly refuses a token that is validly signed and lies ahead of this clock.
-// Its issuer's clock was wrong, or this one is: so the client is told to
-// refresh, as if the token had expired, and not to sign in again. An event says
-// so, since a client of a Verifier whose clock is behind refreshes in vain.
+// tooEarly returns the error for a validly signed token with a claim that is
+// ahead of this clock. Either the issuer's clock was wrong or this one is. So
+// the error is that of an expired token: the client refreshes, and need not
+// sign in again. An event is emitted at most once a minute: if this clock is
+// behind, a client's refreshed token fails the same check.
 func (v *Verifier) tooEarly(ctx context.Context, c *parsedClaims, claim string, ahead time.Duration) error {
-	err := fmt.Errorf("%w: its %s is %s ahead of this clock", ErrTokenExpired, claim, ahead.Round(time.Second))
+	err := fmt.Errorf("%w: %s is %s ahead of this clock", ErrTokenExpired, claim, ahead.Round(time.Second))
 	v.emitLimited(ctx, &v.earlyReported, Event{Type: EventFault, Session: Session{Subject: c.Subject, ID: c.SessionID}, Err: err})
 	return err
 }
 
-// parseAccess checks a token but for time and revocation.
+// parseAccess verifies the signature and the claims of an access token, but
+// neither its times nor revocations.
 func (v *Verifier) parseAccess(ctx context.Context, token string) (*Claims, error) {
 	signed, err := openToken(ctx, token, typAccess, v.keys)
 	if err != nil {
@@ -313,12 +324,15 @@ func (v *Verifier) parseAccess(ctx context.Context, token string) (*Claims, erro
 	return &c.Claims, readAccess(c, signed.payload, v.issuer, v.audience)
 }
 
+// checkRevoked returns an error if the token or its session was revoked. It
+// also returns one if the feed was not read yet, or is stale and the policy
+// does not allow the request.
 func (v *Verifier) checkRevoked(ctx context.Context, c *Claims, now time.Time) error {
 	if v.feed != nil {
 		select {
 		case <-v.ready:
 		default:
-			return fmt.Errorf("%w: revocations are not known yet; does Run run?", ErrUnavailable)
+			return fmt.Errorf("%w: revocations are not loaded yet (is Run running?)", ErrUnavailable)
 		}
 	}
 	if _, err := v.revoked.find(c.times(), now); err != nil {

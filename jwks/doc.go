@@ -14,7 +14,7 @@
 // lifetime, so that no request waits for it. Without Run, the first request
 // after the lifetime waits for the new set.
 //
-// A token with an unknown kid also causes a fetch, at most one in
+// A token with an unknown kid also causes a fetch, at most once per
 // Config.MinRefresh, however many such tokens there are. Requests that need the
 // set at the same time wait for the same fetch, at most for Config.Timeout.
 //
@@ -22,9 +22,10 @@
 //
 // The last key set is used for Config.MaxStale beyond its lifetime. After that,
 // or if there was none, VerifyKeys returns an error and [auth.Verifier] returns
-// [auth.ErrUnavailable] (503): an outage of the publisher signs no user out. A
-// fetch that failed is retried after one second, two, four and so on, up to
-// MinRefresh. Until then calls return at once.
+// [auth.ErrUnavailable] (503): an outage of the publisher signs no user out.
+// While Run is running, or if no usable key set is left, a fetch that failed is
+// retried after one second, two, four and so on, up to MinRefresh. Otherwise it
+// is retried after MinRefresh. Until then calls return at once.
 //
 // # Which keys are accepted
 //

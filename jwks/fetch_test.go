@@ -149,8 +149,8 @@ func TestFetch_WaitsAtMostForTheTimeout(t *testing.T) {
 	require.EqualValues(t, 1, accepted.Load())
 }
 
-// TestFetch_LimitsTheResponse tests an endless response, and a compressed one that
-// exceeds the limit only when decompressed.
+// TestFetch_LimitsTheResponse tests an endless response, and a compressed one
+// that exceeds the limit only when decompressed.
 func TestFetch_LimitsTheResponse(t *testing.T) {
 	t.Parallel()
 	spaces := strings.Repeat(" ", 1<<20)
@@ -220,8 +220,8 @@ func TestFetch_FailingServerGetsOneRequest(t *testing.T) {
 	}
 }
 
-// TestFetch_UnknownKidsCauseOneRequest in MinRefresh, while tokens of known keys do
-// not wait.
+// TestFetch_UnknownKidsCauseOneRequest in MinRefresh, while tokens of known
+// keys do not wait.
 func TestFetch_UnknownKidsCauseOneRequest(t *testing.T) {
 	t.Parallel()
 	c := newClock()

@@ -183,8 +183,8 @@ func direct(h http.Handler) roundTrip {
 	}
 }
 
-// newKeySet returns a KeySet that uses rt instead of a socket, with the real clock
-// or that of a synctest bubble.
+// newKeySet returns a KeySet that uses rt instead of a socket, with the real
+// clock or that of a synctest bubble.
 func newKeySet(t testing.TB, rt http.RoundTripper, change func(*jwks.Config)) *jwks.KeySet {
 	t.Helper()
 	config := jwks.Config{URL: issuer + "/jwks.json", Client: &http.Client{Transport: rt}}

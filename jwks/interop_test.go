@@ -18,8 +18,8 @@ import (
 // joseVersion is the version of the npm package jose that is used.
 const joseVersion = "6.2.17"
 
-// need returns the path of a program. If it is not installed, need skips the test,
-// or fails it with AUTH_REQUIRE_SERVICES=1.
+// need returns the path of a program. If it is not installed, need skips the
+// test, or fails it with AUTH_REQUIRE_SERVICES=1.
 func need(t *testing.T, program, install string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -34,8 +34,8 @@ func need(t *testing.T, program, install string) string {
 }
 
 // TestInterop_OtherLibrariesVerify: libraries that share no code with this
-// repository verify a token of each algorithm with the key set that is served on
-// a loopback socket, and refuse invalid ones.
+// repository verify the token is each algorithm with the key set that is served
+// on a loopback socket, and refuse invalid ones.
 func TestInterop_OtherLibrariesVerify(t *testing.T) {
 	t.Parallel()
 	node, npm := need(t, "node", "nodejs"), need(t, "npm", "npm")

@@ -47,8 +47,8 @@ type Config struct {
 	// minute.
 	Timeout time.Duration
 
-	// MinRefresh is the minimum time from one fetch to another that is caused by
-	// an unknown kid. Until then tokens with that kid are refused. It is also
+	// MinRefresh is the minimum time between a fetch and a later one that an
+	// unknown kid causes. Until then tokens with that kid are refused. It is also
 	// the longest wait between attempts while fetches fail. The default is 30
 	// seconds, the range 1 second to 1 hour.
 	MinRefresh time.Duration
@@ -67,8 +67,8 @@ type Config struct {
 	// for a fetched set with skipped keys. Err then names the kid of each skipped
 	// key and the reason; it is reported again only after the skipped keys or
 	// the reasons have changed. Err contains no part of the URL except the host,
-	// no token and no key. nil means that nothing is reported. [auth.LogEvents]
-	// and [auth.Config].OnEvent fit.
+	// no token and no key. nil means that nothing is reported. A function
+	// for [auth.Config].OnEvent, such as that of [auth.LogEvents], can be used.
 	OnEvent func(ctx context.Context, e auth.Event)
 
 	// Now is the clock; nil means time.Now.

@@ -306,9 +306,9 @@ func TestRun_ReturnsAtOnceDuringAFetch(t *testing.T) {
 	})
 }
 
-// TestRun_KeyChangeRefusesNoToken changes the key of an issuer twice, and verifies
-// a new token and an old one every three seconds. The cache ignores that it is
-// asked to revalidate.
+// TestRun_KeyChangeRefusesNoToken changes the key of an issuer twice, and
+// verifies a new token and an old one every three seconds. The cache ignores
+// that it is asked to revalidate.
 func TestRun_KeyChangeRefusesNoToken(t *testing.T) {
 	t.Parallel()
 	for _, run := range []bool{true, false} {

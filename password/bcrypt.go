@@ -8,54 +8,55 @@ import (
 
 const (
 	bcryptLength   = 60 // bytes of the whole string
-	bcryptPassword = 72 // bytes that bcrypt looks at
+	bcryptPassword = 72 // bytes that bcrypt uses
 
 	minBcryptCost, maxBcryptCost = 4, 15 // 2^cost rounds
 
 	bcryptAlphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 )
 
-// A bcryptHash is "$2b$10$" (or $2a$, $2y$), 22 characters of salt, 31 of tag.
+// A bcryptHash is a bcrypt hash: "$2b$10$" (or $2a$, $2y$), 22 characters of salt
+// and 31 of tag.
 type bcryptHash string
 
-// matches reports whether password was hashed, which it denies, after the work, to a
-// password that bcrypt cannot tell from others: "a\x00a" has the hash of "a", and
-// whatever follows 72 bytes has no effect.
+// matches reports whether b is the hash of password. For a password that bcrypt
+// does not distinguish from others it returns false, after the work: "a\x00a"
+// has the same hash as "a", and bytes after the 72nd have no effect.
 func (b bcryptHash) matches(h *Hasher, password string) bool {
-	seen := password
-	if len(seen) > bcryptPassword {
-		seen = seen[:bcryptPassword]
+	used := password
+	if len(used) > bcryptPassword {
+		used = used[:bcryptPassword]
 	}
-	matches := h.bcrypt([]byte(b), []byte(seen)) == nil
+	matches := h.bcrypt([]byte(b), []byte(used)) == nil
 	return matches && len(password) <= bcryptPassword && strings.IndexByte(password, 0) < 0
 }
 
-// parseBcrypt checks the form of hash. The unused bits at the end of the salt may be
-// set, as some old programs did; those of the tag may not, because no password could
-// match then.
+// parseBcrypt checks the form of hash. The unused bits at the end of the salt
+// may be set, because some old programs set them. Those of the tag may not: no
+// password would match.
 func parseBcrypt(hash string) (stored, error) {
 	if len(hash) != bcryptLength {
-		return nil, unusable("bcrypt hash not of 60 bytes")
+		return nil, unusable("bcrypt hash is not 60 bytes long")
 	}
 	switch hash[:4] {
 	case "$2a$", "$2b$", "$2y$":
 	default:
-		return nil, unusable("bcrypt version not 2a, 2b or 2y")
+		return nil, unusable("bcrypt version is not 2a, 2b or 2y")
 	}
 	cost, err := strconv.ParseUint(hash[4:6], 10, 8)
 	if err != nil || hash[6] != '$' {
-		return nil, unusable("bcrypt cost not of two digits")
+		return nil, unusable("bcrypt cost does not have two digits")
 	}
 	if cost < minBcryptCost || cost > maxBcryptCost {
-		return nil, unusable(fmt.Sprintf("bcrypt cost (%d) not within %d to %d", cost, minBcryptCost, maxBcryptCost))
+		return nil, unusable(fmt.Sprintf("bcrypt cost (%d) is not between %d and %d", cost, minBcryptCost, maxBcryptCost))
 	}
 	for i := 7; i < bcryptLength; i++ {
 		if strings.IndexByte(bcryptAlphabet, hash[i]) < 0 {
-			return nil, unusable("bcrypt salt and tag not of their alphabet")
+			return nil, unusable("bcrypt salt or tag has an invalid character")
 		}
 	}
 	if strings.IndexByte(bcryptAlphabet, hash[bcryptLength-1])%4 != 0 {
-		return nil, unusable("bcrypt tag not canonical")
+		return nil, unusable("bcrypt tag is not canonical")
 	}
 	return bcryptHash(hash), nil
 }

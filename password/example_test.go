@@ -23,12 +23,12 @@ func ExampleHash() {
 	// password: mismatch
 }
 
-// A login that answers an unknown name like a wrong password, in the same time, and
-// replaces an old hash when it has the password at hand.
+// A login that handles an unknown name like a wrong password, in the same time,
+// and replaces an old hash after a successful login.
 func ExampleHasher() {
 	ctx := context.Background()
 	passwords := new(password.Hasher)
-	users := map[string]string{ // name to hash; this one is of htpasswd
+	users := map[string]string{ // name to hash; htpasswd created this one
 		"ada": "$2y$04$EfY7Nx9YFW7WFLzudKhgoeAkAAaHt5WCk20A1B0W38OCKH4vnoXfK",
 	}
 	login := func(name, typed string) error {

@@ -7,26 +7,27 @@ import (
 	"sync"
 )
 
-// A gate lets jobs in, first come, first served, as long as their weights together
-// stay within a budget. A heavy job at the head of the queue holds back the light
-// ones behind it, so it does not starve.
+// A gate admits jobs in order of arrival, as long as the sum of their weights
+// stays within a budget. Light jobs do not overtake a heavy job at the head of
+// the queue, so it does not starve.
 type gate struct {
 	budget int64 // bytes
-	queue  int64 // how many may wait; none if it is not positive
+	queue  int64 // maximum number of waiting jobs; none if not positive
 
 	mu      sync.Mutex
-	used    int64     // bytes, of the jobs inside
+	used    int64     // bytes, of the admitted jobs
 	waiting list.List // of *waiter
 }
 
 // A waiter is a job in the queue.
 type waiter struct {
-	weight int64
-	inside chan struct{} // closed, under the lock, when the job is let in
+	weight   int64
+	admitted chan struct{} // closed, with the lock held, when the job is admitted
 }
 
-// enter returns when the job may run, with the weight to give back to leave. It
-// returns ErrBusy if the queue is full, and the error of ctx if that ends first.
+// enter waits until the job is admitted, and returns the weight to pass to
+// leave. It returns ErrBusy if the queue is full, and an error that wraps that
+// of ctx if ctx is done first.
 func (g *gate) enter(ctx context.Context, weight int64) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, ended(err)
@@ -43,12 +44,12 @@ func (g *gate) enter(ctx context.Context, weight int64) (int64, error) {
 		g.mu.Unlock()
 		return 0, ErrBusy
 	}
-	w := &waiter{weight: weight, inside: make(chan struct{})}
-	place := g.waiting.PushBack(w)
+	w := &waiter{weight: weight, admitted: make(chan struct{})}
+	element := g.waiting.PushBack(w)
 	g.mu.Unlock()
 
 	select {
-	case <-w.inside:
+	case <-w.admitted:
 		return weight, nil
 	case <-ctx.Done():
 	}
@@ -56,16 +57,16 @@ func (g *gate) enter(ctx context.Context, weight int64) (int64, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	select {
-	case <-w.inside: // both at once: nobody waits for the result any more
+	case <-w.admitted: // admitted and done at the same time: the caller has given up
 		g.used -= weight
 	default:
-		g.waiting.Remove(place)
+		g.waiting.Remove(element)
 	}
 	g.admit()
 	return 0, ended(ctx.Err())
 }
 
-// leave ends a job.
+// leave ends an admitted job.
 func (g *gate) leave(weight int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -73,7 +74,8 @@ func (g *gate) leave(weight int64) {
 	g.admit()
 }
 
-// admit lets in whoever is next and fits. The lock is held.
+// admit admits jobs from the head of the queue while they fit. The lock must be
+// held.
 func (g *gate) admit() {
 	for front := g.waiting.Front(); front != nil; front = g.waiting.Front() {
 		w := front.Value.(*waiter)
@@ -82,11 +84,11 @@ func (g *gate) admit() {
 		}
 		g.used += w.weight
 		g.waiting.Remove(front)
-		close(w.inside)
+		close(w.admitted)
 	}
 }
 
-// ended returns the error for a context that ended before its job began.
+// ended returns the error of a job whose context was done before it was admitted.
 func ended(err error) error {
-	return fmt.Errorf("password: ended before its turn: %w", err)
+	return fmt.Errorf("password: waiting to hash: %w", err)
 }

@@ -15,23 +15,24 @@ import (
 
 const unit = 64 * 1024 // bytes, one hash of Memory 64
 
-// A workshop has a Hasher whose work lasts until it is told to end. It is for one
-// synctest bubble, where synctest.Wait shows who works and who waits.
-type workshop struct {
+// gateTest has a Hasher whose jobs run until the test ends them. It is used in
+// one synctest bubble, where synctest.Wait returns when every job runs or
+// waits.
+type gateTest struct {
 	t      *testing.T
 	hasher *Hasher
 	end    chan struct{}
 
-	mu     sync.Mutex
-	inside []string // the passwords, in the order of their beginnings
+	mu      sync.Mutex
+	started []string // the passwords of the jobs, in the order in which they started
 }
 
-func newWorkshop(t *testing.T, budget int64, queue int) *workshop {
-	w := &workshop{t: t, end: make(chan struct{})}
+func newGateTest(t *testing.T, budget int64, queue int) *gateTest {
+	w := &gateTest{t: t, end: make(chan struct{})}
 	w.hasher = &Hasher{Memory: 64, Time: 1, Budget: budget, Queue: queue}
 	work := func(password []byte) {
 		w.mu.Lock()
-		w.inside = append(w.inside, string(password))
+		w.started = append(w.started, string(password))
 		w.mu.Unlock()
 		<-w.end
 	}
@@ -46,35 +47,36 @@ func newWorkshop(t *testing.T, budget int64, queue int) *workshop {
 	return w
 }
 
-// start begins to verify name against a hash that needs units, and returns when it
-// works or waits. The result follows.
-func (w *workshop) start(ctx context.Context, name string, units uint32) chan error {
+// start starts a job that verifies name against a hash that needs units of
+// memory. It returns when the job runs or waits. The channel receives the
+// result.
+func (w *gateTest) start(ctx context.Context, name string, units uint32) chan error {
 	hash := argon2idHash{params: params{memory: 64 * units, time: 1, threads: 1}, salt: make([]byte, 16), tag: make([]byte, 32)}
 	return w.startHash(ctx, name, hash.String())
 }
 
-func (w *workshop) startHash(ctx context.Context, name, hash string) chan error {
+func (w *gateTest) startHash(ctx context.Context, name, hash string) chan error {
 	result := make(chan error, 1)
 	go func() { result <- w.hasher.Verify(ctx, hash, name) }()
 	synctest.Wait()
 	return result
 }
 
-// begun returns who began, ever.
-func (w *workshop) begun() []string {
+// names returns the names of all jobs that have started.
+func (w *gateTest) names() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return append([]string(nil), w.inside...)
+	return append([]string(nil), w.started...)
 }
 
-// endOne ends the work of one.
-func (w *workshop) endOne() {
+// endOne ends one running job.
+func (w *gateTest) endOne() {
 	w.end <- struct{}{}
 	synctest.Wait()
 }
 
-// idle requires that everybody has left.
-func (w *workshop) idle() {
+// wantIdle checks that no job runs or waits.
+func (w *gateTest) wantIdle() {
 	w.t.Helper()
 	synctest.Wait()
 	require.Zero(w.t, w.hasher.gate.used)
@@ -84,75 +86,75 @@ func (w *workshop) idle() {
 func TestGate_FirstComeFirstServed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorkshop(t, 2*unit, 10)
+		w := newGateTest(t, 2*unit, 10)
 		for _, name := range []string{"a", "b", "c", "d", "e"} {
 			w.start(t.Context(), name, 1)
 		}
-		require.Equal(t, []string{"a", "b"}, w.begun())
+		require.Equal(t, []string{"a", "b"}, w.names())
 		w.endOne()
-		require.Equal(t, []string{"a", "b", "c"}, w.begun())
+		require.Equal(t, []string{"a", "b", "c"}, w.names())
 		w.endOne()
-		require.Equal(t, []string{"a", "b", "c", "d"}, w.begun())
+		require.Equal(t, []string{"a", "b", "c", "d"}, w.names())
 		close(w.end)
-		w.idle()
+		w.wantIdle()
 	})
 }
 
-func TestGate_HeavyJobIsNotStarvedByLightOnes(t *testing.T) {
+func TestGate_HeavyJobDoesNotStarve(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorkshop(t, 3*unit, 10)
+		w := newGateTest(t, 3*unit, 10)
 		w.start(t.Context(), "a", 1)
 		w.start(t.Context(), "b", 1)
 		w.start(t.Context(), "heavy", 3)
-		w.start(t.Context(), "c", 1) // there is room for it, but not its turn
-		require.Equal(t, []string{"a", "b"}, w.begun())
+		w.start(t.Context(), "c", 1) // fits into the budget, but must not overtake
+		require.Equal(t, []string{"a", "b"}, w.names())
 		w.endOne()
-		require.Equal(t, []string{"a", "b"}, w.begun())
+		require.Equal(t, []string{"a", "b"}, w.names())
 		w.endOne()
-		require.Equal(t, []string{"a", "b", "heavy"}, w.begun())
+		require.Equal(t, []string{"a", "b", "heavy"}, w.names())
 		w.endOne()
-		require.Equal(t, []string{"a", "b", "heavy", "c"}, w.begun())
+		require.Equal(t, []string{"a", "b", "heavy", "c"}, w.names())
 		w.endOne()
-		w.idle()
+		w.wantIdle()
 	})
 }
 
 func TestGate_JobHeavierThanTheBudgetRunsAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorkshop(t, 2*unit, 10)
+		w := newGateTest(t, 2*unit, 10)
 		w.start(t.Context(), "a", 1)
-		w.start(t.Context(), "monster", 100)
+		w.start(t.Context(), "huge", 100)
 		w.start(t.Context(), "b", 1)
-		require.Equal(t, []string{"a"}, w.begun())
+		require.Equal(t, []string{"a"}, w.names())
 		w.endOne()
-		require.Equal(t, []string{"a", "monster"}, w.begun())
+		require.Equal(t, []string{"a", "huge"}, w.names())
 		w.endOne()
-		require.Equal(t, []string{"a", "monster", "b"}, w.begun())
+		require.Equal(t, []string{"a", "huge", "b"}, w.names())
 		w.endOne()
-		w.idle()
+		w.wantIdle()
 	})
 }
 
 func TestGate_BcryptCountsAsOneNewHash(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorkshop(t, 2*unit, 10)
+		w := newGateTest(t, 2*unit, 10)
 		hash := mintBcrypt(t, "x")
 		for _, name := range []string{"a", "b", "c"} {
 			w.startHash(t.Context(), name, hash)
 		}
-		require.Equal(t, []string{"a", "b"}, w.begun())
+		require.Equal(t, []string{"a", "b"}, w.names())
 		close(w.end)
-		w.idle()
+		w.wantIdle()
 	})
 }
 
 func TestGate_FullQueueIsBusyAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorkshop(t, unit, 2)
+		w := newGateTest(t, unit, 2)
 		a := w.start(t.Context(), "a", 1)
 		b := w.start(t.Context(), "b", 1)
 		c := w.start(t.Context(), "c", 1)
@@ -161,21 +163,21 @@ func TestGate_FullQueueIsBusyAtOnce(t *testing.T) {
 		require.ErrorIs(t, err, ErrBusy)
 		require.ErrorIs(t, w.hasher.VerifyUnknown(t.Context(), "f"), ErrBusy)
 
-		w.endOne() // b works, one place is free
+		w.endOne() // b runs, and the queue has room for one
 		e := w.start(t.Context(), "e", 1)
 		close(w.end)
-		w.idle()
-		require.Equal(t, []string{"a", "b", "c", "e"}, w.begun())
+		w.wantIdle()
+		require.Equal(t, []string{"a", "b", "c", "e"}, w.names())
 		for _, result := range []chan error{a, b, c, e} {
 			require.NoError(t, <-result)
 		}
 	})
 }
 
-func TestGate_NegativeQueueLetsNoneWait(t *testing.T) {
+func TestGate_NegativeQueueMeansNoWaiting(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorkshop(t, unit, -1)
+		w := newGateTest(t, unit, -1)
 		a := w.start(t.Context(), "a", 1)
 		require.ErrorIs(t, <-w.start(t.Context(), "b", 1), ErrBusy)
 		w.endOne()
@@ -183,36 +185,36 @@ func TestGate_NegativeQueueLetsNoneWait(t *testing.T) {
 		c := w.start(t.Context(), "c", 1)
 		w.endOne()
 		require.NoError(t, <-c)
-		w.idle()
+		w.wantIdle()
 	})
 }
 
-func TestGate_WaiterWhoseContextEndsLeaves(t *testing.T) {
+func TestGate_CanceledWaiterLeaves(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorkshop(t, 2*unit, 2)
+		w := newGateTest(t, 2*unit, 2)
 		ctx, cancel := context.WithCancel(t.Context())
 		w.start(t.Context(), "a", 1)
 		heavy := w.start(ctx, "heavy", 2)
-		w.start(t.Context(), "b", 1) // behind heavy, though it fits
-		require.Equal(t, []string{"a"}, w.begun())
+		w.start(t.Context(), "b", 1) // waits behind heavy, although it fits
+		require.Equal(t, []string{"a"}, w.names())
 		require.ErrorIs(t, <-w.start(t.Context(), "c", 1), ErrBusy)
 
 		cancel()
 		synctest.Wait()
 		err := <-heavy
 		require.ErrorIs(t, err, context.Canceled)
-		require.EqualError(t, err, "password: ended before its turn: context canceled")
-		require.Equal(t, []string{"a", "b"}, w.begun(), "who stood behind it and fits is let in")
+		require.EqualError(t, err, "password: waiting to hash: context canceled")
+		require.Equal(t, []string{"a", "b"}, w.names(), "b fits and must be admitted when heavy leaves")
 		close(w.end)
-		w.idle()
+		w.wantIdle()
 	})
 }
 
-func TestGate_WaiterWhoseDeadlinePassesLeaves(t *testing.T) {
+func TestGate_WaiterLeavesAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorkshop(t, unit, 2)
+		w := newGateTest(t, unit, 2)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		w.start(t.Context(), "a", 1)
@@ -224,8 +226,8 @@ func TestGate_WaiterWhoseDeadlinePassesLeaves(t *testing.T) {
 		w.endOne()
 		w.endOne()
 		require.NoError(t, <-next)
-		require.Equal(t, []string{"a", "next"}, w.begun())
-		w.idle()
+		require.Equal(t, []string{"a", "next"}, w.names())
+		w.wantIdle()
 	})
 }
 
@@ -241,21 +243,21 @@ func TestGate_EndedContextDoesNoWork(t *testing.T) {
 	require.Empty(t, s.take())
 }
 
-func TestGate_EndOfContextDuringTheWorkReleasesNothing(t *testing.T) {
+func TestGate_CancelDuringHashingKeepsTheMemory(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorkshop(t, unit, 2)
+		w := newGateTest(t, unit, 2)
 		ctx, cancel := context.WithCancel(t.Context())
 		a := w.start(ctx, "a", 1)
 		b := w.start(t.Context(), "b", 1)
 		cancel()
 		synctest.Wait()
-		require.Equal(t, []string{"a"}, w.begun(), "a still uses its memory")
+		require.Equal(t, []string{"a"}, w.names(), "a still uses its memory")
 		w.endOne()
-		require.NoError(t, <-a, "the work was done, so it counts")
+		require.NoError(t, <-a, "the job was done")
 		w.endOne()
 		require.NoError(t, <-b)
-		w.idle()
+		w.wantIdle()
 	})
 }
 
@@ -263,24 +265,24 @@ func TestGate_PanicReleases(t *testing.T) {
 	t.Parallel()
 	h, s := cheap()
 	h.Budget, h.Queue = unit, -1
-	working := h.argon2id
+	original := h.argon2id
 	h.argon2id = func(_, _ []byte, _, _ uint32, _ uint8, _ uint32) []byte { panic("kdf") }
 	for range 3 {
 		require.PanicsWithValue(t, "kdf", func() { _, _ = h.Hash(t.Context(), "password") })
 		require.PanicsWithValue(t, "kdf", func() { _ = h.VerifyUnknown(t.Context(), "password") })
 	}
-	h.argon2id = working
+	h.argon2id = original
 	_, err := h.Hash(t.Context(), "password")
 	require.NoError(t, err)
 	require.Len(t, s.take(), 1)
 	require.Zero(t, h.gate.used)
 }
 
-func TestGate_TurnAndEndOfContextAtOnceLoseNothing(t *testing.T) {
+func TestGate_AdmissionAndCancelAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := &gate{budget: 1, queue: 2}
-		for range 100 { // which of the two the waiter sees is a matter of chance
+		for range 100 { // which of the two the waiter sees is random
 			weight, err := g.enter(t.Context(), 1)
 			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
@@ -296,35 +298,35 @@ func TestGate_TurnAndEndOfContextAtOnceLoseNothing(t *testing.T) {
 				}()
 				synctest.Wait()
 			}
-			g.mu.Lock() // so that both happen before the waiter can look
+			g.mu.Lock() // both must happen before the waiter can run
 			cancel()
 			g.used -= weight
 			g.admit()
 			g.mu.Unlock()
 			synctest.Wait()
-			require.Positive(t, entered, "the one behind is let in, whatever becomes of the first")
+			require.Positive(t, entered, "the job behind must be admitted in either case")
 			require.Zero(t, g.used)
 			require.Zero(t, g.waiting.Len())
 		}
 	})
 }
 
-func TestGate_NeverMoreThanTheBudgetUnder64Goroutines(t *testing.T) {
+func TestGate_64GoroutinesStayWithinTheBudget(t *testing.T) {
 	t.Parallel()
 	const budget = 4 * unit
 	var used, most, jobs atomic.Int64
 	h := &Hasher{Memory: 64, Time: 1, Budget: budget, Queue: 64}
 	work := func(weight int64) {
-		alone := weight > budget
+		exclusive := weight > budget
 		now, others := used.Add(min(weight, budget)), jobs.Add(1)-1
-		if now > budget || alone && others > 0 {
-			t.Errorf("%d bytes of %d in use, %d others inside", now, budget, others)
+		if now > budget || exclusive && others > 0 {
+			t.Errorf("%d bytes of %d in use, %d other jobs running", now, budget, others)
 		}
 		for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
 		}
 		time.Sleep(time.Duration(rand.IntN(200)) * time.Microsecond)
-		if alone && jobs.Load() != 1 {
-			t.Error("somebody came to a job that must be alone")
+		if exclusive && jobs.Load() != 1 {
+			t.Error("a job was admitted beside one that is heavier than the budget")
 		}
 		jobs.Add(-1)
 		used.Add(-min(weight, budget))
@@ -337,23 +339,23 @@ func TestGate_NeverMoreThanTheBudgetUnder64Goroutines(t *testing.T) {
 		work(unit)
 		return nil
 	}
-	bcrypted := mintBcrypt(t, "x")
+	bcryptHash := mintBcrypt(t, "x")
 
 	var wg sync.WaitGroup
 	for i := range 64 {
 		wg.Go(func() {
 			for j := range 20 {
-				patience := time.Minute
+				timeout := time.Minute
 				if (i+j)%5 == 0 {
-					patience = time.Millisecond
+					timeout = time.Millisecond
 				}
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				ctx, cancel := context.WithTimeout(t.Context(), timeout)
 				var err error
 				switch (i + j) % 4 {
 				case 0:
 					_, err = h.Hash(ctx, "password")
 				case 1:
-					err = h.Verify(ctx, bcrypted, "password")
+					err = h.Verify(ctx, bcryptHash, "password")
 				case 2:
 					if err = h.VerifyUnknown(ctx, "password"); errors.Is(err, ErrMismatch) {
 						err = nil
@@ -370,7 +372,7 @@ func TestGate_NeverMoreThanTheBudgetUnder64Goroutines(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.EqualValues(t, budget, most.Load(), "and the budget is used")
+	require.EqualValues(t, budget, most.Load(), "the whole budget should be used")
 	require.Zero(t, h.gate.used)
 	require.Zero(t, h.gate.waiting.Len())
 }

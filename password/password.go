@@ -1,55 +1,61 @@
-// Package password makes and checks password hashes.
+// Package password creates and verifies password hashes.
 //
-// [Hash] and [Verify] are the two calls of a small program. A server uses a
-// [Hasher], which does the same within a budget of memory: a hash is costly by
-// intent (tens of milliseconds, 19 MiB), and 200 logins at the same moment must not
-// cost 200 times that. Who cannot be served soon gets [ErrBusy] at once.
+// A small program needs only [Hash] and [Verify]. A server uses a [Hasher],
+// which limits the memory that concurrent hashing uses. A hash is expensive by
+// design (tens of milliseconds, 19 MiB), and 200 logins at the same moment must
+// not use 200 times the memory. Calls beyond the limit wait in a queue. If the
+// queue is full, they fail with [ErrBusy] at once.
 //
 //	var passwords password.Hasher // one for the program; the zero value is ready
 //
 //	hash, err := passwords.Hash(ctx, newPassword)        // at registration
 //	err = passwords.Verify(ctx, user.Hash, typed)        // at login
-//	err = passwords.VerifyUnknown(ctx, typed)            // at login, for a name that nobody has
+//	err = passwords.VerifyUnknown(ctx, typed)            // at login, if no user has the name
 //	if passwords.NeedsRehash(user.Hash) { … }            // after a successful login
 //
 // # Hashes
 //
 // New hashes are argon2id (RFC 9106, version 19) with 19 MiB, 2 passes and 1
-// thread, as the OWASP Password Storage Cheat Sheet advises, with a random salt of
-// 16 bytes and a tag of 32 bytes. They are strings of the PHC form:
+// thread, as the OWASP Password Storage Cheat Sheet recommends, with a random
+// salt of 16 bytes and a tag of 32 bytes. They are strings in the PHC format:
 //
 //	$argon2id$v=19$m=19456,t=2,p=1$<salt>$<tag>
 //
-// Verify reads exactly this form: m, t and p in this order, decimal numbers without
-// sign or leading zeros, canonical base64 without padding, at most 512 bytes. The
-// parameters come from a store, so they are held to bounds before any work is done:
-// m from 8 KiB a thread to 262144 KiB, t from 1 to 16, p from 1 to 255, m×t at
-// most 1 GiB, a salt of 8 to 64 and a tag of 16 to 64 bytes. Everything else, argon2i and argon2d
-// too, is [ErrHash].
+// Verify accepts exactly this form: m, t and p in this order, decimal numbers
+// without sign or leading zeros, canonical base64 without padding, at most 512
+// bytes. The parameters come from a database, so Verify checks their bounds
+// before it does any work: m from 8 KiB for each thread to 262144 KiB, t from 1
+// to 16, p from 1 to 255, m×t at most 1 GiB, a salt of 8 to 64 bytes and a tag
+// of 16 to 64 bytes. For any other hash, including argon2i and argon2d, it
+// returns [ErrHash].
 //
-// Verify also reads bcrypt hashes ($2a$, $2b$ and $2y$, 60 bytes, cost 4 to 15), so
-// that an application can move away from them; they are never made. bcrypt sees no
-// more than 72 bytes of a password, and hashing one that contains a NUL byte depends
-// on the implementation. Such a password never matches a bcrypt hash, whatever was
-// hashed when it was set: the work is done, so that time tells nothing, and the
-// answer is [ErrMismatch]. Its owner needs a reset of the password.
+// Verify also accepts bcrypt hashes ($2a$, $2b$ and $2y$, 60 bytes, cost 4 to
+// 15), so that an application can migrate from bcrypt. This package never
+// creates them. bcrypt uses only the first 72 bytes of a password, and the hash
+// of a password with a NUL byte depends on the implementation. A password with
+// more than 72 bytes or a NUL byte therefore never matches a bcrypt hash, even
+// if that password was hashed: Verify does the work, so that its duration
+// reveals nothing, and returns [ErrMismatch]. The user must reset the password.
 //
 // # Passwords
 //
-// A password is a string of bytes. It is not trimmed, not normalised (Unicode) and
-// not shortened, and no kinds of characters are demanded. More than 1024 bytes are
-// [ErrTooLong]. The empty password is refused by Hash and never matches in Verify.
+// A password is a string of bytes. It is not trimmed, normalized (Unicode) or
+// truncated, and it needs no particular kinds of characters. A password of more
+// than 1024 bytes is refused with [ErrTooLong]. Hash refuses the empty
+// password; in Verify it never matches.
 //
-// This package sets no minimum length, because Verify must take whatever was
-// allowed when the password was set. The application does so where a password is set
-// or changed: at least 15 characters where the password is the only factor, at
-// least 8 where there is a second one, and none from a list of common or leaked ones
-// (NIST SP 800-63B-4, section 3.1.1.2).
+// This package requires no minimum length, because Verify must accept any
+// password that was allowed when it was set. Applications check the length
+// where a password is set or changed. NIST SP 800-63B-4, section 3.1.1.2,
+// requires at least 15 characters if the password is the only factor and at
+// least 8 if there is a second one, and no password from a list of common or
+// leaked ones.
 //
-// # What is not here
+// # What this package does not do
 //
-// There is no limit on attempts, no pepper and no PBKDF2. Memory that held a
-// password or a key is not erased. Errors contain neither a password nor a hash.
+// It does not limit login attempts, and does not support a pepper or PBKDF2. It
+// does not erase memory that held a password or a key. Its errors contain
+// neither a password nor a hash.
 package password
 
 import (
@@ -64,23 +70,24 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// The errors by which a caller decides. Compare with [errors.Is].
+// Sentinel errors. Test them with [errors.Is].
 var (
-	// ErrMismatch says that the password is not the one that was hashed.
+	// ErrMismatch means that the password is not the one that was hashed.
 	ErrMismatch = errors.New("password: mismatch")
 
-	// ErrTooLong says that the password has more than 1024 bytes. It depends on
-	// nothing but the password, and no work was done.
+	// ErrTooLong means that the password has more than 1024 bytes. It depends
+	// only on the password. No hashing was done.
 	ErrTooLong = errors.New("password: longer than 1024 bytes")
 
-	// ErrHash says that the stored hash is of no form that Verify reads, or outside
-	// of its bounds. It is wrapped with what is wrong, never with the hash. No work
-	// was done: a login that must not tell this by its time calls
-	// [Hasher.VerifyUnknown] before it answers.
+	// ErrHash means that the stored hash has a form that Verify does not
+	// accept, or is out of bounds. Errors that wrap it say what is wrong and
+	// never contain the hash. No hashing was done. To keep the response time of
+	// a login from revealing this, call [Hasher.VerifyUnknown] before
+	// responding.
 	ErrHash = errors.New("password: unusable hash")
 
-	// ErrBusy says that [Hasher.Queue] others wait already. No work was done; a
-	// server answers 503 with Retry-After.
+	// ErrBusy means that the queue is full: [Hasher.Queue] calls are waiting. No
+	// hashing was done. A server responds with 503 and Retry-After.
 	ErrBusy = errors.New("password: too many hashes at once")
 )
 
@@ -96,61 +103,66 @@ const (
 	queuePerHash = 32
 )
 
-// Hash returns a new argon2id hash of password, with the default parameters of a
-// [Hasher]. It refuses the empty password, and one of more than 1024 bytes with
-// [ErrTooLong]. Nothing bounds how many calls run at once: see [Hasher.Hash]. It is
-// safe for concurrent use.
+// Hash returns a new argon2id hash of password, with the default parameters of
+// a [Hasher]. It returns an error for the empty password, and [ErrTooLong] for
+// one of more than 1024 bytes. It does not limit concurrent calls;
+// [Hasher.Hash] does. It is safe for concurrent use.
 func Hash(password string) (string, error) {
 	return new(Hasher).Hash(context.Background(), password)
 }
 
-// Verify checks password against hash, which [Hash], a [Hasher] or another program
-// made, argon2id or bcrypt. It returns nil, [ErrMismatch], [ErrTooLong] or an error
-// that wraps [ErrHash]. Nothing bounds how many calls run at once: see
-// [Hasher.Verify]. It is safe for concurrent use.
+// Verify checks password against hash, an argon2id or bcrypt hash that [Hash],
+// a [Hasher] or another program created. It returns nil, [ErrMismatch],
+// [ErrTooLong] or an error that wraps [ErrHash]. It does not limit concurrent
+// calls; [Hasher.Verify] does. It is safe for concurrent use.
 func Verify(hash, password string) error {
 	return new(Hasher).Verify(context.Background(), hash, password)
 }
 
-// A Hasher makes and checks hashes, all of them together within one budget of
-// memory. Its zero value is ready. The fields are read at the first call of a method
-// and must not change after it; [Hasher.Check] tells whether they are right, and so
-// does every other method that returns an error, before it does any work.
+// A Hasher creates and verifies hashes, and limits the memory that all its
+// calls use together. Its zero value is ready to use. The first call of a
+// method reads the fields; they must not be changed after it. [Hasher.Check]
+// checks the fields. So does every other method that returns an error, before
+// it does any work.
 //
-// A Hasher is safe for concurrent use. It must not be copied after that first call.
-// It starts no goroutines of its own and needs no closing.
+// A Hasher is safe for concurrent use. It must not be copied after the first
+// call. It starts no goroutines and need not be closed.
 type Hasher struct {
-	// Memory is what one new hash needs, in KiB: from 8 for each of Threads to
-	// 262144 (256 MiB). The default is 19456 (19 MiB). Memory × Time is at most 1 GiB.
+	// Memory is the memory of one new hash, in KiB: at least 8 for each thread,
+	// at most 262144 (256 MiB). The default is 19456 (19 MiB). Memory × Time is
+	// at most 1 GiB.
 	Memory uint32
 
-	// Time is the number of passes over the memory for a new hash, from 1 to 16. The
-	// default is 2.
+	// Time is the number of passes over the memory for a new hash, from 1 to
+	// 16. The default is 2.
 	Time uint32
 
-	// Threads is the parallelism of a new hash, from 1 to 16. The default is 1, which
-	// serves most logins a second; more make one login faster on an idle machine.
+	// Threads is the parallelism of a new hash, from 1 to 16. The default is 1,
+	// which allows the most logins per second. More threads make a single login
+	// faster on an idle machine.
 	Threads uint8
 
-	// Budget is how many bytes all hashes may use at the same time, at least Memory.
-	// The default is Memory for each of GOMAXPROCS, as it is at the first call. A stored
-	// argon2id hash counts with its own memory, a bcrypt hash like a new hash: it
-	// needs no memory to speak of, but a processor. A stored hash that needs more
-	// than Budget (up to 256 MiB) runs alone.
+	// Budget is the maximum memory of all running hashes together, in bytes. It
+	// must be at least the memory of one new hash. The default is Memory times
+	// GOMAXPROCS at the first call. A stored argon2id hash counts with its own
+	// memory. A bcrypt hash counts like a new hash: it uses little memory, but
+	// a processor. A stored hash that needs more than Budget (up to 256 MiB)
+	// runs while no other does.
 	//
-	// This is the memory in use. Go's heap may hold about as much again until it is
-	// collected, as GOGC and GOMEMLIMIT say.
+	// Budget does not include memory that Go has yet to collect. Depending on
+	// GOGC and GOMEMLIMIT, that may be about as much again.
 	Budget int64
 
-	// Queue is how many calls may wait for their turn. The default is 32 for each new
-	// hash that fits into Budget, which is about a second of work with the defaults,
-	// but ten of it if all who log in still have bcrypt of cost 12: a deadline on ctx
-	// bounds the wait in any case. If it is negative, none waits.
+	// Queue is the maximum number of calls that wait. The default is 32 for
+	// each new hash that fits into Budget. With the defaults that is about a
+	// second of work, or ten seconds if every user still has a bcrypt hash of
+	// cost 12. A deadline of ctx also bounds the wait. If Queue is negative, no
+	// call waits.
 	Queue int
 
 	once    sync.Once
-	params  params // with defaults
-	mistake error  // of Check
+	params  params // with defaults set
+	mistake error  // result of Check
 	gate    gate
 
 	// argon2id and bcrypt replace the functions of golang.org/x/crypto in tests.
@@ -158,19 +170,19 @@ type Hasher struct {
 	bcrypt   func(hash, password []byte) error
 }
 
-// Check returns every mistake in the fields of h, joined, or nil. Each names its
-// field. It is for the start of a program, and does no hashing.
+// Check validates the fields of h. The error joins every problem, each naming its
+// field. Check does no hashing. Programs call it when they start.
 func (h *Hasher) Check() error {
 	h.init()
 	return h.mistake
 }
 
-// Hash returns a new argon2id hash of password, with the parameters of h. It waits
-// for its turn until ctx ends.
+// Hash returns a new argon2id hash of password, with the parameters of h. If
+// Budget is used up, the call waits in the queue, but not longer than ctx.
 //
-// It refuses the empty password. It returns [ErrTooLong], [ErrBusy], or an error
-// that wraps the one of ctx; the mistakes of [Hasher.Check] if there are any. Once
-// the work has begun, the end of ctx does not stop it.
+// It returns an error for the empty password, [ErrTooLong], [ErrBusy], an error
+// that wraps that of ctx, or the error of [Hasher.Check]. Hashing that has
+// started does not stop when ctx is done.
 func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	switch {
 	case len(password) > maxPassword:
@@ -179,24 +191,25 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 		return "", errors.New("password: empty")
 	}
 	h.init()
-	made := argon2idHash{params: h.params, salt: make([]byte, saltLength)}
-	_, _ = rand.Read(made.salt) // never fails: it ends the program rather
-	err := h.run(ctx, made.weight(), func() {
-		made.tag = made.derive(h.argon2id, password, tagLength)
+	a := argon2idHash{params: h.params, salt: make([]byte, saltLength)}
+	_, _ = rand.Read(a.salt) // never returns an error; it crashes the program instead
+	err := h.run(ctx, a.weight(), func() {
+		a.tag = a.derive(h.argon2id, password, tagLength)
 	})
 	if err != nil {
 		return "", err
 	}
-	return made.String(), nil
+	return a.String(), nil
 }
 
-// Verify checks password against hash, argon2id or bcrypt; see the comment of the
-// package for what it reads. It waits for its turn until ctx ends.
+// Verify checks password against an argon2id or bcrypt hash. The package comment
+// describes the hashes that it accepts. If Budget is used up, the call waits in
+// the queue, but not longer than ctx.
 //
-// It returns nil if the password is right, and [ErrMismatch] if it is not. It
-// returns [ErrTooLong], [ErrBusy], an error that wraps [ErrHash], or one that wraps
-// the one of ctx; the mistakes of [Hasher.Check] if there are any. Once the work has
-// begun, the end of ctx does not stop it.
+// It returns nil if the password is correct and [ErrMismatch] if it is not.
+// Other errors are [ErrTooLong], [ErrBusy], one that wraps [ErrHash], one that
+// wraps that of ctx, and the error of [Hasher.Check]. Hashing that has started
+// does not stop when ctx is done.
 func (h *Hasher) Verify(ctx context.Context, hash, password string) error {
 	if len(password) > maxPassword {
 		return ErrTooLong
@@ -208,32 +221,33 @@ func (h *Hasher) Verify(ctx context.Context, hash, password string) error {
 	return h.verify(ctx, stored, password)
 }
 
-// VerifyUnknown does the work of checking a wrong password against a hash of h, in
-// the same turn of the same queue, and returns [ErrMismatch]. It is for a login with
-// a name that nobody has, so that the time of the answer does not tell so. This
-// holds as far as the stored hashes have the parameters of h: one of bcrypt, or with
-// older parameters, takes another time until it is replaced (see
-// [Hasher.NeedsRehash]).
+// VerifyUnknown does the same work as Verify of a wrong password against a hash
+// that h created, in the same queue, and returns [ErrMismatch]. Logins call it
+// if no user has the name, so that the response time does not reveal that. This
+// works only for stored hashes that have the parameters of h: bcrypt hashes,
+// and hashes with older parameters, take a different time until they are
+// replaced (see [Hasher.NeedsRehash]).
 //
-// Its other errors are those of [Hasher.Verify], without ErrHash. It never returns
+// Its other errors are those of [Hasher.Verify], except ErrHash. It never returns
 // nil.
 func (h *Hasher) VerifyUnknown(ctx context.Context, password string) error {
 	if len(password) > maxPassword {
 		return ErrTooLong
 	}
 	h.init()
-	nobody := argon2idHash{params: h.params, salt: make([]byte, saltLength), tag: make([]byte, tagLength)}
-	if err := h.verify(ctx, nobody, password); err != nil {
+	unknown := argon2idHash{params: h.params, salt: make([]byte, saltLength), tag: make([]byte, tagLength)}
+	if err := h.verify(ctx, unknown, password); err != nil {
 		return err
 	}
 	return ErrMismatch
 }
 
-// NeedsRehash reports whether hash should be replaced by one of [Hasher.Hash], which
-// is possible where the password is at hand: after a login with it. It is true for
-// bcrypt, for less memory or fewer passes than h has, for a shorter salt or tag than
-// h makes, and for whatever Verify does not read. It is false for a stronger hash,
-// and it ignores the threads, which are no measure of strength.
+// NeedsRehash reports whether hash should be replaced by a new hash from
+// [Hasher.Hash]. That is possible after a successful login, when the password
+// is known. It returns true for a bcrypt hash, for less memory or fewer passes
+// than those of h, for a shorter salt or tag than those of new hashes, and for
+// a hash that Verify does not accept. It returns false for a stronger hash. It
+// ignores the threads, which do not affect the strength.
 func (h *Hasher) NeedsRehash(hash string) bool {
 	h.init()
 	stored, err := parse(hash)
@@ -246,7 +260,7 @@ func (h *Hasher) NeedsRehash(hash string) bool {
 		len(old.salt) < saltLength || len(old.tag) < tagLength
 }
 
-// init reads the fields, once.
+// init reads the fields of h, once.
 func (h *Hasher) init() {
 	h.once.Do(func() {
 		h.params = params{memory: h.Memory, time: h.Time, threads: uint32(h.Threads)}
@@ -270,7 +284,7 @@ func (h *Hasher) init() {
 			h.gate.budget = int64(runtime.GOMAXPROCS(0)) * one
 		}
 		if h.gate.budget < one {
-			mistakes = append(mistakes, fmt.Errorf("password: Hasher.Budget (%d bytes) is less than one hash needs (%d bytes)", h.Budget, one))
+			mistakes = append(mistakes, fmt.Errorf("password: Hasher.Budget (%d bytes) is less than the memory of one hash (%d bytes)", h.Budget, one))
 		}
 		h.gate.queue = int64(h.Queue)
 		if h.Queue == 0 {
@@ -287,7 +301,7 @@ func (h *Hasher) init() {
 	})
 }
 
-// verify does the work of s and gives its verdict.
+// verify checks password against s, when its turn has come.
 func (h *Hasher) verify(ctx context.Context, s stored, password string) error {
 	h.init()
 	weight := h.params.weight()
@@ -298,15 +312,15 @@ func (h *Hasher) verify(ctx context.Context, s stored, password string) error {
 	if err := h.run(ctx, weight, func() { matches = s.matches(h, password) }); err != nil {
 		return err
 	}
-	// Other programs hash the empty password; it is no password all the same.
+	// Other programs may hash the empty password; it must not match here.
 	if !matches || password == "" {
 		return ErrMismatch
 	}
 	return nil
 }
 
-// run calls work when its turn has come, and ends the turn when work has ended,
-// whether it returned or panicked.
+// run waits for the turn of a job, calls work, and ends the turn when work
+// returns or panics.
 func (h *Hasher) run(ctx context.Context, weight int64, work func()) error {
 	if h.mistake != nil {
 		return h.mistake

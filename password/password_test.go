@@ -14,7 +14,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// A call is what the KDF was given.
+// A call has the arguments of a call of a KDF.
 type call struct {
 	kdf                   string
 	password, salt        string
@@ -22,13 +22,13 @@ type call struct {
 	length                uint32
 }
 
-// A spy records what the KDF is given, and does the real work.
+// A spy records the calls of the KDFs, which do the real work.
 type spy struct {
 	mu    sync.Mutex
 	calls []call
 }
 
-// cheap returns a Hasher with the least that makes sense, and the spy on its KDFs.
+// cheap returns a Hasher with low costs, and the spy on its KDFs.
 func cheap() (*Hasher, *spy) {
 	s := new(spy)
 	h := &Hasher{Memory: 64, Time: 1}
@@ -58,7 +58,7 @@ func (s *spy) take() []call {
 	return calls
 }
 
-// mint returns the PHC string of password, whatever Hash would say about it.
+// mint returns the PHC string of password, even of one that Hash refuses.
 func mint(password string, p params, salt, tag int) string {
 	a := argon2idHash{params: p, salt: []byte(strings.Repeat("s", salt))}
 	a.tag = a.derive(argon2.IDKey, password, tag)
@@ -74,7 +74,7 @@ func mintBcrypt(t *testing.T, password string) string {
 
 var leastParams = params{memory: 64, time: 1, threads: 1}
 
-func TestHash_DefaultsMakeTheDocumentedForm(t *testing.T) {
+func TestHash_DefaultHasTheDocumentedForm(t *testing.T) {
 	t.Parallel()
 	hash, err := Hash("correct horse battery staple")
 	require.NoError(t, err)
@@ -84,7 +84,7 @@ func TestHash_DefaultsMakeTheDocumentedForm(t *testing.T) {
 	require.False(t, new(Hasher).NeedsRehash(hash))
 }
 
-func TestHasher_HashHasItsParametersAndASaltOfItsOwn(t *testing.T) {
+func TestHasher_HashHasParametersAndRandomSalt(t *testing.T) {
 	t.Parallel()
 	h := &Hasher{Memory: 128, Time: 3, Threads: 2}
 	one, err := h.Hash(t.Context(), "password")
@@ -97,7 +97,7 @@ func TestHasher_HashHasItsParametersAndASaltOfItsOwn(t *testing.T) {
 	require.NoError(t, h.Verify(t.Context(), two, "password"))
 }
 
-func TestVerify_ReadsHashesOfOtherPrograms(t *testing.T) {
+func TestVerify_AcceptsHashesOfOtherPrograms(t *testing.T) {
 	t.Parallel()
 	for _, vector := range []struct{ source, password, hash string }{
 		// github.com/P-H-C/phc-winner-argon2, src/test.c
@@ -137,15 +137,15 @@ func TestVerify_BcryptOver72BytesIsRefusedNotTruncated(t *testing.T) {
 	password := strings.Repeat("0123456789", 7) + "ab"
 	hash := mintBcrypt(t, password)
 	h, s := cheap()
-	require.NoError(t, h.Verify(t.Context(), hash, password), "72 bytes are all seen")
+	require.NoError(t, h.Verify(t.Context(), hash, password), "all 72 bytes are used")
 	s.take()
 
-	// bcrypt itself takes this for the same password, and so do many programs.
+	// Package bcrypt and many programs treat this as the same password.
 	require.NoError(t, bcrypt.CompareHashAndPassword([]byte(hash), []byte(password+"c")))
 	require.ErrorIs(t, h.Verify(t.Context(), hash, password+"c"), ErrMismatch)
-	require.Equal(t, []call{{kdf: "bcrypt", password: password}}, s.take(), "the work is done, on 72 bytes")
+	require.Equal(t, []call{{kdf: "bcrypt", password: password}}, s.take(), "the work must be done with 72 bytes")
 
-	// A vector of crypt_blowfish which says the contrary of our policy.
+	// This vector of crypt_blowfish contradicts our policy.
 	require.ErrorIs(t, Verify("$2a$05$abcdefghijklmnopqrstuu5s2v8.iXieOjg/.AySBTTZIIVFJeBui",
 		"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789chars after 72 are ignored"), ErrMismatch)
 }
@@ -153,7 +153,7 @@ func TestVerify_BcryptOver72BytesIsRefusedNotTruncated(t *testing.T) {
 func TestVerify_BcryptWithNULIsRefusedAfterTheWork(t *testing.T) {
 	t.Parallel()
 	hash := mintBcrypt(t, "a")
-	require.NoError(t, bcrypt.CompareHashAndPassword([]byte(hash), []byte("a\x00a")), "the same to bcrypt")
+	require.NoError(t, bcrypt.CompareHashAndPassword([]byte(hash), []byte("a\x00a")), "package bcrypt treats them as equal")
 	h, s := cheap()
 	for _, password := range []string{"a\x00a", "a\x00", "\x00"} {
 		require.ErrorIs(t, h.Verify(t.Context(), hash, password), ErrMismatch)
@@ -163,14 +163,14 @@ func TestVerify_BcryptWithNULIsRefusedAfterTheWork(t *testing.T) {
 	require.ErrorIs(t, h.Verify(t.Context(), same, "a\x00b"), ErrMismatch)
 }
 
-func TestVerify_BcryptWithUnusedBitsSetInTheSaltIsRead(t *testing.T) {
+func TestVerify_BcryptSaltMayHaveUnusedBits(t *testing.T) {
 	t.Parallel()
 	hash := []byte(mintBcrypt(t, "password"))
 	hash[28] = bcryptAlphabet[strings.IndexByte(bcryptAlphabet, hash[28])|1] // last of the salt
 	require.NoError(t, Verify(string(hash), "password"))
 }
 
-func TestVerify_Argon2idTakesNULAndMoreThan72Bytes(t *testing.T) {
+func TestVerify_Argon2idAcceptsNULAndMoreThan72Bytes(t *testing.T) {
 	t.Parallel()
 	h, _ := cheap()
 	for _, password := range []string{"a\x00b", strings.Repeat("x", 73), strings.Repeat("x", maxPassword)} {
@@ -181,7 +181,7 @@ func TestVerify_Argon2idTakesNULAndMoreThan72Bytes(t *testing.T) {
 	}
 }
 
-func TestVerify_PasswordIsTakenAsItIs(t *testing.T) {
+func TestVerify_PasswordIsNotNormalized(t *testing.T) {
 	t.Parallel()
 	h, _ := cheap()
 	hash, err := h.Hash(t.Context(), "Pässwörd")
@@ -194,7 +194,7 @@ func TestVerify_PasswordIsTakenAsItIs(t *testing.T) {
 	require.ErrorIs(t, h.Verify(t.Context(), invalid, "\ufffd\ufffd"), ErrMismatch)
 }
 
-func TestPassword_Over1024BytesIsRefusedBeforeAnyWork(t *testing.T) {
+func TestPassword_TooLongIsRefusedBeforeHashing(t *testing.T) {
 	t.Parallel()
 	h, s := cheap()
 	long := strings.Repeat("x", 1025)
@@ -202,8 +202,8 @@ func TestPassword_Over1024BytesIsRefusedBeforeAnyWork(t *testing.T) {
 	_, err := h.Hash(t.Context(), long)
 	require.ErrorIs(t, err, ErrTooLong)
 	require.ErrorIs(t, h.VerifyUnknown(t.Context(), long), ErrTooLong)
-	for _, hash := range []string{mint("x", leastParams, 16, 32), mintBcrypt(t, "x"), "no hash at all"} {
-		require.ErrorIs(t, h.Verify(t.Context(), hash, long), ErrTooLong, "whatever the account has")
+	for _, hash := range []string{mint("x", leastParams, 16, 32), mintBcrypt(t, "x"), "not a hash"} {
+		require.ErrorIs(t, h.Verify(t.Context(), hash, long), ErrTooLong, "for any stored hash")
 	}
 	require.Empty(t, s.take())
 
@@ -221,10 +221,10 @@ func TestHash_EmptyPasswordIsRefused(t *testing.T) {
 	require.Empty(t, s.take())
 }
 
-func TestVerify_EmptyPasswordDoesTheWorkAndNeverMatches(t *testing.T) {
+func TestVerify_EmptyPasswordNeverMatches(t *testing.T) {
 	t.Parallel()
 	h, s := cheap()
-	for _, password := range []string{"", "x"} { // what was hashed, by another program
+	for _, password := range []string{"", "x"} { // the password that another program hashed
 		require.ErrorIs(t, h.Verify(t.Context(), mint(password, leastParams, 16, 32), ""), ErrMismatch)
 		require.ErrorIs(t, h.Verify(t.Context(), mintBcrypt(t, password), ""), ErrMismatch)
 		require.Len(t, s.take(), 2)
@@ -240,8 +240,7 @@ func TestVerifyUnknown_DoesTheWorkOfAWrongPassword(t *testing.T) {
 		h.Memory, h.Time, h.Threads = p.memory, p.time, uint8(p.threads)
 		hash, err := h.Hash(t.Context(), "password")
 		require.NoError(t, err)
-		made := s.take()
-		require.Len(t, made, 1)
+		require.Len(t, s.take(), 1)
 
 		require.ErrorIs(t, h.Verify(t.Context(), hash, "wrong"), ErrMismatch)
 		known := s.take()
@@ -263,7 +262,7 @@ func TestVerifyUnknown_NeverSucceeds(t *testing.T) {
 	require.ErrorIs(t, h.VerifyUnknown(t.Context(), "password"), ErrMismatch)
 }
 
-func TestVerifyUnknown_GoesThroughTheGate(t *testing.T) {
+func TestVerifyUnknown_WaitsInTheQueue(t *testing.T) {
 	t.Parallel()
 	h, s := cheap()
 	h.Budget, h.Queue = 64*1024, -1
@@ -277,7 +276,7 @@ func TestVerifyUnknown_GoesThroughTheGate(t *testing.T) {
 	require.Len(t, s.take(), 1)
 }
 
-func TestVerify_AnyByteOfTheTagCounts(t *testing.T) {
+func TestVerify_ComparesEveryByteOfTheTag(t *testing.T) {
 	t.Parallel()
 	h, _ := cheap()
 	right := argon2idHash{params: leastParams, salt: make([]byte, 16)}
@@ -292,7 +291,7 @@ func TestVerify_AnyByteOfTheTagCounts(t *testing.T) {
 	require.NoError(t, h.Verify(t.Context(), right.String(), "password"))
 }
 
-func TestNeedsRehash_Table(t *testing.T) {
+func TestNeedsRehash(t *testing.T) {
 	t.Parallel()
 	h := &Hasher{Memory: 128, Time: 2, Threads: 2}
 	own, err := h.Hash(t.Context(), "password")
@@ -322,7 +321,7 @@ func TestNeedsRehash_Table(t *testing.T) {
 	require.True(t, new(Hasher).NeedsRehash(own), "the defaults are stronger")
 }
 
-func TestCheck_NamesEveryMistake(t *testing.T) {
+func TestCheck_ReportsEveryMistake(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		h    *Hasher
@@ -336,17 +335,17 @@ func TestCheck_NamesEveryMistake(t *testing.T) {
 		{&Hasher{Memory: 7}, "password: Hasher.Memory (7 KiB) is less than 8 KiB for each thread (1)"},
 		{&Hasher{Memory: 127, Threads: 16}, "password: Hasher.Memory (127 KiB) is less than 8 KiB for each thread (16)"},
 		{&Hasher{Memory: 256*1024 + 1}, "password: Hasher.Memory (262145 KiB) exceeds 262144 KiB"},
-		{&Hasher{Time: 17}, "password: Hasher.Time (17) is not within 1 to 16"},
-		{&Hasher{Memory: 65536, Threads: 255}, "password: Hasher.Threads (255) is not within 1 to 16"},
-		{&Hasher{Threads: 17}, "password: Hasher.Threads (17) is not within 1 to 16"},
+		{&Hasher{Time: 17}, "password: Hasher.Time (17) is not between 1 and 16"},
+		{&Hasher{Memory: 65536, Threads: 255}, "password: Hasher.Threads (255) is not between 1 and 16"},
+		{&Hasher{Threads: 17}, "password: Hasher.Threads (17) is not between 1 and 16"},
 		{&Hasher{Memory: 256 * 1024, Time: 5}, "password: Hasher.Memory × Hasher.Time exceeds 1048576 KiB"},
-		{&Hasher{Budget: 19*1024*1024 - 1}, "password: Hasher.Budget (19922943 bytes) is less than one hash needs (19922944 bytes)"},
-		{&Hasher{Memory: 64, Budget: -1}, "password: Hasher.Budget (-1 bytes) is less than one hash needs (65536 bytes)"},
+		{&Hasher{Budget: 19*1024*1024 - 1}, "password: Hasher.Budget (19922943 bytes) is less than the memory of one hash (19922944 bytes)"},
+		{&Hasher{Memory: 64, Budget: -1}, "password: Hasher.Budget (-1 bytes) is less than the memory of one hash (65536 bytes)"},
 		{&Hasher{Memory: 4294967295, Time: 4294967295, Threads: 255, Budget: 1}, "password: Hasher.Memory (4294967295 KiB) exceeds 262144 KiB\n" +
-			"password: Hasher.Time (4294967295) is not within 1 to 16\n" +
-			"password: Hasher.Threads (255) is not within 1 to 16\n" +
+			"password: Hasher.Time (4294967295) is not between 1 and 16\n" +
+			"password: Hasher.Threads (255) is not between 1 and 16\n" +
 			"password: Hasher.Memory × Hasher.Time exceeds 1048576 KiB\n" +
-			"password: Hasher.Budget (1 bytes) is less than one hash needs (4398046510080 bytes)"},
+			"password: Hasher.Budget (1 bytes) is less than the memory of one hash (4398046510080 bytes)"},
 	} {
 		if c.want == "" {
 			require.NoError(t, c.h.Check())
@@ -418,8 +417,8 @@ func BenchmarkHash(b *testing.B) {
 	}
 }
 
-// BenchmarkHasher_64LoginsAtOnce is 64 goroutines that log in at the same moment; the
-// time is that of the last of them.
+// BenchmarkHasher_64LoginsAtOnce measures the time until the last of 64
+// concurrent logins has ended.
 func BenchmarkHasher_64LoginsAtOnce(b *testing.B) {
 	h := &Hasher{Queue: 64}
 	hash, err := h.Hash(b.Context(), "correct horse battery staple")
@@ -442,8 +441,9 @@ func BenchmarkHasher_64LoginsAtOnce(b *testing.B) {
 	b.ReportMetric(float64(peak)/(1<<20), "heap-MiB")
 }
 
-// TestVerify_HashesOfManyThreads, as other programs make them on large machines.
-func TestVerify_HashesOfManyThreads(t *testing.T) {
+// TestVerify_AcceptsManyThreads: other programs create such hashes on large
+// machines.
+func TestVerify_AcceptsManyThreads(t *testing.T) {
 	t.Parallel()
 	for _, p := range []params{{136, 1, 17}, {256, 2, 32}, {1000, 1, 100}, {2040, 1, 255}, {4099, 2, 128}} {
 		h, s := cheap()
@@ -452,22 +452,23 @@ func TestVerify_HashesOfManyThreads(t *testing.T) {
 		require.ErrorIs(t, h.Verify(t.Context(), hash, "Password"), ErrMismatch)
 		require.NoError(t, Verify(hash, "password"))
 		require.Equal(t, p.threads, s.take()[0].threads)
-		require.False(t, (&Hasher{Memory: 64, Time: 1}).NeedsRehash(hash), "threads are no measure of strength")
+		require.False(t, (&Hasher{Memory: 64, Time: 1}).NeedsRehash(hash), "threads do not affect the strength")
 	}
 }
 
-// TestVerify_ThreadsWeighAsMuchAsTheirMemory in the gate.
-func TestVerify_ThreadsWeighAsMuchAsTheirMemory(t *testing.T) {
+// TestVerify_WeightIsTheMemory checks that the threads of a hash do not change
+// its weight.
+func TestVerify_WeightIsTheMemory(t *testing.T) {
 	t.Parallel()
 	for _, p := range []params{{2040, 1, 1}, {2040, 1, 16}, {2040, 1, 255}} {
 		h, _ := cheap()
 		var used int64
-		working := h.argon2id
+		original := h.argon2id
 		h.argon2id = func(password, salt []byte, time, memory uint32, threads uint8, length uint32) []byte {
 			h.gate.mu.Lock()
 			used = h.gate.used
 			h.gate.mu.Unlock()
-			return working(password, salt, time, memory, threads, length)
+			return original(password, salt, time, memory, threads, length)
 		}
 		h.Budget = 1 << 30
 		require.NoError(t, h.Verify(t.Context(), mint("password", p, 16, 32), "password"))

@@ -8,28 +8,29 @@ import (
 	"strings"
 )
 
-// The bounds of what is read and made.
+// Bounds of hashes.
 const (
 	maxHash    = 512        // bytes of the whole string
 	maxMemory  = 256 * 1024 // KiB
 	maxTime    = 16
-	maxThreads = 255         // of a stored hash; its memory bounds the work
-	newThreads = 16          // of a new one
+	maxThreads = 255         // of a stored hash, whose memory bounds the work
+	newThreads = 16          // of a new hash
 	maxWork    = 1024 * 1024 // memory × time, KiB
 
 	minSalt, maxSalt = 8, 64  // bytes
 	minTag, maxTag   = 16, 64 // bytes
 )
 
-// stored is a hash that was read and is within the bounds.
+// stored is a parsed hash that is within the bounds.
 type stored interface {
-	// matches does the work, with the functions of h, and reports whether password is
-	// the one that was hashed.
+	// matches hashes password with the functions of h, and reports whether it
+	// is the one that was hashed.
 	matches(h *Hasher, password string) bool
 }
 
-// parse reads a hash of any form that is verified. Its errors wrap ErrHash and say
-// what is wrong, with nothing of the hash but its costs.
+// parse reads a hash of any form that is verified. Its errors wrap ErrHash and
+// say what is wrong. They contain no part of the hash except its cost
+// parameters.
 func parse(hash string) (stored, error) {
 	switch {
 	case strings.HasPrefix(hash, "$argon2id$"):
@@ -42,13 +43,13 @@ func parse(hash string) (stored, error) {
 	return nil, unusable("neither argon2id nor bcrypt")
 }
 
-// unusable returns ErrHash with what is wrong.
+// unusable returns an error that wraps ErrHash and says what is wrong.
 func unusable(what string) error {
 	return fmt.Errorf("%w: %s", ErrHash, what)
 }
 
-// params are the costs of argon2id. They are wider than argon2 takes, so that
-// whatever can be read can be compared with the bounds.
+// params are the costs of argon2id. Their types are wider than those of package
+// argon2, so that any parsed value can be compared with the bounds.
 type params struct {
 	memory  uint32 // KiB
 	time    uint32
@@ -60,11 +61,11 @@ func (p params) weight() int64 {
 	return int64(p.memory) * 1024
 }
 
-// mistakes says which bounds p breaks; the arguments name its fields, and most
-// is how many threads there may be. A thread has at least 8 KiB of the memory,
-// so the memory bounds what a hash costs, whatever its threads: their stacks
-// are small beside it.
-func (p params) mistakes(memory, time, threads string, most uint32) []string {
+// mistakes returns a text for each bound that p exceeds. memory, time and
+// threads are the names of the fields in these texts. Each thread has at least
+// 8 KiB of the memory, so the memory also bounds the cost of threads: their
+// stacks are small in comparison.
+func (p params) mistakes(memory, time, threads string, maxThreads uint32) []string {
 	var texts []string
 	if p.memory > maxMemory {
 		texts = append(texts, fmt.Sprintf("%s (%d KiB) exceeds %d KiB", memory, p.memory, maxMemory))
@@ -73,10 +74,10 @@ func (p params) mistakes(memory, time, threads string, most uint32) []string {
 		texts = append(texts, fmt.Sprintf("%s (%d KiB) is less than 8 KiB for each thread (%d)", memory, p.memory, p.threads))
 	}
 	if p.time < 1 || p.time > maxTime {
-		texts = append(texts, fmt.Sprintf("%s (%d) is not within 1 to %d", time, p.time, maxTime))
+		texts = append(texts, fmt.Sprintf("%s (%d) is not between 1 and %d", time, p.time, maxTime))
 	}
-	if p.threads < 1 || p.threads > most {
-		texts = append(texts, fmt.Sprintf("%s (%d) is not within 1 to %d", threads, p.threads, most))
+	if p.threads < 1 || p.threads > maxThreads {
+		texts = append(texts, fmt.Sprintf("%s (%d) is not between 1 and %d", threads, p.threads, maxThreads))
 	}
 	if uint64(p.memory)*uint64(p.time) > maxWork {
 		texts = append(texts, fmt.Sprintf("%s × %s exceeds %d KiB", memory, time, maxWork))
@@ -84,7 +85,7 @@ func (p params) mistakes(memory, time, threads string, most uint32) []string {
 	return texts
 }
 
-// An argon2idHash is the content of a PHC string.
+// An argon2idHash is a parsed PHC string.
 type argon2idHash struct {
 	params
 	salt, tag []byte
@@ -96,7 +97,7 @@ func (a argon2idHash) String() string {
 		base64.RawStdEncoding.EncodeToString(a.salt), base64.RawStdEncoding.EncodeToString(a.tag))
 }
 
-// derive does the work, by argon2.IDKey or what replaces it.
+// derive returns the tag of password, computed by idKey.
 func (a argon2idHash) derive(idKey func(_, _ []byte, _, _ uint32, _ uint8, _ uint32) []byte, password string, length int) []byte {
 	return idKey([]byte(password), a.salt, a.time, a.memory, uint8(a.threads), uint32(length))
 }
@@ -105,36 +106,36 @@ func (a argon2idHash) matches(h *Hasher, password string) bool {
 	return subtle.ConstantTimeCompare(a.derive(h.argon2id, password, len(a.tag)), a.tag) == 1
 }
 
-// parseArgon2id reads "$argon2id$v=19$m=…,t=…,p=…$salt$tag" and nothing that differs
-// from it in any way.
+// parseArgon2id parses a hash of exactly the form
+// "$argon2id$v=19$m=…,t=…,p=…$salt$tag".
 func parseArgon2id(hash string) (stored, error) {
 	if len(hash) > maxHash {
 		return nil, unusable(fmt.Sprintf("longer than %d bytes", maxHash))
 	}
 	parts := strings.Split(hash, "$")
 	if len(parts) != 6 || parts[2] != "v=19" {
-		return nil, unusable("not of the form $argon2id$v=19$parameters$salt$tag")
+		return nil, unusable("form is not $argon2id$v=19$parameters$salt$tag")
 	}
 	var a argon2idHash
 	costs := strings.Split(parts[3], ",")
 	if len(costs) != 3 ||
 		!parseCost(costs[0], "m=", &a.memory) || !parseCost(costs[1], "t=", &a.time) || !parseCost(costs[2], "p=", &a.threads) {
-		return nil, unusable("parameters not of the form m=…,t=…,p=… with plain 32-bit numbers")
+		return nil, unusable("parameters are not m=…,t=…,p=… with 32-bit decimal numbers")
 	}
 	if texts := a.mistakes("m", "t", "p", maxThreads); texts != nil {
 		return nil, unusable(strings.Join(texts, "; "))
 	}
 	var ok bool
 	if a.salt, ok = decode(parts[4]); !ok || len(a.salt) < minSalt || len(a.salt) > maxSalt {
-		return nil, unusable(fmt.Sprintf("salt not canonical base64 of %d to %d bytes", minSalt, maxSalt))
+		return nil, unusable(fmt.Sprintf("salt is not canonical base64 of %d to %d bytes", minSalt, maxSalt))
 	}
 	if a.tag, ok = decode(parts[5]); !ok || len(a.tag) < minTag || len(a.tag) > maxTag {
-		return nil, unusable(fmt.Sprintf("tag not canonical base64 of %d to %d bytes", minTag, maxTag))
+		return nil, unusable(fmt.Sprintf("tag is not canonical base64 of %d to %d bytes", minTag, maxTag))
 	}
 	return a, nil
 }
 
-// parseCost reads a name and a decimal number in the only way to write it.
+// parseCost parses a name and a canonical decimal number.
 func parseCost(text, name string, value *uint32) bool {
 	digits, ok := strings.CutPrefix(text, name)
 	if !ok {
@@ -148,8 +149,8 @@ func parseCost(text, name string, value *uint32) bool {
 	return true
 }
 
-// decode reads unpadded base64. One value has one spelling: set bits after the end
-// are refused, and so are line breaks, which encoding/base64 skips even when strict.
+// decode decodes canonical unpadded base64. It refuses set bits after the end,
+// and line breaks, which encoding/base64 skips even in strict mode.
 func decode(text string) ([]byte, bool) {
 	b, err := base64.RawStdEncoding.DecodeString(text)
 	return b, err == nil && base64.RawStdEncoding.EncodeToString(b) == text

@@ -15,12 +15,12 @@ const (
 	tag32  = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8" // 0, 1, … 31
 )
 
-// phcOf returns a PHC string with the parameters, that is good if they are.
+// phcOf returns a PHC string with parameters. It is valid if they are.
 func phcOf(parameters string) string {
 	return "$argon2id$v=19$" + parameters + "$" + salt16 + "$" + tag32
 }
 
-func TestVerify_HostileHashIsRefusedBeforeAnyWork(t *testing.T) {
+func TestVerify_InvalidHashIsRefusedBeforeHashing(t *testing.T) {
 	t.Parallel()
 	good := phcOf("m=64,t=1,p=1")
 	goodBcrypt := "$2b$04$" + strings.Repeat("a", 21) + "e" + strings.Repeat("b", 30) + "e"
@@ -93,10 +93,10 @@ func TestVerify_HostileHashIsRefusedBeforeAnyWork(t *testing.T) {
 		"t 2^32-1":              phcOf("m=64,t=4294967295,p=1"),
 		"t 2^32+1":              phcOf("m=64,t=4294967297,p=1"),
 		"p 0":                   phcOf("m=64,t=1,p=0"),
-		"p 256":                 phcOf("m=2048,t=1,p=256"), // 0 if cut to 8 bits
+		"p 256":                 phcOf("m=2048,t=1,p=256"), // 0 if truncated to 8 bits
 		"m 8×p-1 of 255":        phcOf("m=2039,t=1,p=255"),
 		"p with leading zero":   phcOf("m=64,t=1,p=01"),
-		"p 257":                 phcOf("m=262144,t=1,p=257"), // 1 if cut to 8 bits
+		"p 257":                 phcOf("m=262144,t=1,p=257"), // 1 if truncated to 8 bits
 		"p 2^29":                phcOf("m=64,t=1,p=536870912"),
 		"work over 1 GiB":       phcOf("m=262144,t=5,p=1"),
 		"work just over 1 GiB":  phcOf("m=65537,t=16,p=1"),
@@ -106,7 +106,7 @@ func TestVerify_HostileHashIsRefusedBeforeAnyWork(t *testing.T) {
 		"salt padded":           salted("c29tZXNhbHQ="),
 		"salt with unused bits": salted("c29tZXNhbHR"),
 		"salt url-safe":         salted("c29tZXNhb-_"),
-		"salt of one rest":      salted("c29tZXNhbHQAA"),
+		"salt with odd rest":    salted("c29tZXNhbHQAA"),
 		"salt with line feed":   salted("c29tZX\nNhbHQ"),
 		"salt ends in return":   salted("c29tZXNhbHQ\r"),
 		"salt not base64":       salted("c29tZXNhb!!"),
@@ -136,7 +136,7 @@ func TestVerify_HostileHashIsRefusedBeforeAnyWork(t *testing.T) {
 		"bcrypt cost 0:":             strings.Replace(goodBcrypt, "04", "0:", 1),
 		"bcrypt cost 1/":             strings.Replace(goodBcrypt, "04", "1/", 1),
 		"bcrypt cost of 3 digits":    "$2b$010" + goodBcrypt[7:],
-		"bcrypt cost then no dollar": "$2b$04." + goodBcrypt[7:], // bcrypt itself skips this byte
+		"bcrypt cost then no dollar": "$2b$04." + goodBcrypt[7:], // package bcrypt skips this byte
 		"bcrypt with dollar inside":  goodBcrypt[:29] + "$" + goodBcrypt[30:],
 		"bcrypt with plus inside":    goodBcrypt[:29] + "+" + goodBcrypt[30:],
 		"bcrypt with NUL inside":     goodBcrypt[:29] + "\x00" + goodBcrypt[30:],
@@ -156,10 +156,11 @@ func TestVerify_HostileHashIsRefusedBeforeAnyWork(t *testing.T) {
 	}
 }
 
-func TestParse_BoundsAreWithin(t *testing.T) {
+func TestParse_AcceptsTheBounds(t *testing.T) {
 	t.Parallel()
 	for _, hash := range []string{
-		phcOf("m=8,t=1,p=1"), phcOf("m=128,t=1,p=16"), phcOf("m=262144,t=4,p=1"), phcOf("m=65536,t=16,p=16"), phcOf("m=136,t=1,p=17"), phcOf("m=2040,t=1,p=255"), phcOf("m=65536,t=16,p=255"),
+		phcOf("m=8,t=1,p=1"), phcOf("m=128,t=1,p=16"), phcOf("m=262144,t=4,p=1"), phcOf("m=65536,t=16,p=16"),
+		phcOf("m=136,t=1,p=17"), phcOf("m=2040,t=1,p=255"), phcOf("m=65536,t=16,p=255"),
 		"$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$" + strings.Repeat("AAAA", 5) + "AA",
 		"$argon2id$v=19$m=8,t=1,p=1$" + strings.Repeat("AAAA", 21) + "AA$" + strings.Repeat("AAAA", 21) + "AA",
 	} {
@@ -173,15 +174,17 @@ func TestParse_BoundsAreWithin(t *testing.T) {
 	}
 }
 
-func TestVerify_ErrorSaysWhatIsWrong(t *testing.T) {
+func TestVerify_ErrorDescribesTheProblem(t *testing.T) {
 	t.Parallel()
-	require.EqualError(t, Verify(phcOf("m=4294967295,t=1,p=1"), "x"), "password: unusable hash: m (4294967295 KiB) exceeds 262144 KiB; m × t exceeds 1048576 KiB")
+	require.EqualError(t, Verify(phcOf("m=4294967295,t=1,p=1"), "x"),
+		"password: unusable hash: m (4294967295 KiB) exceeds 262144 KiB; m × t exceeds 1048576 KiB")
 	require.EqualError(t, Verify("secret", "x"), "password: unusable hash: neither argon2id nor bcrypt")
 	require.EqualError(t, Verify("$argon2id$"+strings.Repeat("$", 503), "x"), "password: unusable hash: longer than 512 bytes")
-	require.EqualError(t, Verify("$2b$31$"+strings.Repeat(".", 53), "x"), "password: unusable hash: bcrypt cost (31) not within 4 to 15")
+	require.EqualError(t, Verify("$2b$31$"+strings.Repeat(".", 53), "x"), "password: unusable hash: bcrypt cost (31) is not between 4 and 15")
 }
 
-// FuzzVerify looks for a stored hash that passes the parser and should not. No KDF runs.
+// FuzzVerify searches for a stored hash that the parser accepts and should not.
+// It runs no KDF.
 func FuzzVerify(f *testing.F) {
 	for _, seed := range []string{
 		phcOf("m=64,t=1,p=1"), phcOf("m=4294967295,t=1,p=1"), phcOf("m=0064,t=+1,p=1"), phcOf("p=1,t=1,m=64"),
@@ -206,7 +209,7 @@ func FuzzVerify(f *testing.F) {
 		require.LessOrEqual(t, len(hash), 512)
 		switch s := s.(type) {
 		case argon2idHash:
-			require.Equal(t, hash, s.String(), "one value, one spelling")
+			require.Equal(t, hash, s.String(), "the form must be canonical")
 			require.LessOrEqual(t, s.memory, uint32(262144))
 			require.GreaterOrEqual(t, s.memory, 8*s.threads)
 			require.LessOrEqual(t, uint64(s.memory)*uint64(s.time), uint64(1048576))

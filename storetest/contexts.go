@@ -12,17 +12,17 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// ended returns contexts that have ended, in the two ways in which they do.
+// ended returns a canceled context and one whose deadline has passed.
 func (e *env) ended() map[string]context.Context {
-	cancelled, cancel := context.WithCancel(e.ctx)
+	canceled, cancel := context.WithCancel(e.ctx)
 	cancel()
 	expired, cancel := context.WithDeadline(e.ctx, time.Now().Add(-time.Second))
 	cancel()
-	return map[string]context.Context{"cancelled": cancelled, "expired": expired}
+	return map[string]context.Context{"canceled": canceled, "expired": expired}
 }
 
-// calls are the methods of a store, called for what is there already.
-func (e *env) calls(st auth.Store, s auth.Session, use auth.Rotation) []struct {
+// calls returns calls of every method of a store that has the session s.
+func (e *env) calls(st auth.Store, s auth.Session, rotation auth.Rotation) []struct {
 	name string
 	call func(ctx context.Context) error
 } {
@@ -34,7 +34,7 @@ func (e *env) calls(st auth.Store, s auth.Session, use auth.Rotation) []struct {
 		{"List", func(ctx context.Context) error { _, err := st.List(ctx, s.Subject); return err }},
 		{"Create", func(ctx context.Context) error { return st.Create(ctx, session(s.Subject, "new")) }},
 		{"Rotate", func(ctx context.Context) error {
-			_, _, err := st.Rotate(ctx, s.Subject, s.ID, rotateFrom(1, use))
+			_, _, err := st.Rotate(ctx, s.Subject, s.ID, rotateFrom(1, rotation))
 			return err
 		}},
 		{"Changes", func(ctx context.Context) error {
@@ -56,28 +56,28 @@ var contextCases = []testcase{{
 			if err := e.create(st, s); err != nil {
 				return err
 			}
-			for _, c := range e.calls(st, s, useAt(now(), device(1))) {
+			for _, c := range e.calls(st, s, rotationAt(now(), device(1))) {
 				if err := c.call(ctx); err == nil {
-					return fmt.Errorf("%s with a context that is %s returned no error", c.name, how)
+					return fmt.Errorf("%s with a context that is %s returned nil, want an error", c.name, how)
 				}
 			}
 		}
 		return nil
 	},
 }, {
-	name: "Context_EndedIsNoDecision",
-	rule: `An error other than those named means "unknown"`,
+	name: "Context_EndedCallReturnsNoDecision",
+	rule: "Any error that is not named here means that the outcome is unknown.",
 	run: func(e *env) error {
 		for how, ctx := range e.ended() {
 			st, s := e.open(), session("ada-"+how, "one")
 			if err := e.create(st, s); err != nil {
 				return err
 			}
-			for _, c := range e.calls(st, s, useAt(now(), device(1))) {
+			for _, c := range e.calls(st, s, rotationAt(now(), device(1))) {
 				err := c.call(ctx)
 				for _, decision := range []error{auth.ErrSessionNotFound, auth.ErrSessionExists, auth.ErrFeedReset} {
 					if errors.Is(err, decision) {
-						return fmt.Errorf("%s with a context that is %s: %v: a fault was taken for an answer", c.name, how, err)
+						return fmt.Errorf("%s with a context that is %s returned %v, which is a decision of the store", c.name, how, err)
 					}
 				}
 			}
@@ -85,8 +85,8 @@ var contextCases = []testcase{{
 		return nil
 	},
 }, {
-	name: "Context_EndedCallHappensWholeOrNot",
-	rule: "A call whose context has ended returns an error, and has either happened whole or not at all.",
+	name: "Context_EndedCallIsAtomic",
+	rule: "A call whose context has ended returns an error, and has either taken effect completely or not at all.",
 	run: func(e *env) error {
 		st := e.open()
 		typical, err := e.typical(st)
@@ -95,14 +95,14 @@ var contextCases = []testcase{{
 		}
 		for round := range e.rounds {
 			s := session(fmt.Sprintf("ada-%d", round), "one")
-			// A context that ends before the call or anywhere within it: when it
-			// is looked at for the nth time, or after a time of its own.
+			// The context ends before the call or at some point within it: at the
+			// nth use of the context, or after a random time.
 			during := func(call func(ctx context.Context) error) error {
 				ctx, cancel := context.WithCancel(e.ctx)
 				defer cancel()
 				switch {
 				case round%2 == 1:
-					l := &lookedAt{Context: ctx, end: cancel}
+					l := &countedContext{Context: ctx, end: cancel}
 					l.left.Store(int64(round / 2 % 32))
 					return call(l)
 				case round%16 == 0:
@@ -115,32 +115,32 @@ var contextCases = []testcase{{
 			err := during(func(ctx context.Context) error { return st.Create(ctx, s) })
 			switch got, getErr := st.Get(e.ctx, s.Subject, s.ID); {
 			case getErr == nil:
-				if err := same(got, s); err != nil {
-					return fmt.Errorf("Create happened by half: %w", err)
+				if err := diff(got, s); err != nil {
+					return fmt.Errorf("Create wrote a partial record: %w", err)
 				}
 			case !errors.Is(getErr, auth.ErrSessionNotFound):
 				return fmt.Errorf("Get: %w", getErr)
 			case err == nil:
-				return fmt.Errorf("Create returned nil, but %s is not there", key(s))
+				return fmt.Errorf("Create returned nil, but Get does not find %s", describe(s))
 			}
 			if err != nil {
 				if err := st.Create(e.ctx, s); err != nil && !errors.Is(err, auth.ErrSessionExists) {
-					return fmt.Errorf("Create, repeated: %w", err)
+					return fmt.Errorf("second Create: %w", err)
 				}
 			}
 
-			use := useAt(now(), device(round))
-			moved := used(s, 2, use)
+			rotation := rotationAt(now(), device(round))
+			want := rotated(s, 2, rotation)
 			err = during(func(ctx context.Context) error {
-				_, _, err := st.Rotate(ctx, s.Subject, s.ID, rotateFrom(1, use))
+				_, _, err := st.Rotate(ctx, s.Subject, s.ID, rotateFrom(1, rotation))
 				return err
 			})
 			got, getErr := st.Get(e.ctx, s.Subject, s.ID)
 			if getErr != nil {
 				return fmt.Errorf("Get: %w", getErr)
 			}
-			if diff := same(got, moved); diff != nil && (err == nil || same(got, s) != nil) {
-				return fmt.Errorf("Rotate returned %v, and happened by half: %w", err, diff)
+			if d := diff(got, want); d != nil && (err == nil || diff(got, s) != nil) {
+				return fmt.Errorf("Rotate returned %v and wrote a partial record: %w", err, d)
 			}
 
 			r := auth.Revocation{Subject: s.Subject, Sessions: []string{s.ID}, Until: now().Add(10 * time.Minute)}
@@ -152,47 +152,47 @@ var contextCases = []testcase{{
 					return feedErr
 				}
 				if !slices.ContainsFunc(rs, func(got auth.Revocation) bool { return got.Subject == r.Subject }) {
-					return fmt.Errorf("Revoke returned %v and happened by half: the session is deleted, and nothing was announced", err)
+					return fmt.Errorf("Revoke returned %v, deleted the session and published nothing", err)
 				}
 			case getErr != nil:
 				return fmt.Errorf("Get: %w", getErr)
 			case err == nil:
-				return fmt.Errorf("Revoke returned nil, but %s is there", key(s))
+				return fmt.Errorf("Revoke returned nil, but Get still finds %s", describe(s))
 			}
 		}
 		return nil
 	},
 }}
 
-// lookedAt is a context that ends once it has been looked at a few times.
-type lookedAt struct {
+// countedContext is a context that ends after a number of calls of Done and Err.
+type countedContext struct {
 	context.Context
 	left atomic.Int64
 	end  context.CancelFunc
 }
 
-func (l *lookedAt) look() {
+func (l *countedContext) count() {
 	if l.left.Add(-1) < 0 {
 		l.end()
 	}
 }
 
-func (l *lookedAt) Done() <-chan struct{} {
-	l.look()
+func (l *countedContext) Done() <-chan struct{} {
+	l.count()
 	return l.Context.Done()
 }
 
-func (l *lookedAt) Err() error {
-	l.look()
+func (l *countedContext) Err() error {
+	l.count()
 	return l.Context.Err()
 }
 
-// typical returns how long a revocation takes.
+// typical returns the mean duration of Revoke.
 func (e *env) typical(st auth.Store) (time.Duration, error) {
 	const n = 5
 	started := time.Now()
 	for range n {
-		if err := e.revoke(st, cut("somebody")); err != nil {
+		if err := e.revoke(st, notBefore("ada")); err != nil {
 			return 0, err
 		}
 	}

@@ -11,73 +11,77 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// cut returns a revocation that names no session, told apart by its subject.
-func cut(subject string) auth.Revocation {
+// notBefore returns a revocation that names no session. Revocations with
+// different subjects differ.
+func notBefore(subject string) auth.Revocation {
 	return auth.Revocation{Subject: subject, Before: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
 }
 
-// sameRevocation returns how got differs from want, the order of IDs apart.
-func sameRevocation(got, want auth.Revocation) error {
+// diffRevocation returns an error if got differs from want, except in the order
+// of IDs.
+func diffRevocation(got, want auth.Revocation) error {
 	ids := func(ids []string) []string { return slices.Sorted(slices.Values(ids)) }
-	if got.Subject == want.Subject && got.ID == want.ID && got.AccessTTL == want.AccessTTL && got.All == want.All && got.Before.Equal(want.Before) && got.Until.Equal(want.Until) &&
+	if got.Subject == want.Subject && got.ID == want.ID && got.AccessTTL == want.AccessTTL && got.All == want.All &&
+		got.Before.Equal(want.Before) && got.Until.Equal(want.Until) &&
 		slices.Equal(ids(got.Sessions), ids(want.Sessions)) && slices.Equal(ids(got.Except), ids(want.Except)) {
 		return nil
 	}
 	return fmt.Errorf("%.600s, want %.600s", fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want))
 }
 
-// changes calls Changes until there is no more, and bounds the time that it
-// waits for it.
+// changes calls Changes until it has returned everything, for at most limit. Only
+// the first call waits, for at most wait. It returns an error if Changes returns
+// an empty next.
 func (e *env) changes(ctx context.Context, st auth.Store, after string, wait, limit time.Duration) ([]auth.Revocation, string, error) {
-	type answer struct {
+	type result struct {
 		rs   []auth.Revocation
 		next string
 		err  error
 	}
-	answered := make(chan answer, 1)
+	results := make(chan result, 1)
 	end := time.Now().Add(limit)
 	go func() {
 		var all []auth.Revocation
 		empty := 0 // pages without revocations
-		// wait is the caller's too, which may give up and read it meanwhile.
+		// A copy of wait: this goroutine may still run when changes reads wait.
 		for more, wait := true, wait; more; wait = 0 {
 			if time.Now().After(end) {
-				return // nobody waits for it
+				return // changes has returned
 			}
 			rs, next, others, err := st.Changes(ctx, after, wait)
 			if empty++; len(rs) > 0 {
 				empty = 0
 			}
 			if err == nil && empty > 100 {
-				err = fmt.Errorf("%d pages without revocations all said that there is more", empty)
+				err = fmt.Errorf("more was true after %d pages without revocations", empty)
 			}
 			if err != nil || next == "" {
-				answered <- answer{nil, next, err}
+				results <- result{nil, next, err}
 				return
 			}
 			all, after, more = append(all, rs...), next, others
 		}
-		answered <- answer{all, after, nil}
+		results <- result{all, after, nil}
 	}()
 	select {
-	case a := <-answered:
-		if a.err == nil && a.next == "" {
-			return nil, "", errors.New("Changes returned the empty position as next, and no error")
+	case r := <-results:
+		if r.err == nil && r.next == "" {
+			return nil, "", errors.New("Changes returned an empty next and no error")
 		}
-		if a.err != nil {
-			return nil, "", fmt.Errorf("Changes: %w", a.err)
+		if r.err != nil {
+			return nil, "", fmt.Errorf("Changes: %w", r.err)
 		}
-		return a.rs, a.next, nil
+		return r.rs, r.next, nil
 	case <-time.After(limit):
 		return nil, "", errTooLong{fmt.Errorf("Changes with wait %s has not returned after %s", wait, limit)}
 	}
 }
 
-// errTooLong says that Changes did not return.
+// errTooLong means that Changes did not return in time.
 type errTooLong struct{ error }
 
-// await follows the feed from after until all of want were seen, and returns
-// the position that was reached.
+// await follows the feed from after until it has returned all of want, and
+// returns the new position.
 func (e *env) await(st auth.Store, after string, want ...auth.Revocation) (next string, err error) {
 	left := map[string]auth.Revocation{}
 	for _, r := range want {
@@ -95,8 +99,8 @@ func (e *env) await(st auth.Store, after string, want ...auth.Revocation) (next 
 		}
 		for _, r := range rs {
 			if w, ok := left[r.Subject+" "+r.ID]; ok {
-				if err := sameRevocation(r, w); err != nil {
-					return "", fmt.Errorf("a revocation comes back as %w", err)
+				if err := diffRevocation(r, w); err != nil {
+					return "", fmt.Errorf("Changes returned the revocation %w", err)
 				}
 				delete(left, r.Subject+" "+r.ID)
 			}
@@ -105,12 +109,14 @@ func (e *env) await(st auth.Store, after string, want ...auth.Revocation) (next 
 			return next, nil
 		}
 		if time.Now().After(end) {
-			return "", fmt.Errorf("of %d revocations, %d were not returned within %s, among them %s", len(want), len(left), e.patience, anyKey(left))
+			return "", fmt.Errorf("Changes did not return %[2]d of %[1]d revocations within %[3]s, for example %[4]s",
+				len(want), len(left), e.patience, anyKey(left))
 		}
 		after = next
 	}
 }
 
+// anyOf returns a key of m, or "none".
 func anyOf(m map[string]bool) string {
 	for k := range m {
 		return k
@@ -118,30 +124,31 @@ func anyOf(m map[string]bool) string {
 	return "none"
 }
 
+// anyKey returns a key of m for messages, or "none".
 func anyKey(m map[string]auth.Revocation) string {
 	for k := range m {
-		return fmt.Sprintf("that of %.40q", k)
+		return fmt.Sprintf("%.40q", k)
 	}
 	return "none"
 }
 
 var feedCases = []testcase{{
-	name: "Feed_EmptyPositionMeansAll",
-	rule: "the empty position means all whose Until has not passed.",
+	name: "Feed_EmptyPositionReturnsAll",
+	rule: "The empty position means all revocations whose Until has not passed.",
 	run: func(e *env) error {
 		nodes := e.nodes(4)
 		if _, _, err := e.changes(e.ctx, nodes[0], "", 0, e.patience); err != nil {
-			return fmt.Errorf("nothing was announced yet: %w", err)
+			return fmt.Errorf("before any revocation: %w", err)
 		}
 		const many = 300
-		err := together(len(nodes), func(n int) error {
+		err := concurrently(len(nodes), func(n int) error {
 			for i := n; i < many; i += len(nodes) {
-				if err := e.revoke(nodes[n], cut(fmt.Sprintf("ada-%d", i))); err != nil {
+				if err := e.revoke(nodes[n], notBefore(fmt.Sprintf("ada-%d", i))); err != nil {
 					return err
 				}
 			}
-			old := cut(fmt.Sprintf("old-%d", n))
-			old.Until = now().Add(-time.Hour) // it may be left out
+			old := notBefore(fmt.Sprintf("old-%d", n))
+			old.Until = now().Add(-time.Hour) // Changes may omit it
 			return e.revoke(nodes[n], old)
 		})
 		if err != nil {
@@ -159,7 +166,7 @@ var feedCases = []testcase{{
 				}
 				for i := range many {
 					if !seen[fmt.Sprintf("ada-%d", i)] {
-						return fmt.Errorf("%d revocations were announced; from the empty position until there was no more %d were returned, without number %d", many, len(rs), i)
+						return fmt.Errorf("after %d revocations, Changes from the empty position returned %d, without number %d", many, len(rs), i)
 					}
 				}
 			}
@@ -168,7 +175,7 @@ var feedCases = []testcase{{
 	},
 }, {
 	name: "Feed_ReturnsWhatWasRevoked",
-	rule: "Changes returns the revocations announced after the position after",
+	rule: "Changes returns the revocations published since a position.",
 	run: func(e *env) error {
 		nodes := e.nodes(2)
 		second, until := time.Now().UTC().Truncate(time.Second), now().Add(10*time.Minute)
@@ -185,14 +192,14 @@ var feedCases = []testcase{{
 		} {
 			r.Subject = fmt.Sprintf("%s %d", []string{"ada", "{ada}", `a"d:a`, "Ädä", "a b"}[i%5], i)
 			r.Until = until.Add(time.Duration(i) * 1001 * time.Millisecond)
-			for _, id := range append(r.Sessions, "there-to-be-found") {
+			for _, id := range append(r.Sessions, "one-more") {
 				if err := e.create(nodes[0], session(r.Subject, id)); err != nil {
 					return err
 				}
 			}
 			want = append(want, r)
 		}
-		// One that is larger than most messages may be.
+		// A revocation larger than the usual limits of a message.
 		large := auth.Revocation{Subject: "large", Until: until}
 		for i := range 500 {
 			large.Sessions = append(large.Sessions, fmt.Sprintf("a-session-with-a-long-name-%d", i))
@@ -215,32 +222,32 @@ var feedCases = []testcase{{
 		return err
 	},
 }, {
-	name: "Feed_ManyComeInPages",
-	rule: "A store returns many revocations in pages, of some thousands at most",
+	name: "Feed_PagesAreComplete",
+	rule: "A store returns many revocations in pages of at most a few thousand.",
 	run: func(e *env) error {
 		nodes := e.nodes(4)
-		left := map[string]bool{} // the subjects that were not returned yet
-		announce := func(name string, n int) error {
+		left := map[string]bool{} // subjects that were not returned yet
+		publish := func(name string, n int) error {
 			for i := range n {
 				left[fmt.Sprintf("%s-%d", name, i)] = true
 			}
-			return together(16, func(w int) error {
+			return concurrently(16, func(w int) error {
 				for i := w; i < n; i += 16 {
-					if err := e.revoke(nodes[w%4], cut(fmt.Sprintf("%s-%d", name, i))); err != nil {
+					if err := e.revoke(nodes[w%4], notBefore(fmt.Sprintf("%s-%d", name, i))); err != nil {
 						return err
 					}
 				}
 				return nil
 			})
 		}
-		start, err := e.quiet(nodes[0], "")
+		start, err := e.wantNoChange(nodes[0], "")
 		if err != nil {
 			return err
 		}
-		n := min(e.many*5/2, 5000)                  // some pages; more only takes longer
-		for _, after := range []string{"", start} { // the beginning, and a long catch-up
+		n := min(e.many*5/2, 5000)                  // enough for some pages
+		for _, after := range []string{"", start} { // the whole feed, and many revocations after a position
 			if after == "" {
-				if err := announce("ada", n); err != nil {
+				if err := publish("ada", n); err != nil {
 					return err
 				}
 			}
@@ -250,8 +257,8 @@ var feedCases = []testcase{{
 			}
 			position, pages := after, 0
 			for more := true; more; pages++ {
-				// With an error in between, and the same position twice: the
-				// first answer may be lost.
+				// Cause an error first. Then read the page twice: a caller
+				// repeats a call whose response was lost.
 				ended, cancel := context.WithCancel(e.ctx)
 				cancel()
 				if _, _, _, err := nodes[0].Changes(ended, position, 0); err == nil {
@@ -261,7 +268,7 @@ var feedCases = []testcase{{
 				for try := range 2 {
 					wait := time.Duration(0)
 					if pages > 0 && more && len(left) > 0 {
-						wait = time.Hour // there is something to return at once
+						wait = time.Hour // Changes must not wait: there is more
 					}
 					ctx, cancel := context.WithTimeout(e.ctx, e.patience)
 					rs, to, others, err := nodes[try].Changes(ctx, position, wait)
@@ -270,10 +277,10 @@ var feedCases = []testcase{{
 						return fmt.Errorf("page %d, with wait %s: %w", pages, wait, err)
 					}
 					if to == "" {
-						return errors.New("Changes returned the empty position as next, and no error")
+						return errors.New("Changes returned an empty next and no error")
 					}
 					if len(rs) > 5000 {
-						return fmt.Errorf("one call of Changes returned %d revocations", len(rs))
+						return fmt.Errorf("one call of Changes returned %d revocations, want at most 5000", len(rs))
 					}
 					for _, r := range rs {
 						delete(left, r.Subject)
@@ -282,12 +289,12 @@ var feedCases = []testcase{{
 				}
 				position = next
 				if pages == 0 {
-					if err := announce("late-"+fmt.Sprint(after == ""), 10); err != nil {
+					if err := publish("late-"+fmt.Sprint(after == ""), 10); err != nil {
 						return err
 					}
 				}
 				if pages > 2*n+100 {
-					return fmt.Errorf("%d revocations were announced; after %d calls Changes still says that there is more", n, pages)
+					return fmt.Errorf("after %d revocations and %d calls of Changes, more is still true", n, pages)
 				}
 			}
 			end := time.Now().Add(e.patience)
@@ -302,14 +309,15 @@ var feedCases = []testcase{{
 				position = next
 			}
 			if len(left) > 0 {
-				return fmt.Errorf("of %d revocations, and 10 that were announced while %d pages were read, %d were not returned, among them that of %s", n, pages, len(left), anyOf(left))
+				return fmt.Errorf("of %d revocations, and 10 more during %d calls of Changes, %d were not returned, for example that of %s",
+					n, pages, len(left), anyOf(left))
 			}
 		}
 		return nil
 	},
 }, {
-	name: "Feed_AnnouncesAlsoWhatFoundNothing",
-	rule: "then announces r to the feed, also when nothing was there to delete.",
+	name: "Feed_PublishesIfNothingIsDeleted",
+	rule: "then publishes r in the feed, even if it deleted nothing.",
 	run: func(e *env) error {
 		st := e.open()
 		until := now().Add(10 * time.Minute)
@@ -318,31 +326,31 @@ var feedCases = []testcase{{
 			{Subject: "ada-0", Sessions: []string{"absent"}, Until: until},
 			{Subject: "ada-1", Sessions: []string{"absent", "two"}, Until: until},
 			{Subject: "ada-2", All: true, Before: time.Now().UTC().Truncate(time.Second), Until: until},
-			cut("ada-3"),
+			notBefore("ada-3"),
 		} {
 			if i == 2 {
-				s := session(r.Subject, "spared") // the subject has one, but not before the cut
+				s := session(r.Subject, "spared") // a session that was not created before Before
 				s.CreatedAt = r.Before
 				s.RotatedAt = r.Before
 				if err := e.create(st, s); err != nil {
 					return err
 				}
 			}
-			for try := range 3 { // also when it is announced again
+			for try := range 3 { // repeated calls publish it again
 				if err := e.revoke(st, r); err != nil {
 					return err
 				}
 				var err error
 				if next, err = e.await(st, next, r); err != nil {
-					return fmt.Errorf("call %d of the same Revoke: %w", try+1, err)
+					return fmt.Errorf("call %d of Revoke with the same revocation: %w", try+1, err)
 				}
 			}
 		}
 		return nil
 	},
 }, {
-	name: "Feed_AnnouncesWhatIsDeletedAlready",
-	rule: "Revoke deletes the sessions that r names, then announces r to the feed",
+	name: "Feed_PublishesAfterDeleting",
+	rule: "Revoke deletes the sessions that r ends, then publishes r in the feed",
 	run: func(e *env) error {
 		nodes := e.nodes(4)
 		n := e.rounds/2 + 10
@@ -354,7 +362,7 @@ var feedCases = []testcase{{
 			}
 			sessions[s.Subject] = s
 		}
-		return together(4, func(w int) error {
+		return concurrently(4, func(w int) error {
 			if w > 0 {
 				for i := w - 1; i < n; i += 3 {
 					r := auth.Revocation{Subject: fmt.Sprintf("ada-%04d", i), Sessions: []string{"one"}, Until: now().Add(10 * time.Minute)}
@@ -381,8 +389,8 @@ var feedCases = []testcase{{
 					}
 					checked[r.Subject] = true
 					end = time.Now().Add(e.patience)
-					if err := e.gone(nodes[0], sessions[r.Subject]); err != nil {
-						return fmt.Errorf("its revocation has been announced, but %w", err)
+					if err := e.wantGone(nodes[0], sessions[r.Subject]); err != nil {
+						return fmt.Errorf("after Changes returned the revocation: %w", err)
 					}
 				}
 			}
@@ -390,8 +398,8 @@ var feedCases = []testcase{{
 		})
 	},
 }, {
-	name: "Feed_GoesOnFromNext",
-	rule: "Changes returns the revocations announced after the position after, which an earlier call returned as next",
+	name: "Feed_ContinuesFromNext",
+	rule: "The parameter after is the position: a value of next that an earlier call returned.",
 	run: func(e *env) error {
 		st := e.open()
 		next, err := e.await(st, "")
@@ -401,9 +409,9 @@ var feedCases = []testcase{{
 		for i := range 20 {
 			var rs []auth.Revocation
 			for j := range i%3 + 1 {
-				rs = append(rs, cut(fmt.Sprintf("ada-%d-%d", i, j)))
+				rs = append(rs, notBefore(fmt.Sprintf("ada-%d-%d", i, j)))
 			}
-			rs[0].Until = now().Add(time.Duration(20-i) * time.Minute) // in no order
+			rs[0].Until = now().Add(time.Duration(20-i) * time.Minute) // out of order
 			for _, r := range rs {
 				if err := e.revoke(st, r); err != nil {
 					return err
@@ -413,16 +421,16 @@ var feedCases = []testcase{{
 			if next, err = e.await(st, from, rs...); err != nil {
 				return err
 			}
-			// The same position once more: the first answer may be lost.
+			// A caller repeats a call whose response was lost.
 			if _, err = e.await(st, from, rs...); err != nil {
-				return fmt.Errorf("asked again from the same position: %w", err)
+				return fmt.Errorf("from the same position again: %w", err)
 			}
 		}
 		return nil
 	},
 }, {
 	name: "Feed_OmitsNothing",
-	rule: "it must not omit: a revocation that commits late, behind one that was returned already, is still returned.",
+	rule: "It must not miss any. If a revocation commits only after a call has returned newer ones, a later call still returns it.",
 	run: func(e *env) error {
 		nodes := e.nodes(5)
 		const writers = 16
@@ -430,12 +438,12 @@ var feedCases = []testcase{{
 		var left atomic.Int64
 		left.Store(writers)
 		seen := map[string]bool{}
-		err := together(writers+1, func(w int) error {
+		err := concurrently(writers+1, func(w int) error {
 			if w > 0 {
 				defer left.Add(-1)
 				for i := range each {
-					r := cut(fmt.Sprintf("ada-%d-%d", w, i))
-					if i%4 == 3 { // one that takes longer
+					r := notBefore(fmt.Sprintf("ada-%d-%d", w, i))
+					if i%4 == 3 { // a revocation that takes longer
 						s := session(r.Subject, "one")
 						if err := e.create(nodes[w%4], s); err != nil {
 							return err
@@ -463,7 +471,8 @@ var feedCases = []testcase{{
 					end = time.Now().Add(e.patience)
 				}
 				if time.Now().After(end) {
-					return fmt.Errorf("of %d revocations that %d goroutines announced at once, a reader that went on from next each time got %d; the rest did not come within %s after the last", writers*each, writers, len(seen), e.patience)
+					return fmt.Errorf("%[2]d goroutines published %[1]d revocations at once; a reader that continued from next got %[3]d, and no other within %[4]s",
+						writers*each, writers, len(seen), e.patience)
 				}
 			}
 			return nil
@@ -471,15 +480,15 @@ var feedCases = []testcase{{
 		return err
 	},
 }, {
-	name: "Feed_TellsEveryProcess",
+	name: "Feed_ReachesEveryProcess",
 	rule: "Feed delivers revocations to every process.",
 	run: func(e *env) error {
 		nodes := e.nodes(3)
-		readers := append(slices.Clone(nodes), nodes...) // two in each process
+		readers := append(slices.Clone(nodes), nodes...) // two readers for each node
 		const n = 10
 		var want []auth.Revocation
 		for i := range n {
-			want = append(want, cut(fmt.Sprintf("ada-%d", i)))
+			want = append(want, notBefore(fmt.Sprintf("ada-%d", i)))
 		}
 		positions := make([]string, len(readers))
 		for i, st := range readers {
@@ -488,7 +497,7 @@ var feedCases = []testcase{{
 				return err
 			}
 		}
-		return together(len(readers)+1, func(i int) error {
+		return concurrently(len(readers)+1, func(i int) error {
 			if i == len(readers) {
 				for j, r := range want {
 					if err := e.revoke(nodes[j%len(nodes)], r); err != nil {
@@ -505,7 +514,7 @@ var feedCases = []testcase{{
 	},
 }, {
 	name: "Feed_WaitsAtMostWait",
-	rule: "With none it waits for one, at most wait, then returns none and no error.",
+	rule: "If none arrives within the duration wait, it returns an empty list and no error.",
 	run: func(e *env) error {
 		nodes := e.nodes(2)
 		next := ""
@@ -516,25 +525,25 @@ var feedCases = []testcase{{
 				return err
 			}
 			if took := time.Since(started); took < wait/2 {
-				return fmt.Errorf("nothing was announced; Changes with wait %s returned after %s, which makes its caller spin", wait, took)
+				return fmt.Errorf("without a revocation, Changes with wait %s returned after %s; want at least half of wait", wait, took)
 			}
 			if len(rs) != 0 {
-				return fmt.Errorf("nothing was announced; Changes returned %d revocations", len(rs))
+				return fmt.Errorf("without a revocation, Changes returned %d revocations", len(rs))
 			}
 			next = to
 		}
-		r := cut("ada")
+		r := notBefore("ada")
 		if err := e.revoke(nodes[1], r); err != nil {
 			return err
 		}
 		if _, err := e.await(nodes[0], next, r); err != nil {
-			return fmt.Errorf("from the position that a call without revocations returned: %w", err)
+			return fmt.Errorf("from the position that a call without a result returned: %w", err)
 		}
 		return nil
 	},
 }, {
-	name: "Feed_WakesWhenOneIsAnnounced",
-	rule: "With none it waits for one",
+	name: "Feed_WakesOnRevocation",
+	rule: "If there are no revocations, Changes waits for one.",
 	run: func(e *env) error {
 		nodes := e.nodes(2)
 		next, err := e.await(nodes[0], "")
@@ -542,8 +551,8 @@ var feedCases = []testcase{{
 			return err
 		}
 		for i, pause := range []time.Duration{0, 0, time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond} {
-			r := cut(fmt.Sprintf("ada-%d", i))
-			err := together(2, func(w int) error {
+			r := notBefore(fmt.Sprintf("ada-%d", i))
+			err := concurrently(2, func(w int) error {
 				if w == 1 {
 					time.Sleep(pause)
 					return e.revoke(nodes[1], r)
@@ -552,14 +561,14 @@ var feedCases = []testcase{{
 				for {
 					rs, to, err := e.changes(e.ctx, nodes[0], next, e.patience+time.Minute, e.patience)
 					if err != nil {
-						return fmt.Errorf("a revocation was announced meanwhile: %w", err)
+						return fmt.Errorf("during a call of Revoke: %w", err)
 					}
 					next = to
 					if slices.ContainsFunc(rs, func(got auth.Revocation) bool { return got.Subject == r.Subject }) {
 						return nil
 					}
 					if time.Since(started) > e.patience {
-						return fmt.Errorf("a revocation was announced, and not returned within %s", e.patience)
+						return fmt.Errorf("Changes did not return a revocation within %s", e.patience)
 					}
 				}
 			})
@@ -571,7 +580,7 @@ var feedCases = []testcase{{
 	},
 }, {
 	name: "Feed_ReturnsWhenContextEnds",
-	rule: "When ctx ends it returns in time, with an error.",
+	rule: "If ctx is done, Changes returns promptly with an error.",
 	run: func(e *env) error {
 		st := e.open()
 		next, err := e.await(st, "")
@@ -580,30 +589,30 @@ var feedCases = []testcase{{
 		}
 		const inTime = 5 * time.Second
 		for _, after := range []string{"", next} {
-			for _, how := range []string{"was cancelled", "reached its deadline"} {
+			for _, how := range []string{"was canceled", "reached its deadline"} {
 				ctx, cancel := context.WithTimeout(e.ctx, 100*time.Millisecond)
-				if how == "was cancelled" {
+				if how == "was canceled" {
 					ctx, cancel = context.WithCancel(e.ctx)
 					time.AfterFunc(100*time.Millisecond, cancel)
 				}
 				_, _, err := e.changes(ctx, st, after, time.Minute, inTime)
 				cancel()
 				if err == nil {
-					return fmt.Errorf("the context %s; Changes returned no error", how)
+					return fmt.Errorf("after the context %s, Changes returned no error", how)
 				}
 				if errors.As(err, new(errTooLong)) {
-					return fmt.Errorf("the context %s after 100ms: %w", how, err)
+					return fmt.Errorf("after the context %s: %w", how, err)
 				}
 			}
 		}
 		return nil
 	},
 }, {
-	name: "Feed_RefusesPositionOfNoHistory",
-	rule: "ErrFeedReset: the position is not of this server's history",
+	name: "Feed_RefusesUnknownPosition",
+	rule: "ErrFeedReset means that the position does not belong to the current history of the database",
 	run: func(e *env) error {
 		st := e.open()
-		r := cut("ada")
+		r := notBefore("ada")
 		if err := e.revoke(st, r); err != nil {
 			return err
 		}
@@ -611,8 +620,8 @@ var feedCases = []testcase{{
 		if err != nil {
 			return err
 		}
-		// Each is either refused, or taken for one before everything. The last
-		// are what a position looks like whose history has been lost.
+		// Changes refuses each, or starts from the beginning of the feed. The
+		// last ones look like positions of a lost history.
 		for _, after := range []string{
 			"no such position", " ", "\x00", "é", "*", "$", ">", "9223372036854775807", "99999999999999999999999", "9999999999999-0", next + "999", "9" + next,
 		} {
@@ -621,20 +630,21 @@ var feedCases = []testcase{{
 				return err
 			}
 			if err == nil && !slices.ContainsFunc(rs, func(got auth.Revocation) bool { return got.Subject == "ada" }) {
-				return fmt.Errorf("Changes after %q, a position that no call returned, gave no error and left out what was announced", after)
+				return fmt.Errorf("Changes after %q, a position that no call returned, returned no error and omitted a revocation", after)
 			}
 		}
 		if _, err := e.await(st, "", r); err != nil {
-			return fmt.Errorf("beginning again: %w", err)
+			return fmt.Errorf("from the empty position after the errors: %w", err)
 		}
 		return nil
 	},
 }, {
-	name: "Feed_ResultIsTheCallers",
-	rule: "What a call returns is the caller's to keep and to change.",
+	name: "Feed_CallerMayModifyResult",
+	rule: "The caller owns the slices that a method returns.",
 	run: func(e *env) error {
 		st := e.open()
-		want := auth.Revocation{Subject: "ada", Sessions: []string{"one", "two"}, All: true, Except: []string{"three"}, Before: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
+		want := auth.Revocation{Subject: "ada", Sessions: []string{"one", "two"}, All: true, Except: []string{"three"},
+			Before: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
 		if err := e.create(st, session("ada", "one")); err != nil {
 			return err
 		}
@@ -651,10 +661,10 @@ var feedCases = []testcase{{
 				return err
 			}
 			if len(rs) != 1 {
-				return fmt.Errorf("Changes returned %d revocations, want the one that was announced", len(rs))
+				return fmt.Errorf("Changes returned %d revocations, want 1", len(rs))
 			}
-			if err := sameRevocation(rs[0], want); err != nil {
-				return fmt.Errorf("after the slices of an earlier call were changed, a revocation comes back as %w", err)
+			if err := diffRevocation(rs[0], want); err != nil {
+				return fmt.Errorf("after modifying the slices of earlier calls, Changes returned the revocation %w", err)
 			}
 			clear(rs[0].Sessions)
 			clear(rs[0].Except)

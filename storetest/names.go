@@ -8,8 +8,8 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// names are pairwise different, and what some databases take for the same, for
-// a pattern, for a number or for syntax of their own.
+// names returns names that differ from each other. Some databases treat some of
+// them as equal, as a pattern, as a number or as syntax.
 func names() []string {
 	var ascii strings.Builder
 	for c := byte(' '); c < 0x7f; c++ {
@@ -30,49 +30,49 @@ func names() []string {
 
 var nameCases = []testcase{{
 	name: "Names_SubjectsAreComparedByteForByte",
-	rule: "IDs and subjects are compared byte for byte",
+	rule: "Subjects and session IDs are compared byte for byte.",
 	run: func(e *env) error {
 		st := e.open()
 		var sessions []auth.Session
 		for i, name := range names() {
 			s := session(name, "one")
 			s.Device, s.Opaque = device(i), []byte(name)
-			if err := e.gone(st, s); err != nil {
-				return fmt.Errorf("before it was created: %w", err)
+			if err := e.wantGone(st, s); err != nil {
+				return fmt.Errorf("before Create: %w", err)
 			}
 			if err := e.create(st, s); err != nil {
 				return err
 			}
 			sessions = append(sessions, s)
 		}
-		return e.apart(st, sessions, func(s auth.Session) auth.Revocation {
+		return e.checkIndependent(st, sessions, func(s auth.Session) auth.Revocation {
 			return auth.Revocation{Subject: s.Subject, All: true, Before: time.Now().UTC().Truncate(time.Second), Until: now().Add(time.Minute)}
 		})
 	},
 }, {
 	name: "Names_IDsAreComparedByteForByte",
-	rule: "IDs and subjects are compared byte for byte",
+	rule: "Subjects and session IDs are compared byte for byte.",
 	run: func(e *env) error {
 		st := e.open()
 		var sessions []auth.Session
 		for i, name := range names() {
 			s := session("owner", name)
 			s.Device, s.Opaque = device(i), []byte(name)
-			if err := e.gone(st, s); err != nil {
-				return fmt.Errorf("before it was created: %w", err)
+			if err := e.wantGone(st, s); err != nil {
+				return fmt.Errorf("before Create: %w", err)
 			}
 			if err := e.create(st, s); err != nil {
 				return err
 			}
 			sessions = append(sessions, s)
 		}
-		return e.apart(st, sessions, func(s auth.Session) auth.Revocation {
+		return e.checkIndependent(st, sessions, func(s auth.Session) auth.Revocation {
 			return auth.Revocation{Subject: s.Subject, Sessions: []string{s.ID}, Until: now().Add(time.Minute)}
 		})
 	},
 }, {
-	name: "Names_SubjectAndIDDoNotRunTogether",
-	rule: "a session is known by its subject and its ID together",
+	name: "Names_SubjectAndIDAreSeparate",
+	rule: "A session is identified by its subject and its ID together",
 	run: func(e *env) error {
 		st := e.open()
 		var sessions []auth.Session
@@ -83,53 +83,53 @@ var nameCases = []testcase{{
 			}
 			sessions = append(sessions, a, b)
 		}
-		return e.apart(st, sessions, func(s auth.Session) auth.Revocation {
+		return e.checkIndependent(st, sessions, func(s auth.Session) auth.Revocation {
 			return auth.Revocation{Subject: s.Subject, Sessions: []string{s.ID}, Until: now().Add(time.Minute)}
 		})
 	},
 }}
 
-// apart moves every other session, then revokes every third, and looks each
-// time whether all the others are as they were.
-func (e *env) apart(st auth.Store, sessions []auth.Session, revocation func(auth.Session) auth.Revocation) error {
-	if err := e.stands(st, sessions...); err != nil {
-		return fmt.Errorf("after all were created: %w", err)
+// checkIndependent rotates every second session and revokes every third. It
+// returns an error if that changes another session.
+func (e *env) checkIndependent(st auth.Store, sessions []auth.Session, revocation func(auth.Session) auth.Revocation) error {
+	if err := e.wantStored(st, sessions...); err != nil {
+		return fmt.Errorf("after Create of all sessions: %w", err)
 	}
 	for i := 0; i < len(sessions); i += 2 {
 		s := &sessions[i]
-		use := useAt(now(), device(1000+i))
-		*s = used(*s, 2, use)
-		if err := e.rotate(st, *s, 1, use, *s, true); err != nil {
+		rotation := rotationAt(now(), device(1000+i))
+		*s = rotated(*s, 2, rotation)
+		if err := e.rotate(st, *s, 1, rotation, *s, true); err != nil {
 			return err
 		}
 	}
-	if err := e.stands(st, sessions...); err != nil {
-		return fmt.Errorf("after some were moved: %w", err)
+	if err := e.wantStored(st, sessions...); err != nil {
+		return fmt.Errorf("after Rotate of some sessions: %w", err)
 	}
-	var gone, left []auth.Session
+	var revoked, left []auth.Session
 	for i, s := range sessions {
 		if i%3 != 0 {
 			left = append(left, s)
 			continue
 		}
-		gone = append(gone, s)
+		revoked = append(revoked, s)
 		if err := e.revoke(st, revocation(s)); err != nil {
 			return err
 		}
 	}
-	if err := e.gone(st, gone...); err != nil {
-		return fmt.Errorf("after some were revoked: %w", err)
+	if err := e.wantGone(st, revoked...); err != nil {
+		return fmt.Errorf("after Revoke of some sessions: %w", err)
 	}
-	if err := e.stands(st, left...); err != nil {
-		return fmt.Errorf("after some were revoked: %w", err)
+	if err := e.wantStored(st, left...); err != nil {
+		return fmt.Errorf("after Revoke of some sessions: %w", err)
 	}
 	bySubject := map[string][]auth.Session{}
 	for _, s := range left {
 		bySubject[s.Subject] = append(bySubject[s.Subject], s)
 	}
 	for subject, want := range bySubject {
-		if err := e.lists(st, subject, want...); err != nil {
-			return fmt.Errorf("after some were revoked: %w", err)
+		if err := e.wantList(st, subject, want...); err != nil {
+			return fmt.Errorf("after Revoke of some sessions: %w", err)
 		}
 	}
 	return nil

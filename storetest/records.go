@@ -13,7 +13,7 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// device returns a device that is told apart by its number.
+// device returns the device with a number. Devices with different numbers differ.
 func device(n int) auth.Device {
 	return auth.Device{
 		UserAgent: fmt.Sprintf("device-%d", n),
@@ -22,35 +22,35 @@ func device(n int) auth.Device {
 }
 
 var recordCases = []testcase{{
-	name: "Create_SecondOfSameIDIsRefused",
-	rule: "ErrSessionExists if the subject has one of that ID; that record is then unchanged.",
+	name: "Create_DuplicateIDIsRefused",
+	rule: "It returns ErrSessionExists, and does not change the existing record, if the subject has a record with this ID.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		if err := e.create(st, s); err != nil {
 			return err
 		}
-		second := used(s, 7, useAt(now(), device(2)))
+		second := rotated(s, 7, rotationAt(now(), device(2)))
 		second.CreatedAt, second.Opaque = now(), []byte("other")
 		for range 2 {
 			if err := st.Create(e.ctx, second); !errors.Is(err, auth.ErrSessionExists) {
-				return fmt.Errorf("second Create of %s: %v, want ErrSessionExists", key(s), err)
+				return fmt.Errorf("second Create of %s returned %v, want ErrSessionExists", describe(s), err)
 			}
-			if err := e.stands(st, s); err != nil {
+			if err := e.wantStored(st, s); err != nil {
 				return fmt.Errorf("after the second Create: %w", err)
 			}
 		}
-		return e.lists(st, s.Subject, s)
+		return e.wantList(st, s.Subject, s)
 	},
 }, {
 	name: "Create_OneOfManyAtOnceWins",
-	rule: "ErrSessionExists if the subject has one of that ID",
+	rule: "It returns ErrSessionExists",
 	run: func(e *env) error {
 		nodes := e.nodes(4)
 		for round := range e.rounds {
 			base := session("ada", fmt.Sprintf("one-%d", round))
 			var wins atomic.Int64
 			var winner atomic.Pointer[auth.Session]
-			err := together(16, func(i int) error {
+			err := concurrently(16, func(i int) error {
 				s := base
 				s.Device = device(i)
 				switch err := nodes[i%len(nodes)].Create(e.ctx, s); {
@@ -58,7 +58,7 @@ var recordCases = []testcase{{
 					wins.Add(1)
 					winner.Store(&s)
 				case !errors.Is(err, auth.ErrSessionExists):
-					return fmt.Errorf("Create of %s: %w, want nil or ErrSessionExists", key(s), err)
+					return fmt.Errorf("Create of %s: %w, want nil or ErrSessionExists", describe(s), err)
 				}
 				return nil
 			})
@@ -66,9 +66,9 @@ var recordCases = []testcase{{
 				return err
 			}
 			if n := wins.Load(); n != 1 {
-				return fmt.Errorf("round %d: of 16 Creates of %s at once, %d returned nil, want 1", round, key(base), n)
+				return fmt.Errorf("round %d: %[3]d of 16 concurrent calls of Create of %[2]s returned nil, want 1", round, describe(base), n)
 			}
-			if err := e.stands(nodes[0], *winner.Load()); err != nil {
+			if err := e.wantStored(nodes[0], *winner.Load()); err != nil {
 				return fmt.Errorf("round %d: %w", round, err)
 			}
 		}
@@ -76,35 +76,35 @@ var recordCases = []testcase{{
 	},
 }, {
 	name: "Create_SameIDUnderTwoSubjectsIsTwoSessions",
-	rule: "a session is known by its subject and its ID together",
+	rule: "A session is identified by its subject and its ID together",
 	run: func(e *env) error {
 		st, a, b := e.open(), session("ada", "one"), session("bob", "one")
 		b.Device, b.Opaque = device(2), []byte("bob's")
 		if err := e.create(st, a, b); err != nil {
 			return err
 		}
-		if err := e.stands(st, a, b); err != nil {
+		if err := e.wantStored(st, a, b); err != nil {
 			return err
 		}
-		use := useAt(now(), device(3))
-		moved := used(a, 2, use)
-		if err := e.rotate(st, a, 1, use, moved, true); err != nil {
+		rotation := rotationAt(now(), device(3))
+		want := rotated(a, 2, rotation)
+		if err := e.rotate(st, a, 1, rotation, want, true); err != nil {
 			return err
 		}
-		if err := e.stands(st, moved, b); err != nil {
+		if err := e.wantStored(st, want, b); err != nil {
 			return err
 		}
 		if err := e.revoke(st, auth.Revocation{Subject: "ada", Sessions: []string{"one"}, Until: now().Add(time.Minute)}); err != nil {
 			return err
 		}
-		if err := e.gone(st, a); err != nil {
+		if err := e.wantGone(st, a); err != nil {
 			return err
 		}
-		return e.stands(st, b)
+		return e.wantStored(st, b)
 	},
 }, {
-	name: "Create_KeepsDataApartFromTheCaller",
-	rule: "opaque to the store, at most 1 KiB, set by Create and never again",
+	name: "Create_CopiesData",
+	rule: "opaque to the store, at most 1 KiB, set by Create only",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		want := s
@@ -113,14 +113,14 @@ var recordCases = []testcase{{
 			return err
 		}
 		clear(s.Opaque)
-		if err := e.stands(st, want); err != nil {
-			return fmt.Errorf("after the slice that was passed to Create was changed: %w", err)
+		if err := e.wantStored(st, want); err != nil {
+			return fmt.Errorf("after modifying the slice that was passed to Create: %w", err)
 		}
 		return nil
 	},
 }, {
 	name: "Get_ReturnsTimesAsGiven",
-	rule: "Times are the caller's, in whole milliseconds, and come back equal",
+	rule: "Times are the caller's, in whole milliseconds, and are returned unchanged.",
 	run: func(e *env) error {
 		st := e.open()
 		for i, d := range []time.Duration{0, 1, 9, 10, 99, 100, 123, 499, 500, 501, 999} {
@@ -130,7 +130,7 @@ var recordCases = []testcase{{
 			if err := e.create(st, s); err != nil {
 				return err
 			}
-			if err := e.stands(st, s); err != nil {
+			if err := e.wantStored(st, s); err != nil {
 				return err
 			}
 			got, err := st.Get(e.ctx, s.Subject, s.ID)
@@ -143,11 +143,11 @@ var recordCases = []testcase{{
 			}
 			listed := find(list, s.ID)
 			if listed == nil {
-				return fmt.Errorf("List has no %s", key(s))
+				return fmt.Errorf("List has no %s", describe(s))
 			}
 			for _, t := range []time.Time{got.CreatedAt, got.RotatedAt, got.ExpiresAt, listed.CreatedAt, listed.RotatedAt, listed.ExpiresAt} {
 				if t.Location() != time.UTC {
-					return fmt.Errorf("a time comes back as %v: equal, but in %v, not in UTC", t, t.Location())
+					return fmt.Errorf("a returned time, %v, is in %v, want UTC", t, t.Location())
 				}
 			}
 		}
@@ -174,7 +174,7 @@ var recordCases = []testcase{{
 				if err := e.create(st, s); err != nil {
 					return err
 				}
-				if err := e.stands(st, s); err != nil {
+				if err := e.wantStored(st, s); err != nil {
 					return err
 				}
 			}
@@ -183,37 +183,38 @@ var recordCases = []testcase{{
 	},
 }, {
 	name: "Get_ReturnsDataAsGiven",
-	rule: "opaque to the store, at most 1 KiB, set by Create and never again",
+	rule: "opaque to the store, at most 1 KiB, set by Create only",
 	run: func(e *env) error {
 		st := e.open()
 		every := make([]byte, 1024)
 		for i := range every {
-			every[i] = byte(i) // zero bytes, and no UTF-8
+			every[i] = byte(i) // includes zero bytes; not valid UTF-8
 		}
 		var want []auth.Session
 		for i, data := range [][]byte{
-			nil, {}, {0}, {0, 0, 0}, []byte("text"), []byte("null"), []byte(`\x00`), []byte("'; --"), {0xff, 0xfe, 0xc3, 0x28}, []byte(" \r\n"), every, make([]byte, 1024),
+			nil, {}, {0}, {0, 0, 0}, []byte("text"), []byte("null"), []byte(`\x00`), []byte("'; --"),
+			{0xff, 0xfe, 0xc3, 0x28}, []byte(" \r\n"), every, make([]byte, 1024),
 		} {
 			s := session("ada", fmt.Sprintf("one-%d", i))
 			s.Opaque = data
 			if err := e.create(st, s); err != nil {
 				return err
 			}
-			if err := e.stands(st, s); err != nil {
+			if err := e.wantStored(st, s); err != nil {
 				return err
 			}
-			use := useAt(now(), device(1))
-			s = used(s, 2, use)
-			if err := e.rotate(st, s, 1, use, s, true); err != nil {
+			rotation := rotationAt(now(), device(1))
+			s = rotated(s, 2, rotation)
+			if err := e.rotate(st, s, 1, rotation, s, true); err != nil {
 				return err
 			}
 			want = append(want, s)
 		}
-		return e.lists(st, "ada", want...)
+		return e.wantList(st, "ada", want...)
 	},
 }, {
 	name: "Get_ReturnsLargeGenerations",
-	rule: "counts from 1, by one at every refresh that moves the session",
+	rule: "1 after the login; each rotation adds 1",
 	run: func(e *env) error {
 		st := e.open()
 		for i, generation := range []int64{1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 1<<32 + 1, 1<<40 + 3, 1<<53 - 1} {
@@ -222,14 +223,14 @@ var recordCases = []testcase{{
 			if err := e.create(st, s); err != nil {
 				return err
 			}
-			if err := e.stands(st, s); err != nil {
+			if err := e.wantStored(st, s); err != nil {
 				return err
 			}
-			use := useAt(now(), device(1))
-			if err := e.rotate(st, s, generation, use, used(s, generation+1, use), true); err != nil {
+			rotation := rotationAt(now(), device(1))
+			if err := e.rotate(st, s, generation, rotation, rotated(s, generation+1, rotation), true); err != nil {
 				return err
 			}
-			if err := e.rotate(st, s, generation, use, used(s, generation+1, use), false); err != nil {
+			if err := e.rotate(st, s, generation, rotation, rotated(s, generation+1, rotation), false); err != nil {
 				return err
 			}
 		}
@@ -244,21 +245,21 @@ var recordCases = []testcase{{
 			return err
 		}
 		for range 10 {
-			if err := e.stands(st, s); err != nil {
+			if err := e.wantStored(st, s); err != nil {
 				return err
 			}
-			if err := e.gone(st, session("ada", "two"), session("bob", "one")); err != nil {
+			if err := e.wantGone(st, session("ada", "two"), session("bob", "one")); err != nil {
 				return err
 			}
 		}
-		if err := e.lists(st, "bob"); err != nil {
+		if err := e.wantList(st, "bob"); err != nil {
 			return err
 		}
-		return e.lists(st, "ada", s)
+		return e.wantList(st, "ada", s)
 	},
 }, {
-	name: "Get_ResultIsTheCallers",
-	rule: "What a call returns is the caller's to keep and to change.",
+	name: "Get_CallerMayModifyResult",
+	rule: "The caller owns the slices that a method returns.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		want := s
@@ -272,70 +273,70 @@ var recordCases = []testcase{{
 			return fmt.Errorf("Get: %w", err)
 		}
 		clear(got.Opaque)
-		if err := e.stands(st, want); err != nil {
-			return fmt.Errorf("after the result of Get was changed: %w", err)
+		if err := e.wantStored(st, want); err != nil {
+			return fmt.Errorf("after modifying the result of Get: %w", err)
 		}
 		list, err := st.List(e.ctx, s.Subject)
 		if err != nil || len(list) != 1 {
-			return fmt.Errorf("List: %d sessions, %v", len(list), err)
+			return fmt.Errorf("List returned %d sessions, error %v", len(list), err)
 		}
 		clear(list[0].Opaque)
 		clear(list)
-		if err := e.stands(st, want); err != nil {
-			return fmt.Errorf("after the result of List was changed: %w", err)
+		if err := e.wantStored(st, want); err != nil {
+			return fmt.Errorf("after modifying the result of List: %w", err)
 		}
-		if err := e.lists(st, s.Subject, want); err != nil {
-			return fmt.Errorf("after the result of List was changed: %w", err)
+		if err := e.wantList(st, s.Subject, want); err != nil {
+			return fmt.Errorf("after modifying the result of List: %w", err)
 		}
-		use := useAt(now(), device(1))
-		want = used(want, 2, use)
-		for range 2 { // one moves, one does not
-			got, _, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(1, use))
+		rotation := rotationAt(now(), device(1))
+		want = rotated(want, 2, rotation)
+		for range 2 { // the first call rotates, the second does not
+			got, _, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(1, rotation))
 			if err != nil {
 				return fmt.Errorf("Rotate: %w", err)
 			}
 			clear(got.Opaque)
-			if err := e.stands(st, want); err != nil {
-				return fmt.Errorf("after the result of Rotate was changed: %w", err)
+			if err := e.wantStored(st, want); err != nil {
+				return fmt.Errorf("after modifying the result of Rotate: %w", err)
 			}
 		}
 		return nil
 	},
 }, {
 	name: "Get_UnknownIsNotFound",
-	rule: "Get returns a record and changes nothing. ErrSessionNotFound.",
+	rule: "It returns ErrSessionNotFound if there is no such record.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
-		if err := e.gone(st, s); err != nil {
-			return fmt.Errorf("an empty store: %w", err)
+		if err := e.wantGone(st, s); err != nil {
+			return fmt.Errorf("in an empty store: %w", err)
 		}
 		if err := e.create(st, s); err != nil {
 			return err
 		}
-		return e.gone(st, session("ada", "two"), session("bob", "one"))
+		return e.wantGone(st, session("ada", "two"), session("bob", "one"))
 	},
 }, {
 	name: "List_UnknownSubjectIsEmpty",
-	rule: "A subject without any has an empty list, not an error.",
+	rule: "For a subject without records it returns an empty list and no error.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
-		if err := e.lists(st, "ada"); err != nil {
+		if err := e.wantList(st, "ada"); err != nil {
 			return err
 		}
 		if err := e.create(st, s); err != nil {
 			return err
 		}
-		if err := e.lists(st, "bob"); err != nil {
+		if err := e.wantList(st, "bob"); err != nil {
 			return err
 		}
 		if err := e.revoke(st, auth.Revocation{Subject: "ada", Sessions: []string{"one"}, Until: now().Add(time.Minute)}); err != nil {
 			return err
 		}
-		return e.lists(st, "ada")
+		return e.wantList(st, "ada")
 	},
 }, {
-	name: "List_OnlyTheSubjects",
-	rule: "List returns the subject's records",
+	name: "List_OnlyOneSubject",
+	rule: "List returns the records of a subject",
 	run: func(e *env) error {
 		st := e.open()
 		var adas []auth.Session
@@ -347,38 +348,38 @@ var recordCases = []testcase{{
 			}
 			adas = append(adas, a)
 		}
-		return e.lists(st, "ada", adas...)
+		return e.wantList(st, "ada", adas...)
 	},
 }, {
 	name: "List_LastUsedFirst",
-	rule: "List returns the subject's records, last used (RotatedAt) first.",
+	rule: "List returns the records of a subject in descending order of RotatedAt.",
 	run: func(e *env) error {
 		st := e.open()
 		want := make([]auth.Session, 8)
 		base := now().Add(-time.Hour)
-		for i, place := range rand.Perm(len(want)) {
+		for i, index := range rand.Perm(len(want)) {
 			s := session("ada", fmt.Sprintf("one-%d", i))
-			s.RotatedAt = base.Add(-time.Duration(place) * time.Millisecond)
+			s.RotatedAt = base.Add(-time.Duration(index) * time.Millisecond)
 			s.CreatedAt = s.RotatedAt
 			if err := e.create(st, s); err != nil {
 				return err
 			}
-			want[place] = s
+			want[index] = s
 		}
-		if err := e.ordered(st, want); err != nil {
+		if err := e.wantOrder(st, want); err != nil {
 			return err
 		}
 		last := len(want) - 1
-		use := useAt(now(), device(1)) // the last becomes the first
-		moved := used(want[last], 2, use)
-		if err := e.rotate(st, moved, 1, use, moved, true); err != nil {
+		rotation := rotationAt(now(), device(1)) // the last session becomes the first
+		first := rotated(want[last], 2, rotation)
+		if err := e.rotate(st, first, 1, rotation, first, true); err != nil {
 			return err
 		}
-		return e.ordered(st, append([]auth.Session{moved}, want[:last]...))
+		return e.wantOrder(st, append([]auth.Session{first}, want[:last]...))
 	},
 }, {
 	name: "List_ManySessionsInOrder",
-	rule: "List returns the subject's records, last used (RotatedAt) first.",
+	rule: "List returns the records of a subject in descending order of RotatedAt.",
 	run: func(e *env) error {
 		nodes := e.nodes(8)
 		want := make([]auth.Session, e.many)
@@ -390,7 +391,7 @@ var recordCases = []testcase{{
 			want[i] = s
 		}
 		order := rand.Perm(len(want))
-		err := together(len(nodes), func(n int) error {
+		err := concurrently(len(nodes), func(n int) error {
 			for i := n; i < len(want); i += len(nodes) {
 				if err := e.create(nodes[n], want[order[i]]); err != nil {
 					return err
@@ -401,7 +402,7 @@ var recordCases = []testcase{{
 		if err != nil {
 			return err
 		}
-		return e.ordered(nodes[0], want)
+		return e.wantOrder(nodes[0], want)
 	},
 }, {
 	name: "Nodes_SeeEachOthersWrites",
@@ -412,25 +413,25 @@ var recordCases = []testcase{{
 			return err
 		}
 		for _, st := range nodes {
-			if err := e.stands(st, s); err != nil {
+			if err := e.wantStored(st, s); err != nil {
 				return err
 			}
 			if err := st.Create(e.ctx, s); !errors.Is(err, auth.ErrSessionExists) {
-				return fmt.Errorf("Create on another node: %v, want ErrSessionExists", err)
+				return fmt.Errorf("Create on another node returned %v, want ErrSessionExists", err)
 			}
 		}
 		for i, st := range nodes {
-			use := useAt(now(), device(i+1))
+			rotation := rotationAt(now(), device(i+1))
 			from := s.Generation
-			s = used(s, from+1, use)
-			if err := e.rotate(st, s, from, use, s, true); err != nil {
+			s = rotated(s, from+1, rotation)
+			if err := e.rotate(st, s, from, rotation, s, true); err != nil {
 				return err
 			}
 			for _, other := range nodes {
-				if err := e.stands(other, s); err != nil {
+				if err := e.wantStored(other, s); err != nil {
 					return err
 				}
-				if err := e.lists(other, "ada", s); err != nil {
+				if err := e.wantList(other, "ada", s); err != nil {
 					return err
 				}
 			}
@@ -439,24 +440,24 @@ var recordCases = []testcase{{
 			return err
 		}
 		for _, st := range nodes {
-			if err := e.gone(st, s); err != nil {
+			if err := e.wantGone(st, s); err != nil {
 				return err
 			}
 		}
 		return nil
 	},
 }, {
-	name: "Expiry_RecordStaysAnotherMinute",
-	rule: "a store's own clock only collects records, not before ExpiresAt plus a minute",
+	name: "Expiry_RecordStaysForAMinute",
+	rule: "A store may use its own clock only to delete expired records and revocations, at the earliest a minute after ExpiresAt or Until.",
 	run: func(e *env) error {
 		st := e.open()
-		dead, alive := session("ada", "dead"), session("ada", "alive")
-		dead.ExpiresAt = now().Add(-30 * time.Second)
-		alive.ExpiresAt = now().Add(time.Second)
-		if err := e.create(st, dead, alive); err != nil {
+		expired, valid := session("ada", "expired"), session("ada", "valid")
+		expired.ExpiresAt = now().Add(-30 * time.Second)
+		valid.ExpiresAt = now().Add(time.Second)
+		if err := e.create(st, expired, valid); err != nil {
 			return err
 		}
-		for i := range 20 { // writes, on the way of which others may be collected
+		for i := range 20 { // a store may remove expired records when it writes
 			s := session("ada", fmt.Sprintf("new-%d", i))
 			s.CreatedAt = now()
 			s.RotatedAt = s.CreatedAt
@@ -464,29 +465,29 @@ var recordCases = []testcase{{
 				return err
 			}
 		}
-		if err := e.stands(st, dead, alive); err != nil {
+		if err := e.wantStored(st, expired, valid); err != nil {
 			return err
 		}
 		list, err := st.List(e.ctx, "ada")
 		if err != nil {
 			return fmt.Errorf("List: %w", err)
 		}
-		for _, s := range []auth.Session{dead, alive} {
+		for _, s := range []auth.Session{expired, valid} {
 			if find(list, s.ID) == nil {
-				return fmt.Errorf("List has no %s, which expires at %s; it is %s", key(s), s.ExpiresAt, now())
+				return fmt.Errorf("List has no %s, which expires at %s; the time is %s", describe(s), s.ExpiresAt, now())
 			}
 		}
-		for _, s := range []auth.Session{dead, alive} {
-			use := useAt(now(), device(1))
-			if err := e.rotate(st, s, 1, use, used(s, 2, use), true); err != nil {
+		for _, s := range []auth.Session{expired, valid} {
+			rotation := rotationAt(now(), device(1))
+			if err := e.rotate(st, s, 1, rotation, rotated(s, 2, rotation), true); err != nil {
 				return err
 			}
 		}
 		return nil
 	},
 }, {
-	name: "Expiry_MovesWithTheSession",
-	rule: "a store's own clock only collects records, not before ExpiresAt plus a minute",
+	name: "Expiry_FollowsRotate",
+	rule: "A store may use its own clock only to delete expired records and revocations, at the earliest a minute after ExpiresAt or Until.",
 	run: func(e *env) error {
 		st := e.open()
 		for try, margin := range []time.Duration{time.Second, 5 * time.Second, 20 * time.Second} {
@@ -496,13 +497,13 @@ var recordCases = []testcase{{
 			if err := e.create(st, s); err != nil {
 				return err
 			}
-			use := useAt(now(), device(1))
-			got, _, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(1, use))
+			rotation := rotationAt(now(), device(1))
+			got, _, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(1, rotation))
 			if err != nil && time.Now().After(end) {
-				continue // it took so long that it may have been collected
+				continue // the call took so long that the record may have been removed
 			}
 			if err != nil {
-				return fmt.Errorf("Rotate of %s, that expired at %s: %w", key(s), s.ExpiresAt, err)
+				return fmt.Errorf("Rotate of %s, which expires at %s: %w", describe(s), s.ExpiresAt, err)
 			}
 			time.Sleep(time.Until(end) + 500*time.Millisecond)
 			other := session("ada", fmt.Sprintf("new-%d", try))
@@ -511,16 +512,16 @@ var recordCases = []testcase{{
 			if err := e.create(st, other); err != nil {
 				return err
 			}
-			if err := e.stands(st, used(s, 2, use)); err != nil {
-				return fmt.Errorf("a minute after the former ExpiresAt, long before the present one, %s: %w", got.ExpiresAt, err)
+			if err := e.wantStored(st, rotated(s, 2, rotation)); err != nil {
+				return fmt.Errorf("a minute after the old ExpiresAt and before the new one, %s: %w", got.ExpiresAt, err)
 			}
 			return nil
 		}
-		return errors.New("the store is too slow for this case")
+		return errors.New("the store is too slow for this case: Create and Rotate took more than 20s")
 	},
 }, {
 	name: "Expiry_ClocksOfCallersDiffer",
-	rule: "A store does no arithmetic and applies no policy. Times are the caller's",
+	rule: "A store computes no times and applies no policy. Times are the caller's",
 	run: func(e *env) error {
 		nodes := e.nodes(2)
 		skews := []time.Duration{5 * time.Second, -5 * time.Second}
@@ -532,13 +533,13 @@ var recordCases = []testcase{{
 				return err
 			}
 			for j := range 4 {
-				if err := e.stands(nodes[1-i], s); err != nil {
+				if err := e.wantStored(nodes[1-i], s); err != nil {
 					return err
 				}
-				use := useAt(s.RotatedAt.Add(time.Duration(j)*time.Second), device(j))
+				rotation := rotationAt(s.RotatedAt.Add(time.Duration(j)*time.Second), device(j))
 				from := s.Generation
-				s = used(s, from+1, use)
-				if err := e.rotate(nodes[(i+j)%2], s, from, use, s, true); err != nil {
+				s = rotated(s, from+1, rotation)
+				if err := e.rotate(nodes[(i+j)%2], s, from, rotation, s, true); err != nil {
 					return err
 				}
 			}
@@ -555,32 +556,33 @@ var recordCases = []testcase{{
 		}
 		at := now()
 		for i := range e.many {
-			use := useAt(at.Add(time.Duration(i)*time.Millisecond), device(i))
-			got, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(s.Generation, use))
-			if err != nil || !moved {
-				return fmt.Errorf("refresh %d: Rotate from %d: moved %t, %v", i, s.Generation, moved, err)
+			rotation := rotationAt(at.Add(time.Duration(i)*time.Millisecond), device(i))
+			got, ok, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(s.Generation, rotation))
+			if err != nil || !ok {
+				return fmt.Errorf("refresh %d: Rotate from %d: rotated is %t, error %v", i, s.Generation, ok, err)
 			}
-			s = used(s, s.Generation+1, use)
-			if err := same(got, s); err != nil {
+			s = rotated(s, s.Generation+1, rotation)
+			if err := diff(got, s); err != nil {
 				return fmt.Errorf("refresh %d: %w", i, err)
 			}
 		}
-		return e.lists(st, s.Subject, s)
+		return e.wantList(st, s.Subject, s)
 	},
 }}
 
-// ordered returns an error unless List of ada finds the sessions in this order.
-func (e *env) ordered(st auth.Store, want []auth.Session) error {
-	if err := e.lists(st, "ada", want...); err != nil {
+// wantOrder returns an error unless List returns exactly the given sessions of
+// ada, in this order.
+func (e *env) wantOrder(st auth.Store, want []auth.Session) error {
+	if err := e.wantList(st, "ada", want...); err != nil {
 		return err
 	}
 	list, err := st.List(e.ctx, "ada")
 	if err != nil || len(list) != len(want) {
-		return fmt.Errorf("List: %d sessions, %v", len(list), err)
+		return fmt.Errorf("List returned %d sessions, error %v", len(list), err)
 	}
 	for i, w := range want {
 		if list[i].ID != w.ID {
-			return fmt.Errorf("place %d of List is %s, used at %s, want %s, used at %s", i, key(list[i]), list[i].RotatedAt, key(w), w.RotatedAt)
+			return fmt.Errorf("List[%d] is %s with RotatedAt %s, want %s with RotatedAt %s", i, describe(list[i]), list[i].RotatedAt, describe(w), w.RotatedAt)
 		}
 	}
 	return nil

@@ -11,8 +11,8 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// refusedNames are no subjects and no IDs: empty, too long, with a control
-// character, and not UTF-8.
+// refusedNames returns strings that are not valid as a subject or an ID: empty,
+// too long, with a control character, or not UTF-8.
 func refusedNames() []string {
 	return []string{
 		"", strings.Repeat("x", 256), strings.Repeat("中", 86), strings.Repeat("x", 70_000),
@@ -21,7 +21,7 @@ func refusedNames() []string {
 	}
 }
 
-// farTimes are not in the years 1 to 6000.
+// farTimes returns times outside the years 1 to 6000.
 func farTimes() []time.Time {
 	return []time.Time{
 		time.Date(0, 12, 31, 23, 59, 59, 0, time.UTC), time.Date(-4800, 1, 1, 0, 0, 0, 0, time.UTC),
@@ -29,7 +29,7 @@ func farTimes() []time.Time {
 	}
 }
 
-// refusedDevices are what no store has to represent.
+// refusedDevices returns devices that a store must refuse.
 func refusedDevices() []auth.Device {
 	devices := []auth.Device{
 		{IP: netip.MustParseAddr("fe80::1%eth0")}, {IP: netip.MustParseAddr("fe80::1%" + strings.Repeat("z", 300))},
@@ -43,7 +43,7 @@ func refusedDevices() []auth.Device {
 	return devices
 }
 
-// refused returns an error unless err is an ErrNotStorable.
+// refused returns an error unless err wraps ErrNotStorable.
 func refused(call string, err error) error {
 	if !errors.Is(err, auth.ErrNotStorable) {
 		return fmt.Errorf("%s returned %v, want ErrNotStorable", call, err)
@@ -51,26 +51,26 @@ func refused(call string, err error) error {
 	return nil
 }
 
-// quiet returns an error unless the feed announces nothing after the position.
-// It returns the position that is reached.
-func (e *env) quiet(st auth.Store, after string) (next string, err error) {
+// wantNoChange returns an error if the feed has a revocation after the position.
+// It returns the new position.
+func (e *env) wantNoChange(st auth.Store, after string) (next string, err error) {
 	rs, next, err := e.changes(e.ctx, st, after, 0, e.patience)
 	if err == nil && len(rs) > 0 {
-		err = fmt.Errorf("Changes returns %.300q, which was refused", fmt.Sprintf("%+v", rs[0]))
+		err = fmt.Errorf("Changes returned %.300q, which was refused", fmt.Sprintf("%+v", rs[0]))
 	}
 	return next, err
 }
 
 var refusedCases = []testcase{{
-	name: "Refuse_CreateOfWhatNoStoreRepresents",
-	rule: "refuse, a store refuses with that error, before it writes anything.",
+	name: "Refuse_InvalidCreate",
+	rule: "with that error, before it writes anything.",
 	run: func(e *env) error {
 		st := e.open()
 		good := session("ada", "one")
 		if err := e.create(st, good); err != nil {
 			return err
 		}
-		next, err := e.quiet(st, "")
+		next, err := e.wantNoChange(st, "")
 		if err != nil {
 			return err
 		}
@@ -103,19 +103,19 @@ var refusedCases = []testcase{{
 			if err := refused(call, st.Create(e.ctx, s)); err != nil {
 				return err
 			}
-			if err := e.lists(st, "ada", good); err != nil {
+			if err := e.wantList(st, "ada", good); err != nil {
 				return fmt.Errorf("after the refused %s: %w", call, err)
 			}
-			if err := e.lists(st, s.Subject); s.Subject != "ada" && err != nil {
+			if err := e.wantList(st, s.Subject); s.Subject != "ada" && err != nil {
 				return fmt.Errorf("after the refused %s: %w", call, err)
 			}
 		}
-		_, err = e.quiet(st, next)
+		_, err = e.wantNoChange(st, next)
 		return err
 	},
 }, {
-	name: "Refuse_RotateToWhatNoStoreRepresents",
-	rule: "refuse, a store refuses with that error, before it writes anything.",
+	name: "Refuse_InvalidRotate",
+	rule: "with that error, before it writes anything.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		if err := e.create(st, s); err != nil {
@@ -123,30 +123,30 @@ var refusedCases = []testcase{{
 		}
 		var bad []auth.Rotation
 		for _, d := range refusedDevices() {
-			bad = append(bad, useAt(now(), d))
+			bad = append(bad, rotationAt(now(), d))
 		}
 		for _, t := range farTimes() {
-			at, rested, expires := useAt(now(), device(1)), useAt(now(), device(1)), useAt(now(), device(1))
+			at, rested, expires := rotationAt(now(), device(1)), rotationAt(now(), device(1)), rotationAt(now(), device(1))
 			at.At, rested.NotAfter, expires.ExpiresAt = t, t, t
 			bad = append(bad, at, rested, expires)
 		}
-		for _, use := range bad {
-			call := fmt.Sprintf("Rotate with %.300q", fmt.Sprintf("%+v", use))
-			_, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(1, use))
-			if moved {
-				return fmt.Errorf("%s moved the session", call)
+		for _, rotation := range bad {
+			call := fmt.Sprintf("Rotate with %.300q", fmt.Sprintf("%+v", rotation))
+			_, ok, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(1, rotation))
+			if ok {
+				return fmt.Errorf("%s rotated the session", call)
 			}
 			if err := refused(call, err); err != nil {
 				return err
 			}
-			if err := e.stands(st, s); err != nil {
+			if err := e.wantStored(st, s); err != nil {
 				return fmt.Errorf("after the refused %s: %w", call, err)
 			}
 		}
 		return nil
 	},
 }, {
-	name: "Refuse_RotateBeyondTheLastGeneration",
+	name: "Refuse_RotateBeyondLastGeneration",
 	rule: "A From of 1<<53 or more is refused with ErrNotStorable.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
@@ -157,40 +157,40 @@ var refusedCases = []testcase{{
 		}
 		for _, s := range []auth.Session{s, last} {
 			for _, from := range []int64{1 << 53, 1<<53 + 1, 1<<63 - 1} {
-				_, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, useAt(now(), device(1))))
-				if moved {
-					return fmt.Errorf("Rotate from %d moved the session", from)
+				_, ok, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, rotationAt(now(), device(1))))
+				if ok {
+					return fmt.Errorf("Rotate from %d rotated the session", from)
 				}
 				if err := refused(fmt.Sprintf("Rotate from %d", from), err); err != nil {
 					return err
 				}
-				if err := e.stands(st, s); err != nil {
+				if err := e.wantStored(st, s); err != nil {
 					return fmt.Errorf("after the refused Rotate from %d: %w", from, err)
 				}
 			}
 		}
-		// No generation is negative, so that such a from is a spent one.
+		// No generation is negative, so a negative from is a spent one.
 		for _, from := range []int64{-1, -1 << 63} {
-			if err := e.rotate(st, s, from, useAt(now(), device(1)), s, false); err != nil {
+			if err := e.rotate(st, s, from, rotationAt(now(), device(1)), s, false); err != nil {
 				return err
 			}
 		}
-		use := useAt(now(), device(1))
-		return e.rotate(st, s, 1<<53-1, use, used(s, 1<<53-1, use), true)
+		rotation := rotationAt(now(), device(1))
+		return e.rotate(st, s, 1<<53-1, rotation, rotated(s, 1<<53-1, rotation), true)
 	},
 }, {
-	name: "Refuse_RevocationThatNoStoreRepresents",
-	rule: "refuse, a store refuses with that error, before it writes anything.",
+	name: "Refuse_InvalidRevoke",
+	rule: "with that error, before it writes anything.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		if err := e.create(st, s); err != nil {
 			return err
 		}
-		next, err := e.quiet(st, "")
+		next, err := e.wantNoChange(st, "")
 		if err != nil {
 			return err
 		}
-		// Each would end the session, if it were not for what is refused.
+		// Each would end the session if it were valid.
 		all := auth.Revocation{Subject: "ada", Sessions: []string{"one"}, All: true, Before: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
 		var bad []auth.Revocation
 		add := func(change func(r *auth.Revocation)) {
@@ -223,16 +223,16 @@ var refusedCases = []testcase{{
 			if err := refused(call, st.Revoke(e.ctx, r)); err != nil {
 				return err
 			}
-			if err := e.stands(st, s); err != nil {
+			if err := e.wantStored(st, s); err != nil {
 				return fmt.Errorf("after the refused %s: %w", call, err)
 			}
 			if i%20 > 0 {
 				continue
 			}
-			if next, err = e.quiet(st, next); err != nil {
+			if next, err = e.wantNoChange(st, next); err != nil {
 				return err
 			}
-			good := cut(fmt.Sprintf("good-%d", i)) // the feed goes on
+			good := notBefore(fmt.Sprintf("good-%d", i)) // a valid revocation still arrives
 			if err := e.revoke(st, good); err != nil {
 				return err
 			}
@@ -240,12 +240,12 @@ var refusedCases = []testcase{{
 				return err
 			}
 		}
-		_, err = e.quiet(st, next)
+		_, err = e.wantNoChange(st, next)
 		return err
 	},
 }, {
-	name: "Refuse_ImpossibleNamesHaveNoSessions",
-	rule: "Get and Rotate return ErrSessionNotFound for a subject or an ID that they refuse, and List an empty list.",
+	name: "Refuse_InvalidNamesAreNotFound",
+	rule: "and List returns an empty list.",
 	run: func(e *env) error {
 		st := e.open()
 		if err := e.create(st, session("ada", "one")); err != nil {
@@ -254,21 +254,21 @@ var refusedCases = []testcase{{
 		for _, name := range refusedNames() {
 			for _, s := range []auth.Session{session("ada", name), session(name, "one")} {
 				if _, err := st.Get(e.ctx, s.Subject, s.ID); !errors.Is(err, auth.ErrSessionNotFound) {
-					return fmt.Errorf("Get of %s: %v, want ErrSessionNotFound", key(s), err)
+					return fmt.Errorf("Get of %s returned %v, want ErrSessionNotFound", describe(s), err)
 				}
-				if _, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(1, useAt(now(), device(1)))); moved || !errors.Is(err, auth.ErrSessionNotFound) {
-					return fmt.Errorf("Rotate of %s: moved %t, %v, want ErrSessionNotFound", key(s), moved, err)
+				if _, ok, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(1, rotationAt(now(), device(1)))); ok || !errors.Is(err, auth.ErrSessionNotFound) {
+					return fmt.Errorf("Rotate of %s: rotated is %t, error %v, want ErrSessionNotFound", describe(s), ok, err)
 				}
 			}
-			if err := e.lists(st, name); err != nil {
+			if err := e.wantList(st, name); err != nil {
 				return err
 			}
 		}
 		return nil
 	},
 }, {
-	name: "Refuse_NothingElse",
-	rule: "So it need not store any other value.",
+	name: "Refuse_NoValidValue",
+	rule: "So it only has to represent the values that these methods accept.",
 	run: func(e *env) error {
 		st := e.open()
 		first, last := time.Time{}.UTC(), time.Date(6000, 12, 31, 23, 59, 59, 999e6, time.UTC)
@@ -278,29 +278,30 @@ var refusedCases = []testcase{{
 		if err := e.create(st, s); err != nil {
 			return err
 		}
-		if err := e.stands(st, s); err != nil {
+		if err := e.wantStored(st, s); err != nil {
 			return err
 		}
-		if err := e.lists(st, "ada", s); err != nil {
+		if err := e.wantList(st, "ada", s); err != nil {
 			return err
 		}
 		for _, d := range []auth.Device{s.Device, {IP: netip.MustParseAddr("::ffff:0.0.0.0")}, {IP: netip.MustParseAddr("::192.0.2.1")}} {
-			use := auth.Rotation{At: last, NotAfter: last, ExpiresAt: last, Device: d}
+			rotation := auth.Rotation{At: last, NotAfter: last, ExpiresAt: last, Device: d}
 			from := s.Generation
-			s = used(s, from+1, use)
-			if err := e.rotate(st, s, from, use, s, true); err != nil {
+			s = rotated(s, from+1, rotation)
+			if err := e.rotate(st, s, from, rotation, s, true); err != nil {
 				return err
 			}
 		}
-		// One that is behind goes as far as from, and then one further.
-		use := auth.Rotation{At: first, NotAfter: last, ExpiresAt: last, Device: device(1)}
+		// If the store has lost writes, the generation becomes from. The next
+		// call advances it by one.
+		rotation := auth.Rotation{At: first, NotAfter: last, ExpiresAt: last, Device: device(1)}
 		for _, generation := range []int64{1<<53 - 1, 1 << 53} {
-			s = used(s, generation, use)
-			if err := e.rotate(st, s, 1<<53-1, use, s, true); err != nil {
+			s = rotated(s, generation, rotation)
+			if err := e.rotate(st, s, 1<<53-1, rotation, s, true); err != nil {
 				return err
 			}
 		}
-		next, err := e.quiet(st, "")
+		next, err := e.wantNoChange(st, "")
 		if err != nil {
 			return err
 		}
@@ -321,7 +322,7 @@ var refusedCases = []testcase{{
 		if err := e.create(nodes[0], s); err != nil {
 			return err
 		}
-		next, err := e.quiet(nodes[1], "")
+		next, err := e.wantNoChange(nodes[1], "")
 		if err != nil {
 			return err
 		}
@@ -331,13 +332,13 @@ var refusedCases = []testcase{{
 			want = append(want, auth.Revocation{AccessTTL: ttl, Until: until.Add(time.Duration(i) * time.Second), ID: fmt.Sprintf("cmFuZG9tIGJpdHMgb2Yy.%d", i)})
 		}
 		for i, id := range []string{"a.1", "A.1", "a.01", " a.1", "%s", "null", strings.Repeat("9", 64)} {
-			r := cut(fmt.Sprintf("ada-%d", i))
+			r := notBefore(fmt.Sprintf("ada-%d", i))
 			r.ID = id
 			want = append(want, r)
 		}
-		same := cut("ada-0") // another announcement of the same subject
-		same.ID = "b.1"
-		for _, r := range append(slices.Clone(want), same) {
+		again := notBefore("ada-0") // another revocation of the same subject
+		again.ID = "b.1"
+		for _, r := range append(slices.Clone(want), again) {
 			if err := e.revoke(nodes[0], r); err != nil {
 				return err
 			}
@@ -345,9 +346,9 @@ var refusedCases = []testcase{{
 				return err
 			}
 		}
-		if _, err := e.await(nodes[1], "", append(want, same)...); err != nil {
+		if _, err := e.await(nodes[1], "", append(want, again)...); err != nil {
 			return err
 		}
-		return e.stands(nodes[0], s)
+		return e.wantStored(nodes[0], s)
 	},
 }}

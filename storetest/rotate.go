@@ -9,46 +9,46 @@ import (
 )
 
 var rotateCases = []testcase{{
-	name: "Rotate_MovesFromTheStoredGeneration",
-	rule: "If the stored Generation is r.From and RotatedAt is not after r.NotAfter, it becomes r.From+1",
+	name: "Rotate_AdvancesFromStoredGeneration",
+	rule: "If the stored Generation is r.From and RotatedAt is not after r.NotAfter, Generation becomes r.From+1.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		if err := e.create(st, s); err != nil {
 			return err
 		}
-		for i, rested := range []time.Duration{0, time.Millisecond, time.Hour, 10 * 365 * 24 * time.Hour} {
-			use := useAt(s.RotatedAt.Add(time.Minute), device(i))
-			use.NotAfter = s.RotatedAt.Add(rested)
+		for i, d := range []time.Duration{0, time.Millisecond, time.Hour, 10 * 365 * 24 * time.Hour} {
+			rotation := rotationAt(s.RotatedAt.Add(time.Minute), device(i))
+			rotation.NotAfter = s.RotatedAt.Add(d)
 			from := s.Generation
-			s = used(s, from+1, use)
-			if err := e.rotate(st, s, from, use, s, true); err != nil {
-				return fmt.Errorf("RotatedAt %s before r.NotAfter: %w", rested, err)
+			s = rotated(s, from+1, rotation)
+			if err := e.rotate(st, s, from, rotation, s, true); err != nil {
+				return fmt.Errorf("RotatedAt %s before r.NotAfter: %w", d, err)
 			}
 		}
 		return nil
 	},
 }, {
-	name: "Rotate_RestingSessionStays",
+	name: "Rotate_NotDuringCooldown",
 	rule: "rotate only if RotatedAt is not after this",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		if err := e.create(st, s); err != nil {
 			return err
 		}
-		for _, rest := range []time.Duration{time.Millisecond, time.Second, 30 * time.Second, time.Hour} {
-			use := useAt(now(), device(1))
-			use.NotAfter = s.RotatedAt.Add(-rest)
-			if err := e.rotate(st, s, 1, use, s, false); err != nil {
-				return fmt.Errorf("RotatedAt %s after r.NotAfter: %w", rest, err)
+		for _, d := range []time.Duration{time.Millisecond, time.Second, 30 * time.Second, time.Hour} {
+			rotation := rotationAt(now(), device(1))
+			rotation.NotAfter = s.RotatedAt.Add(-d)
+			if err := e.rotate(st, s, 1, rotation, s, false); err != nil {
+				return fmt.Errorf("RotatedAt %s after r.NotAfter: %w", d, err)
 			}
 		}
-		use := useAt(now(), device(1))
-		use.NotAfter = s.RotatedAt
-		return e.rotate(st, s, 1, use, used(s, 2, use), true)
+		rotation := rotationAt(now(), device(1))
+		rotation.NotAfter = s.RotatedAt
+		return e.rotate(st, s, 1, rotation, rotated(s, 2, rotation), true)
 	},
 }, {
 	name: "Rotate_SpentGenerationChangesNothing",
-	rule: "Otherwise nothing changes. Either way s is the session as it now stands",
+	rule: "Otherwise it changes nothing, and rotated is false.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		s.Generation = 12
@@ -56,15 +56,15 @@ var rotateCases = []testcase{{
 			return err
 		}
 		for _, from := range []int64{11, 10, 9, 2, 1} { // as text, 9 and 2 are more than 12
-			if err := e.rotate(st, s, from, useAt(now(), device(1)), s, false); err != nil {
+			if err := e.rotate(st, s, from, rotationAt(now(), device(1)), s, false); err != nil {
 				return err
 			}
 		}
 		return nil
 	},
 }, {
-	name: "Rotate_AheadOfTheStoreBecomesFrom",
-	rule: "if it is less than r.From (the store has lost acknowledged writes), it becomes r.From.",
+	name: "Rotate_LostWritesAreRestored",
+	rule: "If the stored Generation is less than r.From, which means that the store lost acknowledged writes, Generation becomes r.From.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		s.Generation = 9
@@ -72,83 +72,84 @@ var rotateCases = []testcase{{
 			return err
 		}
 		for i, from := range []int64{10, 11, 20, 100, 1 << 40} { // as text, 10 is less than 9
-			use := useAt(now().Add(time.Duration(i)*time.Millisecond), device(i))
+			rotation := rotationAt(now().Add(time.Duration(i)*time.Millisecond), device(i))
 			if i%2 == 1 {
-				use.NotAfter = s.RotatedAt.Add(-time.Minute) // it rests, which does not count here
+				rotation.NotAfter = s.RotatedAt.Add(-time.Minute) // in the cooldown, which must not matter here
 			}
-			s = used(s, from, use)
-			if err := e.rotate(st, s, from, use, s, true); err != nil {
+			s = rotated(s, from, rotation)
+			if err := e.rotate(st, s, from, rotation, s, true); err != nil {
 				return err
 			}
 		}
 		return nil
 	},
 }, {
-	name: "Rotate_SetsWhatUseSays",
-	rule: "In both cases RotatedAt, ExpiresAt and Device are set from r",
+	name: "Rotate_SetsEveryField",
+	rule: "RotatedAt, ExpiresAt and Device are set from r.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		if err := e.create(st, s); err != nil {
 			return err
 		}
 		at := now()
-		for i, use := range []auth.Rotation{
+		for i, rotation := range []auth.Rotation{
 			{ExpiresAt: at.Add(time.Hour), Device: device(1)},
-			{ExpiresAt: at.Add(30 * 24 * time.Hour), Device: auth.Device{UserAgent: "agent alone"}},
-			{ExpiresAt: at.Add(time.Minute), Device: auth.Device{IP: device(2).IP}}, // earlier than before
+			{ExpiresAt: at.Add(30 * 24 * time.Hour), Device: auth.Device{UserAgent: "only an agent"}},
+			{ExpiresAt: at.Add(time.Minute), Device: auth.Device{IP: device(2).IP}}, // an earlier ExpiresAt
 			{ExpiresAt: at.Add(time.Hour), Device: device(3)},
-			{ExpiresAt: at.Add(time.Hour), Device: auth.Device{UserAgent: device(3).UserAgent, IP: device(4).IP}}, // it roams
+			{ExpiresAt: at.Add(time.Hour), Device: auth.Device{UserAgent: device(3).UserAgent, IP: device(4).IP}}, // the address changes
 			{ExpiresAt: at.Add(time.Hour), Device: auth.Device{UserAgent: "updated", IP: device(4).IP}},
-			{ExpiresAt: at.Add(time.Hour), Device: auth.Device{}}, // nothing is known any more
+			{ExpiresAt: at.Add(time.Hour), Device: auth.Device{}}, // no device is known
 			{ExpiresAt: at.Add(time.Hour), Device: device(4)},
 		} {
-			use.At = at.Add(time.Duration(i) * 1001 * time.Millisecond)
-			use.NotAfter = use.At
+			rotation.At = at.Add(time.Duration(i) * 1001 * time.Millisecond)
+			rotation.NotAfter = rotation.At
 			from := s.Generation
-			s = used(s, from+1, use)
-			if err := e.rotate(st, s, from, use, s, true); err != nil {
-				return fmt.Errorf("move %d: %w", i, err)
+			s = rotated(s, from+1, rotation)
+			if err := e.rotate(st, s, from, rotation, s, true); err != nil {
+				return fmt.Errorf("rotation %d: %w", i, err)
 			}
 		}
 		return nil
 	},
 }, {
 	name: "Rotate_RotatedAtMayMoveBack",
-	rule: "RotatedAt becomes r.At also where that is earlier: a clock may have been set back.",
+	rule: "RotatedAt becomes r.At even if that is earlier, since a clock may have been set back.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		if err := e.create(st, s); err != nil {
 			return err
 		}
 		for i, back := range []time.Duration{time.Millisecond, 5 * time.Second, 4 * 365 * 24 * time.Hour} {
-			use := useAt(s.RotatedAt.Add(-back), device(i))
-			use.NotAfter, use.ExpiresAt = s.RotatedAt.Add(time.Hour), now().Add(time.Hour)
-			want := used(s, s.Generation+1, use)
-			if err := e.rotate(st, s, s.Generation, use, want, true); err != nil {
-				return fmt.Errorf("use.At lies %s before RotatedAt: %w", back, err)
+			rotation := rotationAt(s.RotatedAt.Add(-back), device(i))
+			rotation.NotAfter, rotation.ExpiresAt = s.RotatedAt.Add(time.Hour), now().Add(time.Hour)
+			want := rotated(s, s.Generation+1, rotation)
+			if err := e.rotate(st, s, s.Generation, rotation, want, true); err != nil {
+				return fmt.Errorf("r.At is %s before RotatedAt: %w", back, err)
 			}
 			s = want
 		}
-		use := useAt(s.RotatedAt.Add(-time.Second), device(9))
-		use.ExpiresAt = now().Add(time.Hour)
-		want := used(s, s.Generation+5, use)
-		if err := e.rotate(st, s, s.Generation+5, use, want, true); err != nil {
-			return fmt.Errorf("use.At lies before RotatedAt, in a move to a later generation: %w", err)
+		rotation := rotationAt(s.RotatedAt.Add(-time.Second), device(9))
+		rotation.ExpiresAt = now().Add(time.Hour)
+		want := rotated(s, s.Generation+5, rotation)
+		if err := e.rotate(st, s, s.Generation+5, rotation, want, true); err != nil {
+			return fmt.Errorf("r.At is before RotatedAt, and from is later than the stored generation: %w", err)
 		}
 		return nil
 	},
 }, {
 	name: "Rotate_IsNeverAnUpsert",
-	rule: "Rotate is never an upsert: a session that was revoked stays so.",
+	rule: "It never creates one, so a revoked session stays revoked.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		absent := func() error {
 			for _, from := range []int64{1, 2, 7} {
-				got, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, useAt(now(), device(1))))
-				if err == nil || moved {
-					return fmt.Errorf("Rotate from %d of an absent session: generation %d, moved %t, %v", from, got.Generation, moved, err)
+				got, ok, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, rotationAt(now(), device(1))))
+				if err == nil || ok {
+					return fmt.Errorf("Rotate from %d of an absent session returned generation %d, rotated %t, error %v; want ErrSessionNotFound",
+						from, got.Generation, ok, err)
 				}
-				if err := e.gone(st, s); err != nil {
+				if err := e.wantGone(st, s); err != nil {
 					return fmt.Errorf("after Rotate from %d of an absent session: %w", from, err)
 				}
 			}
@@ -160,8 +161,8 @@ var rotateCases = []testcase{{
 		if err := e.create(st, s); err != nil {
 			return err
 		}
-		use := useAt(now(), device(1))
-		if err := e.rotate(st, s, 1, use, used(s, 2, use), true); err != nil {
+		rotation := rotationAt(now(), device(1))
+		if err := e.rotate(st, s, 1, rotation, rotated(s, 2, rotation), true); err != nil {
 			return err
 		}
 		if err := e.revoke(st, auth.Revocation{Subject: "ada", Sessions: []string{"one"}, Until: now().Add(time.Minute)}); err != nil {
@@ -171,7 +172,7 @@ var rotateCases = []testcase{{
 	},
 }, {
 	name: "Rotate_UnknownIsNotFound",
-	rule: "It takes one round trip where the database allows it. ErrSessionNotFound.",
+	rule: "If there is no such session, it returns ErrSessionNotFound.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
 		if err := e.create(st, s); err != nil {
@@ -179,12 +180,12 @@ var rotateCases = []testcase{{
 		}
 		for _, unknown := range []auth.Session{session("ada", "two"), session("bob", "one")} {
 			for _, from := range []int64{1, 2} {
-				if _, _, err := st.Rotate(e.ctx, unknown.Subject, unknown.ID, rotateFrom(from, useAt(now(), device(1)))); !errors.Is(err, auth.ErrSessionNotFound) {
-					return fmt.Errorf("Rotate of an absent session: %v, want ErrSessionNotFound", err)
+				if _, _, err := st.Rotate(e.ctx, unknown.Subject, unknown.ID, rotateFrom(from, rotationAt(now(), device(1)))); !errors.Is(err, auth.ErrSessionNotFound) {
+					return fmt.Errorf("Rotate of an absent session returned %v, want ErrSessionNotFound", err)
 				}
 			}
 		}
-		return e.stands(st, s)
+		return e.wantStored(st, s)
 	},
 }, {
 	name: "Rotate_MayBeRepeated",
@@ -195,10 +196,10 @@ var rotateCases = []testcase{{
 			return err
 		}
 		for from := range int64(5) {
-			use := useAt(now(), device(int(from)))
-			s = used(s, from+2, use)
+			rotation := rotationAt(now(), device(int(from)))
+			s = rotated(s, from+2, rotation)
 			for i := range 3 {
-				if err := e.rotate(st, s, from+1, use, s, i == 0); err != nil {
+				if err := e.rotate(st, s, from+1, rotation, s, i == 0); err != nil {
 					return fmt.Errorf("call %d: %w", i+1, err)
 				}
 			}
@@ -206,95 +207,96 @@ var rotateCases = []testcase{{
 		return nil
 	},
 }, {
-	name: "Rotate_OneOfManyAtOnceMoves",
-	rule: "RotatedAt, ExpiresAt and Device are set from r, in one atomic step, and rotated is true",
+	name: "Rotate_OneOfManyAtOnceAdvances",
+	rule: "If rotated is true, RotatedAt, ExpiresAt and Device are set from r.",
 	run: func(e *env) error {
 		return e.contend(1, func(calls []call, final auth.Session) error {
 			var winners []int
 			for i, c := range calls {
-				if c.moved {
+				if c.rotated {
 					winners = append(winners, i)
 				}
 			}
 			if len(winners) != 1 {
-				return fmt.Errorf("moved was true %d times, want once", len(winners))
+				return fmt.Errorf("rotated was true %d times, want once", len(winners))
 			}
 			w := calls[winners[0]]
-			if err := same(w.got, w.want); err != nil {
-				return fmt.Errorf("the call that moved returned another session: %w", err)
+			if err := diff(w.got, w.want); err != nil {
+				return fmt.Errorf("the call that rotated returned an unexpected session: %w", err)
 			}
-			if err := same(final, w.want); err != nil {
-				return fmt.Errorf("what is stored is not what the call that moved wrote: %w", err)
+			if err := diff(final, w.want); err != nil {
+				return fmt.Errorf("the stored session is not the one that the call that rotated wrote: %w", err)
 			}
 			return nil
 		})
 	},
 }, {
-	name: "Rotate_OneOfManyAtOnceHeals",
-	rule: "In both cases RotatedAt, ExpiresAt and Device are set from r, in one atomic step",
+	name: "Rotate_OneOfManyAtOnceRestores",
+	rule: "Rotate advances a session to another generation, in one atomic step",
 	run: func(e *env) error {
 		return e.contend(5, func(calls []call, final auth.Session) error {
 			var winners []int
 			for i, c := range calls {
-				if c.moved {
+				if c.rotated {
 					winners = append(winners, i)
 				}
 			}
 			if len(winners) != 1 {
-				return fmt.Errorf("the store was behind; moved was true %d times, want once: the others find it resting", len(winners))
+				return fmt.Errorf("the store had lost writes; rotated was true %d times, want once: for the others the session is in its cooldown",
+					len(winners))
 			}
-			if err := same(final, calls[winners[0]].want); err != nil {
-				return fmt.Errorf("what is stored is not what the call that moved wrote: %w", err)
+			if err := diff(final, calls[winners[0]].want); err != nil {
+				return fmt.Errorf("the stored session is not the one that the call that rotated wrote: %w", err)
 			}
 			return nil
 		})
 	},
 }, {
-	name: "Rotate_LosersSeeTheWinnersWrite",
-	rule: "Either way s is the session as it now stands, the winner's write included.",
+	name: "Rotate_LosersGetTheWinnersWrite",
+	rule: "s is the session as it is now stored, which may be the result of a concurrent call.",
 	run: func(e *env) error {
 		return e.contend(1, func(calls []call, final auth.Session) error {
 			for i, c := range calls {
-				if c.moved {
+				if c.rotated {
 					continue
 				}
-				seen := errors.New("nobody moved")
+				differs := errors.New("no call rotated")
 				for _, w := range calls {
-					if w.moved {
-						if seen = same(c.got, w.want); seen == nil {
+					if w.rotated {
+						if differs = diff(c.got, w.want); differs == nil {
 							break
 						}
 					}
 				}
-				if seen != nil {
-					return fmt.Errorf("call %d lost, and was not shown what the winner wrote: %w", i, seen)
+				if differs != nil {
+					return fmt.Errorf("call %d did not rotate, and did not return what the winner wrote: %w", i, differs)
 				}
 			}
 			return nil
 		})
 	},
 }, {
-	name: "Rotate_IsSeenWhole",
-	rule: "RotatedAt, ExpiresAt and Device are set from r, in one atomic step",
+	name: "Rotate_IsAtomicForReaders",
+	rule: "RotatedAt, ExpiresAt and Device are set from r.",
 	run: func(e *env) error {
 		nodes, base := e.nodes(4), session("ada", "one")
 		at := base.RotatedAt
 		state := func(generation int64) (auth.Session, auth.Rotation) {
-			use := useAt(at.Add(time.Duration(generation)*time.Second), device(int(generation)))
-			return used(base, generation, use), use
+			rotation := rotationAt(at.Add(time.Duration(generation)*time.Second), device(int(generation)))
+			return rotated(base, generation, rotation), rotation
 		}
 		s, _ := state(1)
 		if err := e.create(nodes[0], s); err != nil {
 			return err
 		}
 		done := make(chan struct{})
-		return together(len(nodes), func(n int) error {
+		return concurrently(len(nodes), func(n int) error {
 			if n == 0 {
 				defer close(done)
 				for from := range int64(2 * e.rounds) {
-					_, use := state(from + 2)
-					if _, moved, err := nodes[0].Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from+1, use)); err != nil || !moved {
-						return fmt.Errorf("Rotate from %d: moved %t, %v", from+1, moved, err)
+					_, rotation := state(from + 2)
+					if _, ok, err := nodes[0].Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from+1, rotation)); err != nil || !ok {
+						return fmt.Errorf("Rotate from %d: rotated is %t, error %v", from+1, ok, err)
 					}
 				}
 				return nil
@@ -308,14 +310,14 @@ var rotateCases = []testcase{{
 					}
 				}
 				if err != nil {
-					return fmt.Errorf("reading while another moves the session: %w", err)
+					return fmt.Errorf("reading during rotations: %w", err)
 				}
 				want, _ := state(got.Generation)
-				if err := same(got, want); err != nil {
-					return fmt.Errorf("a reader saw half of a move: %w", err)
+				if err := diff(got, want); err != nil {
+					return fmt.Errorf("a reader got a partial rotation: %w", err)
 				}
 				if got.Generation < last {
-					return fmt.Errorf("a reader saw generation %d after %d", got.Generation, last)
+					return fmt.Errorf("a reader got generation %d after %d", got.Generation, last)
 				}
 				last = got.Generation
 				select {
@@ -339,16 +341,16 @@ var rotateCases = []testcase{{
 		if err := e.create(nodes[0], sessions...); err != nil {
 			return err
 		}
-		err := together(len(sessions), func(i int) error {
+		err := concurrently(len(sessions), func(i int) error {
 			s := &sessions[i]
 			for range e.rounds/4 + 5 {
-				use := useAt(s.RotatedAt.Add(time.Second), device(1000+i))
-				want := used(*s, s.Generation+1, use)
-				got, moved, err := nodes[i%len(nodes)].Rotate(e.ctx, s.Subject, s.ID, rotateFrom(s.Generation, use))
-				if err != nil || !moved {
-					return fmt.Errorf("Rotate of %s from %d: moved %t, %v", key(*s), s.Generation, moved, err)
+				rotation := rotationAt(s.RotatedAt.Add(time.Second), device(1000+i))
+				want := rotated(*s, s.Generation+1, rotation)
+				got, ok, err := nodes[i%len(nodes)].Rotate(e.ctx, s.Subject, s.ID, rotateFrom(s.Generation, rotation))
+				if err != nil || !ok {
+					return fmt.Errorf("Rotate of %s from %d: rotated is %t, error %v", describe(*s), s.Generation, ok, err)
 				}
-				if err := same(got, want); err != nil {
+				if err := diff(got, want); err != nil {
 					return fmt.Errorf("Rotate: %w", err)
 				}
 				*s = want
@@ -358,21 +360,22 @@ var rotateCases = []testcase{{
 		if err != nil {
 			return err
 		}
-		return e.lists(nodes[1], "ada", sessions...)
+		return e.wantList(nodes[1], "ada", sessions...)
 	},
 }}
 
-// call is one of many Rotates at once.
+// call is one of many concurrent calls of Rotate.
 type call struct {
-	got   auth.Session
-	moved bool
-	want  auth.Session // what it wrote, if it moved
+	got     auth.Session
+	rotated bool
+	want    auth.Session // what it wrote, if rotated is true
 }
 
-// contend lets 64 goroutines on four nodes rotate one session at once, round
-// after round, from a generation that is ahead-1 later than the stored one.
-// Each has a time and a device of its own, so that every write is told apart.
-func (e *env) contend(ahead int64, judge func(calls []call, final auth.Session) error) error {
+// contend rotates one session from 64 goroutines on four nodes at once, round
+// after round, from a generation that is ahead-1 later than the stored one. Each
+// call has its own time and device, so that every write differs. check receives
+// the calls of a round and the stored session after it.
+func (e *env) contend(ahead int64, check func(calls []call, final auth.Session) error) error {
 	nodes, s := e.nodes(4), session("ada", "one")
 	if err := e.create(nodes[0], s); err != nil {
 		return err
@@ -380,19 +383,20 @@ func (e *env) contend(ahead int64, judge func(calls []call, final auth.Session) 
 	at := now()
 	for round := range e.rounds {
 		calls := make([]call, 64)
-		// Between rounds lies a second, within one less than a tenth of one.
+		// Times of different rounds are a second apart, times of one round less
+		// than a tenth of a second.
 		at = at.Add(time.Second)
 		from, to := s.Generation, s.Generation+1
 		if ahead > 1 {
 			from = s.Generation + ahead - 1
 			to = from
 		}
-		err := together(len(calls), func(i int) error {
-			use := useAt(at.Add(time.Duration(i)*time.Millisecond), device(round*100+i))
-			use.NotAfter = at.Add(-time.Millisecond)
-			c := call{want: used(s, to, use)}
+		err := concurrently(len(calls), func(i int) error {
+			rotation := rotationAt(at.Add(time.Duration(i)*time.Millisecond), device(round*100+i))
+			rotation.NotAfter = at.Add(-time.Millisecond)
+			c := call{want: rotated(s, to, rotation)}
 			var err error
-			if c.got, c.moved, err = nodes[i%len(nodes)].Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, use)); err != nil {
+			if c.got, c.rotated, err = nodes[i%len(nodes)].Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, rotation)); err != nil {
 				return fmt.Errorf("Rotate from %d: %w", from, err)
 			}
 			calls[i] = c
@@ -405,7 +409,7 @@ func (e *env) contend(ahead int64, judge func(calls []call, final auth.Session) 
 		if err != nil {
 			return fmt.Errorf("round %d: Get: %w", round, err)
 		}
-		if err := judge(calls, final); err != nil {
+		if err := check(calls, final); err != nil {
 			return fmt.Errorf("round %d, %d calls at once from generation %d: %w", round, len(calls), from, err)
 		}
 		s = final

@@ -1,7 +1,7 @@
-// Package storetest checks a store against the contract of [auth.Store].
+// Package storetest tests whether a store fulfills the contract of [auth.Store].
 //
-// Whoever writes a store for another database needs that interface's comment
-// and [Run]:
+// To write a store for another database, read the comment of that interface and
+// call [Run] in a test:
 //
 //	func TestStore_Conformance(t *testing.T) {
 //		storetest.Run(t, func(t *testing.T) func() auth.Store {
@@ -10,12 +10,15 @@
 //		})
 //	}
 //
-// A case that fails begins with the sentence of the contract that was broken,
-// then tells what was seen.
+// The message of a failed case begins with the sentence of the contract that was
+// violated, followed by what happened.
 //
-// Not checked: that records and revocations are collected at all; what a store
-// does with a record or an entry that it cannot read, or that a newer version of
-// it has written; and what is left after a crash or a failover of the database.
+// The tests do not cover:
+//
+//   - the removal of expired records and revocations
+//   - records and revocations that the store cannot read, or that a newer version
+//     of the store wrote
+//   - crashes and failovers of the database
 package storetest
 
 import (
@@ -33,19 +36,19 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// Run tests a store against the contract of [auth.Store], each part of it in a
-// subtest of its own, one after the other.
+// Run tests whether a store fulfills the contract of [auth.Store]. Each part of
+// the contract is a subtest. Subtests run one after the other.
 //
-// The function fresh makes an empty database for one case, and returns a
-// function that opens it. That is called as often as the case wants nodes: the
-// stores that it returns play processes which share nothing but the database,
-// so each should have a connection of its own. For a store that lives in its
-// process it returns the same one each time. Calls of neither function
-// overlap. Cleaning up is up to fresh, with t.Cleanup.
+// fresh creates an empty database for one case, and returns a function that opens
+// a store on it. The case calls open once for each process that it
+// simulates. These processes share only the database, so each store should have
+// its own connection. For a store in memory, open returns the same store each
+// time. Run never calls fresh or open concurrently. To release resources, fresh
+// uses t.Cleanup.
 //
-// With -short the contended cases run ten rounds; with AUTH_LONG=1 in the
-// environment a thousand, and those of many records 10,000 of them; else a
-// hundred and 1,000.
+// By default cases with contention run 100 rounds, and cases with many records
+// use 1,000. With -short these are 10 and 100; with AUTH_LONG=1 in the
+// environment, 1,000 and 10,000.
 func Run(t *testing.T, fresh func(t *testing.T) (open func() auth.Store)) {
 	t.Helper()
 	rounds, many, limit := 100, 1000, 3*time.Minute
@@ -69,8 +72,8 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() auth.Store)) {
 
 // testcase is one part of the contract.
 type testcase struct {
-	name string // what a store does
-	rule string // the words of the contract that say so
+	name string
+	rule string // the sentence of the contract that the case checks
 	run  func(e *env) error
 }
 
@@ -78,15 +81,16 @@ func cases() []testcase {
 	return slices.Concat(recordCases, nameCases, refusedCases, rotateCases, revokeCases, feedCases, contextCases)
 }
 
-// env is what a case works with.
+// env is the environment of a case.
 type env struct {
 	ctx      context.Context
 	open     func() auth.Store
-	rounds   int           // of what is contended
-	many     int           // records, or refreshes of one
-	patience time.Duration // with what has to come
+	rounds   int           // rounds of a case with contention
+	many     int           // number of records, or of refreshes of one
+	patience time.Duration // how long to wait for something that must happen
 }
 
+// nodes opens n stores on the database.
 func (e *env) nodes(n int) []auth.Store {
 	nodes := make([]auth.Store, n)
 	for i := range nodes {
@@ -95,11 +99,12 @@ func (e *env) nodes(n int) []auth.Store {
 	return nodes
 }
 
-// now is the clock as the core hands it to a store.
+// now returns the time as package auth passes it to a store: in UTC and whole
+// milliseconds.
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
-// session returns a record like those of the core: signed in an hour ago, and
-// never refreshed.
+// session returns a record as package auth creates it, for a login an hour ago
+// and no refresh since.
 func session(subject, id string) auth.Session {
 	at := now().Add(-time.Hour)
 	return auth.Session{
@@ -109,97 +114,99 @@ func session(subject, id string) auth.Session {
 	}
 }
 
-// useAt returns what a refresh at the given time writes. It does not rest.
-func useAt(at time.Time, d auth.Device) auth.Rotation {
+// rotationAt returns the Rotation of a refresh at a time, without a cooldown.
+func rotationAt(at time.Time, d auth.Device) auth.Rotation {
 	return auth.Rotation{At: at, NotAfter: at.Add(24 * time.Hour), ExpiresAt: at.Add(24 * time.Hour), Device: d}
 }
 
-// used returns s as it is after a move by use to a generation.
-func used(s auth.Session, generation int64, use auth.Rotation) auth.Session {
-	s.Generation, s.RotatedAt, s.ExpiresAt, s.Device = generation, use.At, use.ExpiresAt, use.Device
+// rotated returns s as it should be after a rotation to a generation.
+func rotated(s auth.Session, generation int64, rotation auth.Rotation) auth.Session {
+	s.Generation, s.RotatedAt, s.ExpiresAt, s.Device = generation, rotation.At, rotation.ExpiresAt, rotation.Device
 	return s
 }
 
-func key(s auth.Session) string { return fmt.Sprintf("session %.40q of %.40q", s.ID, s.Subject) }
+// describe returns a description of a session for messages.
+func describe(s auth.Session) string { return fmt.Sprintf("session %.40q of %.40q", s.ID, s.Subject) }
 
-// same returns how got differs from want.
-func same(got, want auth.Session) error {
-	var diff []string
+// diff returns an error that lists how got differs from want, or nil.
+func diff(got, want auth.Session) error {
+	var fields []string
 	text := func(field, got, want string) {
 		if got != want {
-			diff = append(diff, fmt.Sprintf("%s is %.300q, want %.300q", field, got, want))
+			fields = append(fields, fmt.Sprintf("%s is %.300q, want %.300q", field, got, want))
 		}
 	}
 	at := func(field string, got, want time.Time) {
 		if !got.Equal(want) {
-			diff = append(diff, fmt.Sprintf("%s is %s, want %s", field, got.Format(time.RFC3339Nano), want.Format(time.RFC3339Nano)))
+			fields = append(fields, fmt.Sprintf("%s is %s, want %s", field, got.Format(time.RFC3339Nano), want.Format(time.RFC3339Nano)))
 		}
 	}
 	text("ID", got.ID, want.ID)
 	text("Subject", got.Subject, want.Subject)
 	if got.Generation != want.Generation {
-		diff = append(diff, fmt.Sprintf("Generation is %d, want %d", got.Generation, want.Generation))
+		fields = append(fields, fmt.Sprintf("Generation is %d, want %d", got.Generation, want.Generation))
 	}
 	at("CreatedAt", got.CreatedAt, want.CreatedAt)
 	at("RotatedAt", got.RotatedAt, want.RotatedAt)
 	at("ExpiresAt", got.ExpiresAt, want.ExpiresAt)
 	text("Device.UserAgent", got.Device.UserAgent, want.Device.UserAgent)
 	if got.Device.IP != want.Device.IP {
-		diff = append(diff, fmt.Sprintf("Device.IP is %v, want %v", got.Device.IP, want.Device.IP))
+		fields = append(fields, fmt.Sprintf("Device.IP is %v, want %v", got.Device.IP, want.Device.IP))
 	}
 	if !bytes.Equal(got.Opaque, want.Opaque) {
-		diff = append(diff, fmt.Sprintf("Data is %.60q (%d bytes), want %.60q (%d bytes)", got.Opaque, len(got.Opaque), want.Opaque, len(want.Opaque)))
+		fields = append(fields, fmt.Sprintf("Opaque is %.60q (%d bytes), want %.60q (%d bytes)", got.Opaque, len(got.Opaque), want.Opaque, len(want.Opaque)))
 	}
-	if diff == nil {
+	if fields == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %s", key(want), strings.Join(diff, "; "))
+	return fmt.Errorf("%s: %s", describe(want), strings.Join(fields, "; "))
 }
 
 func (e *env) create(st auth.Store, sessions ...auth.Session) error {
 	for _, s := range sessions {
 		if err := st.Create(e.ctx, s); err != nil {
-			return fmt.Errorf("Create of %s: %w", key(s), err)
+			return fmt.Errorf("Create of %s: %w", describe(s), err)
 		}
 	}
 	return nil
 }
 
-// stands returns an error unless Get finds each of the sessions as it is given.
-func (e *env) stands(st auth.Store, want ...auth.Session) error {
+// wantStored returns an error unless Get returns each of the sessions as given.
+func (e *env) wantStored(st auth.Store, want ...auth.Session) error {
 	for _, w := range want {
 		got, err := st.Get(e.ctx, w.Subject, w.ID)
 		if err != nil {
-			return fmt.Errorf("Get of %s: %w", key(w), err)
+			return fmt.Errorf("Get of %s: %w", describe(w), err)
 		}
-		if err := same(got, w); err != nil {
+		if err := diff(got, w); err != nil {
 			return fmt.Errorf("Get: %w", err)
 		}
 	}
 	return nil
 }
 
-// gone returns an error unless Get says of each of the sessions that it is not
-// there, and List leaves it out.
-func (e *env) gone(st auth.Store, sessions ...auth.Session) error {
+// wantGone returns an error unless Get returns ErrSessionNotFound for each of the
+// sessions and List omits it.
+func (e *env) wantGone(st auth.Store, sessions ...auth.Session) error {
 	for _, s := range sessions {
 		switch got, err := st.Get(e.ctx, s.Subject, s.ID); {
 		case err == nil:
-			return fmt.Errorf("Get finds %s, generation %d", key(s), got.Generation)
+			return fmt.Errorf("Get of %s returned generation %d, want ErrSessionNotFound", describe(s), got.Generation)
 		case !errors.Is(err, auth.ErrSessionNotFound):
-			return fmt.Errorf("Get of %s: %w, want ErrSessionNotFound", key(s), err)
+			return fmt.Errorf("Get of %s: %w, want ErrSessionNotFound", describe(s), err)
 		}
 		list, err := st.List(e.ctx, s.Subject)
 		if err != nil {
 			return fmt.Errorf("List: %w", err)
 		}
 		if find(list, s.ID) != nil {
-			return fmt.Errorf("List contains %s, that Get does not find", key(s))
+			return fmt.Errorf("List contains %s, but Get returns ErrSessionNotFound", describe(s))
 		}
 	}
 	return nil
 }
 
+// find returns the session with an ID, or nil.
 func find(list []auth.Session, id string) *auth.Session {
 	if i := slices.IndexFunc(list, func(s auth.Session) bool { return s.ID == id }); i >= 0 {
 		return &list[i]
@@ -207,9 +214,9 @@ func find(list []auth.Session, id string) *auth.Session {
 	return nil
 }
 
-// lists returns an error unless List finds exactly the sessions that are
-// given, in any order.
-func (e *env) lists(st auth.Store, subject string, want ...auth.Session) error {
+// wantList returns an error unless List returns exactly the given sessions, in
+// any order.
+func (e *env) wantList(st auth.Store, subject string, want ...auth.Session) error {
 	list, err := st.List(e.ctx, subject)
 	if err != nil {
 		return fmt.Errorf("List of %.40q: %w", subject, err)
@@ -217,35 +224,37 @@ func (e *env) lists(st auth.Store, subject string, want ...auth.Session) error {
 	for _, w := range want {
 		got := find(list, w.ID)
 		if got == nil {
-			return fmt.Errorf("List of %.40q has no %s", subject, key(w))
+			return fmt.Errorf("List of %.40q has no %s", subject, describe(w))
 		}
-		if err := same(*got, w); err != nil {
+		if err := diff(*got, w); err != nil {
 			return fmt.Errorf("List of %.40q: %w", subject, err)
 		}
 	}
 	if len(list) != len(want) {
 		var ids []string
 		for _, s := range list {
-			ids = append(ids, key(s))
+			ids = append(ids, describe(s))
 		}
 		return fmt.Errorf("List of %.40q has %d sessions, want %d: %.400s", subject, len(list), len(want), strings.Join(ids, ", "))
 	}
 	return nil
 }
 
-// rotate moves s, and returns an error unless the outcome is the session want.
-func (e *env) rotate(st auth.Store, s auth.Session, from int64, use auth.Rotation, want auth.Session, wantMoved bool) error {
-	got, moved, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, use))
+// rotate calls Rotate on s, from a generation. It returns an error unless the
+// result and the stored session are want, and the session was rotated or not as
+// wantRotated says.
+func (e *env) rotate(st auth.Store, s auth.Session, from int64, rotation auth.Rotation, want auth.Session, wantRotated bool) error {
+	got, ok, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, rotation))
 	if err != nil {
-		return fmt.Errorf("Rotate of %s from %d: %w", key(s), from, err)
+		return fmt.Errorf("Rotate of %s from %d: %w", describe(s), from, err)
 	}
-	if moved != wantMoved {
-		return fmt.Errorf("Rotate of %s from %d: moved is %t, want %t; the session stands at generation %d", key(s), from, moved, wantMoved, got.Generation)
+	if ok != wantRotated {
+		return fmt.Errorf("Rotate of %s from %d: rotated is %t, want %t; the generation is %d", describe(s), from, ok, wantRotated, got.Generation)
 	}
-	if err := same(got, want); err != nil {
-		return fmt.Errorf("Rotate from %d returned another session: %w", from, err)
+	if err := diff(got, want); err != nil {
+		return fmt.Errorf("Rotate from %d returned an unexpected session: %w", from, err)
 	}
-	if err := e.stands(st, want); err != nil {
+	if err := e.wantStored(st, want); err != nil {
 		return fmt.Errorf("after Rotate from %d: %w", from, err)
 	}
 	return nil
@@ -258,9 +267,9 @@ func (e *env) revoke(st auth.Store, r auth.Revocation) error {
 	return nil
 }
 
-// together calls f(0) to f(n-1) at once, and returns the first of what went
-// wrong.
-func together(n int, f func(i int) error) error {
+// concurrently calls f(0) to f(n-1) at once, and returns an error that one of
+// them returned, or nil.
+func concurrently(n int, f func(i int) error) error {
 	start := make(chan struct{})
 	errs := make([]error, n)
 	var wg sync.WaitGroup
@@ -280,7 +289,7 @@ func together(n int, f func(i int) error) error {
 	return nil
 }
 
-// rotateFrom returns r with a From.
+// rotateFrom returns r with From set to a generation.
 func rotateFrom(generation int64, r auth.Rotation) auth.Rotation {
 	r.From = generation
 	return r

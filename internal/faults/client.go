@@ -114,8 +114,8 @@ func (cl *cluster) load(workers int) (stop func() []*client) {
 	var wg sync.WaitGroup
 	for i := range workers {
 		wg.Go(func() {
-			// A client whose refresh failed retries soon: after the retry window it
-			// would have to sign in again.
+			// A client whose refresh failed retries soon: after the retry
+			// window it would have to sign in again.
 			var retry *client
 			for ctx.Err() == nil {
 				n := cl.anyNode()

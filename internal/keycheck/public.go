@@ -91,7 +91,7 @@ func IsEd25519Point(b []byte) bool {
 
 // IsROCA reports whether an RSA modulus has the fingerprint of CVE-2017-15361:
 // modulo each small prime, both of its prime factors, and so the modulus, are
-// powers of 65537. Another modulus has this property once in 2^154 cases.
+// powers of 65537. A random modulus has this property with probability 2^-154.
 func IsROCA(n *big.Int) bool {
 	r := new(big.Int)
 	for _, prime := range [...]int64{

@@ -28,7 +28,7 @@ var published = [...]string{
 	"a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
 }
 
-// HowToCreate ends the error about a secret that others may know.
+// HowToCreate is the end of an error text; it says how to create a secret.
 const HowToCreate = "; create one with `openssl rand -base64 48`"
 
 // Secret returns an error if secret cannot be an HMAC key: if it is shorter than
@@ -186,7 +186,7 @@ func trimEdges(b []byte) []byte {
 
 // decodings returns b decoded from hex and from base64, as far as it can be
 // decoded. It skips white space, quotes, padding, commas and colons between
-// bytes, and line breaks, also those that are written as two characters.
+// bytes, line breaks, and the two-character escapes \r and \n.
 func decodings(b []byte) [][]byte {
 	text := strings.NewReplacer(`\r`, "", `\n`, "").Replace(string(trimEdges(b)))
 	text = strings.Map(func(r rune) rune {

@@ -1,0 +1,337 @@
+package auth_test
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ratchet-go/auth"
+	"github.com/stretchr/testify/require"
+)
+
+func TestExpireAccess_TwiceInOneSecondExpiresTokensBetween(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := newNode(t, nil)
+		ctx := context.Background()
+		tokens := startSession(t, a)
+		for range 20 {
+			begun := time.Now()
+			require.NoError(t, a.ExpireAccess(ctx, "u1"))
+			between, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
+			require.NoError(t, err)
+			_, err = a.Verify(ctx, between.Access)
+			require.NoError(t, err)
+			require.NoError(t, a.ExpireAccess(ctx, "u1"))
+			require.LessOrEqual(t, time.Since(begun), 2*time.Second)
+			_, err = a.Verify(ctx, between.Access)
+			require.ErrorIs(t, err, auth.ErrTokenExpired)
+			tokens = between
+		}
+		hurry, cancel := context.WithTimeout(ctx, time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, a.ExpireAccess(hurry, "u1"), auth.ErrUnavailable)
+	})
+}
+
+func TestExpireAccess_RepeatedCallsStayWithinLeeway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := auth.NewMemoryStore()
+		a, _ := newNode(t, store)
+		behind, _ := newNode(t, store, func(c *auth.Config) {
+			c.Now = func() time.Time { return time.Now().Add(-10 * time.Second) }
+		})
+		for _, x := range []*auth.Authenticator{a, behind} {
+			stop := run(x.Verifier)
+			defer stop()
+			<-x.Ready()
+		}
+		tokens := startSession(t, a)
+		for range 12 {
+			require.NoError(t, a.ExpireAccess(context.Background(), "u1"))
+			synctest.Wait()
+			for _, x := range []*auth.Authenticator{a, behind} {
+				next, err := x.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{Device: laptop})
+				require.NoError(t, err)
+				tokens = next
+				synctest.Wait()
+				for _, y := range []*auth.Authenticator{a, behind} {
+					_, err = y.Verify(context.Background(), next.Access)
+					require.NoError(t, err)
+				}
+			}
+		}
+	})
+}
+
+func TestExpireAccess_EndsAccessTokensButNoSession(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	ctx := context.Background()
+	tokens := fx.login(t)
+	fx.users.change("u1", func(u *auth.User) { u.Roles = nil })
+	require.NoError(t, fx.ExpireAccess(ctx, "u1"))
+	_, err := fx.Verify(ctx, tokens.Access)
+	require.ErrorIs(t, err, auth.ErrTokenExpired)
+	again, err := fx.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
+	require.NoError(t, err)
+	c, err := fx.Verify(ctx, again.Access)
+	require.NoError(t, err, "a token issued after the call is accepted at once")
+	require.Empty(t, c.Roles)
+	require.False(t, c.ExpiresAt.After(fx.clock.Now().Add(15*time.Minute)), "its lifetime counts from the clock")
+}
+
+func TestExpireAccess_ExpiresTokensWithRolesReadBefore(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	ctx := context.Background()
+	tokens := fx.login(t)
+	fx.users.onFind = func() {
+		fx.users.onFind = nil
+		// The roles change after the refresh has read the clock.
+		require.NoError(t, fx.ExpireAccess(ctx, "u1"))
+	}
+	again, err := fx.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
+	require.NoError(t, err)
+	_, err = fx.Verify(ctx, again.Access)
+	require.ErrorIs(t, err, auth.ErrTokenExpired)
+}
+
+func TestExpireAccess_AgainOnAStoppedClockIsUnavailable(t *testing.T) {
+	t.Parallel()
+	for _, set := range []time.Duration{0, -time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			clock := newClock()
+			a, _ := newNode(t, nil, func(c *auth.Config) { c.Now = clock.Now })
+			ctx := context.Background()
+			tokens := startSession(t, a)
+			require.NoError(t, a.ExpireAccess(ctx, "u1"))
+			between, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
+			require.NoError(t, err)
+			_, err = a.Verify(ctx, between.Access)
+			require.NoError(t, err)
+			clock.advance(set)
+			for range 2 {
+				begun := time.Now()
+				// It cannot expire tokens issued in between, so it must return
+				// an error.
+				require.ErrorIs(t, a.ExpireAccess(ctx, "u1"), auth.ErrUnavailable, set)
+				require.LessOrEqual(t, time.Since(begun), 2*time.Second)
+			}
+			require.NoError(t, a.ExpireAccess(ctx, "u2"), "of another user")
+
+			clock.advance(time.Second - set)
+			require.NoError(t, a.ExpireAccess(ctx, "u1"))
+			_, err = a.Verify(ctx, between.Access)
+			require.ErrorIs(t, err, auth.ErrTokenExpired, set)
+		})
+	}
+}
+
+// A not-before instant that a wrong clock has set does not affect later calls.
+func TestExpireAccess_AfterAnEarlierCallByAFastClock(t *testing.T) {
+	t.Parallel()
+	for _, ahead := range []time.Duration{time.Minute, time.Hour, 4 * 365 * 24 * time.Hour} {
+		clock := newClock()
+		a, _ := newNode(t, nil, func(c *auth.Config) { c.Now = clock.Now })
+		ctx := context.Background()
+		tokens := startSession(t, a)
+		clock.advance(ahead)
+		require.NoError(t, a.ExpireAccess(ctx, "u1"))
+		clock.advance(-ahead)
+		last, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
+		require.NoError(t, err)
+		for range 3 {
+			_, err = a.Verify(ctx, last.Access)
+			require.NoError(t, err, ahead)
+			require.NoError(t, a.ExpireAccess(ctx, "u1"))
+			_, err = a.Verify(ctx, last.Access)
+			require.ErrorIs(t, err, auth.ErrTokenExpired, ahead)
+			last, err = a.Refresh(ctx, last.Refresh, auth.RefreshOptions{Device: laptop})
+			require.NoError(t, err)
+		}
+	}
+}
+
+func TestExpireAccess_TwoProcessesInOneSecond(t *testing.T) {
+	t.Parallel()
+	for name, first := range map[string]func(a *auth.Authenticator, spared string) error{
+		"both expire access": func(a *auth.Authenticator, _ string) error { return a.ExpireAccess(context.Background(), "u1") },
+		"the other ends sessions": func(a *auth.Authenticator, spared string) error {
+			return a.RevokeAll(context.Background(), "u1", spared)
+		},
+	} {
+		for _, ahead := range []time.Duration{0, 3 * time.Second, -3 * time.Second, 9 * time.Second, -9 * time.Second} {
+			synctest.Test(t, func(t *testing.T) {
+				memory := auth.NewMemoryStore()
+				var paused atomic.Bool
+				store := newPausedStore(memory, &paused)
+				a, _ := newNode(t, memory)
+				b, _ := newNode(t, store, func(c *auth.Config) { c.Now = func() time.Time { return time.Now().Add(ahead) } })
+				for _, x := range []*auth.Authenticator{a, b} {
+					stop := run(x.Verifier)
+					defer stop()
+					<-x.Ready()
+				}
+				ctx := context.Background()
+				tokens := startSession(t, a)
+				time.Sleep(12 * time.Second)
+				paused.Store(true)
+				require.NoError(t, first(a, tokens.SessionID))
+				old, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop}) // with the role that is removed next
+				require.NoError(t, err)
+				require.NoError(t, b.ExpireAccess(ctx, "u1"))
+				paused.Store(false)
+				time.Sleep(25 * time.Second)
+				for i, x := range []*auth.Authenticator{a, b} {
+					_, err = x.Verify(ctx, old.Access)
+					require.ErrorIs(t, err, auth.ErrTokenExpired, "%s, %s, node %d", name, ahead, i)
+				}
+				n := len(store.passed())
+				require.LessOrEqual(t, n, 2, "a second publication is never published again")
+				time.Sleep(time.Minute)
+				require.Len(t, store.passed(), n)
+				fresh, err := a.Refresh(ctx, old.Refresh, auth.RefreshOptions{Device: laptop})
+				require.NoError(t, err)
+				_, err = b.Verify(ctx, fresh.Access)
+				require.NoError(t, err)
+			})
+		}
+	}
+}
+
+func TestExpireAccess_WaitsForAClockThatIsAhead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := auth.NewMemoryStore()
+		a, _ := newNode(t, store)
+		b, _ := newNode(t, store, func(c *auth.Config) { c.Now = func() time.Time { return time.Now().Add(9 * time.Second) } })
+		for _, x := range []*auth.Authenticator{a, b} {
+			stop := run(x.Verifier)
+			defer stop()
+			<-x.Ready()
+		}
+		ctx := context.Background()
+		tokens := startSession(t, a)
+		require.NoError(t, b.ExpireAccess(ctx, "u1"))
+		synctest.Wait()
+		old, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
+		require.NoError(t, err)
+		require.NoError(t, a.ExpireAccess(ctx, "u1"), "it must wait until its own instant is later")
+		for _, x := range []*auth.Authenticator{a, b} {
+			synctest.Wait()
+			_, err := x.Verify(ctx, old.Access)
+			require.ErrorIs(t, err, auth.ErrTokenExpired)
+		}
+	})
+}
+
+func TestExpireAccess_AfterAnotherProcessPublishesOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newTestStore()
+		var nodes []*auth.Authenticator
+		for range 4 {
+			a, _ := newNode(t, store)
+			stop := run(a.Verifier)
+			defer stop()
+			<-a.Ready()
+			nodes = append(nodes, a)
+		}
+		for i, a := range nodes {
+			require.NoError(t, a.ExpireAccess(context.Background(), "u1"))
+			time.Sleep(3 * time.Minute)
+			require.Len(t, store.passed(), i+1, "clients must refresh once, not once for each process")
+		}
+	})
+}
+
+func TestExpireAccess_RoundsToWholeSeconds(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, knownKeys)
+	fx.clock.advance(400 * time.Millisecond)
+	f := newForger("access", fx.clock.Now())
+	notBefore := fx.clock.Now().Add(10 * time.Second).Truncate(time.Second).Add(time.Second)
+	require.NoError(t, fx.ExpireAccess(context.Background(), "u1"))
+	at := func(issued time.Time) string {
+		return f.signClaims(f.claims.with("iat", strconv.FormatInt(issued.Unix(), 10)).with("auth_time", "1"))
+	}
+	for _, before := range []time.Duration{time.Second, 5 * time.Second, 11 * time.Second, time.Hour} {
+		_, err := fx.Verify(context.Background(), at(notBefore.Add(-before)))
+		require.ErrorIs(t, err, auth.ErrTokenExpired, before)
+		require.NotErrorIs(t, err, auth.ErrSessionRevoked)
+	}
+	for _, after := range []time.Duration{0, time.Second, 10 * time.Second} {
+		_, err := fx.Verify(context.Background(), at(notBefore.Add(after)))
+		require.NoError(t, err, after)
+	}
+	// Tokens issued from now on are valid, and expire by the clock.
+	tokens := fx.login(t)
+	c, err := fx.Verify(context.Background(), tokens.Access)
+	require.NoError(t, err)
+	require.Equal(t, fx.clock.Now().Truncate(time.Second), c.IssuedAt, "iat must be the clock's time")
+	_, payload := decodeToken(t, tokens.Access)
+	require.Equal(t, seconds(notBefore), payload["eff_iat"], "eff_iat must be raised to the not-before instant")
+	require.Equal(t, fx.clock.Now().Add(15*time.Minute).Truncate(time.Second), c.ExpiresAt, "exp must count from the clock")
+	// Other users are not affected.
+	other, err := fx.Login(context.Background(), "bob", pass, auth.SessionOptions{})
+	require.NoError(t, err)
+	c, err = fx.Verify(context.Background(), other.Access)
+	require.NoError(t, err)
+	require.Equal(t, fx.clock.Now().Truncate(time.Second), c.IssuedAt)
+}
+
+func TestExpireAccess_WithClocksUpToLeewayApart(t *testing.T) {
+	t.Parallel()
+	const leeway = 10 * time.Second
+	for _, skew := range []time.Duration{
+		-leeway, -leeway + time.Millisecond, -3 * time.Second, 0, 999 * time.Millisecond, 3 * time.Second, leeway - time.Millisecond,
+		leeway,
+	} {
+		for _, phase := range []time.Duration{0, time.Millisecond, 500 * time.Millisecond, 999 * time.Millisecond} {
+			name := fmt.Sprintf("%s at %s", skew, phase)
+			base := newClock()
+			base.advance(phase)
+			list := newNodes(t, 2, func(i int, c *auth.Config) {
+				c.Now = base.Now
+				if i == 1 {
+					c.Now = func() time.Time { return base.Now().Add(skew) }
+				}
+			})
+			here, there := list[0], list[1]
+			old, err := there.Login(context.Background(), "ada", pass, auth.SessionOptions{})
+			require.NoError(t, err, name)
+			old2, err := here.Login(context.Background(), "ada", pass, auth.SessionOptions{})
+			require.NoError(t, err, name)
+			require.NoError(t, here.ExpireAccess(context.Background(), "u1"))
+			require.Eventually(t, func() bool { return there.Health().Revocations == 1 }, 5*time.Second, time.Millisecond)
+			for _, token := range []string{old.Access, old2.Access} {
+				for _, fx := range list {
+					_, err := fx.Verify(context.Background(), token)
+					require.ErrorIs(t, err, auth.ErrTokenExpired, name)
+				}
+			}
+			for _, fx := range list {
+				for _, refresh := range []string{old.Refresh, old2.Refresh} {
+					refreshed, err := fx.Refresh(context.Background(), refresh, auth.RefreshOptions{})
+					require.NoError(t, err, name)
+					for _, v := range list {
+						_, err := v.Verify(context.Background(), refreshed.Access)
+						require.NoError(t, err, "refused although just issued: %s", name)
+					}
+				}
+				fresh, err := fx.Login(context.Background(), "ada", pass, auth.SessionOptions{})
+				require.NoError(t, err, name)
+				for _, v := range list {
+					_, err := v.Verify(context.Background(), fresh.Access)
+					require.NoError(t, err, "refused although just issued: %s", name)
+				}
+			}
+		}
+	}
+}
