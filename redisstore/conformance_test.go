@@ -14,8 +14,8 @@ import (
 	"github.com/ratchet-go/auth/storetest"
 )
 
-// conformance runs the kit on what client reaches, as a client of its own for
-// each node.
+// conformance runs the conformance kit. Each node calls client for a client of
+// its own.
 func conformance(t *testing.T, client func(t testing.TB) redis.UniversalClient) {
 	storetest.Run(t, func(t *testing.T) func() auth.Store {
 		flush(t, client(t))
@@ -35,8 +35,8 @@ func TestStore_ConformanceOnCluster(t *testing.T) {
 	conformance(t, func(t testing.TB) redis.UniversalClient { return clusterClient(t, addrs) })
 }
 
-// TestStore_ConformanceOnValkey is skipped where only Valkey is missing: not
-// every system that has Redis packages it.
+// TestStore_ConformanceOnValkey is skipped if Valkey is not installed, since not
+// every system packages it.
 func TestStore_ConformanceOnValkey(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("valkey-server"); err != nil {
@@ -46,11 +46,12 @@ func TestStore_ConformanceOnValkey(t *testing.T) {
 	conformance(t, func(t testing.TB) redis.UniversalClient { return single(t, server.Addr) })
 }
 
-// TestStore_ConformanceWithReplica: each write waits for the replica.
+// TestStore_ConformanceWithReplica runs the kit with writes that wait for a
+// replica.
 func TestStore_ConformanceWithReplica(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("AUTH_LONG") != "1" {
-		t.Skip("AUTH_LONG=1 plays it")
+		t.Skip("runs only with AUTH_LONG=1")
 	}
 	master, _ := replicated(t)
 	storetest.Run(t, func(t *testing.T) func() auth.Store {

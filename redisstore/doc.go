@@ -1,72 +1,99 @@
-// Package redisstore keeps the sessions of [auth.Authenticator] on Redis 7.0 or
-// newer, or on Valkey: one server, one that a Sentinel watches, or a Cluster.
+// Package redisstore stores the sessions of an [auth.Authenticator] in Redis
+// 7.0 or newer, or in Valkey: on one server, on a server that Sentinel
+// monitors, or on a Cluster.
 //
 //	client := redis.NewClient(&redis.Options{Addr: "localhost:6379", ContextTimeoutEnabled: true})
 //	store, err := redisstore.New(client, redisstore.Config{})
 //	a, err := auth.New(auth.Config{…, Store: store})
+//	go a.Run(ctx) // applies revocations that other processes publish
 //
-// # What it keeps
+// The sessions of a subject are the fields of one hash, <prefix>:{<subject>}.
+// Revocations are the entries of one stream, <prefix>:feed.
 //
-// The sessions of a subject are the fields of one hash, <prefix>:{<subject>}: a
-// session costs its ID, user agent and data, and about 100 bytes. The hash
-// expires a minute after the last of them; each Create also looks at four
-// others, and each Rotate of one that has others at two, and deletes those that
-// ended more than a minute ago by the server's clock. Revocations are the
-// entries of one stream, <prefix>:feed, until the access tokens that they concern
-// have expired. An announcement removes those whose time has passed, wherever
-// they are: it looks at 32, from where the last one has come to, and goes on for
-// as long as half of them leave, up to 1,024.
+// # Guarantees
 //
-// Old and new processes may share a server while they are replaced. A record of
-// a newer version may have sections that this one ignores, and that Rotate
-// keeps. A record that cannot be read is an error of Get and Rotate; List leaves
-// it out, and Revoke with All deletes it. An entry of the feed that cannot be
-// read is returned with its subject only.
+// Create and Rotate each run one script, so they are atomic. Revoke runs a script
+// that deletes the sessions, if the revocation ends any, and a script that
+// publishes the revocation. No command uses the keys of more than one subject, so
+// all calls work on a Cluster.
 //
-// Nothing in it is a secret: whoever reads all of it can mint no token. Whoever
-// can write to it can bring a session back to life for the holder of its token.
+// Changes returns every revocation that the server still has. It returns
+// [auth.ErrFeedReset] if the server may have lost some: after a restart, after
+// a failover, after FLUSHALL, and if the stream was deleted or replaced by an
+// older copy. To detect this, the position that Changes takes and returns
+// contains the ID of the last entry that was returned and the server's run_id,
+// which comes from INFO if the Redis user may call it. Neither the removal of
+// an expired entry nor the expiry of the stream resets the feed. An entry
+// expires at the Until of its [auth.Revocation].
 //
-// # What it asks
+// The database contains no secrets: reading it is not enough to create a token.
+// Writing to it is enough to restore a session that was revoked, for a client
+// that still has its refresh token.
 //
-// Create and Rotate are one script each on one key, Get is HGET, List is
-// HGETALL; Revoke is a script on the subject's key, then one on the feed's. No
-// command goes beyond one subject's sessions, so all of it is right on a
-// Cluster. A script that the server has lost is sent again. Changes waits with
-// XREAD, at most a second at a time, and keeps one connection meanwhile. Where a
-// server of a Cluster does not answer, the client is told to look who has taken
-// over. Changes returns at most 512 revocations, or some that are 256 KiB
-// together: a page keeps the server for one or two milliseconds, however long
-// the feed is.
+// During a rolling upgrade, processes with different versions of this package may
+// share a server. A record that a newer version wrote may have parts that this
+// version does not know. This version ignores them, and Rotate preserves them. If
+// this version cannot read a record, Get and Rotate return an error, and List
+// leaves it out. A Revoke with Revocation.All deletes such a record, unless
+// Revocation.Except lists it. If Changes cannot read an entry, it returns it with
+// only Subject and ID set.
 //
-// # What a failover loses
+// # Cost
 //
-// A server acknowledges a write before its replicas have it, and, unless
-// appendfsync is always, before its disk has it. What such a server takes along
-// when it goes:
+// Create and Rotate each take one EVALSHA, Get one HGET, and List one HGETALL.
+// Revoke takes two EVALSHA, or one if it ends no session. If the server no
+// longer has a script, the script is sent again. While Changes waits, it calls
+// XREAD, each time for at most one second, and occupies one connection.
 //
-//   - A refresh: the session is a generation behind its token. The next refresh
-//     heals it.
+// A subject with one session takes about 360 bytes of memory if the user agent
+// has 100 bytes. Each further session takes about 100 bytes, plus its ID, user
+// agent and data. A hash expires one minute after the end of its last session.
+// An ended session may be deleted before that: each Create checks four random
+// sessions of its subject, and each Rotate checks two if the subject has
+// several. They delete those that ended more than a minute ago by the server's
+// clock.
+//
+// A revocation stays in the stream at least until it expires. Each Revoke
+// checks 32 entries, starting where the last Revoke stopped, and deletes those
+// that have expired. It continues while at least half of the entries are
+// deleted, up to 1,024 entries.
+//
+// A page of Changes ends after 512 revocations or about 256 KiB, so that
+// reading a page blocks the server for only one or two milliseconds, whatever
+// the length of the feed.
+//
+// # Faults
+//
+// Redis acknowledges a write before its replicas have it and, unless appendfsync
+// is always, before its disk has it. If the server then fails, these writes are
+// lost:
+//
+//   - A refresh: the stored session is one generation behind its token. The next
+//     refresh corrects it.
 //   - A login: its refresh token is refused, and the user signs in again.
-//   - A revocation: the session is back. The server that took over has another
-//     history, which Changes sees ([auth.ErrFeedReset]); every process then
-//     announces again what it knows, and with that revokes again. It is lost
-//     if no process that knew it is alive, or its time has passed.
+//   - A revocation: the session exists again. Changes returns [auth.ErrFeedReset],
+//     and every process with an Authenticator then republishes the revocations that it
+//     knows, which
+//     deletes the session again. The revocation is lost if no process that knew it
+//     is still running, or if it has expired.
 //
-// With Config.Replicas a write is acknowledged when so many replicas have it. It
-// is worth as much as the choice of who takes over: a Sentinel and a Cluster
-// prefer, but do not promise, a replica that has everything. A master that is
-// cut off and does not know it yet serves those who still reach it; without
-// replicas to confirm, its writes fail. Redis has min-replicas-to-write for the
-// rest.
+// With Config.Replicas, a write is acknowledged only after that many replicas
+// have it. This helps only if one of them is promoted: Sentinel and Cluster
+// prefer a replica that has all writes, but do not guarantee it. A partitioned
+// master serves the clients that reach it until it notices the partition. With
+// Config.Replicas, its writes return an error. Without Config.Replicas, set
+// min-replicas-to-write on the server.
 //
-// # What a position is
+// If a server of a Cluster does not reply, the client reloads the state of the
+// Cluster, and later calls use the new master.
 //
-// A position of the feed names the run of the server (run_id of INFO, where that
-// is permitted) and the last entry seen. A restart, a failover, FLUSHALL, and a
-// stream that was deleted or replaced by an older copy give auth.ErrFeedReset.
-// An entry that left in its time does not, nor does a stream that expired. A
-// server that lost its place and got it back without a restart, between two
-// questions of the same reader, is seen only if the last entry seen is gone: its
-// run is the same, and nothing else that INFO tells stays the same in a server
-// that goes on.
+// # Limits
+//
+// A master that is demoted and promoted again without a restart keeps its
+// run_id. A reader that did not call Changes in between gets
+// [auth.ErrFeedReset] only if the last entry that it saw is missing. No other
+// field of INFO would help: the others also change on a healthy server.
+//
+// The feed is a single key, so in a Cluster it is on a single master. While that
+// master is down, no process receives revocations, and Revoke returns an error.
 package redisstore

@@ -11,7 +11,7 @@ import (
 	"github.com/ratchet-go/auth/redisstore"
 )
 
-func TestOnEvent_SaysThatTheServerMayEvict(t *testing.T) {
+func TestOnEvent_ReportsEvictionPolicy(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t, "--maxmemory-policy", "allkeys-lru")
 	c := single(t, server.Addr)
@@ -25,7 +25,8 @@ func TestOnEvent_SaysThatTheServerMayEvict(t *testing.T) {
 	}
 	require.Len(t, events, 1)
 	require.Equal(t, auth.EventFault, events[0].Type)
-	require.EqualError(t, events[0].Err, "redisstore: the server's maxmemory-policy is allkeys-lru: it may evict sessions and revocations; set noeviction")
+	require.EqualError(t, events[0].Err,
+		"redisstore: the server's maxmemory-policy is allkeys-lru, so it may evict sessions and revocations; set it to noeviction")
 	begin(t, store(t, c, redisstore.Config{}))
 
 	events = nil
@@ -36,12 +37,12 @@ func TestOnEvent_SaysThatTheServerMayEvict(t *testing.T) {
 	require.NoError(t, c.ConfigSet(t.Context(), "maxmemory-policy", "volatile-ttl").Err())
 	_, _, _, err := st.Changes(t.Context(), next, 0)
 	require.NoError(t, err)
-	require.Empty(t, events, "only asked at the beginning")
+	require.Empty(t, events, "the policy is read only at the beginning of the feed")
 	begin(t, st)
 	require.Len(t, events, 1)
 }
 
-func TestOnEvent_AsksEveryMaster(t *testing.T) {
+func TestOnEvent_ChecksEveryMaster(t *testing.T) {
 	t.Parallel()
 	addrs := cluster(t)
 	for _, addr := range addrs {

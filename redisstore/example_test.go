@@ -12,22 +12,22 @@ import (
 	"github.com/ratchet-go/auth/redisstore"
 )
 
-// nobody is a user lookup; an application has its own.
-type nobody struct{}
+// noUsers is an [auth.Users] without users; an application has its own.
+type noUsers struct{}
 
-func (nobody) FindByLogin(context.Context, string) (auth.User, error) {
+func (noUsers) FindByLogin(context.Context, string) (auth.User, error) {
 	return auth.User{}, auth.ErrUserNotFound
 }
 
-func (nobody) FindByID(context.Context, string) (auth.User, error) {
+func (noUsers) FindByID(context.Context, string) (auth.User, error) {
 	return auth.User{}, auth.ErrUserNotFound
 }
 
-// A server that keeps its sessions on Redis.
+// A server that stores its sessions in Redis.
 func Example() {
 	client := redis.NewUniversalClient(&redis.UniversalOptions{
-		Addrs:                 []string{"localhost:6379"}, // several: a Cluster
-		ContextTimeoutEnabled: true,                       // a deadline counts
+		Addrs:                 []string{"localhost:6379"}, // several addresses: a Cluster
+		ContextTimeoutEnabled: true,                       // required
 	})
 	defer client.Close()
 	onEvent := auth.LogEvents(slog.Default())
@@ -42,7 +42,7 @@ func Example() {
 	a, err := auth.New(auth.Config{
 		Issuer: "https://example.com", Audience: []string{"https://api.example.com"},
 		Secrets: [][]byte{secret},
-		Users:   nobody{},
+		Users:   noUsers{},
 		Store:   store,
 		OnEvent: onEvent,
 	})
@@ -53,5 +53,5 @@ func Example() {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go func() { _ = a.Run(ctx) }() // hears of revocations in other processes
+	go func() { _ = a.Run(ctx) }() // applies revocations that other processes publish
 }

@@ -16,14 +16,14 @@ import (
 	"github.com/ratchet-go/auth/redisstore"
 )
 
-// TestFailover_HealsByTheProtocol: the replica that takes over lacks the last
+// TestFailover_LostWritesAreCorrected promotes a replica that lacks the last
 // writes.
-func TestFailover_HealsByTheProtocol(t *testing.T) {
+func TestFailover_LostWritesAreCorrected(t *testing.T) {
 	t.Parallel()
 	master := testserver.Redis(t, "--repl-diskless-sync-delay", "0")
 	link := testserver.NewProxy(t, master.Addr)
 	replica := replicaOf(t, link.Addr)
-	old, taken, ctx := single(t, master.Addr), single(t, replica.Addr), t.Context()
+	old, promoted, ctx := single(t, master.Addr), single(t, replica.Addr), t.Context()
 	st, s := store(t, old, redisstore.Config{}), session("ada", "one")
 	require.NoError(t, st.Create(ctx, s))
 	require.NoError(t, st.Create(ctx, session("bob", "one")))
@@ -31,34 +31,34 @@ func TestFailover_HealsByTheProtocol(t *testing.T) {
 	require.NoError(t, old.Wait(ctx, 1, patience).Err())
 
 	link.Refuse(true)
-	got, moved, err := st.Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
+	got, rotated, err := st.Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
 	require.NoError(t, err)
-	require.True(t, moved)
+	require.True(t, rotated)
 	lost := ending("bob", "one")
 	require.NoError(t, st.Revoke(ctx, lost))
 	rs, next, _, err := st.Changes(ctx, next, 0)
 	require.NoError(t, err)
 	require.Equal(t, []string{"bob"}, subjects(rs))
 	master.Kill()
-	require.NoError(t, taken.ReplicaOf(ctx, "NO", "ONE").Err())
+	require.NoError(t, promoted.ReplicaOf(ctx, "NO", "ONE").Err())
 
-	st = store(t, taken, redisstore.Config{})
+	st = store(t, promoted, redisstore.Config{})
 	_, _, _, err = st.Changes(ctx, next, 0)
 	require.ErrorIs(t, err, auth.ErrFeedReset)
-	healed, moved, err := st.Rotate(ctx, "ada", "one", rotateFrom(got.Generation, use(s)))
+	corrected, rotated, err := st.Rotate(ctx, "ada", "one", rotateFrom(got.Generation, use(s)))
 	require.NoError(t, err)
-	require.True(t, moved)
-	require.Equal(t, got.Generation, healed.Generation)
-	_, err = st.Get(ctx, "bob", "one") // it came back
+	require.True(t, rotated)
+	require.Equal(t, got.Generation, corrected.Generation)
+	_, err = st.Get(ctx, "bob", "one") // the session exists again
 	require.NoError(t, err)
-	require.NoError(t, st.Revoke(ctx, lost)) // announced again
+	require.NoError(t, st.Revoke(ctx, lost)) // published again
 	_, err = st.Get(ctx, "bob", "one")
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)
 }
 
-// TestFailover_OfASentinel: the client follows, and the store sees that the
-// history is another one.
-func TestFailover_OfASentinel(t *testing.T) {
+// TestFailover_Sentinel checks that the client uses the new master, and that
+// Changes returns ErrFeedReset.
+func TestFailover_Sentinel(t *testing.T) {
 	t.Parallel()
 	master, _ := replicated(t)
 	sentinel := testserver.Sentinel(t, master.Addr)
@@ -67,7 +67,7 @@ func TestFailover_OfASentinel(t *testing.T) {
 	})
 	t.Cleanup(func() { _ = c.Close() })
 	watcher := single(t, sentinel.Addr)
-	require.Eventually(t, func() bool { // it knows the replica
+	require.Eventually(t, func() bool { // until Sentinel has found the replica
 		info, err := watcher.Info(t.Context(), "sentinel").Result()
 		return err == nil && strings.Contains(info, "slaves=1")
 	}, patience, 20*time.Millisecond)
@@ -87,9 +87,9 @@ func TestFailover_OfASentinel(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrFeedReset)
 }
 
-// TestFailover_OnACluster: the client goes on to the new master, though it would
-// look at the Cluster once a minute only.
-func TestFailover_OnACluster(t *testing.T) {
+// TestFailover_Cluster checks that the client uses the new master soon,
+// although it reloads the state of the Cluster only once a minute by itself.
+func TestFailover_Cluster(t *testing.T) {
 	t.Parallel()
 	nodes := testserver.RedisCluster(t)
 	var addrs []string
@@ -104,12 +104,13 @@ func TestFailover_OnACluster(t *testing.T) {
 	i := slices.Index(addrs, owner.Options().Addr)
 	replica := clusterReplica(t, nodes, i)
 
-	for _, replicas := range []int{1, 0} { // both ways in which a write finds its master
+	for _, replicas := range []int{1, 0} { // the two ways in which a write finds its master
 		require.NoError(t, store(t, c, redisstore.Config{Replicas: replicas, ReplicaTimeout: 2 * time.Second}).Create(ctx, s))
 		s.ID = "two"
 	}
-	plain, waits := store(t, clusterClient(t, addrs), redisstore.Config{}), store(t, clusterClient(t, addrs), redisstore.Config{Replicas: 1, ReplicaTimeout: time.Millisecond})
-	_, err = plain.Get(ctx, "ada", "one") // both know the Cluster as it was
+	plain := store(t, clusterClient(t, addrs), redisstore.Config{})
+	waits := store(t, clusterClient(t, addrs), redisstore.Config{Replicas: 1, ReplicaTimeout: time.Millisecond})
+	_, err = plain.Get(ctx, "ada", "one") // both clients read the state of the Cluster
 	require.NoError(t, err)
 	_, _, err = waits.Rotate(ctx, "ada", "absent", rotateFrom(1, use(s)))
 	require.Error(t, err)
@@ -117,8 +118,8 @@ func TestFailover_OnACluster(t *testing.T) {
 	require.NoError(t, single(t, replica.Addr).Do(ctx, "CLUSTER", "FAILOVER", "TAKEOVER").Err())
 	for _, works := range []func(ctx context.Context) bool{
 		func(ctx context.Context) bool {
-			_, moved, err := plain.Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
-			return err == nil && moved
+			_, rotated, err := plain.Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
+			return err == nil && rotated
 		},
 		func(ctx context.Context) bool {
 			_, _, err := waits.Rotate(ctx, "ada", "two", rotateFrom(1, use(s)))
@@ -133,8 +134,8 @@ func TestFailover_OnACluster(t *testing.T) {
 	}
 }
 
-// clusterReplica adds a replica of nodes[of], that is up to date and known to
-// all.
+// clusterReplica adds a replica of nodes[of]. It waits until the replica has all
+// writes and every node has found it.
 func clusterReplica(t testing.TB, nodes []*testserver.Process, of int) *testserver.Process {
 	t.Helper()
 	bus := testserver.FreePort(t)

@@ -37,9 +37,9 @@ func faultsBackend() faults.Backend {
 
 func TestFaults(t *testing.T) { faults.Run(t, faultsBackend()) }
 
-// TestFaults_FailoverLosesWrites promotes a replica that never got the last
-// refreshes and logouts: at once, so that the nodes notice nothing but another
-// server, and after an outage.
+// TestFaults_FailoverLosesWrites promotes a replica that does not have the last
+// refreshes and logouts: at once, so that the nodes see no outage, and after an
+// outage.
 func TestFaults_FailoverLosesWrites(t *testing.T) {
 	for name, outage := range map[string]time.Duration{"AtOnce": 0, "AfterAnOutage": 4 * time.Second} {
 		t.Run(name, func(t *testing.T) { failover(t, outage) })

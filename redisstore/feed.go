@@ -16,35 +16,37 @@ import (
 )
 
 const (
-	// blockAtMost bounds one blocked read: the driver does not notice that a
-	// context is cancelled while it reads.
-	blockAtMost = time.Second
+	// maxBlock is the maximum time of one blocking XREAD. It is short because
+	// the driver does not notice a canceled context while it reads.
+	maxBlock = time.Second
 
-	// answerGrace is how long after that the server may take to answer. The
-	// driver alone would give it ten seconds.
-	answerGrace = 500 * time.Millisecond
+	// replyGrace is how much longer than maxBlock the server may take to reply.
+	// The driver by itself would wait for ten seconds.
+	replyGrace = 500 * time.Millisecond
 
-	// readAtMost bounds the read of a page, with what the driver repeats.
-	readAtMost = blockAtMost + answerGrace
+	// readTimeout is the maximum time to read a page, retries of the driver
+	// included.
+	readTimeout = maxBlock + replyGrace
 
-	// policyTimeout bounds the question whether the server may evict.
+	// policyTimeout is the maximum time to read the eviction policy.
 	policyTimeout = 500 * time.Millisecond
 )
 
 // feed returns the key of the stream of revocations.
 func (s *Store) feed() string { return s.prefix + ":feed" }
 
-// entry is a revocation as it is kept, times and AccessTTL in milliseconds.
+// entry is the stored form of a revocation, which is the field r of its stream
+// entry. Times and AccessTTL are in milliseconds.
 //
-// A newer version may add a member, if a process that ignores it ends no less
-// than the revocation means to. Otherwise it must raise the version: a process
-// that knows only lower ones ends the access tokens of the subject, which it
-// must still find in s. Names of members differ by more than their case, since
-// the decoder does not tell that apart, and h is the script's that announces. In
-// any case the entry has the fields u and r, in this order, and no others: the
-// first version reads none that has.
+// A newer version may add a member if a process that ignores the member still
+// ends everything that the revocation should end. Otherwise it must raise
+// Version: a process that does not know that Version ends all access tokens of
+// the subject, so the subject must remain in s. Names of members must differ by
+// more than their case, since encoding/json ignores case. The name h is
+// reserved for [luaPublish]. A stream entry must have the fields u and r, in
+// this order, and no others.
 type entry struct {
-	Version   int      `json:"v,omitempty"` // 0 is the first
+	Version   int      `json:"v,omitempty"` // 0 in this version
 	Subject   string   `json:"s"`
 	Sessions  []string `json:"i,omitempty"`
 	All       bool     `json:"a,omitempty"`
@@ -55,16 +57,16 @@ type entry struct {
 	AccessTTL int64    `json:"t,omitempty"`
 }
 
-// maxAccessTTL is the longest lifetime that a notice announces, in milliseconds.
+// maxAccessTTL is the longest AccessTTL of a notice, in milliseconds.
 const maxAccessTTL = 24 * 60 * 60 * 1000
 
-// whole reports whether the entry is of this version and lacks nothing. Without
-// an Until it would count as over, and without a Cut, unless it names sessions
-// only, it would end nothing.
-func (e *entry) whole() bool {
+// valid reports whether the entry has this version and every required member. An
+// entry without Until would count as expired. An entry without Before would end
+// nothing, unless it only lists sessions.
+func (e *entry) valid() bool {
 	return e.Version == 0 && e.Until != nil && (e.Before != nil || e.AccessTTL != 0 || len(e.Sessions) > 0 && !e.All) &&
 		e.AccessTTL >= 0 && e.AccessTTL <= maxAccessTTL && (e.Subject != "") == (e.AccessTTL == 0) &&
-		!slices.Contains(e.Sessions, "") && !slices.Contains(e.Except, "") // of null
+		!slices.Contains(e.Sessions, "") && !slices.Contains(e.Except, "") // null decodes as ""
 }
 
 func encodeRevocation(r auth.Revocation) ([]byte, error) {
@@ -74,18 +76,18 @@ func encodeRevocation(r auth.Revocation) ([]byte, error) {
 		ID: r.ID, AccessTTL: r.AccessTTL.Milliseconds(),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("redisstore: a revocation: %w", err)
+		return nil, fmt.Errorf("redisstore: revoking: %w", err)
 	}
 	return b, nil
 }
 
-// decodeRevocation returns the revocation of the entry with the given ID. Of one
-// that it cannot read it returns the subject, if it can, and a name of the entry
-// as its ID.
+// decodeRevocation returns the revocation in the stream entry with the given ID.
+// If it cannot read the entry, it returns a revocation with only the subject, if
+// that can be read, and an ID derived from that of the entry.
 func decodeRevocation(id, text string) auth.Revocation {
 	var e entry
 	err := json.Unmarshal([]byte(text), &e)
-	if err == nil && e.whole() {
+	if err == nil && e.valid() {
 		r := auth.Revocation{
 			Subject: e.Subject, Sessions: e.Sessions, All: e.All, Except: e.Except, Until: time.UnixMilli(*e.Until).UTC(),
 			ID: e.ID, AccessTTL: time.Duration(e.AccessTTL) * time.Millisecond,
@@ -95,20 +97,21 @@ func decodeRevocation(id, text string) auth.Revocation {
 		}
 		return r
 	}
-	var known struct {
+	var readable struct {
 		Subject string `json:"s"`
 	}
-	_ = json.Unmarshal([]byte(text), &known)
-	return auth.Revocation{Subject: known.Subject, ID: "stream." + id}
+	_ = json.Unmarshal([]byte(text), &readable)
+	return auth.Revocation{Subject: readable.Subject, ID: "stream." + id}
 }
 
-// position is a place in the history of one run of a server: the last entry
-// that was seen, and its Until in Unix milliseconds, before which it does not
-// leave. The zero position is the beginning of any history.
+// position is a position in the feed: the run of the server (its run_id), and the
+// ID and the Until of the last entry that was returned. Until is in Unix
+// milliseconds; the entry is not deleted before it. The zero position is the
+// beginning of the feed, whatever the run.
 type position struct{ run, id, until string }
 
-// beforeAll is the ID before that of every entry.
-const beforeAll = "0-0"
+// zeroID is less than the ID of every entry.
+const zeroID = "0-0"
 
 func (p position) String() string { return p.run + "." + p.until + "." + p.id }
 
@@ -123,18 +126,18 @@ func parsePosition(text string) (position, error) {
 	_, err2 := strconv.ParseUint(ms, 10, 64)
 	_, err3 := strconv.ParseUint(n, 10, 64)
 	if errors.Join(err1, err2, err3) != nil {
-		return position{}, fmt.Errorf("redisstore: malformed: %w", auth.ErrFeedReset)
+		return position{}, fmt.Errorf("redisstore: reading the feed: malformed position: %w", auth.ErrFeedReset)
 	}
 	return position{run, id, until}, nil
 }
 
-// Changes implements [auth.Feed]. While it waits it keeps one connection of the
-// client. It returns at the deadline of ctx. When ctx is cancelled it returns
-// within a second, or a second and a half if the server hangs. A server that
-// takes half a second longer than it was asked to wait is an error.
+// Changes implements [auth.Feed]. While it waits, it occupies one connection of
+// the client. It returns at the deadline of ctx. If ctx is canceled, it returns
+// within a second, or within 1.5 seconds if the server hangs. If a reply is
+// half a second late, Changes returns an error.
 //
-// It returns at most 512 revocations, or fewer that are 256 KiB together,
-// since the server answers nobody else meanwhile.
+// Changes returns at most 512 revocations, or fewer if they exceed 256 KiB, since
+// the server serves no other client while it reads a page.
 func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", false, err
@@ -150,12 +153,12 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 			return nil, "", false, err
 		}
 		if after == "" {
-			s.warn(ctx)
+			s.checkEviction(ctx)
 		}
 		p = next
 		again := false
 		if len(rs) == 0 && !more {
-			again, err = s.await(ctx, p, end)
+			again, err = s.wait(ctx, p, end)
 		}
 		if err == nil {
 			err = ctx.Err()
@@ -169,36 +172,38 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 	}
 }
 
-// read returns a page of what came after p, and whether there is more.
+// read returns a page of the revocations after p, the position after them, and
+// whether there are more.
 func (s *Store) read(ctx context.Context, p position) (rs []auth.Revocation, next position, more bool, err error) {
-	asking, cancel := context.WithTimeout(ctx, readAtMost)
+	reading, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	answer, err := s.changes.Run(asking, s.client, []string{s.feed()}, p.run, p.id, p.until).Slice()
+	reply, err := s.changes.Run(reading, s.client, []string{s.feed()}, p.run, p.id, p.until).Slice()
 	if errors.Is(err, redis.Nil) {
-		return nil, position{}, false, fmt.Errorf("redisstore: %w", auth.ErrFeedReset)
+		return nil, position{}, false, fmt.Errorf("redisstore: reading the feed: %w", auth.ErrFeedReset)
 	}
 	if err != nil {
 		return nil, position{}, false, s.failed(ctx, "reading the feed", err)
 	}
-	if len(answer) != 4 {
-		return nil, position{}, false, errAnswer
+	malformed := fmt.Errorf("redisstore: reading the feed: %w", errReply)
+	if len(reply) != 4 {
+		return nil, position{}, false, malformed
 	}
-	run, ok1 := answer[0].(string)
-	there, ok2 := answer[1].(int64)
-	entries, ok3 := answer[2].([]any)
-	others, ok4 := answer[3].(int64)
+	run, ok1 := reply[0].(string)
+	found, ok2 := reply[1].(int64)
+	entries, ok3 := reply[2].([]any)
+	others, ok4 := reply[3].(int64)
 	if !ok1 || !ok2 || !ok3 || !ok4 {
-		return nil, position{}, false, errAnswer
+		return nil, position{}, false, malformed
 	}
-	next = position{run, beforeAll, "0"}
-	if there == 1 {
+	next = position{run, zeroID, "0"}
+	if found == 1 {
 		next = p
 	}
 	rs = make([]auth.Revocation, 0, len(entries))
 	for _, e := range entries {
 		id, until, text, ok := fields(e)
 		if !ok {
-			return nil, position{}, false, errAnswer
+			return nil, position{}, false, malformed
 		}
 		rs = append(rs, decodeRevocation(id, text))
 		next = position{run, id, until}
@@ -206,9 +211,8 @@ func (s *Store) read(ctx context.Context, p position) (rs []auth.Revocation, nex
 	return rs, next, others == 1, nil
 }
 
-// fields takes an entry of the stream apart: its ID, and the values of its first
-// field u, as the scripts read it, and of r. What others there are is not the
-// reader's.
+// fields returns the ID of a stream entry, the value of its first field u, as the
+// scripts read it, and the value of r. Other fields are ignored.
 func fields(e any) (id, until, text string, ok bool) {
 	parts, _ := e.([]any)
 	if len(parts) != 2 {
@@ -236,18 +240,18 @@ func fields(e any) (id, until, text string, ok bool) {
 	return id, until, text, ok1 && ok2
 }
 
-// await waits for an entry after p, and reports whether it is worth while to
-// read again. What it is shown is not used: only read looks whether the history
-// is still the same.
-func (s *Store) await(ctx context.Context, p position, end time.Time) (bool, error) {
+// wait waits for an entry after p, at most until end, and reports whether there
+// is one. It does not return the entry: only read checks that the position is
+// still valid.
+func (s *Store) wait(ctx context.Context, p position, end time.Time) (bool, error) {
 	for ctx.Err() == nil {
 		left := time.Until(end)
 		if left <= 0 {
 			return false, nil
 		}
-		block := max(min(left, blockAtMost), time.Millisecond) // 0 is for ever
-		asking, cancel := context.WithTimeout(ctx, block+answerGrace)
-		err := s.client.XRead(asking, &redis.XReadArgs{Streams: []string{s.feed(), p.id}, Count: 1, Block: block}).Err()
+		block := max(min(left, maxBlock), time.Millisecond) // 0 would block forever
+		reading, cancel := context.WithTimeout(ctx, block+replyGrace)
+		err := s.client.XRead(reading, &redis.XReadArgs{Streams: []string{s.feed(), p.id}, Count: 1, Block: block}).Err()
 		cancel()
 		switch {
 		case err == nil:
@@ -259,15 +263,15 @@ func (s *Store) await(ctx context.Context, p position, end time.Time) (bool, err
 	return false, ctx.Err()
 }
 
-// warn tells, once, that the server may evict keys.
-func (s *Store) warn(ctx context.Context) {
+// checkEviction calls OnEvent, once, if the server may evict keys.
+func (s *Store) checkEviction(ctx context.Context) {
 	if s.onEvent == nil || s.warned.Load() {
 		return
 	}
-	ask, cancel := context.WithTimeout(ctx, policyTimeout)
+	checking, cancel := context.WithTimeout(ctx, policyTimeout)
 	defer cancel()
-	policies := make(chan string, 1) // the first of those that evict
-	look := func(ctx context.Context, client *redis.Client) error {
+	policies := make(chan string, 1) // the first policy found that evicts keys
+	check := func(ctx context.Context, client *redis.Client) error {
 		info, err := client.Info(ctx, "memory").Result()
 		if err != nil {
 			return err
@@ -281,18 +285,18 @@ func (s *Store) warn(ctx context.Context) {
 		}
 		return nil
 	}
-	// Who may not ask is not told: that is no fault of the store's.
+	// An error is ignored: the user may not be permitted to call INFO.
 	switch client := s.client.(type) {
 	case *redis.Client:
-		_ = look(ask, client)
+		_ = check(checking, client)
 	case *redis.ClusterClient:
-		_ = client.ForEachMaster(ask, look)
+		_ = client.ForEachMaster(checking, check)
 	}
 	select {
 	case policy := <-policies:
 		if s.warned.CompareAndSwap(false, true) {
 			s.onEvent(ctx, auth.Event{Type: auth.EventFault, Time: time.Now().UTC(), Err: fmt.Errorf(
-				"redisstore: the server's maxmemory-policy is %s: it may evict sessions and revocations; set noeviction", policy)})
+				"redisstore: the server's maxmemory-policy is %s, so it may evict sessions and revocations; set it to noeviction", policy)})
 		}
 	default:
 	}

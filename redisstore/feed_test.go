@@ -17,7 +17,7 @@ import (
 	"github.com/ratchet-go/auth/redisstore"
 )
 
-func TestChanges_TellsAtOnce(t *testing.T) {
+func TestChanges_ReturnsAtOnce(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t)
 	reader, writer := store(t, single(t, server.Addr), redisstore.Config{}), store(t, single(t, server.Addr), redisstore.Config{})
@@ -26,20 +26,20 @@ func TestChanges_TellsAtOnce(t *testing.T) {
 	c := single(t, server.Addr)
 	var best time.Duration
 	for i := range 5 {
-		var heard time.Time
+		var received time.Time
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			rs, to, _, err := reader.Changes(t.Context(), next, patience)
-			heard, next = time.Now(), to
+			received, next = time.Now(), to
 			if err != nil || len(rs) != 1 {
 				t.Errorf("Changes: %v, %v", rs, err)
 			}
 		})
 		blocked(t, c, 1)
-		said := time.Now()
+		sent := time.Now()
 		require.NoError(t, writer.Revoke(t.Context(), ending("ada", "one")))
 		wg.Wait()
-		if took := heard.Sub(said); i == 0 || took < best {
+		if took := received.Sub(sent); i == 0 || took < best {
 			best = took
 		}
 	}
@@ -63,19 +63,19 @@ func TestChanges_EndsSoonAfterItsContext(t *testing.T) {
 	require.ErrorIs(t, <-done, context.Canceled)
 	require.Less(t, time.Since(started), 1200*time.Millisecond)
 
-	// A deadline ends the blocked read itself.
+	// A deadline ends the blocking read itself.
 	started = time.Now()
 	_, _, _, err := st.Changes(within(t, 100*time.Millisecond), next, time.Hour)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Less(t, time.Since(started), 600*time.Millisecond)
 }
 
-func TestChanges_EndsThoughTheServerHangs(t *testing.T) {
+func TestChanges_EndsIfCanceledWhileServerHangs(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t)
 	c := single(t, server.Addr)
 	for name, test := range map[string]struct {
-		waiting bool // in the blocked read when the server begins to hang, else before it asks
+		waiting bool // whether the server hangs during the blocking read, or else before the first read
 		limit   time.Duration
 	}{
 		"while it waits":             {true, 1700 * time.Millisecond},
@@ -106,8 +106,8 @@ func TestChanges_EndsThoughTheServerHangs(t *testing.T) {
 	}
 }
 
-// TestChanges_HangingServerIsAnError, soon, also to who does not give up; and
-// the position still stands.
+// TestChanges_HangingServerIsAnError checks that the error comes soon, although
+// the context does not end, and that the position remains valid.
 func TestChanges_HangingServerIsAnError(t *testing.T) {
 	t.Parallel()
 	proxy := testserver.NewProxy(t, testserver.Redis(t).Addr)
@@ -126,7 +126,8 @@ func TestChanges_HangingServerIsAnError(t *testing.T) {
 	require.Equal(t, []string{"ada"}, subjects(rs))
 }
 
-// TestChanges_WaitsLongerThanOneRead, and longer than the client's ReadTimeout.
+// TestChanges_WaitsLongerThanOneRead also waits longer than the client's
+// ReadTimeout.
 func TestChanges_WaitsLongerThanOneRead(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t)
@@ -142,7 +143,7 @@ func TestChanges_WaitsLongerThanOneRead(t *testing.T) {
 	require.GreaterOrEqual(t, time.Since(started), 1300*time.Millisecond)
 }
 
-func TestChanges_HistoryThatWasLostIsReset(t *testing.T) {
+func TestChanges_LostHistoryIsReset(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t)
 	c := single(t, server.Addr)
@@ -188,9 +189,9 @@ func TestChanges_HistoryThatWasLostIsReset(t *testing.T) {
 	}
 }
 
-// TestChanges_AnotherEntryOfTheSameIDIsAnotherHistory: the clock of the server
-// may have gone back.
-func TestChanges_AnotherEntryOfTheSameIDIsAnotherHistory(t *testing.T) {
+// TestChanges_DifferentEntryWithSameIDIsReset: IDs can be reused if the
+// server's clock was set back.
+func TestChanges_DifferentEntryWithSameIDIsReset(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
@@ -209,9 +210,9 @@ func TestChanges_AnotherEntryOfTheSameIDIsAnotherHistory(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrFeedReset)
 }
 
-// TestChanges_LossIsSeenByWhoWaits: entries that came after the loss do not
-// hide it.
-func TestChanges_LossIsSeenByWhoWaits(t *testing.T) {
+// TestChanges_WaitingReaderNoticesLoss adds an entry after the loss, which must
+// not hide the loss.
+func TestChanges_WaitingReaderNoticesLoss(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
@@ -228,9 +229,9 @@ func TestChanges_LossIsSeenByWhoWaits(t *testing.T) {
 	require.ErrorIs(t, <-done, auth.ErrFeedReset)
 }
 
-// TestChanges_IdlenessIsNoReset: the stream has expired, or the entry that a
-// position names has left, since its time had passed.
-func TestChanges_IdlenessIsNoReset(t *testing.T) {
+// TestChanges_IdleFeedIsNotReset deletes the entry of a position after its time
+// has passed, alone or with the whole stream.
+func TestChanges_IdleFeedIsNotReset(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
@@ -246,8 +247,7 @@ func TestChanges_IdlenessIsNoReset(t *testing.T) {
 		rs, idle, _, err := st.Changes(ctx, after, 0)
 		require.NoError(t, err)
 		require.Empty(t, rs)
-		// And the clock of the server has gone back since: the IDs of a new
-		// stream begin anew.
+		// The server's clock was set back, so the new stream has lower IDs.
 		require.NoError(t, c.XAdd(ctx, &redis.XAddArgs{Stream: feedKey, ID: "5-0", Values: []any{"u", "9999999999999", "r", `{"s":"bob","u":9999999999999}`}}).Err())
 		for _, after := range []string{after, idle} {
 			rs, _, _, err = st.Changes(ctx, after, time.Second)
@@ -257,7 +257,7 @@ func TestChanges_IdlenessIsNoReset(t *testing.T) {
 		require.NoError(t, c.Del(ctx, feedKey).Err())
 	}
 
-	// Who waits for a stream that has expired is woken by the new one too.
+	// A reader that waits for an expired stream is woken by the new stream.
 	woken := make(chan []string, 1)
 	go func() {
 		rs, _, _, _ := st.Changes(ctx, next, 3*time.Second)
@@ -268,7 +268,7 @@ func TestChanges_IdlenessIsNoReset(t *testing.T) {
 	require.Equal(t, []string{"bob"}, <-woken)
 	require.NoError(t, c.Del(ctx, feedKey).Err())
 
-	r.Until = now().Add(-time.Second) // it leaves with the next
+	r.Until = now().Add(-time.Second) // the next Revoke deletes it
 	require.NoError(t, st.Revoke(ctx, ending("cyd", "one")))
 	require.NoError(t, st.Revoke(ctx, r))
 	_, next = begin(t, st)
@@ -278,7 +278,7 @@ func TestChanges_IdlenessIsNoReset(t *testing.T) {
 	require.Contains(t, subjects(rs), "dan")
 }
 
-func TestFeed_PassedEntriesLeave(t *testing.T) {
+func TestFeed_ExpiredEntriesAreDeleted(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
@@ -295,7 +295,7 @@ func TestFeed_PassedEntriesLeave(t *testing.T) {
 	require.Contains(t, subjects(rs), "kept")
 	require.Equal(t, kept.Until.Add(time.Minute), expiry(t, c, feedKey))
 
-	// One that lost its end gets it back when it holds nothing else.
+	// A stream that lost its expiry gets it back when it has no other entries.
 	require.NoError(t, c.Persist(ctx, feedKey).Err())
 	require.NoError(t, st.Revoke(ctx, ending("bob", "one")))
 	require.Equal(t, time.Duration(-1), c.TTL(ctx, feedKey).Val())
@@ -306,9 +306,9 @@ func TestFeed_PassedEntriesLeave(t *testing.T) {
 	require.Equal(t, later.Until.Add(time.Minute), expiry(t, c, feedKey))
 }
 
-// TestFeed_PassedEntriesLeaveWhereverTheyAre: others that live for longer are
-// before, between and behind them.
-func TestFeed_PassedEntriesLeaveWhereverTheyAre(t *testing.T) {
+// TestFeed_ExpiredEntriesAreDeletedAnywhere has entries that are not expired
+// before, between and after the expired ones.
+func TestFeed_ExpiredEntriesAreDeletedAnywhere(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
@@ -345,7 +345,7 @@ func TestFeed_PassedEntriesLeaveWhereverTheyAre(t *testing.T) {
 	for i := range kept {
 		require.True(t, seen[fmt.Sprint("kept-", i)])
 	}
-	// And what comes to its end after the hand has passed goes at a later turn.
+	// An entry that expires after it was checked is deleted in a later round.
 	for range 3 {
 		r := ending("short", "one")
 		r.Until = now().Add(-time.Millisecond)
@@ -357,14 +357,14 @@ func TestFeed_PassedEntriesLeaveWhereverTheyAre(t *testing.T) {
 	require.LessOrEqual(t, c.XLen(ctx, feedKey).Val(), int64(kept+passed/5+60+140+1))
 }
 
-// TestFeed_EntriesAreReadByTheVersionBefore, which knows no others than those
-// that have the two fields u and r, in this order.
-func TestFeed_EntriesAreReadByTheVersionBefore(t *testing.T) {
+// TestFeed_EntriesHaveTwoFields checks that entries have only the fields u and
+// r, in this order.
+func TestFeed_EntriesHaveTwoFields(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
-	handed := false
-	for i := range 40 { // so many that an announcement does not look at all of them
+	stored := false     // whether an entry has h
+	for i := range 40 { // more than one Revoke checks
 		r := ending("ada", fmt.Sprint(i))
 		require.NoError(t, st.Revoke(ctx, r))
 		values, err := c.Do(ctx, "XREVRANGE", feedKey, "+", "-", "COUNT", 1).Slice()
@@ -376,22 +376,22 @@ func TestFeed_EntriesAreReadByTheVersionBefore(t *testing.T) {
 			Subject  string   `json:"s"`
 			Sessions []string `json:"i"`
 			Until    int64    `json:"u"`
-			Hand     string   `json:"h"`
+			Checked  string   `json:"h"`
 		}
 		require.NoError(t, json.Unmarshal([]byte(fields[3].(string)), &entry))
 		require.Equal(t, "ada", entry.Subject)
 		require.Equal(t, r.Sessions, entry.Sessions)
 		require.Equal(t, r.Until.UnixMilli(), entry.Until)
-		handed = handed || entry.Hand != ""
+		stored = stored || entry.Checked != ""
 	}
-	require.True(t, handed)
+	require.True(t, stored)
 	rs, _ := begin(t, st)
 	require.Len(t, rs, 40)
 }
 
-// TestChanges_PagesAreBounded by their number and by their size, since the
-// server answers nobody else meanwhile; and a page whose last entry has left in
-// its time is gone on from all the same.
+// TestChanges_PagesAreBounded checks the bounds of a page in entries and in
+// bytes. It also continues from a page whose last entry was deleted after its
+// time had passed.
 func TestChanges_PagesAreBounded(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
@@ -444,7 +444,7 @@ func TestChanges_PagesAreBounded(t *testing.T) {
 			require.Equal(t, int64(1), c.XDel(ctx, feedKey, next[strings.LastIndex(next, ".")+1:]).Val())
 		}
 	})
-	require.Len(t, pages, 6, "it begins again")
+	require.Len(t, pages, 6, "want all pages again after the first")
 	require.Len(t, seen, 2500)
 	require.NoError(t, c.Del(ctx, feedKey).Err())
 
@@ -454,12 +454,12 @@ func TestChanges_PagesAreBounded(t *testing.T) {
 	require.True(t, more)
 	require.NoError(t, c.XDel(ctx, feedKey, next[strings.LastIndex(next, ".")+1:]).Err())
 	_, _, _, err = st.Changes(ctx, next, 0)
-	require.ErrorIs(t, err, auth.ErrFeedReset, "it left before its time")
+	require.ErrorIs(t, err, auth.ErrFeedReset, "the entry was deleted before its time had passed")
 }
 
-// TestChanges_EntryOfAnotherHand does not stop the feed, and has a name that is
-// the same at every read.
-func TestChanges_EntryOfAnotherHand(t *testing.T) {
+// TestChanges_UnknownEntryDoesNotStopTheFeed also checks that the ID of the
+// revocation is the same at every read.
+func TestChanges_UnknownEntryDoesNotStopTheFeed(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()

@@ -19,7 +19,7 @@ import (
 
 const patience = 20 * time.Second
 
-// cluster starts a cluster of three masters.
+// cluster starts a Cluster of three masters and returns their addresses.
 func cluster(t testing.TB) (addrs []string) {
 	for _, node := range testserver.RedisCluster(t) {
 		addrs = append(addrs, node.Addr)
@@ -33,14 +33,14 @@ func clusterClient(t testing.TB, addrs []string) *redis.ClusterClient {
 	return c
 }
 
-// replicated starts a server and a replica of it that is up to date.
+// replicated starts a server and a replica that has all its writes.
 func replicated(t testing.TB) (master, replica *testserver.Process) {
 	master = testserver.Redis(t, "--repl-diskless-sync-delay", "0")
 	return master, replicaOf(t, master.Addr)
 }
 
-// replicaOf starts a replica of the server at addr, and waits until it is up to
-// date.
+// replicaOf starts a replica of the server at addr and waits until it has all its
+// writes.
 func replicaOf(t testing.TB, addr string) *testserver.Process {
 	host, port, err := net.SplitHostPort(addr)
 	require.NoError(t, err)
@@ -49,7 +49,7 @@ func replicaOf(t testing.TB, addr string) *testserver.Process {
 	return replica
 }
 
-// inSync waits until the replica follows its master.
+// inSync waits until the replica is connected to its master.
 func inSync(t testing.TB, replica *testserver.Process) {
 	c := single(t, replica.Addr)
 	require.Eventually(t, func() bool {
@@ -58,10 +58,10 @@ func inSync(t testing.TB, replica *testserver.Process) {
 	}, patience, 10*time.Millisecond)
 }
 
-// now is the clock as the core hands it to a store.
+// now returns the time as package auth passes it to a store.
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
-// session returns a record of somebody who has just signed in.
+// session returns a new session.
 func session(subject, id string) auth.Session {
 	at := now()
 	return auth.Session{
@@ -70,17 +70,17 @@ func session(subject, id string) auth.Session {
 	}
 }
 
-// use returns what a refresh of s writes.
+// use returns the change that a refresh of s makes.
 func use(s auth.Session) auth.Rotation {
 	return auth.Rotation{At: now(), NotAfter: now().Add(time.Hour), ExpiresAt: s.ExpiresAt, Device: s.Device}
 }
 
-// ending returns a revocation of one session.
+// ending returns a revocation of the sessions with the given IDs.
 func ending(subject string, ids ...string) auth.Revocation {
 	return auth.Revocation{Subject: subject, Sessions: ids, Until: now().Add(10 * time.Minute)}
 }
 
-// subjects returns whom the revocations concern.
+// subjects returns the subjects of the revocations.
 func subjects(rs []auth.Revocation) (list []string) {
 	for _, r := range rs {
 		list = append(list, r.Subject)
@@ -95,7 +95,7 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// permissions are the commands that the README names.
+// permissions is the list of commands in the README.
 const permissions = "eval evalsha time hget hgetall hset hsetnx hdel hlen hvals hrandfield pexpireat pttl xadd xdel xlen xrange xread xrevrange hello"
 
 var addresses = []netip.Addr{
@@ -127,7 +127,7 @@ func flush(t testing.TB, c redis.UniversalClient) {
 
 const feedKey = "ratchet:feed"
 
-// begin reads the feed from its beginning.
+// begin reads the first page of the feed.
 func begin(t testing.TB, st auth.Feed) (rs []auth.Revocation, next string) {
 	t.Helper()
 	rs, next, _, err := st.Changes(t.Context(), "", 0)
@@ -135,7 +135,7 @@ func begin(t testing.TB, st auth.Feed) (rs []auth.Revocation, next string) {
 	return rs, next
 }
 
-// blocked waits until so many clients wait for the feed.
+// blocked waits until n clients wait for the feed.
 func blocked(t testing.TB, c *redis.Client, n int) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -144,7 +144,7 @@ func blocked(t testing.TB, c *redis.Client, n int) {
 	}, patience, time.Millisecond)
 }
 
-// rotateFrom returns r with a From.
+// rotateFrom returns r with From set to generation.
 func rotateFrom(generation int64, r auth.Rotation) auth.Rotation {
 	r.From = generation
 	return r

@@ -10,41 +10,42 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// A record is, big-endian:
+// A record is a session in the following binary form. Integers are big-endian.
 //
 //	 0  1 byte    version
 //	 1  7 bytes   Generation
-//	 8  6 bytes   CreatedAt, in Unix milliseconds, signed, as the next two
-//	14  6 bytes   RotatedAt
-//	20  6 bytes   ExpiresAt
-//	26  4 bytes   drawn by the call of Create, which knows its own record by it
-//	30  2 bytes   the length of Data
-//	32  Data
-//	    1 byte    the length of the address
-//	    the address, the user agent
-//	    sections, if a newer version added any: a zero byte, which no user
-//	    agent contains, then for each a tag (1 byte), the length of its bytes
-//	    (2 bytes), and these
+//	 8  6 bytes   CreatedAt, in Unix milliseconds, signed
+//	14  6 bytes   RotatedAt, likewise
+//	20  6 bytes   ExpiresAt, likewise
+//	26  4 bytes   a random number by which a call of Create recognizes its record
+//	30  2 bytes   length of the data
+//	32  the data
+//	    1 byte    length of the IP address
+//	    the IP address
+//	    the user agent
+//	    sections, which only newer versions write: a zero byte, which no user
+//	    agent contains, then for each section a tag (1 byte), the length of its
+//	    content (2 bytes) and the content
 //
-// The scripts read these places, counted from 1. This version knows no section.
-// It ignores all of them, and Rotate keeps them byte for byte.
+// The scripts use these offsets too, counted from 1. This version defines no
+// sections. It ignores all sections, and Rotate keeps them unchanged.
 //
-// A newer version may add a section, and keep the version byte, if a process
-// that ignores the section and keeps it still does right by the session. It must
-// raise the version byte if it changes anything before the sections, or if a
-// process that does not know the section must not move the session. A record
-// with another version byte cannot be read.
+// A newer version may add a section without changing the version byte if a
+// process that ignores and keeps the section still handles the session
+// correctly. It must raise the version byte if it changes anything before the
+// sections, or if a process that does not know the section must not rotate the
+// session. A record with a different version byte cannot be read.
 const (
 	recordVersion = 1
 	recordHead    = 32
 )
 
-// collectAfter is how long after its end something may be collected.
+// collectAfter is how long a session or revocation is kept after its end.
 const collectAfter = time.Minute
 
 func put48(b []byte, ms int64) {
-	binary.BigEndian.PutUint16(b, uint16(ms>>32)) //nolint:gosec // six bytes of it
-	binary.BigEndian.PutUint32(b[2:], uint32(ms)) //nolint:gosec // six bytes of it
+	binary.BigEndian.PutUint16(b, uint16(ms>>32)) //nolint:gosec // the lower six bytes
+	binary.BigEndian.PutUint32(b[2:], uint32(ms)) //nolint:gosec // the lower six bytes
 }
 
 func get48(s string) time.Time {
@@ -52,22 +53,22 @@ func get48(s string) time.Time {
 	for i := range 6 {
 		ms = ms<<8 | uint64(s[i])
 	}
-	return time.UnixMilli(int64(ms<<16) >> 16).UTC() //nolint:gosec // the sign is spread
+	return time.UnixMilli(int64(ms<<16) >> 16).UTC() //nolint:gosec // extends the sign
 }
 
-// appendDevice appends the address and the user agent. The address has no zone,
-// so it is at most 16 bytes.
+// appendDevice appends the length of the IP address, the address and the user
+// agent to b. The address has no zone, so it is at most 16 bytes long.
 func appendDevice(b []byte, d auth.Device) []byte {
-	ip, _ := d.IP.MarshalBinary() // it never fails
+	ip, _ := d.IP.MarshalBinary() // never fails
 	b = append(b, byte(len(ip)))
 	b = append(b, ip...)
 	return append(b, d.UserAgent...)
 }
 
-// encode returns the record of s, which Session.Check has let pass.
+// encode returns the record of s, for which Session.Check must have returned nil.
 func encode(s auth.Session, nonce uint32) []byte {
 	b := make([]byte, recordHead, recordHead+len(s.Opaque)+17+len(s.Device.UserAgent))
-	binary.BigEndian.PutUint64(b, uint64(s.Generation)) //nolint:gosec // it is not negative
+	binary.BigEndian.PutUint64(b, uint64(s.Generation)) //nolint:gosec // not negative
 	b[0] = recordVersion
 	put48(b[8:], s.CreatedAt.UnixMilli())
 	put48(b[14:], s.RotatedAt.UnixMilli())
@@ -77,14 +78,14 @@ func encode(s auth.Session, nonce uint32) []byte {
 	return appendDevice(append(b, s.Opaque...), s.Device)
 }
 
-// decode returns the session of a record.
+// decode returns the session in the record r.
 func decode(subject, id, r string) (auth.Session, error) {
 	if r == "" || r[0] != recordVersion {
-		return auth.Session{}, errors.New("a session record has an unknown version")
+		return auth.Session{}, errors.New("the session record has an unknown version")
 	}
-	broken := errors.New("a session record is broken")
+	malformed := errors.New("the session record is malformed")
 	if len(r) < recordHead {
-		return auth.Session{}, broken
+		return auth.Session{}, malformed
 	}
 	s := auth.Session{
 		ID: id, Subject: subject,
@@ -96,20 +97,19 @@ func decode(subject, id, r string) (auth.Session, error) {
 	n := int(r[30])<<8 | int(r[31])
 	r = r[recordHead:]
 	if len(r) < n+1 {
-		return auth.Session{}, broken
+		return auth.Session{}, malformed
 	}
 	if n > 0 {
 		s.Opaque = []byte(r[:n])
 	}
 	n, r = int(r[n]), r[n+1:]
 	if len(r) < n {
-		return auth.Session{}, broken
+		return auth.Session{}, malformed
 	}
-	// The address tells only where the session was used. One that cannot be
-	// read is unknown.
+	// The address is only informative. If it cannot be read, it is left unset.
 	var ip netip.Addr
 	_ = ip.UnmarshalBinary([]byte(r[:n]))
-	agent, _, _ := strings.Cut(r[n:], "\x00") // sections follow
+	agent, _, _ := strings.Cut(r[n:], "\x00") // before the sections
 	s.Device = auth.Device{IP: ip, UserAgent: agent}
 	return s, nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/ratchet-go/auth/redisstore"
 )
 
-func TestReplicas_WriteWaitsForThem(t *testing.T) {
+func TestReplicas_WriteWaits(t *testing.T) {
 	t.Parallel()
 	master, replica := replicated(t)
 	c := single(t, master.Addr)
@@ -25,13 +25,13 @@ func TestReplicas_WriteWaitsForThem(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)
 
 	replica.Pause()
-	const want = "written, but within 150ms only 0 of 1 replicas had it"
+	const want = "the master has the write, but only 0 of 1 replicas confirmed it within 150ms"
 	require.ErrorContains(t, st.Create(ctx, session("ada", "two")), want)
 	_, _, err = st.Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
 	require.ErrorContains(t, err, want)
-	// Who writes nothing must not be shown what may still be lost.
-	_, moved, err := store(t, single(t, master.Addr), config).Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
-	require.False(t, moved)
+	// A call that writes nothing must not return data that may still be lost.
+	_, rotated, err := store(t, single(t, master.Addr), config).Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
+	require.False(t, rotated)
 	require.ErrorContains(t, err, want)
 	require.ErrorContains(t, st.Revoke(ctx, ending("ada", "one")), want)
 	// A deadline ends the wait.
@@ -45,20 +45,20 @@ func TestReplicas_WriteWaitsForThem(t *testing.T) {
 	require.Contains(t, subjects(rs), "ada")
 
 	st = store(t, c, redisstore.Config{Replicas: 2, ReplicaTimeout: 150 * time.Millisecond})
-	require.ErrorContains(t, st.Create(ctx, session("ada", "four")), "only 1 of 2 replicas had it")
+	require.ErrorContains(t, st.Create(ctx, session("ada", "four")), "only 1 of 2 replicas confirmed it")
 }
 
-// TestReplicas_FollowAKeyThatMoves plays a slot's move from one master to
-// another. There are no replicas: the error of each write says that it was
-// made.
-func TestReplicas_FollowAKeyThatMoves(t *testing.T) {
+// TestReplicas_FollowMovedKey moves a slot from one master to another. There
+// are no replicas, so the error of each write says that the master has the
+// write.
+func TestReplicas_FollowMovedKey(t *testing.T) {
 	t.Parallel()
 	addrs := cluster(t)
 	c, ctx := clusterClient(t, addrs), t.Context()
 	st := store(t, c, redisstore.Config{Replicas: 1, ReplicaTimeout: time.Millisecond})
-	const made = "written, but within 1ms only 0 of 1 replicas had it"
+	const written = "the master has the write, but only 0 of 1 replicas confirmed it within 1ms"
 	key := "ratchet:{ada}"
-	require.ErrorContains(t, st.Create(ctx, session("ada", "one")), made)
+	require.ErrorContains(t, st.Create(ctx, session("ada", "one")), written)
 
 	from, err := c.MasterForKey(ctx, key)
 	require.NoError(t, err)
@@ -75,12 +75,12 @@ func TestReplicas_FollowAKeyThatMoves(t *testing.T) {
 	host, port, err := net.SplitHostPort(to)
 	require.NoError(t, err)
 	require.NoError(t, nodes[from.Options().Addr].Migrate(ctx, host, port, key, 0, patience).Err())
-	require.ErrorContains(t, st.Create(ctx, session("ada", "two")), made, "asked")
+	require.ErrorContains(t, st.Create(ctx, session("ada", "two")), written, "ASK")
 	for _, node := range nodes {
 		require.NoError(t, node.Do(ctx, "CLUSTER", "SETSLOT", slot, "NODE", ids[to]).Err())
 	}
-	// This client still has the state of the beginning, or has read it anew.
-	require.ErrorContains(t, st.Create(ctx, session("ada", "three")), made, "moved")
+	// The client has the old state of the Cluster, or has reloaded it.
+	require.ErrorContains(t, st.Create(ctx, session("ada", "three")), written, "MOVED")
 	list, err := st.List(ctx, "ada")
 	require.NoError(t, err)
 	require.Len(t, list, 3)

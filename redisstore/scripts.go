@@ -1,20 +1,20 @@
 package redisstore
 
-// What the server runs. Each script touches only KEYS[1], so that it is one step
-// wherever a Cluster keeps that key.
+// This file has the scripts. Each script uses only KEYS[1], so that it runs
+// atomically on the node of a Cluster that has the key.
 //
-// Redis 7.0 is needed for GT, and replicates what a script did rather than the
-// script, so that the server's clock and its random choice are allowed.
+// Redis 7.0 is required for the option GT of PEXPIREAT. It replicates the
+// commands that a script ran, not the script, so scripts may use the server's
+// clock and random numbers.
 
-// luaNow sets now, the server's clock in Unix milliseconds.
+// luaNow sets now to the server's time in Unix milliseconds.
 const luaNow = `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 `
 
 // luaReadable defines readable, which reports whether v is a record of this
-// version, and long enough for what it says it holds. It returns the place of
-// the user agent too.
+// version and is not truncated. It also returns the offset of the user agent.
 const luaReadable = `
 local function readable(v)
   if v:byte(1) ~= 1 or #v < 33 then return false end
@@ -25,25 +25,26 @@ local function readable(v)
 end
 `
 
-// luaCollect defines collect, which looks at n random sessions and deletes those
+// luaCollect defines collect, which checks n random sessions and deletes those
 // that ended more than a minute ago.
 const luaCollect = `
 local function collect(n)
 ` + luaNow + `
-  local some = redis.call('HRANDFIELD', KEYS[1], n, 'WITHVALUES')
-  for i = 1, #some, 2 do
-    local v = some[i + 1]
-    if readable(v) and struct.unpack('>i6', v, 21) + 60000 < now then redis.call('HDEL', KEYS[1], some[i]) end
+  local sample = redis.call('HRANDFIELD', KEYS[1], n, 'WITHVALUES')
+  for i = 1, #sample, 2 do
+    local v = sample[i + 1]
+    if readable(v) and struct.unpack('>i6', v, 21) + 60000 < now then redis.call('HDEL', KEYS[1], sample[i]) end
   end
 end
 `
 
-// luaKeep defines keep, which lets the key live until the time at at least. GT
-// leaves a key without an end alone. That is a new one, or one that lost it
-// (PERSIST, a careless RESTORE), whose other sessions may end later. They are
-// looked through where they are few.
-const luaKeep = `
-local function keep(at)
+// luaExtend defines extend, which makes the key expire no earlier than at. With
+// GT, PEXPIREAT does nothing if the key has no expiry. Such a key is new, or
+// has lost its expiry (PERSIST, a RESTORE without TTL) and may have sessions
+// that end later than at. In that case extend reads all sessions, if there are
+// at most 64, and sets the expiry by the last of them.
+const luaExtend = `
+local function extend(at)
   if redis.call('PEXPIREAT', KEYS[1], at, 'GT') == 1 or redis.call('PTTL', KEYS[1]) ~= -1 then return end
   if redis.call('HLEN', KEYS[1]) > 64 then return end
   local last = tonumber(at)
@@ -55,29 +56,32 @@ local function keep(at)
 end
 `
 
-// luaCreate: ARGV is the ID, the record, and when it may be collected. It
-// returns 1 if the record is this call's: the driver repeats a call whose
-// answer was lost.
-const luaCreate = luaReadable + luaCollect + luaKeep + `
+// luaCreate implements Create. ARGV is the ID, the record, and the time from
+// which it may be collected. The script returns 1 if the key now has this
+// record, also if an earlier attempt stored it, since the driver retries a
+// command whose reply was lost. It returns 0 if there is another record of that
+// ID.
+const luaCreate = luaReadable + luaCollect + luaExtend + `
 collect(4)
 if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then
   if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return 1 end
   return 0
 end
-keep(ARGV[3])
+extend(ARGV[3])
 return 1
 `
 
-// luaRotate: ARGV is the ID, the generation, use.At, use.Rested, use.ExpiresAt
-// and when that may be collected, in milliseconds, and the device. It returns
-// whether the session moved, and its record; nil where there is none. A lone
-// session, which most are, looks for no others that have ended. The sections
-// behind the user agent stay as they are.
-const luaRotate = luaReadable + luaCollect + luaKeep + `
+// luaRotate implements Rotate. ARGV is the ID; From; At, NotAfter and ExpiresAt
+// of the rotation and the time from which the session may be collected, in
+// milliseconds; and the device as in the record. The script returns whether it
+// rotated the session (1 or 0) and the current record, or nil if there is none.
+// It keeps the sections after the user agent unchanged. It collects other
+// sessions only if there are any; most subjects have one.
+const luaRotate = luaReadable + luaCollect + luaExtend + `
 local v = redis.call('HGET', KEYS[1], ARGV[1])
 if not v then return false end
 local ok, agent = readable(v)
-if not ok then return redis.error_reply('ERR a session record has an unknown version, or is broken') end
+if not ok then return redis.error_reply('ERR the session record has an unknown version or is malformed') end
 local sections = v:find('\0', agent, true)
 local _, generation, created, rotated, expires = struct.unpack('>BI7i6i6i6', v)
 local from = tonumber(ARGV[2])
@@ -93,23 +97,24 @@ v = struct.pack('>BI7i6i6i6', 1, generation, created, rotated, tonumber(ARGV[5])
   v:sub(27, 32 + struct.unpack('>I2', v, 31)) .. ARGV[7] .. (sections and v:sub(sections) or '')
 redis.call('HSET', KEYS[1], ARGV[1], v)
 if redis.call('HLEN', KEYS[1]) > 1 then collect(2) end
-keep(ARGV[6])
+extend(ARGV[6])
 return {1, v}
 `
 
-// luaRevoke: ARGV is the cut in milliseconds, or nothing if only the named
-// sessions end, how many are named, these, and those that the cut spares. When a
-// session was created whose record cannot be read is not known, so it ends too.
+// luaRevoke deletes sessions. ARGV is Before in milliseconds with All,
+// otherwise the empty string; the number of IDs in Sessions; these IDs; and the
+// IDs in Except. With All, it also deletes records that cannot be read, since
+// their creation time is unknown.
 const luaRevoke = luaReadable + `
-local spared, named = {}, tonumber(ARGV[2])
+local except, n = {}, tonumber(ARGV[2])
 for i = 3, #ARGV do
-  if i <= 2 + named then redis.call('HDEL', KEYS[1], ARGV[i]) else spared[ARGV[i]] = true end
+  if i <= 2 + n then redis.call('HDEL', KEYS[1], ARGV[i]) else except[ARGV[i]] = true end
 end
 if ARGV[1] ~= '' then
-  local cut, all = tonumber(ARGV[1]), redis.call('HGETALL', KEYS[1])
+  local before, all = tonumber(ARGV[1]), redis.call('HGETALL', KEYS[1])
   for i = 1, #all, 2 do
     local id, v = all[i], all[i + 1]
-    if not spared[id] and (not readable(v) or struct.unpack('>i6', v, 9) < cut) then
+    if not except[id] and (not readable(v) or struct.unpack('>i6', v, 9) < before) then
       redis.call('HDEL', KEYS[1], id)
     end
   end
@@ -117,52 +122,54 @@ end
 return 1
 `
 
-// luaAnnounce: ARGV is Until and when the entry may be collected, in
-// milliseconds, and the revocation. Entries whose Until has passed leave,
-// wherever they are, and never others: that the last one seen is still there
-// shows that the history is the same. The newest stays until there is another,
-// since readers have it as their position.
+// luaPublish adds a revocation to the feed. ARGV is Until and the time from
+// which the entry may be collected, both in milliseconds, and the revocation as
+// JSON.
 //
-// The newest entry tells, as the last member of its revocation, h, the last one
-// that was looked at, while there are others behind that. It is no field of its
-// own, since processes of the version before read entries of two fields only.
-// What is no ID counts as none. Each announcement looks at 32 more, and goes on
-// for as long as at least half of them leave, up to 1,024. So an announcement
-// takes bounded time, all entries are looked at again and again, and many that
-// have passed leave within a few announcements. A server that does not permit
-// XREVRANGE looks from the first entry each time.
-const luaAnnounce = luaNow + `
-local hand = ''
+// The script deletes entries whose Until has passed, and never others: Changes
+// relies on this when it looks up the entry of a position. It does not delete the
+// newest entry, since that is the position of the readers.
+//
+// The script checks 32 entries, and continues while at least half of them are
+// deleted, up to 1,024 entries. So it takes bounded time, every entry is
+// checked repeatedly, and a few calls suffice to delete many entries. The last
+// entry checked is stored as the last member, h, of the newest revocation,
+// unless the script has reached the end of the stream. It is not a field of the
+// entry because entries must have exactly two fields. A value of h that is not
+// an ID counts as none. If the user may not call XREVRANGE, the script starts
+// at the first entry each time.
+const luaPublish = luaNow + `
+local checked = ''
 local newest = redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 if newest[1] then
   for f = 1, #newest[1][2] - 1, 2 do
     local ms, n = newest[1][2][f + 1]:match(',"h":"(%d+)%-(%d+)"}$')
-    if newest[1][2][f] == 'r' and ms and #ms < 20 and #n < 20 then hand = ms .. '-' .. n end
+    if newest[1][2][f] == 'r' and ms and #ms < 20 and #n < 20 then checked = ms .. '-' .. n end
   end
 end
 for _ = 1, 32 do
-  local es = redis.call('XRANGE', KEYS[1], hand ~= '' and '(' .. hand or '-', '+', 'COUNT', 33)
-  local left = 0
+  local es = redis.call('XRANGE', KEYS[1], checked ~= '' and '(' .. checked or '-', '+', 'COUNT', 33)
+  local deleted = 0
   for i = 1, math.min(#es - 1, 32) do
-    hand = es[i][1]
+    checked = es[i][1]
     for f = 1, #es[i][2] - 1, 2 do
       if es[i][2][f] == 'u' then
         if (tonumber(es[i][2][f + 1]) or now) < now then
-          redis.call('XDEL', KEYS[1], hand)
-          left = left + 1
+          redis.call('XDEL', KEYS[1], checked)
+          deleted = deleted + 1
         end
         break
       end
     end
   end
   if #es < 33 then
-    hand = ''
+    checked = ''
     break
   end
-  if left < 16 then break end
+  if deleted < 16 then break end
 end
 local entry = ARGV[3]
-if hand ~= '' then entry = entry:sub(1, -2) .. ',"h":"' .. hand .. '"}' end
+if checked ~= '' then entry = entry:sub(1, -2) .. ',"h":"' .. checked .. '"}' end
 redis.call('XADD', KEYS[1], '*', 'u', ARGV[1], 'r', entry)
 if redis.call('PEXPIREAT', KEYS[1], ARGV[2], 'GT') == 0 and redis.call('PTTL', KEYS[1]) == -1 and
   redis.call('XLEN', KEYS[1]) == 1 then
@@ -171,15 +178,19 @@ end
 return 1
 `
 
-// luaChanges: ARGV is a position: the server's run, the last entry that was
-// seen and its Until; all empty for the beginning. It returns the run, whether
-// the position's entry is there, what came after it, and whether there is more;
-// nil if the position is of another history. An entry that left in its time may
-// have taken its stream along, so then everything is read: nothing depends on
-// the order of IDs in two streams.
+// luaChanges reads a page of the feed. ARGV is a position: the server's run,
+// the ID of the last entry that was returned, and its Until; all are empty for
+// the beginning. The script returns the run, whether the entry of the position
+// exists (1 or 0), the entries after it, and whether there are more (1 or 0).
+// It returns nil if entries may have been lost since the position: the run
+// differs, or the entry is missing or differs although its time has not passed.
 //
-// A page ends after 512 entries, or with the entry that makes it 256 KiB, so
-// that the server answers others soon.
+// If the entry is missing and its time has passed, the script reads the feed
+// from the beginning. The stream may have expired and been created again, and
+// IDs of two streams cannot be compared.
+//
+// A page ends after 512 entries, or with the entry with which it reaches 256
+// KiB, so that the server is not blocked for long.
 const luaChanges = luaNow + `
 local function untilOf(e)
   for f = 1, #e[2] - 1, 2 do
@@ -200,7 +211,7 @@ if id ~= '' and id ~= '0-0' then
     return false
   end
 end
-local there, page, size, more = from == '-' and 0 or 1, {}, 0, 0
+local found, page, size, more = from == '-' and 0 or 1, {}, 0, 0
 while true do
   local es = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 64)
   for _, e in ipairs(es) do
@@ -214,5 +225,5 @@ while true do
   if more == 1 or #es < 64 then break end
   from = '(' .. es[64][1]
 end
-return {run, there, page, more}
+return {run, found, page, more}
 `

@@ -18,8 +18,8 @@ import (
 	"github.com/ratchet-go/auth/redisstore"
 )
 
-// calls returns how often the server ran each command, those of scripts
-// included, but for the question itself.
+// calls returns how often the server ran each command, including the commands of
+// scripts and except INFO.
 func calls(t testing.TB, c *redis.Client) map[string]int {
 	info, err := c.Info(t.Context(), "commandstats").Result()
 	require.NoError(t, err)
@@ -41,7 +41,8 @@ func TestStore_EachCallIsOneCommand(t *testing.T) {
 	require.NoError(t, err)
 
 	const n = 20
-	// count compares all that n calls let the server run: of each command n.
+	// count checks that n calls make the server run each of commands n times, and
+	// nothing else.
 	count := func(call func(i int) error, commands ...string) {
 		t.Helper()
 		before := calls(t, c)
@@ -61,12 +62,12 @@ func TestStore_EachCallIsOneCommand(t *testing.T) {
 	}
 	rotate := func(first int64) func(i int) error {
 		return func(i int) error {
-			_, moved, err := st.Rotate(ctx, "ada", "one", rotateFrom(first+int64(i), use(s)))
-			require.True(t, moved)
+			_, rotated, err := st.Rotate(ctx, "ada", "one", rotateFrom(first+int64(i), use(s)))
+			require.True(t, rotated)
 			return err
 		}
 	}
-	// All but the first of each are the script's own.
+	// The first command of each is the client's, the others are the script's.
 	count(rotate(2), "evalsha", "hget", "hset", "hlen", "pexpireat", "pttl")
 	count(func(i int) error {
 		other := s
@@ -78,21 +79,21 @@ func TestStore_EachCallIsOneCommand(t *testing.T) {
 	count(func(int) error { _, err := st.List(ctx, "ada"); return err }, "hgetall")
 }
 
-// every calls each method that runs a script.
+// every calls every method that runs a script.
 func every(t testing.TB, st *redisstore.Store, subject string) {
 	t.Helper()
 	ctx, s := within(t, patience), session(subject, "one")
 	require.NoError(t, st.Create(ctx, s))
-	_, moved, err := st.Rotate(ctx, subject, "one", rotateFrom(1, use(s)))
+	_, rotated, err := st.Rotate(ctx, subject, "one", rotateFrom(1, use(s)))
 	require.NoError(t, err)
-	require.True(t, moved)
+	require.True(t, rotated)
 	require.NoError(t, st.Revoke(ctx, ending(subject, "one")))
 	rs, _, _, err := st.Changes(ctx, "", 0)
 	require.NoError(t, err)
 	require.Contains(t, subjects(rs), subject)
 }
 
-func TestStore_LoadsItsScriptsAgain(t *testing.T) {
+func TestStore_ReloadsScripts(t *testing.T) {
 	t.Parallel()
 	master, replica := replicated(t)
 	for _, replicas := range []int{0, 1} {
@@ -110,7 +111,7 @@ func TestStore_LoadsItsScriptsAgain(t *testing.T) {
 	}
 }
 
-// expiry returns when the server will remove the key.
+// expiry returns the time at which the key expires.
 func expiry(t testing.TB, c *redis.Client, key string) time.Time {
 	t.Helper()
 	d, err := c.PExpireTime(t.Context(), key).Result()
@@ -118,7 +119,7 @@ func expiry(t testing.TB, c *redis.Client, key string) time.Time {
 	return time.UnixMilli(d.Milliseconds()).UTC()
 }
 
-func TestStore_KeyLivesAsLongAsItsLastSession(t *testing.T) {
+func TestStore_KeyExpiresAfterLastSession(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
@@ -144,7 +145,7 @@ func TestStore_KeyLivesAsLongAsItsLastSession(t *testing.T) {
 	require.Equal(t, u.ExpiresAt.Add(time.Minute), expiry(t, c, key))
 }
 
-func TestStore_KeyThatLostItsEndGetsItBack(t *testing.T) {
+func TestStore_LostExpiryIsRestored(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
@@ -154,13 +155,13 @@ func TestStore_KeyThatLostItsEndGetsItBack(t *testing.T) {
 	require.NoError(t, st.Create(ctx, long))
 	require.NoError(t, c.Persist(ctx, key).Err())
 	require.NoError(t, st.Create(ctx, short))
-	require.Equal(t, long.ExpiresAt.Add(time.Minute), expiry(t, c, key), "the longest, not the one just made")
+	require.Equal(t, long.ExpiresAt.Add(time.Minute), expiry(t, c, key), "the expiry must be that of the last session, not of the new one")
 	require.NoError(t, c.Persist(ctx, key).Err())
 	_, _, err := st.Rotate(ctx, "ada", "short", rotateFrom(1, use(short)))
 	require.NoError(t, err)
 	require.Equal(t, long.ExpiresAt.Add(time.Minute), expiry(t, c, key))
 
-	// Where there are many it is left alone rather than looked through.
+	// With more than 64 sessions, they are not read.
 	for i := range 100 {
 		require.NoError(t, st.Create(ctx, session("ada", fmt.Sprint(i))))
 	}
@@ -169,12 +170,12 @@ func TestStore_KeyThatLostItsEndGetsItBack(t *testing.T) {
 	require.Equal(t, time.Duration(-1), c.TTL(ctx, key).Val())
 }
 
-func TestStore_DeadSessionsLeave(t *testing.T) {
+func TestCreate_DeletesEndedSessions(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
 	require.NoError(t, st.Create(ctx, session("ada", "kept")))
-	for i := range 1000 { // each is dead by the time of the next
+	for i := range 1000 { // each has ended when the next one is created
 		s := session("ada", fmt.Sprint(i))
 		s.ExpiresAt = now().Add(-time.Minute - time.Second)
 		require.NoError(t, st.Create(ctx, s))
@@ -186,8 +187,8 @@ func TestStore_DeadSessionsLeave(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestRotate_DeadSessionsLeave: nobody signs in any more.
-func TestRotate_DeadSessionsLeave(t *testing.T) {
+// TestRotate_DeletesEndedSessions deletes sessions without any Create.
+func TestRotate_DeletesEndedSessions(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
@@ -196,7 +197,7 @@ func TestRotate_DeadSessionsLeave(t *testing.T) {
 	dead.ExpiresAt = now().Add(-time.Minute - time.Second)
 	require.NoError(t, st.Create(ctx, live))
 	require.NoError(t, st.Create(ctx, session("ada", "idle")))
-	waiting := session("ada", "waiting") // ended, but not a minute ago
+	waiting := session("ada", "waiting") // ended less than a minute ago
 	waiting.ExpiresAt = now()
 	require.NoError(t, st.Create(ctx, waiting))
 	other := dead
@@ -209,9 +210,9 @@ func TestRotate_DeadSessionsLeave(t *testing.T) {
 		require.NoError(t, c.HSet(ctx, key, fmt.Sprint("dead-", i), record).Err())
 	}
 	for i := range 600 {
-		_, moved, err := st.Rotate(ctx, "ada", "live", rotateFrom(int64(i+1), use(live)))
+		_, rotated, err := st.Rotate(ctx, "ada", "live", rotateFrom(int64(i+1), use(live)))
 		require.NoError(t, err)
-		require.True(t, moved)
+		require.True(t, rotated)
 	}
 	require.Less(t, c.HLen(ctx, key).Val(), int64(6))
 	for _, id := range []string{"live", "idle", "waiting"} {
@@ -219,7 +220,7 @@ func TestRotate_DeadSessionsLeave(t *testing.T) {
 	}
 }
 
-func TestStore_LeavesNothingBehind(t *testing.T) {
+func TestStore_LeavesNoKeys(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
@@ -238,8 +239,9 @@ func TestStore_LeavesNothingBehind(t *testing.T) {
 	require.Eventually(t, func() bool { return c.DBSize(ctx).Val() == 0 }, patience, 10*time.Millisecond)
 }
 
-// TestCreate_KnowsItsOwnRecord: the answer is lost, and the driver asks again.
-func TestCreate_KnowsItsOwnRecord(t *testing.T) {
+// TestCreate_RecognizesItsRecord loses the reply, so that the driver sends the
+// command again.
+func TestCreate_RecognizesItsRecord(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t)
 	proxy := testserver.NewProxy(t, server.Addr)
@@ -253,8 +255,8 @@ func TestCreate_KnowsItsOwnRecord(t *testing.T) {
 	require.ErrorIs(t, st.Create(ctx, s), auth.ErrSessionExists)
 }
 
-// TestRotate_RepeatedByTheDriver: the second try shows what the first has
-// written, as a repeat of the caller's would.
+// TestRotate_RepeatedByTheDriver loses the reply, so that the driver sends the
+// command again. The second attempt returns the session that the first one wrote.
 func TestRotate_RepeatedByTheDriver(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t)
@@ -265,13 +267,13 @@ func TestRotate_RepeatedByTheDriver(t *testing.T) {
 	_, _, err := st.Rotate(ctx, "ada", "one", rotateFrom(1, u)) // loads the script
 	require.NoError(t, err)
 	proxy.CutResponses(0)
-	got, moved, err := st.Rotate(ctx, "ada", "one", rotateFrom(2, u))
+	got, rotated, err := st.Rotate(ctx, "ada", "one", rotateFrom(2, u))
 	require.NoError(t, err)
-	require.False(t, moved)
+	require.False(t, rotated)
 	require.Equal(t, int64(3), got.Generation)
 }
 
-func TestStore_HangingServerIsLeftAtTheDeadline(t *testing.T) {
+func TestStore_CallsEndAtDeadlineIfServerHangs(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t)
 	proxy := testserver.NewProxy(t, server.Addr)
@@ -306,7 +308,7 @@ func TestStore_HangingServerIsLeftAtTheDeadline(t *testing.T) {
 			}
 			limit := deadline + 400*time.Millisecond
 			if call == "Revoke" {
-				limit += 500 * time.Millisecond // its grace
+				limit += 500 * time.Millisecond // revokeGrace
 			}
 			require.Less(t, took, limit, "%s, %s", call, name)
 		}
@@ -314,9 +316,9 @@ func TestStore_HangingServerIsLeftAtTheDeadline(t *testing.T) {
 	}
 }
 
-// TestStore_HangingClusterIsLeftAtTheDeadline, also by a client that knows
-// nothing of the Cluster yet.
-func TestStore_HangingClusterIsLeftAtTheDeadline(t *testing.T) {
+// TestStore_CallsEndAtDeadlineIfClusterHangs also uses a client that has not
+// yet read the state of the Cluster.
+func TestStore_CallsEndAtDeadlineIfClusterHangs(t *testing.T) {
 	t.Parallel()
 	nodes := testserver.RedisCluster(t)
 	var addrs []string
@@ -341,9 +343,9 @@ func TestStore_HangingClusterIsLeftAtTheDeadline(t *testing.T) {
 	}
 }
 
-// TestRevoke_GoesOnAfterItsDeadline: the deletion is done when the deadline
-// comes, and its announcement is not left out.
-func TestRevoke_GoesOnAfterItsDeadline(t *testing.T) {
+// TestRevoke_ContinuesAfterDeadline reaches the deadline after the deletion. The
+// revocation must still be published.
+func TestRevoke_ContinuesAfterDeadline(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t)
 	proxy := testserver.NewProxy(t, server.Addr)
@@ -360,7 +362,7 @@ func TestRevoke_GoesOnAfterItsDeadline(t *testing.T) {
 	require.Contains(t, subjects(rs), "ada")
 }
 
-// unreadable are records that no script can take apart.
+// unreadable has records that the scripts cannot read.
 var unreadable = map[string]string{
 	"newer":        "\x02" + strings.Repeat("\x00", 60),
 	"nothing":      "",
@@ -371,9 +373,9 @@ var unreadable = map[string]string{
 	"long address": "\x01" + strings.Repeat("\x00", 31) + "\x09",
 }
 
-// TestStore_UnreadableRecordIsNotInTheWay of the others: List leaves it out, and
-// Revoke with All deletes it, unless Except names it.
-func TestStore_UnreadableRecordIsNotInTheWay(t *testing.T) {
+// TestStore_UnreadableRecordIsLeftOut checks that List leaves such a record
+// out, and that Revoke with All deletes it unless Except lists it.
+func TestStore_UnreadableRecordIsLeftOut(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	var events []auth.Event
@@ -390,7 +392,7 @@ func TestStore_UnreadableRecordIsNotInTheWay(t *testing.T) {
 		require.Error(t, err, name)
 		require.NotErrorIs(t, err, auth.ErrSessionNotFound, name)
 		_, _, err = st.Rotate(ctx, name, "bad", rotateFrom(0, use(session(name, "bad"))))
-		require.ErrorContains(t, err, "unknown version, or is broken", name)
+		require.ErrorContains(t, err, "unknown version or is malformed", name)
 		require.NotErrorIs(t, err, auth.ErrSessionNotFound, name)
 		require.NoError(t, c.Persist(ctx, "ratchet:{"+name+"}").Err())
 		require.NoError(t, st.Create(ctx, session(name, "three")), name)
@@ -405,13 +407,13 @@ func TestStore_UnreadableRecordIsNotInTheWay(t *testing.T) {
 		require.NoError(t, st.Revoke(ctx, all), name)
 		require.Equal(t, []string{"two"}, ids(), name)
 	}
-	require.Len(t, events, 1, "at most one a minute")
+	require.Len(t, events, 1, "want one event within a minute")
 	require.Equal(t, auth.EventFault, events[0].Type)
-	require.ErrorContains(t, events[0].Err, "redisstore: listing sessions: a session record ")
+	require.ErrorContains(t, events[0].Err, "redisstore: listing sessions: left out a record: the session record ")
 }
 
-// TestStore_RecordOfANewerVersion has sections behind the user agent, which are
-// ignored, and kept.
+// TestStore_RecordOfANewerVersion adds sections after the user agent. They must
+// be ignored and kept.
 func TestStore_RecordOfANewerVersion(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
@@ -438,20 +440,20 @@ func TestStore_RecordOfANewerVersion(t *testing.T) {
 
 			u := use(s)
 			u.Device = auth.Device{UserAgent: "another agent", IP: addresses[1]}
-			got, moved, err := st.Rotate(ctx, s.Subject, "one", rotateFrom(1, u))
+			got, rotated, err := st.Rotate(ctx, s.Subject, "one", rotateFrom(1, u))
 			require.NoError(t, err, name)
-			require.True(t, moved, name)
+			require.True(t, rotated, name)
 			s.Generation, s.RotatedAt, s.ExpiresAt, s.Device = 2, got.RotatedAt, u.ExpiresAt, u.Device
 			require.Equal(t, s, got, name)
 			require.True(t, strings.HasSuffix(c.HGet(ctx, key, "one").Val(), "another agent"+sections), name)
-			got, moved, err = st.Rotate(ctx, s.Subject, "one", rotateFrom(1, u))
+			got, rotated, err = st.Rotate(ctx, s.Subject, "one", rotateFrom(1, u))
 			require.NoError(t, err, name)
-			require.False(t, moved, name)
+			require.False(t, rotated, name)
 			require.Equal(t, s, got, name)
 
 			all := auth.Revocation{Subject: s.Subject, All: true, Before: s.CreatedAt, Until: now()}
 			require.NoError(t, st.Revoke(ctx, all))
-			require.True(t, c.HExists(ctx, key, "one").Val(), "it was created at the cut")
+			require.True(t, c.HExists(ctx, key, "one").Val(), "a session that was created at Before was deleted")
 			all.Before = all.Before.Add(time.Second)
 			require.NoError(t, st.Revoke(ctx, all))
 			require.False(t, c.HExists(ctx, key, "one").Val(), name)
@@ -459,8 +461,8 @@ func TestStore_RecordOfANewerVersion(t *testing.T) {
 	}
 }
 
-// TestStore_UnreadableAddressIsUnknown: it tells only where the session was
-// used.
+// TestStore_UnreadableAddressIsUnknown checks that a malformed IP address is no
+// error, since it is only informative.
 func TestStore_UnreadableAddressIsUnknown(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
@@ -472,12 +474,12 @@ func TestStore_UnreadableAddressIsUnknown(t *testing.T) {
 	got, err := st.Get(ctx, "ada", "one")
 	require.NoError(t, err)
 	require.Equal(t, s, got)
-	_, moved, err := st.Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
+	_, rotated, err := st.Rotate(ctx, "ada", "one", rotateFrom(1, use(s)))
 	require.NoError(t, err)
-	require.True(t, moved)
+	require.True(t, rotated)
 }
 
-// TestStore_KeepsAddressesAsGiven: IPv4 in IPv6 too.
+// TestStore_KeepsAddressesAsGiven includes an IPv4-mapped IPv6 address.
 func TestStore_KeepsAddressesAsGiven(t *testing.T) {
 	t.Parallel()
 	st := store(t, single(t, testserver.Redis(t).Addr), redisstore.Config{})
@@ -493,7 +495,7 @@ func TestStore_KeepsAddressesAsGiven(t *testing.T) {
 	}
 }
 
-func TestStore_StoresOfOtherPrefixesAreApart(t *testing.T) {
+func TestStore_PrefixesAreIndependent(t *testing.T) {
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	a, b := store(t, c, redisstore.Config{Prefix: "a"}), store(t, c, redisstore.Config{Prefix: "a:b"})
@@ -506,19 +508,19 @@ func TestStore_StoresOfOtherPrefixesAreApart(t *testing.T) {
 	require.Empty(t, rs)
 }
 
-// TestStore_NeedsNoMorePermissions than the README lists. INFO is not among
-// them.
-func TestStore_NeedsNoMorePermissions(t *testing.T) {
+// TestStore_PermissionsInREADMESuffice uses a user that may call only the
+// commands in the README, without INFO.
+func TestStore_PermissionsInREADMESuffice(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
 	require.Contains(t, string(readme), "`"+permissions+"`")
-	for _, permitted := range []string{permissions, strings.Replace(permissions, " xrevrange", "", 1)} { // as the version before needed
-		needs(t, permitted)
+	for _, permitted := range []string{permissions, strings.Replace(permissions, " xrevrange", "", 1)} { // optional
+		checkPermissions(t, permitted)
 	}
 }
 
-func needs(t *testing.T, permitted string) {
+func checkPermissions(t *testing.T, permitted string) {
 	server := testserver.Redis(t)
 	admin := single(t, server.Addr)
 	user := []any{"ACL", "SETUSER", "app", "on", ">secret", "~ratchet:*", "-@all"}
@@ -542,7 +544,7 @@ func needs(t *testing.T, permitted string) {
 	require.NoError(t, st.Revoke(t.Context(), ending("bob", "one")))
 }
 
-// TestMemory prints what a session costs.
+// TestMemory prints the memory that sessions take.
 func TestMemory(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t)

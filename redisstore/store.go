@@ -16,74 +16,78 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// Defaults, and what is not configured.
 const (
 	defaultPrefix         = "ratchet"
 	defaultReplicaTimeout = 500 * time.Millisecond
 
-	// revokeGrace is how long a step of Revoke goes on after the deadline of
-	// its context, so that what was begun is not left by half.
+	// revokeGrace is how long each step of Revoke may continue after the
+	// deadline of its context, so that a deletion is also published.
 	revokeGrace = 500 * time.Millisecond
 )
 
-// Config is what [New] needs besides the client. It is copied. Zero fields have
+// Config is what [New] needs besides the client. It is copied. A zero field means
 // the default.
 type Config struct {
 	_ [0]func() // keyed literals only
 
-	// Prefix begins every key: "ratchet" by default. Stores with different
-	// prefixes share a database and nothing else. It holds no brace, which
-	// would put all keys of a Cluster into one slot.
+	// Prefix is the beginning of every key: "ratchet" by default. Stores with
+	// different prefixes can share a database and see nothing of each other.
+	// A prefix must not contain a brace, which would put all keys into one
+	// slot of a Cluster.
 	Prefix string
 
 	// Replicas is how many replicas must have a write before it is
-	// acknowledged (WAIT); 0, the default, means none. With fewer the call
-	// returns an error although the write may stand, and may be repeated. On a
-	// Cluster it counts the replicas of the key's master. What is lost without
-	// it is in the package comment.
+	// acknowledged (WAIT); 0, the default, means none. If fewer have it, the
+	// call returns an error, although the write may have taken effect; it may
+	// be repeated. On a Cluster, replicas of the key's master are counted. The
+	// package comment says what a failover can lose.
 	Replicas int
 
-	// ReplicaTimeout bounds that wait: 500 milliseconds by default, at least
-	// one, and less than the client's ReadTimeout. The deadline of a context
-	// does as well.
+	// ReplicaTimeout is the maximum time to wait for replicas: 500 milliseconds
+	// by default, at least 1 millisecond, and less than the client's
+	// ReadTimeout. The deadline of a context also ends the wait.
 	ReplicaTimeout time.Duration
 
-	// OnEvent is told, once, if the server may evict keys to make room
-	// (maxmemory-policy is not noeviction), as an [auth.EventFault] whose Err
-	// says so: sessions would end, and revocations be forgotten, at random. The
-	// question is asked when the feed is read from its beginning; a server that
-	// does not permit it is believed. It is also told, at most once a minute, of
-	// session records that cannot be read, which List leaves out. nil means that
-	// nobody is told, and nothing asked. [auth.Config].OnEvent fits.
+	// OnEvent, if it is not nil, is called with an [auth.EventFault]:
+	//
+	//   - once, if the server may evict keys (its maxmemory-policy is not
+	//     noeviction): sessions would end and revocations would be lost at
+	//     random. The policy is read by INFO when the feed is read from its
+	//     beginning; if the user may not call INFO, there is no event.
+	//   - at most once a minute, if List leaves out a session record that cannot
+	//     be read.
+	//
+	// The OnEvent of [auth.Config] can be used.
 	OnEvent func(ctx context.Context, e auth.Event)
 }
 
-// Store keeps sessions on a Redis server. It is an [auth.Store], and safe for
-// concurrent use by any number of processes. It holds no connection of its own
-// and nothing needs to be closed.
+// Store is an [auth.Store] on Redis. It is safe for concurrent use, and any
+// number of processes may use one server. It has no connections of its own, so it
+// need not be closed.
 type Store struct {
 	client         redis.UniversalClient
 	prefix         string
 	replicas       int
 	replicaTimeout time.Duration
 	onEvent        func(context.Context, auth.Event)
-	warned         atomic.Bool
-	told           atomic.Int64 // when OnEvent was last told of records that cannot be read, in Unix nanoseconds
+	warned         atomic.Bool  // whether OnEvent was called because of the eviction policy
+	reported       atomic.Int64 // when OnEvent was last called because of an unreadable record, in Unix nanoseconds
 
-	create, rotate, revoke, announce, changes *redis.Script
+	create, rotate, revoke, publish, changes *redis.Script
 }
 
 var _ auth.Store = (*Store)(nil)
 
-// New returns a Store on client, or every mistake joined. It asks the server
-// for nothing yet. The client stays the caller's: to share, and to close when
-// the store is no longer used.
+// New returns a Store that uses client. The error joins every problem with the
+// client and with c. New does no I/O. The caller may use the client for other
+// purposes, and closes it when the Store is no longer used.
 //
-// The client is a *[redis.Client], also one that follows a Sentinel, or a
-// *[redis.ClusterClient]. Its options set ContextTimeoutEnabled, or a server
-// that hangs would keep every call for ReadTimeout and its retries, whatever
-// the context says. It reads from masters, without a cache, and has at least
-// two connections, since a Changes that waits keeps one.
+// The client must be a *[redis.Client], which may be a failover client of
+// Sentinel, or a *[redis.ClusterClient]. Its options must set
+// ContextTimeoutEnabled; otherwise a server that hangs delays every call for
+// ReadTimeout and its retries, whatever the deadline of the context. The client
+// must not read from replicas or cache replies, and its PoolSize must be at least
+// 2, since a waiting Changes occupies one connection.
 func New(client redis.UniversalClient, c Config) (*Store, error) {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("redisstore: "+format, args...)) }
@@ -96,7 +100,7 @@ func New(client redis.UniversalClient, c Config) (*Store, error) {
 	}
 	prefix := cmp.Or(c.Prefix, defaultPrefix)
 	if strings.ContainsAny(prefix, "{}") {
-		bad("Config.Prefix (%q) has a brace, which puts everything into one slot of a Cluster", prefix)
+		bad("Config.Prefix (%q) contains a brace, which would put all keys into one slot of a Cluster", prefix)
 	}
 	if c.Replicas < 0 {
 		bad("Config.Replicas (%d) is negative", c.Replicas)
@@ -108,9 +112,9 @@ func New(client redis.UniversalClient, c Config) (*Store, error) {
 	case replicaTimeout < time.Millisecond:
 		bad("Config.ReplicaTimeout (%s) is less than 1ms", replicaTimeout)
 	case c.Replicas > 0 && o.readTimeout > 0 && replicaTimeout >= o.readTimeout && c.ReplicaTimeout == 0:
-		bad("Config.ReplicaTimeout %s (the default) is not less than the client's ReadTimeout (%s)", replicaTimeout, o.readTimeout)
+		bad("Config.ReplicaTimeout (%s, the default) must be less than the client's ReadTimeout (%s)", replicaTimeout, o.readTimeout)
 	case c.Replicas > 0 && o.readTimeout > 0 && replicaTimeout >= o.readTimeout:
-		bad("Config.ReplicaTimeout (%s) is not less than the client's ReadTimeout (%s)", replicaTimeout, o.readTimeout)
+		bad("Config.ReplicaTimeout (%s) must be less than the client's ReadTimeout (%s)", replicaTimeout, o.readTimeout)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -119,7 +123,7 @@ func New(client redis.UniversalClient, c Config) (*Store, error) {
 		client: client, prefix: prefix,
 		replicas: c.Replicas, replicaTimeout: replicaTimeout, onEvent: c.OnEvent,
 		create: redis.NewScript(luaCreate), rotate: redis.NewScript(luaRotate), revoke: redis.NewScript(luaRevoke),
-		announce: redis.NewScript(luaAnnounce), changes: redis.NewScript(luaChanges),
+		publish: redis.NewScript(luaPublish), changes: redis.NewScript(luaChanges),
 	}, nil
 }
 
@@ -167,7 +171,8 @@ func (o options) check() error {
 		errs = append(errs, errors.New("redisstore: the client caches replies (ClientSideCache), so it would return sessions that have ended"))
 	}
 	if o.readsReplicas {
-		errs = append(errs, errors.New("redisstore: the client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), so it would return sessions that have ended"))
+		errs = append(errs, errors.New(
+			"redisstore: the client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), so it would return sessions that have ended"))
 	}
 	if !o.contextTimeout {
 		errs = append(errs, errors.New("redisstore: the client's ContextTimeoutEnabled is false, so a server that hangs would delay calls beyond their deadlines"))
@@ -181,9 +186,9 @@ func (o options) check() error {
 // key returns the key of a subject's sessions.
 func (s *Store) key(subject string) string { return s.prefix + ":{" + subject + "}" }
 
-// Create implements [auth.Store]. A call that the driver repeats, because the
-// answer was lost, knows its own record and returns nil; a call that the caller
-// repeats returns [auth.ErrSessionExists].
+// Create implements [auth.Store]. If the driver retries the command because a
+// reply was lost, the script recognizes its own record and Create returns nil. If
+// the caller repeats the call, Create returns [auth.ErrSessionExists].
 func (s *Store) Create(ctx context.Context, session auth.Session) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -192,20 +197,21 @@ func (s *Store) Create(ctx context.Context, session auth.Session) error {
 		return err
 	}
 	record := encode(session, rand.Uint32())
-	made, err := s.write(ctx, s.create, s.key(session.Subject), session.ID, record, collectAt(session.ExpiresAt)).Int()
+	created, err := s.write(ctx, s.create, s.key(session.Subject), session.ID, record, collectAt(session.ExpiresAt)).Int()
 	if err != nil {
 		return s.failed(ctx, "creating a session", err)
 	}
-	if made == 0 {
+	if created == 0 {
 		return auth.ErrSessionExists
 	}
 	return nil
 }
 
-// collectAt returns when something that ends at t may be collected.
+// collectAt returns the time, in Unix milliseconds, from which something that
+// ends at t may be deleted.
 func collectAt(t time.Time) int64 { return t.Add(collectAfter).UnixMilli() }
 
-// possible reports whether there can be a session of this subject and ID.
+// possible reports whether a session with this subject and ID can exist.
 func possible(subject, id string) bool {
 	return auth.Session{Subject: subject, ID: id}.Check() == nil
 }
@@ -227,12 +233,12 @@ func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, erro
 	}
 	session, err := decode(subject, id, record)
 	if err != nil {
-		return auth.Session{}, fmt.Errorf("redisstore: %w", err)
+		return auth.Session{}, fmt.Errorf("redisstore: reading a session: %w", err)
 	}
 	return session, nil
 }
 
-// Rotate implements [auth.Store], in one round trip.
+// Rotate implements [auth.Store]. It is one round trip.
 func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation) (auth.Session, bool, error) {
 	if err := ctx.Err(); err != nil {
 		return auth.Session{}, false, err
@@ -244,7 +250,7 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 		return auth.Session{}, false, auth.ErrSessionNotFound
 	}
 	device := appendDevice(make([]byte, 0, 17+len(r.Device.UserAgent)), r.Device)
-	answer, err := s.write(ctx, s.rotate, s.key(subject), id,
+	reply, err := s.write(ctx, s.rotate, s.key(subject), id,
 		r.From, r.At.UnixMilli(), r.NotAfter.UnixMilli(), r.ExpiresAt.UnixMilli(), collectAt(r.ExpiresAt), device).Slice()
 	if errors.Is(err, redis.Nil) {
 		return auth.Session{}, false, auth.ErrSessionNotFound
@@ -252,25 +258,27 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 	if err != nil {
 		return auth.Session{}, false, s.failed(ctx, "rotating a session", err)
 	}
-	moved, record, ok := rotated(answer)
+	rotated, record, ok := parseRotateReply(reply)
 	if !ok {
-		return auth.Session{}, false, errAnswer
+		return auth.Session{}, false, fmt.Errorf("redisstore: rotating a session: %w", errReply)
 	}
 	session, err := decode(subject, id, record)
 	if err != nil {
-		return auth.Session{}, false, fmt.Errorf("redisstore: %w", err)
+		return auth.Session{}, false, fmt.Errorf("redisstore: rotating a session: %w", err)
 	}
-	return session, moved, nil
+	return session, rotated, nil
 }
 
-// failed says what did not work. A read that ctx ended is a timeout to the
-// driver; it is told as what it is. Where no server answered, a replica may have
-// taken over, and the driver would ask the old master until it looks at the
-// Cluster again, once a minute. It is told to look now, which it does beside the
-// calls and a few times a second at most.
+// failed adds the package and the operation to err.
+//
+// If ctx has ended, the result wraps the error of ctx: the driver reports only
+// a timeout. If no server replied, a replica may have been promoted. The driver
+// would use the old master until it reloads the state of the Cluster, once a
+// minute, so failed requests a reload. The driver does it in the background, at
+// most a few times a second.
 func (s *Store) failed(ctx context.Context, doing string, err error) error {
-	var answer redis.Error
-	if cluster, ok := s.client.(*redis.ClusterClient); ok && !errors.As(err, &answer) {
+	var reply redis.Error
+	if cluster, ok := s.client.(*redis.ClusterClient); ok && !errors.As(err, &reply) {
 		cluster.ReloadState(ctx)
 	}
 	ended := ctx.Err()
@@ -283,15 +291,15 @@ func (s *Store) failed(ctx context.Context, doing string, err error) error {
 	return fmt.Errorf("redisstore: %s: %w", doing, err)
 }
 
-// errAnswer says that a script answered what it never does.
-var errAnswer = errors.New("redisstore: the server's answer has an unknown form")
+// errReply means that the reply to a script does not have the script's form.
+var errReply = errors.New("unexpected reply from the server")
 
-func rotated(answer []any) (moved bool, record string, ok bool) {
-	if len(answer) != 2 {
+func parseRotateReply(reply []any) (rotated bool, record string, ok bool) {
+	if len(reply) != 2 {
 		return false, "", false
 	}
-	n, ok1 := answer[0].(int64)
-	record, ok2 := answer[1].(string)
+	n, ok1 := reply[0].(int64)
+	record, ok2 := reply[1].(string)
 	return n == 1, record, ok1 && ok2
 }
 
@@ -311,7 +319,7 @@ func (s *Store) List(ctx context.Context, subject string) ([]auth.Session, error
 	for id, record := range records {
 		session, err := decode(subject, id, record)
 		if err != nil {
-			s.tell(ctx, err)
+			s.reportUnreadable(ctx, err)
 			continue
 		}
 		list = append(list, session)
@@ -322,25 +330,26 @@ func (s *Store) List(ctx context.Context, subject string) ([]auth.Session, error
 	return list, nil
 }
 
-// tellEvery is how long OnEvent is left alone after it was told of a record.
-const tellEvery = time.Minute
+// reportInterval is the minimum time between two events about unreadable records.
+const reportInterval = time.Minute
 
-// tell tells OnEvent of a record that cannot be read, unless it was told lately.
-func (s *Store) tell(ctx context.Context, err error) {
-	now, last := time.Now(), s.told.Load()
-	if s.onEvent == nil || now.UnixNano()-last < int64(tellEvery) || !s.told.CompareAndSwap(last, now.UnixNano()) {
+// reportUnreadable calls OnEvent because a record cannot be read, at most once in
+// reportInterval.
+func (s *Store) reportUnreadable(ctx context.Context, err error) {
+	now, last := time.Now(), s.reported.Load()
+	if s.onEvent == nil || now.UnixNano()-last < int64(reportInterval) || !s.reported.CompareAndSwap(last, now.UnixNano()) {
 		return
 	}
-	s.onEvent(ctx, auth.Event{Type: auth.EventFault, Time: now.UTC(), Err: fmt.Errorf("redisstore: listing sessions: %w; it is left out", err)})
+	s.onEvent(ctx, auth.Event{Type: auth.EventFault, Time: now.UTC(), Err: fmt.Errorf("redisstore: listing sessions: left out a record: %w", err)})
 }
 
-// Revoke implements [auth.Store]: one step on the subject's key, then one on
-// the feed's. Once begun it is carried to its end: it does not stop when ctx is
-// cancelled, and each step may go on for half a second after the deadline.
+// Revoke implements [auth.Store]. It is two steps: one on the subject's key,
+// then one on the feed's. Once it has begun, it does not stop when ctx is
+// canceled, and each step may continue for half a second after the deadline.
 //
-// With All, a record that cannot be read is deleted too, unless Except names it:
-// when it was created is not known. A session that is named is deleted whatever
-// its record is.
+// With All, Revoke also deletes records that cannot be read, since their
+// creation time is unknown, except those that Except lists. A session that
+// Sessions lists is deleted even if its record cannot be read.
 func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -357,15 +366,15 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 			return s.failed(ctx, "revoking", err)
 		}
 	}
-	firm, cancel := carryOn(ctx)
+	publishing, cancel := withGrace(ctx)
 	defer cancel()
-	if err := s.write(firm, s.announce, s.feed(), r.Until.UnixMilli(), collectAt(r.Until), entry).Err(); err != nil {
-		return s.failed(ctx, "announcing a revocation", err)
+	if err := s.write(publishing, s.publish, s.feed(), r.Until.UnixMilli(), collectAt(r.Until), entry).Err(); err != nil {
+		return s.failed(ctx, "publishing a revocation", err)
 	}
 	return ctx.Err()
 }
 
-// remove deletes the sessions that r names.
+// remove deletes the sessions that r revokes.
 func (s *Store) remove(ctx context.Context, r auth.Revocation) error {
 	args := make([]any, 2, 2+len(r.Sessions)+len(r.Except))
 	args[0], args[1] = "", len(r.Sessions)
@@ -378,24 +387,24 @@ func (s *Store) remove(ctx context.Context, r auth.Revocation) error {
 			args = append(args, id)
 		}
 	}
-	ctx, cancel := carryOn(ctx)
+	ctx, cancel := withGrace(ctx)
 	defer cancel()
 	return s.write(ctx, s.revoke, s.key(r.Subject), args...).Err()
 }
 
-// carryOn returns a context that is not cancelled with ctx, and ends a little
-// after its deadline.
-func carryOn(ctx context.Context) (context.Context, context.CancelFunc) {
-	firm := context.WithoutCancel(ctx)
+// withGrace returns a context that is not canceled with ctx, and that ends
+// revokeGrace after the deadline of ctx.
+func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
+	uncanceled := context.WithoutCancel(ctx)
 	deadline, ok := ctx.Deadline()
 	if !ok {
-		return firm, func() {}
+		return uncanceled, func() {}
 	}
-	return context.WithTimeout(firm, max(0, time.Until(deadline))+revokeGrace)
+	return context.WithTimeout(uncanceled, max(0, time.Until(deadline))+revokeGrace)
 }
 
-// write runs a script on its key, and sees that enough replicas have what it
-// wrote, and what it saw.
+// write runs a script on its key. If Config.Replicas is set, it also waits until
+// that many replicas have what the script wrote and what it read.
 func (s *Store) write(ctx context.Context, script *redis.Script, key string, args ...any) *redis.Cmd {
 	if s.replicas == 0 {
 		return script.Run(ctx, s.client, []string{key}, args...)
@@ -407,8 +416,8 @@ func (s *Store) write(ctx context.Context, script *redis.Script, key string, arg
 	return cmd
 }
 
-// redirects is how often a write follows a key that is on the move.
-const redirects = 4
+// maxRedirects is how many redirects (MOVED, ASK) a write follows.
+const maxRedirects = 4
 
 func (s *Store) writeAndWait(ctx context.Context, script *redis.Script, key string, args []any) (*redis.Cmd, error) {
 	cluster, ok := s.client.(*redis.ClusterClient)
@@ -424,7 +433,7 @@ func (s *Store) writeAndWait(ctx context.Context, script *redis.Script, key stri
 		cmd, err := s.pipe(ctx, node, script, key, args, asking)
 		addr, moved := redis.IsMovedError(err)
 		asked, ask := redis.IsAskError(err)
-		if !moved && !ask || try == redirects {
+		if !moved && !ask || try == maxRedirects {
 			return cmd, err
 		}
 		if asking = ask; ask {
@@ -436,8 +445,8 @@ func (s *Store) writeAndWait(ctx context.Context, script *redis.Script, key stri
 	}
 }
 
-// master returns the master at addr after it has read the Cluster's state
-// anew; where there is none, that of the key.
+// master reloads the state of the Cluster and returns the master at addr, or the
+// key's master if there is none at addr.
 func master(ctx context.Context, cluster *redis.ClusterClient, addr, key string) (*redis.Client, error) {
 	var found atomic.Pointer[redis.Client]
 	err := cluster.ForEachMaster(ctx, func(_ context.Context, node *redis.Client) error {
@@ -452,8 +461,9 @@ func master(ctx context.Context, cluster *redis.ClusterClient, addr, key string)
 	return cluster.MasterForKey(ctx, key)
 }
 
-// pipe runs the script and WAIT on one connection, which is what WAIT counts
-// from. The error says what either of them failed with.
+// pipe runs the script and WAIT on the same connection, since WAIT counts the
+// replicas that have the writes of its own connection. The error is that of the
+// script or of WAIT.
 func (s *Store) pipe(ctx context.Context, client redis.Cmdable, script *redis.Script, key string, args []any, asking bool) (*redis.Cmd, error) {
 	run := func(f func(p redis.Pipeliner) *redis.Cmd) (cmd *redis.Cmd, err error) {
 		p := client.Pipeline()
@@ -467,7 +477,7 @@ func (s *Store) pipe(ctx context.Context, client redis.Cmdable, script *redis.Sc
 		}
 		n, err := acks.Int()
 		if err == nil && n < s.replicas {
-			err = fmt.Errorf("written, but within %s only %d of %d replicas had it", s.replicaTimeout, n, s.replicas)
+			err = fmt.Errorf("the master has the write, but only %d of %d replicas confirmed it within %s", n, s.replicas, s.replicaTimeout)
 		}
 		return cmd, err
 	}
