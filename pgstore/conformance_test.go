@@ -14,17 +14,17 @@ import (
 	"github.com/ratchet-go/auth/storetest"
 )
 
-// conformanceServer returns a server for the kit. What that tests does not
-// depend on what reaches the disk.
+// conformanceServer returns a server for the conformance kit, without fsync:
+// the kit does not test durability.
 func conformanceServer(t *testing.T) *testserver.Process {
 	return testserver.Postgres(t, "-c", "fsync=off", "-c", "max_connections=400")
 }
 
-// run plays the whole kit. Every case has a schema, every node a pool of its
-// own.
+// run runs the whole conformance kit. Every case has its own schema, and every
+// node its own pool.
 func run(t *testing.T, addr string, poll time.Duration, change ...func(*pgxpool.Config)) {
 	storetest.Run(t, func(t *testing.T) func() auth.Store {
-		schema := place()
+		schema := uniqueName()
 		return func() auth.Store {
 			return open(t, pool(t, addr, append(change, conns(4))...), pgstore.Config{Schema: schema, Poll: poll})
 		}
@@ -36,8 +36,9 @@ func TestStore_Conformance(t *testing.T) {
 	run(t, conformanceServer(t).Addr, 0)
 }
 
-// TestStore_ConformanceVariants plays the kit in other ways in which a server
-// is used, with AUTH_LONG=1 in two more, and never in long rounds: one of them
+// TestStore_ConformanceVariants runs the kit with other isolation levels and
+// query modes and through PgBouncer; with AUTH_LONG=1 it runs two more
+// variants. It never runs the long rounds, for which TestStore_Conformance
 // suffices.
 func TestStore_ConformanceVariants(t *testing.T) {
 	long := os.Getenv("AUTH_LONG") == "1"

@@ -1,63 +1,75 @@
-// Package pgstore keeps sessions in PostgreSQL 13 or newer, by the driver
-// pgx. It is an [auth.Store] for many processes on one database.
+// Package pgstore stores the sessions of an [auth.Authenticator] in PostgreSQL 13
+// or newer, through the driver pgx.
 //
 //	pool, err := pgxpool.New(ctx, url)
 //	store, err := pgstore.New(pool, pgstore.Config{})
-//	err = store.Migrate(ctx)
+//	err = store.Migrate(ctx) // creates the tables
 //	a, err := auth.New(auth.Config{…, Store: store})
+//	go a.Run(ctx) // applies revocations that other processes publish
 //
-// # What a call costs
-//
-// Every call is one statement, in a transaction of its own, and one round trip
-// once the driver has prepared it. A refresh that moves nothing (a repeat, a
-// session that rests) is two, which write nothing and lock nothing; only one
-// that has lost a race takes a transaction number and locks the row for a
-// moment. Nothing runs in the background: Create deletes sessions that have
-// expired, a few each, and Revoke revocations that are over.
-//
-// # Settings
-//
-// READ COMMITTED, PostgreSQL's own default, is what it is made for. Where
-// default_transaction_isolation is stricter it is right as well, and slower
-// under contention: what the database gives up is tried again until the
-// context ends.
-//
-// It works whatever the role's or the database's other settings are (DateStyle,
+// The Store works with any settings of the role and the database (DateStyle,
 // TimeZone, bytea_output, search_path, client_encoding, …), in every query mode
 // of the driver, and through PgBouncer. Statements name every table, function,
-// type and operator with its schema. Where default_transaction_read_only is on,
-// writes are transactions that say otherwise, of three round trips. Where
-// client_encoding is another, a connection of the pool is set to UTF8, and with
-// the simple protocol also to standard_conforming_strings.
+// type and operator with its schema. If default_transaction_read_only is on, a
+// write runs in a read-write transaction, which takes three round trips. If
+// client_encoding is not UTF8, the Store sets it on the connections of the
+// pool; with the simple protocol it also sets standard_conforming_strings.
 //
-// # Whom it trusts
+// # Guarantees
 //
-// Who owns the tables decides what is in them: [Store.Migrate] says whose
-// schema it refuses, and that there must be no triggers, rules or row security.
+// Create, Get, List and Revoke are one statement each, in a transaction of its
+// own. Rotate is one statement too; a second one reads a session that was not
+// rotated. The Store is designed for READ COMMITTED, PostgreSQL's default. With
+// a stricter default_transaction_isolation it is also correct, but slower under
+// contention: it retries transactions that the database rolls back, until the
+// context ends.
 //
-// # Versions
+// A reader of Changes gets every revocation once, however late it commits.
+// Transactions do not commit in the order of their numbers, so a position is a
+// snapshot of the database: a revocation that the snapshot does not show is
+// new. Transaction numbers may be reused after a restart, a crash, a failover
+// or a restore, so Changes then returns [auth.ErrFeedReset]. The pages of a
+// long feed are read in one snapshot, so their number is finite even while
+// revocations are added. Revocations that commit meanwhile come after the last
+// page.
 //
-// Old and new processes may share the tables while they are replaced. A later
-// release adds columns with a default, which this one ignores and leaves as they
-// are. A revocation that this release cannot read is returned with its subject
-// only.
+// Whoever owns the tables can restore sessions that were revoked.
+// [Store.Migrate] documents which owners it accepts. It refuses tables with
+// triggers, rules or row security.
 //
-// # The feed
+// Processes of different versions may use the same tables while they are
+// replaced. A later version adds columns with a default, which this version
+// ignores and leaves unchanged. A revocation that this version cannot read is
+// returned with only its subject.
 //
-// Transactions commit in another order than they number what they write, so a
-// reader's position is no number but a snapshot of the database: what it did
-// not show is new. Nothing is returned twice, and nothing is left out, however
-// late it commits. Snapshots of another life of the server mean nothing, so
-// after a restart, a crash, a failover or a restored copy the position is
-// refused by [auth.ErrFeedReset], and the core begins again.
+// # Cost
 //
+// A statement takes one round trip after the driver has prepared it. A Rotate
+// that changes nothing (a retry, or a session within its cooldown) takes two.
+// It writes nothing and locks nothing, unless it lost a race to another Rotate:
+// then it uses a transaction number and locks the row briefly.
+//
+// The Store has no background work. Each Create deletes expired sessions from
+// one page of the table, and each Revoke deletes up to 256 expired revocations.
 // Changes returns at most 1,000 revocations, or 2,000 with the last page of a
-// long feed. The pages of a long feed are all of
-// one snapshot, so that none is left out and there is an end; what is announced
-// meanwhile comes after them. Revoke deletes up to 256 revocations that are
-// over, wherever they are.
+// long feed.
 //
-// A reader that waits is woken by LISTEN and NOTIFY, and looks once a second
-// besides. Through a proxy that pools transactions notifications do not
-// arrive: set [Config].Poll there.
+// A waiting Changes occupies a connection. It is woken by LISTEN and NOTIFY,
+// and also checks the feed once a second. Notifications do not pass a proxy
+// that pools transactions: set [Config].Poll there.
+//
+// # Faults
+//
+// If a connection of the pool is broken, the Store uses another one. It does
+// not repeat a Create that may have taken effect: Create then returns an error.
+// If the context of a write ends, the Store waits up to half a second for the
+// outcome. On a standby, Changes returns an error that says so.
+//
+// # Limits
+//
+// An acknowledged write is as durable as the server's configuration makes it.
+// With synchronous_commit = off, or after a failover to an asynchronous
+// standby, the last writes may be lost. The next refresh corrects a session
+// whose refresh was lost, and every process republishes the revocations that it
+// knows.
 package pgstore

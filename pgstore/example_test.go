@@ -11,7 +11,7 @@ import (
 	"github.com/ratchet-go/auth/pgstore"
 )
 
-// A server with its sessions in PostgreSQL.
+// A server that stores its sessions in PostgreSQL.
 func Example() {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))
@@ -39,10 +39,10 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	go func() { _ = a.Run(ctx) }() // follows the feed
+	go func() { _ = a.Run(ctx) }() // applies revocations that other processes publish
 }
 
-// users stands for the application's own.
+// users is an [auth.Users] without users; an application has its own.
 type users struct{}
 
 func (users) FindByLogin(context.Context, string) (auth.User, error) {

@@ -1,6 +1,6 @@
 package pgstore
 
-// Statements returns the texts that the store sends, by name.
+// Statements returns the SQL statements by name.
 func (s *Store) Statements() map[string]string {
 	return map[string]string{
 		"create": s.sql.create, "get": s.sql.get, "rotate": s.sql.rotate, "list": s.sql.list, "revoke": s.sql.revoke,

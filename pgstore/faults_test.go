@@ -47,8 +47,7 @@ func faultsBackend(args ...string) faults.Backend {
 
 func TestFaults(t *testing.T) { faults.Run(t, faultsBackend()) }
 
-// TestFaults_BackendsTerminated ends the processes that serve the nodes'
-// connections, again and again.
+// TestFaults_BackendsTerminated repeatedly terminates the backends of the nodes.
 func TestFaults_BackendsTerminated(t *testing.T) {
 	faults.Disturb(t, faultsBackend(), func(addr string, over <-chan struct{}) {
 		conn, err := pgx.Connect(context.Background(), "postgres://postgres@"+addr+"/postgres?sslmode=disable")
@@ -59,7 +58,8 @@ func TestFaults_BackendsTerminated(t *testing.T) {
 			case <-over:
 				return
 			case <-time.After(100 * time.Millisecond):
-				_, err := conn.Exec(context.Background(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'postgres' AND pid <> pg_backend_pid() AND random() < 0.5`)
+				_, err := conn.Exec(context.Background(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+					WHERE datname = 'postgres' AND pid <> pg_backend_pid() AND random() < 0.5`)
 				require.NoError(t, err)
 			}
 		}

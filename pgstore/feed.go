@@ -16,22 +16,19 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// look is how often a reader that listens looks all the same: something on the
-// way may swallow notifications.
-const look = time.Second
+// listenPoll is how often a Changes that listens also checks the feed, since a
+// proxy may drop notifications.
+const listenPoll = time.Second
 
-// page is how many revocations one call of Changes returns at most.
-const page = 1000
+// pageSize is the maximum number of revocations on a page.
+const pageSize = 1000
 
-// Changes implements [auth.Feed]. A position is the history of the server and
-// the snapshot in which the feed was read; what that snapshot did not show is
-// new, whatever the order in which it was written. It returns at most 1,000
-// revocations, or 2,000 with the last page. All pages are of one snapshot, which
-// the position between two pages names: what commits meanwhile comes after the
-// last of them.
+// Changes implements [auth.Feed]. It returns at most 1,000 revocations, or
+// 2,000 with the last page of a long feed. All pages are read in one snapshot;
+// revocations that commit meanwhile are returned after the last page.
 //
-// While it waits it occupies a connection of the pool, on which it listens;
-// with Config.Poll it occupies none. An error ends that connection.
+// While it waits, Changes listens on a connection of the pool, which is closed
+// after an error. With Config.Poll it occupies no connection while it waits.
 func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (rs []auth.Revocation, next string, more bool, err error) {
 	from, err := parsePosition(after)
 	if err != nil {
@@ -45,7 +42,7 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 		}
 		return s.explain(ctx, s.listen(ctx, func(conn *pgxpool.Conn) error {
 			rs, next, more, err = s.follow(ctx, conn, from, end, func(ctx context.Context, d time.Duration) error {
-				return notified(ctx, conn.Conn(), min(d, look))
+				return notified(ctx, conn.Conn(), min(d, listenPoll))
 			})
 			return err
 		}))
@@ -63,29 +60,31 @@ type querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// follow reads until there is something, or end has come. Between two looks it
-// pauses, for at most the time that is left. A conn of nil means another one for
-// each look.
-func (s *Store) follow(ctx context.Context, conn *pgxpool.Conn, from position, end time.Time, pause func(context.Context, time.Duration) error) ([]auth.Revocation, string, bool, error) {
+// follow reads the feed until there is a revocation, or until end. Between two
+// reads it calls pause with the time that is left. If conn is nil, it takes a
+// connection from the pool for each read.
+func (s *Store) follow(
+	ctx context.Context, conn *pgxpool.Conn, from position, end time.Time, pause func(context.Context, time.Duration) error,
+) ([]auth.Revocation, string, bool, error) {
 	for {
 		var rs []auth.Revocation
 		var at position
 		var more bool
-		look := func(conn *pgxpool.Conn) (err error) {
+		read := func(conn *pgxpool.Conn) (err error) {
 			rs, at, more, err = s.read(ctx, conn, from)
 			if err == nil && from.pages != "" && !more {
-				// After the last of several pages, what was announced meanwhile.
-				var others []auth.Revocation
-				others, at, more, err = s.read(ctx, conn, at)
-				rs = append(rs, others...)
+				// After the last page, add revocations that have committed since.
+				var newer []auth.Revocation
+				newer, at, more, err = s.read(ctx, conn, at)
+				rs = append(rs, newer...)
 			}
 			return err
 		}
 		var err error
 		if conn != nil {
-			err = look(conn)
+			err = read(conn)
 		} else {
-			err = s.with(ctx, look)
+			err = s.with(ctx, read)
 		}
 		if err != nil {
 			return nil, "", false, err
@@ -100,7 +99,7 @@ func (s *Store) follow(ctx context.Context, conn *pgxpool.Conn, from position, e
 	}
 }
 
-// sleep pauses without a connection.
+// sleep waits for d, at most for Config.Poll, without a connection.
 func (s *Store) sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(min(d, s.poll))
 	defer timer.Stop()
@@ -112,8 +111,9 @@ func (s *Store) sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// listen calls f with a connection that listens. It listens before f reads, so
-// that nothing falls in between. The pool gets it back as it was, or closed.
+// listen calls f with a connection that already listens, so that f misses no
+// notification after it has read. The connection stops listening before it
+// returns to the pool; if that fails, it is closed.
 func (s *Store) listen(ctx context.Context, f func(*pgxpool.Conn) error) error {
 	conn, err := s.acquire(ctx)
 	if err != nil {
@@ -123,7 +123,7 @@ func (s *Store) listen(ctx context.Context, f func(*pgxpool.Conn) error) error {
 	defer func() {
 		if listens {
 			ended, cancel := context.WithCancel(context.WithoutCancel(ctx))
-			cancel() // so that closing waits for nothing
+			cancel() // so that Close does not wait
 			_ = conn.Conn().Close(ended)
 		}
 		conn.Release()
@@ -135,11 +135,11 @@ func (s *Store) listen(ctx context.Context, f func(*pgxpool.Conn) error) error {
 		return err
 	}
 	_, err = conn.Exec(ctx, s.sql.unlisten)
-	listens = err != nil // what was read is good all the same
+	listens = err != nil // the result of f is valid anyway
 	return nil
 }
 
-// notified waits for a notification, at most d.
+// notified waits for a notification, at most for d.
 func notified(ctx context.Context, conn *pgx.Conn, d time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -150,12 +150,12 @@ func notified(ctx context.Context, conn *pgx.Conn, d time.Duration) error {
 	return err
 }
 
-// read reads a page of the feed, after a position or from the beginning, and
-// reports whether there is more.
+// read reads the page of the feed that begins at the position from. It returns
+// the revocations, the position after them, and whether there are more.
 func (s *Store) read(ctx context.Context, q querier, from position) ([]auth.Revocation, position, bool, error) {
-	sql, args := s.sql.feedAll, []any{orNull(from.pages), cmp.Or(from.xid, "0"), from.id, int64(page + 1)}
+	sql, args := s.sql.feedAll, []any{orNull(from.pages), cmp.Or(from.xid, "0"), from.id, int64(pageSize + 1)}
 	if from.snapshot != "" {
-		// A snapshot shows everything before its xmin.
+		// The snapshot shows every row before its xmin.
 		xmin, _, _ := strings.Cut(from.snapshot, ":")
 		args[1] = cmp.Or(from.xid, xmin)
 		sql, args = s.sql.feedAfter, append(args, from.snapshot)
@@ -166,18 +166,18 @@ func (s *Store) read(ctx context.Context, q querier, from position) ([]auth.Revo
 	}
 	defer rows.Close()
 	var rs []auth.Revocation
-	var now, last position // of the statement, and of the last row of this page
+	var now, last position // now is that of the statement, last that of the last row
 	more := false
 	for rows.Next() {
 		var f feedRow
 		if err := rows.Scan(&now.history, &now.snapshot, &f.xid, &f.id, &f.version, &f.subject, &f.sessions, &f.all, &f.except,
-			&f.cut, &f.until, &f.announcement, &f.accessTTL); err != nil {
+			&f.before, &f.until, &f.revocationID, &f.accessTTL); err != nil {
 			return nil, position{}, false, err
 		}
-		if f.id == nil { // there is no revocation
+		if f.id == nil { // the row has no revocation
 			continue
 		}
-		if more = len(rs) == page; !more {
+		if more = len(rs) == pageSize; !more {
 			rs = append(rs, f.revocation())
 			last = position{xid: *f.xid, id: *f.id}
 		}
@@ -195,21 +195,21 @@ func (s *Store) read(ctx context.Context, q querier, from position) ([]auth.Revo
 	return rs, position{history: now.history, snapshot: pages}, false, nil
 }
 
-// feedRow is a row of the feed as it is read, with nil for no row.
+// feedRow is a row of feedSQL. Fields are nil if there is no revocation.
 type feedRow struct {
-	xid, subject, announcement *string
+	xid, subject, revocationID *string
 	id, version                *int64
 	sessions, except           []*string
 	all                        *bool
-	cut, until, accessTTL      *int64
+	before, until, accessTTL   *int64
 }
 
-// maxAccessTTL is the longest lifetime that a notice announces, in milliseconds.
+// maxAccessTTL is the longest AccessTTL of a notice, in milliseconds.
 const maxAccessTTL = 24 * 60 * 60 * 1000
 
-// ids returns the IDs in an array, and whether it holds nothing else.
-func ids(array []*string) ([]string, bool) {
-	list := make([]string, 0, len(array))
+// ids returns the IDs in an array. ok is false if one of them is NULL or empty.
+func ids(array []*string) (list []string, ok bool) {
+	list = make([]string, 0, len(array))
 	for _, id := range array {
 		if id == nil || *id == "" {
 			return nil, false
@@ -219,8 +219,9 @@ func ids(array []*string) ([]string, bool) {
 	return list, true
 }
 
-// revocation returns what the row announces. Of a row that this version cannot
-// read that is the subject, if there is one, and a name of the row as its ID.
+// revocation returns the revocation in the row. If this version cannot read the
+// row, it returns a revocation with only the subject and an ID derived from
+// that of the row.
 func (f *feedRow) revocation() auth.Revocation {
 	sessions, ok1 := ids(f.sessions)
 	except, ok2 := ids(f.except)
@@ -229,16 +230,16 @@ func (f *feedRow) revocation() auth.Revocation {
 	}
 	r := auth.Revocation{
 		Subject: *f.subject, Sessions: sessions, All: *f.all, Except: except, Until: fromMillis(*f.until),
-		ID: *f.announcement, AccessTTL: time.Duration(*f.accessTTL) * time.Millisecond,
+		ID: *f.revocationID, AccessTTL: time.Duration(*f.accessTTL) * time.Millisecond,
 	}
-	if f.cut != nil {
-		r.Before = fromMillis(*f.cut)
+	if f.before != nil {
+		r.Before = fromMillis(*f.before)
 	}
 	return r
 }
 
-// explain says so if err is a standby's: it refuses to LISTEN and to read the
-// table history, in words that do not name the cause.
+// explain adds that the server is a standby to err, if that is the cause. A
+// standby refuses LISTEN and the table history with errors that do not say so.
 func (s *Store) explain(ctx context.Context, err error) error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || pg.Code != "0A000" && pg.Code != "25006" { // feature_not_supported, read_only_sql_transaction
@@ -246,19 +247,19 @@ func (s *Store) explain(ctx context.Context, err error) error {
 	}
 	var standby bool
 	if s.pool.QueryRow(ctx, `SELECT pg_catalog.pg_is_in_recovery()`).Scan(&standby) == nil && standby {
-		return fmt.Errorf("this server is a standby; the pool must lead to the primary: %w", err)
+		return fmt.Errorf("the server is a standby; the pool must connect to the primary: %w", err)
 	}
 	return err
 }
 
-// position is a place in the feed: a snapshot, which shows what was returned. In
-// the middle of several pages it is the snapshot before the first of them, empty
-// for the beginning, that in which they are read, and the transaction and number
-// of the last row.
+// position is a position in the feed: the history, and a snapshot that shows
+// every revocation that was returned. Between two pages it is the snapshot
+// before the first page (empty for the beginning), the snapshot in which the
+// pages are read, and the transaction and ID of the last row that was returned.
 type position struct {
-	history  string // changes with every start of the server, a crash included, and every restore
+	history  string // changes with every start, crash, failover and restore of the server
 	snapshot string // pg_snapshot: xmin:xmax:xip,…
-	pages    string // a pg_snapshot too
+	pages    string // pg_snapshot, or empty
 	xid      string
 	id       int64
 }
@@ -270,20 +271,20 @@ func (p position) String() string {
 	return fmt.Sprintf("%s/%s/%s/%s/%d", p.history, p.snapshot, p.pages, p.xid, p.id)
 }
 
-// follows reports whether p, where the server is now, is of the same history as
-// from, and not earlier.
+// follows reports whether p, the current position of the server, has the same
+// history as from and is not before it.
 func (p position) follows(from position) bool {
 	now, _ := parseSnapshot(p.snapshot)
 	then, _ := parseSnapshot(cmp.Or(from.pages, from.snapshot))
 	return p.history == from.history && then <= now
 }
 
-// parsePosition reads a position; the empty one is the zero position.
+// parsePosition parses a position. The empty text is the zero position.
 func parsePosition(text string) (position, error) {
 	if text == "" {
 		return position{}, nil
 	}
-	malformed := fmt.Errorf("pgstore: %w: it is malformed", auth.ErrFeedReset)
+	malformed := fmt.Errorf("pgstore: reading the feed: malformed position: %w", auth.ErrFeedReset)
 	parts := strings.Split(text, "/")
 	switch len(parts) {
 	case 2:
@@ -306,8 +307,8 @@ func parsePosition(text string) (position, error) {
 	return position{}, malformed
 }
 
-// parseSnapshot reads where a snapshot ends, and refuses what the server would
-// refuse.
+// parseSnapshot returns the xmax of a pg_snapshot. ok is false if the server
+// would not accept the text.
 func parseSnapshot(text string) (xmax uint64, ok bool) {
 	parts := strings.Split(text, ":")
 	if len(parts) != 3 {

@@ -18,7 +18,7 @@ import (
 	"github.com/ratchet-go/auth/pgstore"
 )
 
-// changes reads the feed, and never from a position that was refused.
+// changes calls Changes, which must not return an error.
 func changes(t testing.TB, st *pgstore.Store, after string, wait time.Duration) (list []string, next string) {
 	t.Helper()
 	rs, next, _, err := st.Changes(context.Background(), after, wait)
@@ -30,8 +30,9 @@ func TestChanges(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 
-	// By hand, since Revoke is one statement: who writes first commits last.
-	announce := func(t *testing.T, p *pgxpool.Pool, schema, subject string) pgx.Tx {
+	// Revoke is one statement, so a revocation that commits late is inserted
+	// here.
+	publish := func(t *testing.T, p *pgxpool.Pool, schema, subject string) pgx.Tx {
 		tx := begin(t, p)
 		_, err := tx.Exec(context.Background(), `INSERT INTO `+schema+`.revocations (until, all_sessions, subject, sessions, except_ids)
 			VALUES (now() + interval '10 minutes', false, $1, '{}', '{}')`, subject)
@@ -41,12 +42,12 @@ func TestChanges(t *testing.T) {
 	commit := func(t *testing.T, tx pgx.Tx) { require.NoError(t, tx.Commit(context.Background())) }
 
 	t.Run("FirstWrittenCommitsLast", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		_, start := changes(t, st, "", 0)
-		one := announce(t, p, schema, "one")
-		two := announce(t, p, schema, "two")
-		three := announce(t, p, schema, "three")
+		one := publish(t, p, schema, "one")
+		two := publish(t, p, schema, "two")
+		three := publish(t, p, schema, "three")
 		commit(t, two)
 		list, next := changes(t, st, start, 0)
 		require.Equal(t, []string{"two"}, list)
@@ -63,11 +64,11 @@ func TestChanges(t *testing.T) {
 		list, _ = changes(t, st, start, 0)
 		require.ElementsMatch(t, []string{"one", "two", "three"}, list)
 	})
-	t.Run("LongTransactionElsewhereMakesNobodySpin", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+	t.Run("OpenTransactionDoesNotEndTheWait", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
-		long := announce(t, p, schema, "late")
-		require.NoError(t, st.Revoke(t.Context(), cut("ada")))
+		long := publish(t, p, schema, "late")
+		require.NoError(t, st.Revoke(t.Context(), expire("ada")))
 		list, next := changes(t, st, "", 0)
 		require.Equal(t, []string{"ada"}, list)
 		started := time.Now()
@@ -79,24 +80,24 @@ func TestChanges(t *testing.T) {
 		require.Equal(t, []string{"late"}, list)
 	})
 	t.Run("RolledBackIsNeverSeen", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		_, next := changes(t, st, "", 0)
-		tx := announce(t, p, schema, "nobody")
+		tx := publish(t, p, schema, "nobody")
 		require.NoError(t, tx.Rollback(t.Context()))
 		list, _ := changes(t, st, next, 0)
 		require.Empty(t, list)
 	})
 	t.Run("WakesByNotification", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		_, next := changes(t, st, "", 0)
 		fastest := time.Hour
-		for range 3 { // well under the second after which it looks anyway
+		for range 3 { // far less than the second after which Changes polls anyway
 			revoked := make(chan time.Time, 1)
 			go func() {
 				time.Sleep(50 * time.Millisecond)
-				_ = st.Revoke(context.Background(), cut("ada"))
+				_ = st.Revoke(context.Background(), expire("ada"))
 				revoked <- time.Now()
 			}()
 			var list []string
@@ -108,28 +109,28 @@ func TestChanges(t *testing.T) {
 	})
 	t.Run("OtherSchemaWakesNobody", func(t *testing.T) {
 		p := pool(t, server.Addr)
-		one, two := open(t, p, pgstore.Config{Schema: place()}), open(t, p, pgstore.Config{Schema: place()})
+		one, two := open(t, p, pgstore.Config{Schema: uniqueName()}), open(t, p, pgstore.Config{Schema: uniqueName()})
 		_, next := changes(t, one, "", 0)
-		require.NoError(t, two.Revoke(t.Context(), cut("ada")))
+		require.NoError(t, two.Revoke(t.Context(), expire("ada")))
 		list, _ := changes(t, one, next, 0)
 		require.Empty(t, list)
 		_, _, _, err := two.Changes(t.Context(), next, 0)
 		require.ErrorIs(t, err, auth.ErrFeedReset)
 	})
-	t.Run("LooksEverySecondWhereNotificationsAreLost", func(t *testing.T) {
+	t.Run("PollsIfNotificationsAreLost", func(t *testing.T) {
 		bouncer := testserver.PgBouncer(t, server.Addr)
 		p := pool(t, bouncer.Addr, mode(pgx.QueryExecModeExec))
-		st := open(t, p, pgstore.Config{Schema: place()})
+		st := open(t, p, pgstore.Config{Schema: uniqueName()})
 		_, next := changes(t, st, "", 0)
-		time.AfterFunc(50*time.Millisecond, func() { _ = st.Revoke(context.Background(), cut("ada")) })
+		time.AfterFunc(50*time.Millisecond, func() { _ = st.Revoke(context.Background(), expire("ada")) })
 		started := time.Now()
 		list, _ := changes(t, st, next, 20*time.Second)
 		require.Equal(t, []string{"ada"}, list)
 		require.Less(t, time.Since(started), 5*time.Second)
 	})
-	t.Run("CancelledLeavesNoConnectionBehind", func(t *testing.T) {
+	t.Run("CanceledCallReleasesConnection", func(t *testing.T) {
 		p := pool(t, server.Addr, conns(2))
-		st := open(t, p, pgstore.Config{Schema: place()})
+		st := open(t, p, pgstore.Config{Schema: uniqueName()})
 		_, next := changes(t, st, "", 0)
 		for i := range 20 {
 			ctx, cancel := context.WithCancel(context.Background())
@@ -144,9 +145,9 @@ func TestChanges(t *testing.T) {
 			return scan[int](t, p, `SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND pid <> pg_backend_pid()`) <= 1
 		}, 10*time.Second, 20*time.Millisecond)
 	})
-	t.Run("ConnectionGoesBackSilent", func(t *testing.T) {
+	t.Run("ReleasedConnectionDoesNotListen", func(t *testing.T) {
 		p := pool(t, server.Addr, conns(2))
-		st := open(t, p, pgstore.Config{Schema: place()})
+		st := open(t, p, pgstore.Config{Schema: uniqueName()})
 		_, next := changes(t, st, "", 0)
 		for range 4 {
 			_, next = changes(t, st, next, 5*time.Millisecond)
@@ -160,8 +161,8 @@ func TestChanges(t *testing.T) {
 		}
 		require.Zero(t, p.Stat().AcquiredConns())
 	})
-	t.Run("RestoredRowsAreNotNewForEver", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+	t.Run("RestoredRowsAreReturnedOnce", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		exec(t, p, `INSERT INTO `+schema+`.revocations (xid, until, all_sessions, subject, sessions, except_ids)
 			VALUES ('1000000000', now() + interval '10 minutes', false, 'restored', '{}', '{}')`)
@@ -170,40 +171,41 @@ func TestChanges(t *testing.T) {
 		list, _ = changes(t, st, next, 0)
 		require.Empty(t, list)
 	})
-	t.Run("EmptyPositionLeavesOutWhatIsOver", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+	t.Run("EmptyPositionOmitsExpired", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
-		for subject, age := range map[string]time.Duration{"long over": 2 * time.Minute, "just over": 30 * time.Second, "not over": -time.Second} {
-			exec(t, p, `INSERT INTO `+schema+`.revocations (until, all_sessions, subject, sessions, except_ids) VALUES ($1, false, $2, '{}', '{}')`, now().Add(-age), subject)
+		for subject, age := range map[string]time.Duration{"long expired": 2 * time.Minute, "just expired": 30 * time.Second, "not expired": -time.Second} {
+			exec(t, p, `INSERT INTO `+schema+`.revocations (until, all_sessions, subject, sessions, except_ids)
+				VALUES ($1, false, $2, '{}', '{}')`, now().Add(-age), subject)
 		}
 		list, _ := changes(t, st, "", 0)
-		require.ElementsMatch(t, []string{"just over", "not over"}, list)
+		require.ElementsMatch(t, []string{"just expired", "not expired"}, list)
 	})
-	t.Run("FeedIsCollectedOnTheWay", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+	t.Run("RevokeDeletesExpired", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		exec(t, p, `INSERT INTO `+schema+`.revocations (until, all_sessions, subject, sessions, except_ids)
 			SELECT now() - interval '2 minutes', false, 'old', '{}', '{}' FROM generate_series(1, 5000)`)
 		count := func() int { return scan[int](t, p, `SELECT count(*) FROM `+schema+`.revocations`) }
 		before := count()
-		require.NoError(t, st.Revoke(t.Context(), cut("ada")))
-		require.Equal(t, before-255, count()) // 256 went, one came
+		require.NoError(t, st.Revoke(t.Context(), expire("ada")))
+		require.Equal(t, before-255, count()) // 256 deleted, one inserted
 		for range 20 {
-			require.NoError(t, st.Revoke(t.Context(), cut("ada")))
+			require.NoError(t, st.Revoke(t.Context(), expire("ada")))
 		}
 		require.Equal(t, 21, count())
 	})
 	t.Run("PagesAreOfOneSnapshot", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		_, start := changes(t, st, "", 0)
 		const n = 2500
-		late := announce(t, p, schema, "late") // its number is before those of the others
-		for range 5 {                          // several transactions, of which one may be cut by a page's end
+		late := publish(t, p, schema, "late") // its transaction number is the lowest
+		for range 5 {                         // several transactions, one of which may continue on the next page
 			exec(t, p, `INSERT INTO `+schema+`.revocations (until, all_sessions, subject, sessions, except_ids)
 				SELECT now() + interval '10 minutes', false, 'old-' || $1::int || i, '{}', '{}' FROM generate_series(1, $2::int) AS i`, n, n/5)
 		}
-		later := announce(t, p, schema, "later")
+		later := publish(t, p, schema, "later")
 		for _, after := range []string{"", start} {
 			seen := map[string]int{}
 			position, pages := after, 0
@@ -211,7 +213,7 @@ func TestChanges(t *testing.T) {
 				rs, next, others, err := st.Changes(t.Context(), position, time.Hour)
 				require.NoError(t, err)
 				require.LessOrEqual(t, len(rs), 1000)
-				again, same, _, err := st.Changes(t.Context(), position, 0) // exactly the same, by the same position
+				again, same, _, err := st.Changes(t.Context(), position, 0) // the same position returns the same
 				require.NoError(t, err)
 				require.Equal(t, rs, again)
 				if others {
@@ -224,13 +226,13 @@ func TestChanges(t *testing.T) {
 				switch {
 				case pages == 0 && after == "":
 					commit(t, late)
-					require.NoError(t, st.Revoke(t.Context(), cut("new")))
+					require.NoError(t, st.Revoke(t.Context(), expire("new")))
 				case pages == 1 && after == "":
 					commit(t, later)
 				}
 				require.Less(t, pages, 6)
 			}
-			require.Len(t, seen, n/5+3, "by name: each number is there five times")
+			require.Len(t, seen, n/5+3, "want each number once; each has five rows")
 			for subject, times := range seen {
 				if strings.HasPrefix(subject, "old-") {
 					require.Equal(t, 5, times, subject)
@@ -242,15 +244,15 @@ func TestChanges(t *testing.T) {
 			require.Empty(t, list)
 		}
 	})
-	t.Run("UnreadableRowDoesNotStopIt", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+	t.Run("UnreadableRowDoesNotStopTheFeed", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		_, next := changes(t, st, "", 0)
 		for i, change := range []string{`version = 2`, `access_ttl = 1000`, `subject = ''`,
 			`sessions = '{NULL}'`, `except_ids = '{x,NULL}'`, `access_ttl = -5`, `access_ttl = 9223372036854775807, subject = ''`} {
 			subject := fmt.Sprint("ada-", i)
-			require.NoError(t, st.Revoke(t.Context(), cut(subject)))
-			require.NoError(t, st.Revoke(t.Context(), cut("bob")))
+			require.NoError(t, st.Revoke(t.Context(), expire(subject)))
+			require.NoError(t, st.Revoke(t.Context(), expire("bob")))
 			exec(t, p, `UPDATE `+schema+`.revocations SET `+change+` WHERE subject = $1`, subject)
 			rs, to, more, err := st.Changes(t.Context(), next, 0)
 			require.NoError(t, err)
@@ -268,9 +270,9 @@ func TestChanges(t *testing.T) {
 			next = to
 		}
 	})
-	t.Run("RefusesWhatIsNoPosition", func(t *testing.T) {
+	t.Run("MalformedPositionIsReset", func(t *testing.T) {
 		p := pool(t, server.Addr)
-		st := open(t, p, pgstore.Config{Schema: place()})
+		st := open(t, p, pgstore.Config{Schema: uniqueName()})
 		_, next := changes(t, st, "", 0)
 		history, snapshot, _ := strings.Cut(next, "/")
 		for _, after := range []string{
@@ -288,18 +290,18 @@ func TestChanges(t *testing.T) {
 	})
 }
 
-// TestChanges_RestoredCopyIsReset: it brings the history's id with it, into a
-// server that has not started anew.
+// TestChanges_RestoredCopyIsReset restores a copy, which has the same row in
+// history, into a server that has not been restarted.
 func TestChanges_RestoredCopyIsReset(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 
 	t.Run("Dump", func(t *testing.T) { // as pg_restore --clean does
 		for _, restored := range []string{`INSERT INTO %s.history (id) VALUES ('%s')`, ""} {
-			p, schema := pool(t, server.Addr), place()
+			p, schema := pool(t, server.Addr), uniqueName()
 			st := open(t, p, pgstore.Config{Schema: schema})
 			id := scan[string](t, p, `SELECT id::text FROM `+schema+`.history`)
-			if restored == "" { // a crash has emptied it, and nobody has revoked since
+			if restored == "" { // after a crash, before the next Revoke
 				exec(t, p, `DELETE FROM `+schema+`.history`)
 			}
 			_, next := changes(t, st, "", 0)
@@ -332,18 +334,17 @@ func TestChanges_RestoredCopyIsReset(t *testing.T) {
 	})
 }
 
-// TestChanges_OtherHistoryIsReset: after a start of the server, a crash of one
-// of its processes included, transaction numbers may be used again that the
-// position takes for seen.
-func TestChanges_OtherHistoryIsReset(t *testing.T) {
+// TestChanges_RestartIsReset restarts the server, also by a crash of one of its
+// processes. Transaction numbers that the position contains may then be reused.
+func TestChanges_RestartIsReset(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t)
 	first := pool(t, server.Addr)
 	st := open(t, first, pgstore.Config{})
-	require.NoError(t, st.Revoke(t.Context(), cut("ada")))
+	require.NoError(t, st.Revoke(t.Context(), expire("ada")))
 	_, next := changes(t, st, "", 0)
 
-	again := func(st *pgstore.Store) { // whole, from the empty position
+	checkReset := func(st *pgstore.Store) { // and reads the feed from its beginning
 		t.Helper()
 		_, _, _, err := st.Changes(t.Context(), next, 0)
 		require.ErrorIs(t, err, auth.ErrFeedReset)
@@ -363,24 +364,23 @@ func TestChanges_OtherHistoryIsReset(t *testing.T) {
 		return st
 	}
 
-	// An orderly restart, for which the server waits until nobody is connected.
+	// A shutdown, for which the server waits until no client is connected.
 	first.Close()
 	server.Stop()
 	server.Start()
 	st = ready()
-	again(st)
+	checkReset(st)
 
-	// The postmaster is gone and comes back.
+	// A crash of the postmaster.
 	server.Kill()
 	server.Start()
 	st = ready()
-	again(st)
+	checkReset(st)
 
-	require.NoError(t, st.Revoke(t.Context(), cut("ada")))
-	again(st)
+	require.NoError(t, st.Revoke(t.Context(), expire("ada")))
+	checkReset(st)
 
-	// One of its processes dies, so that it starts all others anew. It is the
-	// same postmaster.
+	// A crash of a backend. The postmaster stays and restarts all other backends.
 	p := pool(t, server.Addr)
 	const started = `SELECT pg_postmaster_start_time()`
 	before := scan[time.Time](t, p, started)
@@ -389,20 +389,20 @@ func TestChanges_OtherHistoryIsReset(t *testing.T) {
 	backend, err := os.FindProcess(scan[int](t, p, `SELECT pg_backend_pid()`))
 	require.NoError(t, err)
 	require.NoError(t, backend.Kill())
-	// It has noticed when it has ended the others.
+	// The postmaster has noticed when it has ended the other backends.
 	require.Eventually(t, func() bool { return other.Ping(context.Background()) != nil }, 20*time.Second, time.Millisecond)
 	st = ready()
 	require.Equal(t, before, scan[time.Time](t, pool(t, server.Addr), started))
-	again(st)
+	checkReset(st)
 
-	// The first revocation after it begins a history of its own.
-	require.NoError(t, st.Revoke(t.Context(), cut("ada")))
-	again(st)
-	require.NoError(t, st.Revoke(t.Context(), cut("bob")))
+	// The first revocation after the crash begins a new history.
+	require.NoError(t, st.Revoke(t.Context(), expire("ada")))
+	checkReset(st)
+	require.NoError(t, st.Revoke(t.Context(), expire("bob")))
 	list, _ := changes(t, st, next, 0)
 	require.Equal(t, []string{"bob"}, list)
 
-	// It becomes a standby.
+	// The server becomes a standby.
 	data := scan[string](t, pool(t, server.Addr), `SHOW data_directory`)
 	server.Kill()
 	require.NoError(t, os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o644))

@@ -15,14 +15,14 @@ import (
 	"github.com/ratchet-go/auth/pgstore"
 )
 
-// places counts the schemas and databases that tests have made.
-var places atomic.Int64
+// names counts the schemas and databases that tests have created.
+var names atomic.Int64
 
-// place returns a name that no test has used.
-func place() string { return fmt.Sprintf("place_%d", places.Add(1)) }
+// uniqueName returns a name that no test has used.
+func uniqueName() string { return fmt.Sprintf("name_%d", names.Add(1)) }
 
-// pool returns a pool on the database "postgres" of the server at addr. change
-// may change its configuration.
+// pool returns a pool for the database "postgres" of the server at addr, with the
+// given changes to its configuration.
 func pool(t testing.TB, addr string, change ...func(*pgxpool.Config)) *pgxpool.Pool {
 	t.Helper()
 	c, err := pgxpool.ParseConfig("postgres://postgres@" + addr + "/postgres?sslmode=disable&pool_max_conns=8")
@@ -36,22 +36,22 @@ func pool(t testing.TB, addr string, change ...func(*pgxpool.Config)) *pgxpool.P
 	return p
 }
 
-// isolation makes all transactions of a pool of one level.
+// isolation sets the default isolation level of a pool.
 func isolation(level string) func(*pgxpool.Config) {
 	return func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["default_transaction_isolation"] = level }
 }
 
-// mode sets how a pool sends statements.
+// mode sets the query mode of a pool.
 func mode(m pgx.QueryExecMode) func(*pgxpool.Config) {
 	return func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = m }
 }
 
-// conns sets how large a pool may be.
+// conns sets the maximum size of a pool.
 func conns(n int32) func(*pgxpool.Config) {
 	return func(c *pgxpool.Config) { c.MaxConns = n }
 }
 
-// open returns a store on a pool, with its tables.
+// open returns a store and creates its tables.
 func open(t testing.TB, p *pgxpool.Pool, c pgstore.Config) *pgstore.Store {
 	t.Helper()
 	st, err := pgstore.New(p, c)
@@ -71,14 +71,14 @@ func session(subject, id string) auth.Session {
 	}
 }
 
-// move returns what a refresh writes now.
-func move() auth.Rotation {
+// rotation returns the change that a refresh makes now.
+func rotation() auth.Rotation {
 	at := now()
 	return auth.Rotation{At: at, NotAfter: at.Add(time.Hour), ExpiresAt: at.Add(time.Hour)}
 }
 
-// cut returns a revocation of a subject's access tokens.
-func cut(subject string) auth.Revocation {
+// expire returns a revocation of the access tokens of a subject.
+func expire(subject string) auth.Revocation {
 	return auth.Revocation{Subject: subject, Before: time.Now().UTC().Truncate(time.Second), Until: now().Add(10 * time.Minute)}
 }
 
@@ -90,7 +90,7 @@ func subjects(rs []auth.Revocation) []string {
 	return list
 }
 
-// begin begins a transaction, which ends before the pool is closed.
+// begin begins a transaction, which is rolled back before the pool is closed.
 func begin(t testing.TB, p *pgxpool.Pool) pgx.Tx {
 	t.Helper()
 	tx, err := p.Begin(context.Background())
@@ -99,7 +99,7 @@ func begin(t testing.TB, p *pgxpool.Pool) pgx.Tx {
 	return tx
 }
 
-// waiting returns when somebody waits for a lock.
+// waiting waits until a backend waits for a lock.
 func waiting(t testing.TB, p *pgxpool.Pool) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -107,7 +107,7 @@ func waiting(t testing.TB, p *pgxpool.Pool) {
 	}, 10*time.Second, time.Millisecond)
 }
 
-// scan reads one row.
+// scan returns the value of a query with one row and one column.
 func scan[T any](t testing.TB, p *pgxpool.Pool, sql string, args ...any) T {
 	t.Helper()
 	var v T
@@ -121,7 +121,7 @@ func exec(t testing.TB, p *pgxpool.Pool, sql string, args ...any) {
 	require.NoError(t, err)
 }
 
-// rotateFrom returns r with a From.
+// rotateFrom returns r with From set to generation.
 func rotateFrom(generation int64, r auth.Rotation) auth.Rotation {
 	r.From = generation
 	return r

@@ -10,22 +10,23 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// migrationLock is the key of the advisory lock under which tables are changed.
+// migrationLock is the key of the advisory lock that Migrate holds.
 const migrationLock = 0x7261746368657401
 
-// firstVersion is the number of the first migration. Tables with a lower version
+// firstVersion is the version of the first migration. Tables of a lower version
 // were created by a version of this package that was never released.
 const firstVersion = 3
 
-// migrations returns the changes of the schema, oldest first. One that was
-// published never changes. Each leaves the tables such that the release before
-// works on, since old and new processes run side by side while they are
-// replaced: it may add tables, indexes, and columns with a default. Statements
-// name their columns, so those of the release before go on, and leave the others
-// as they are. A row of revocations gets a version above 1 where a process that
-// ignores what is new would end less than is meant.
+// migrations returns the migrations, oldest first. A released migration must
+// not change. Since old and new processes use the tables together while they
+// are replaced, the previous release must work after each migration: it may
+// only add tables, indexes, and columns with a default. Statements name their
+// columns, so those of the previous release still work and leave new columns
+// unchanged. If a process that ignores the new columns would end less than a
+// revocation should end, the new release must write that row with a version
+// above 1.
 //
-// Names are qualified: the script runs with the caller's search_path.
+// Names are qualified, since the script runs with the caller's search_path.
 func migrations(schema string) []string {
 	list := []string{`
 CREATE TABLE {schema}.sessions (
@@ -51,7 +52,7 @@ CREATE TABLE {schema}.revocations (
 	sessions pg_catalog.text[] COLLATE pg_catalog."C" NOT NULL,
 	except_ids pg_catalog.text[] COLLATE pg_catalog."C" NOT NULL,
 	version integer NOT NULL DEFAULT 1,
-	announcement pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT '',
+	revocation_id pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT '',
 	access_ttl bigint NOT NULL DEFAULT 0
 );
 CREATE INDEX revocations_xid_id ON {schema}.revocations (xid, id);
@@ -63,11 +64,11 @@ CREATE UNLOGGED TABLE {schema}.history (
 );
 INSERT INTO {schema}.history DEFAULT VALUES;
 
-COMMENT ON COLUMN {schema}.sessions.generation IS 'counts the refreshes of the session, from 1';
-COMMENT ON COLUMN {schema}.revocations.xid IS 'the transaction that announced it: readers compare it with snapshots';
-COMMENT ON TABLE {schema}.history IS 'one row, which a crash or a failover empties: transaction numbers may be used again after it';
-COMMENT ON COLUMN {schema}.revocations.version IS 'of the row: with one above 1, a process of this release reads only the subject';
-COMMENT ON COLUMN {schema}.revocations.access_ttl IS 'milliseconds; more than 0 makes the row a notice of the lifetime of access tokens';
+COMMENT ON COLUMN {schema}.sessions.generation IS 'starts at 1; each rotation adds 1';
+COMMENT ON COLUMN {schema}.revocations.xid IS 'the transaction that inserted the row; readers compare it with snapshots';
+COMMENT ON TABLE {schema}.history IS 'one row; a crash or a failover empties the table, and transaction numbers may be reused after it';
+COMMENT ON COLUMN {schema}.revocations.version IS 'the format of the row; if it is above 1, this release reads only the subject';
+COMMENT ON COLUMN {schema}.revocations.access_ttl IS 'in milliseconds; if it is positive, the row is a notice: access tokens with this lifetime may exist';
 `}
 	for i := range list {
 		list[i] = strings.ReplaceAll(strings.TrimSpace(list[i]), "{schema}", `"`+schema+`"`)
@@ -75,24 +76,24 @@ COMMENT ON COLUMN {schema}.revocations.access_ttl IS 'milliseconds; more than 0 
 	return list
 }
 
-// record returns the statement that notes a migration as done.
+// record returns the statement that records a migration.
 func record(schema string, version int) string {
 	return fmt.Sprintf(`INSERT INTO "%s".migrations (version) VALUES (%d)`, schema, version)
 }
 
-// prepare makes what notes migrations.
+// prepare returns the statement that creates the table migrations.
 func prepare(schema string) string {
 	return fmt.Sprintf(`CREATE TABLE "%s".migrations (version integer PRIMARY KEY, applied_at timestamp with time zone NOT NULL DEFAULT pg_catalog.now())`, schema)
 }
 
-// Migrations returns what [Store.Migrate] does to an empty database, as one
-// SQL script, for those who keep migrations with a tool of their own. It holds
-// no BEGIN and no COMMIT; run it in one transaction. Migrate then finds nothing
-// left to do. It does no I/O.
+// Migrations returns the SQL script that [Store.Migrate] runs on an empty
+// database, for use with a migration tool. The script has no BEGIN and no
+// COMMIT; run it in one transaction. After it, Migrate has nothing to do.
+// Migrations does no I/O.
 func (s *Store) Migrations() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "CREATE SCHEMA IF NOT EXISTS \"%s\";\n", s.schema)
-	fmt.Fprintf(&b, "-- An error, invalid input syntax, if others could keep sessions alive; it says how.\n")
+	fmt.Fprintf(&b, "-- Fails with \"invalid input syntax\" and the reason if another role could keep sessions alive.\n")
 	fmt.Fprintf(&b, "SELECT danger::integer FROM (%s) AS found (danger);\n%s;\n", dangers(s.schema), prepare(s.schema))
 	for i, sql := range migrations(s.schema) {
 		fmt.Fprintf(&b, "\n-- %d\n%s\n%s;\n", firstVersion+i, sql, record(s.schema, firstVersion+i))
@@ -100,26 +101,26 @@ func (s *Store) Migrations() string {
 	return b.String()
 }
 
-// Migrate makes the tables, or brings those of an earlier release up to date,
-// in one transaction. Any number of processes may call it at once: one works,
-// the others wait for it. Where there is nothing to do it needs no rights but
-// to read, and a database that a later release has migrated is left alone.
+// Migrate creates the tables, or migrates those of an earlier release, in one
+// transaction. Any number of processes may call it at once; they wait for each
+// other. It does nothing if a later release has migrated the tables.
 //
-// It needs the right to create the schema, or to create in it where it exists,
-// and an error says so if the database's encoding is not UTF8.
+// Migrate needs the privilege to create the schema, or to create tables in it
+// if it exists. If there is nothing to do, it only needs to read. It returns an
+// error if the encoding of the database is not UTF8.
 //
-// Whoever owns a table, or has a trigger on it, decides what is in it, and can
-// keep sessions alive that were revoked. So Migrate refuses a schema and tables
-// that belong to another role than that of the pool, one that it is a member of,
-// a superuser or the owner of the database; and tables with triggers, rules, row
-// security, foreign keys or inheritance, or with expressions that call functions
-// outside pg_catalog. A process that must trust another owner does not call
-// Migrate.
+// Whoever owns a table or has a trigger on it can keep sessions alive that were
+// revoked. So Migrate returns an error if the schema or a table belongs to a
+// role other than that of the pool, a role that it is a member of, a superuser,
+// or the owner of the database. It also returns an error if a table has
+// triggers, rules, row security, foreign keys or inheritance, or an expression
+// that calls a function outside pg_catalog. A process that must trust another
+// owner does not call Migrate.
 func (s *Store) Migrate(ctx context.Context) error {
 	return s.do(ctx, "migrating", false, func(ctx context.Context) error {
 		return s.with(ctx, func(conn *pgxpool.Conn) error {
-			// Under stricter isolation the transaction would not see what was
-			// done while it waited for the lock.
+			// With stricter isolation the transaction would not see changes that
+			// were made while it waited for the lock.
 			tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite})
 			if err != nil {
 				return err
@@ -133,11 +134,11 @@ func (s *Store) Migrate(ctx context.Context) error {
 	})
 }
 
-// dangers returns a query for what others may have done to the schema and its
-// tables, a sentence in each row.
+// dangers returns a query whose rows say how another role could keep sessions
+// alive.
 //
-// A superuser counts as a member of every role, so for that role membership says
-// nothing.
+// pg_has_role is true for a superuser and every role, so membership is not
+// considered if the current role is a superuser.
 func dangers(schema string) string {
 	return strings.TrimSpace(strings.ReplaceAll(qualified(schema, `
 WITH tables AS (
@@ -148,11 +149,15 @@ WITH tables AS (
 	SELECT 'the schema ' {||} pg_catalog.quote_ident(nspname) AS what, nspowner AS owner FROM pg_catalog.pg_namespace WHERE nspname {=} '{name}'
 	UNION ALL SELECT 'the table ' {||} name, relowner FROM tables
 ), expressions AS (
-	SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid AS class, d.oid, t.name FROM tables AS t JOIN pg_catalog.pg_attrdef AS d ON d.adrelid {=} t.oid
-	UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass::pg_catalog.oid, c.oid, t.name FROM tables AS t JOIN pg_catalog.pg_constraint AS c ON c.conrelid {=} t.oid
-	UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, i.indexrelid, t.name FROM tables AS t JOIN pg_catalog.pg_index AS i ON i.indrelid {=} t.oid
+	SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid AS class, d.oid, t.name
+		FROM tables AS t JOIN pg_catalog.pg_attrdef AS d ON d.adrelid {=} t.oid
+	UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass::pg_catalog.oid, c.oid, t.name
+		FROM tables AS t JOIN pg_catalog.pg_constraint AS c ON c.conrelid {=} t.oid
+	UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, i.indexrelid, t.name
+		FROM tables AS t JOIN pg_catalog.pg_index AS i ON i.indrelid {=} t.oid
 )
-SELECT pg_catalog.format('%s belongs to the role %I, which is neither %I, nor a role that this one is a member of, nor a superuser, nor the owner of the database', what, r.rolname, current_user)
+SELECT pg_catalog.format('%1$s belongs to the role %2$I, which is neither %3$I, nor a role that %3$I is a member of, '
+	'nor a superuser, nor the owner of the database', what, r.rolname, current_user)
 FROM owned JOIN pg_catalog.pg_roles AS r ON r.oid {=} owner JOIN pg_catalog.pg_roles AS me ON me.rolname {=} current_user
 WHERE NOT (r.oid {=} me.oid OR r.rolsuper OR r.rolname {=} 'pg_database_owner'
 	OR r.oid {=} (SELECT datdba FROM pg_catalog.pg_database WHERE datname {=} pg_catalog.current_database())
@@ -165,10 +170,11 @@ FROM tables AS t JOIN pg_catalog.pg_rewrite AS w ON w.ev_class {=} t.oid WHERE r
 UNION ALL SELECT pg_catalog.format('the table %s has row security', name) FROM tables WHERE relrowsecurity
 UNION ALL SELECT pg_catalog.format('the table %s has the foreign key %I of %s', name, conname, conrelid::pg_catalog.regclass)
 FROM tables AS t JOIN pg_catalog.pg_constraint AS c ON c.contype {=} 'f' AND (c.conrelid {=} t.oid OR c.confrelid {=} t.oid)
-UNION ALL SELECT pg_catalog.format('the table %s is inherited, or inherits', name)
+UNION ALL SELECT pg_catalog.format('the table %s is part of an inheritance hierarchy', name)
 FROM tables AS t WHERE EXISTS (SELECT FROM pg_catalog.pg_inherits WHERE inhrelid {=} t.oid OR inhparent {=} t.oid)
 UNION ALL SELECT pg_catalog.format('the table %s calls the function %s', x.name, p.oid::pg_catalog.regprocedure)
-FROM expressions AS x JOIN pg_catalog.pg_depend AS d ON d.classid {=} x.class AND d.objid {=} x.oid AND d.refclassid {=} 'pg_catalog.pg_proc'::pg_catalog.regclass
+FROM expressions AS x JOIN pg_catalog.pg_depend AS d ON d.classid {=} x.class AND d.objid {=} x.oid
+	AND d.refclassid {=} 'pg_catalog.pg_proc'::pg_catalog.regclass
 	JOIN pg_catalog.pg_proc AS p ON p.oid {=} d.refobjid WHERE p.pronamespace {<>} 'pg_catalog'::pg_catalog.regnamespace
 ORDER BY 1 LIMIT 1`), "{name}", schema))
 }
@@ -192,7 +198,7 @@ func (s *Store) migrate(ctx context.Context, tx pgx.Tx) error {
 		var danger string
 		err := tx.QueryRow(ctx, dangers(s.schema)).Scan(&danger)
 		if err == nil {
-			return fmt.Errorf("%s; that could keep sessions alive: see the documentation of Migrate", danger)
+			return fmt.Errorf("%s, which could keep sessions alive; see the documentation of Migrate", danger)
 		}
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err

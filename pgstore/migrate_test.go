@@ -18,10 +18,10 @@ func TestMigrate(t *testing.T) {
 	server := testserver.Postgres(t, "-c", "fsync=off")
 	works := func(t *testing.T, st *pgstore.Store) {
 		require.NoError(t, st.Create(t.Context(), session("ada", "one")))
-		_, moved, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(1, move()))
+		_, rotated, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(1, rotation()))
 		require.NoError(t, err)
-		require.True(t, moved)
-		require.NoError(t, st.Revoke(t.Context(), cut("ada")))
+		require.True(t, rotated)
+		require.NoError(t, st.Revoke(t.Context(), expire("ada")))
 		rs, _, _, err := st.Changes(t.Context(), "", 0)
 		require.NoError(t, err)
 		require.Equal(t, []string{"ada"}, subjects(rs))
@@ -32,7 +32,7 @@ func TestMigrate(t *testing.T) {
 
 	t.Run("ManyProcessesAtOnce", func(t *testing.T) {
 		for _, level := range []string{"read committed", "serializable"} {
-			schema := place()
+			schema := uniqueName()
 			var wg sync.WaitGroup
 			errs := make([]error, 8)
 			for i := range errs {
@@ -49,15 +49,15 @@ func TestMigrate(t *testing.T) {
 			works(t, open(t, p, pgstore.Config{Schema: schema}))
 		}
 	})
-	t.Run("KeepsWhatIsThere", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+	t.Run("KeepsExistingSessions", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		require.NoError(t, st.Create(t.Context(), session("ada", "one")))
 		_, err := open(t, p, pgstore.Config{Schema: schema}).Get(t.Context(), "ada", "one")
 		require.NoError(t, err)
 	})
 	t.Run("ScriptDoesTheSame", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), "Upper_"+place()
+		p, schema := pool(t, server.Addr), "Upper_"+uniqueName()
 		st, err := pgstore.New(p, pgstore.Config{Schema: schema})
 		require.NoError(t, err)
 		conn, err := p.Acquire(t.Context())
@@ -70,8 +70,8 @@ func TestMigrate(t *testing.T) {
 		works(t, st)
 		require.Equal(t, 0, scan[int](t, p, `SELECT count(*) FROM pg_class WHERE relname IN ('sessions', 'revocations') AND relnamespace = 'public'::regnamespace`))
 	})
-	t.Run("NeedsNoRightsWhereNothingIsToDo", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+	t.Run("NeedsNoPrivilegesIfNothingToDo", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
 		open(t, p, pgstore.Config{Schema: schema})
 		exec(t, p, `CREATE ROLE app LOGIN`)
 		exec(t, p, `GRANT USAGE ON SCHEMA `+schema+` TO app`)
@@ -79,11 +79,11 @@ func TestMigrate(t *testing.T) {
 		as := pool(t, server.Addr, func(c *pgxpool.Config) { c.ConnConfig.User = "app" })
 		works(t, open(t, as, pgstore.Config{Schema: schema}))
 
-		st, err := pgstore.New(as, pgstore.Config{Schema: place()})
+		st, err := pgstore.New(as, pgstore.Config{Schema: uniqueName()})
 		require.NoError(t, err)
 		require.ErrorContains(t, st.Migrate(t.Context()), "permission denied for database")
 
-		// Who only verifies needs to read the feed, and nothing else.
+		// A service that only verifies needs only to read the feed.
 		exec(t, p, `CREATE ROLE verifier LOGIN`)
 		exec(t, p, `GRANT USAGE ON SCHEMA `+schema+` TO verifier`)
 		exec(t, p, `GRANT SELECT ON `+schema+`.revocations, `+schema+`.history TO verifier`)
@@ -93,19 +93,19 @@ func TestMigrate(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, rs, 1)
 	})
-	t.Run("LaterReleaseIsLeftAlone", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+	t.Run("LaterReleaseIsNotMigrated", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		exec(t, p, `INSERT INTO `+schema+`.migrations (version) VALUES (1000)`)
 		require.NoError(t, st.Migrate(t.Context()))
 		works(t, st)
 	})
 	t.Run("ColumnsOfALaterReleaseAreKept", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		s := session("ada", "one")
 		require.NoError(t, st.Create(t.Context(), s))
-		require.NoError(t, st.Revoke(t.Context(), cut("bob")))
+		require.NoError(t, st.Revoke(t.Context(), expire("bob")))
 		for _, table := range []string{"sessions", "revocations", "history", "migrations"} {
 			exec(t, p, `ALTER TABLE `+schema+`.`+table+` ADD COLUMN newer text NOT NULL DEFAULT 'default'`)
 			exec(t, p, `UPDATE `+schema+`.`+table+` SET newer = 'kept'`)
@@ -116,37 +116,39 @@ func TestMigrate(t *testing.T) {
 			got, err := st.Get(t.Context(), "ada", "one")
 			require.NoError(t, err)
 			require.Equal(t, s, got)
-			u := move()
-			got, moved, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(s.Generation, u))
+			u := rotation()
+			got, rotated, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(s.Generation, u))
 			require.NoError(t, err)
-			require.True(t, moved)
+			require.True(t, rotated)
 			s.Generation, s.RotatedAt, s.ExpiresAt, s.Device = s.Generation+1, u.At, u.ExpiresAt, u.Device
 			require.Equal(t, s, got)
 			list, err := st.List(t.Context(), "ada")
 			require.NoError(t, err)
 			require.Equal(t, []auth.Session{s}, list)
 			require.Equal(t, "kept", scan[string](t, p, `SELECT newer FROM `+schema+`.sessions WHERE subject = 'ada'`))
-			require.NoError(t, st.Create(t.Context(), session("cyd", place())))
+			require.NoError(t, st.Create(t.Context(), session("cyd", uniqueName())))
 			exec(t, p, `DELETE FROM `+schema+`.history`) // as a crash does
-			require.NoError(t, st.Revoke(t.Context(), cut("bob")))
+			require.NoError(t, st.Revoke(t.Context(), expire("bob")))
 			_, next := changes(t, st, "", 0)
-			heard, _ := changes(t, st, next, 0)
-			require.Empty(t, heard)
+			repeated, _ := changes(t, st, next, 0)
+			require.Empty(t, repeated)
 		}
 		require.NoError(t, st.Revoke(t.Context(), auth.Revocation{Subject: "ada", Sessions: []string{"one"}, Until: now()}))
 		_, err := st.Get(t.Context(), "ada", "one")
 		require.ErrorIs(t, err, auth.ErrSessionNotFound)
 	})
-	t.Run("TimesThatAreNoneOfOursAreRead", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+	t.Run("TimesOutOfRangeAreRead", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		for _, value := range []string{"infinity", "-infinity", "100000-01-01", "4000-01-01 BC"} {
 			require.NoError(t, st.Create(t.Context(), session("ada", value)))
-			exec(t, p, `UPDATE `+schema+`.sessions SET created_at = $2::text::timestamptz, rotated_at = $2::text::timestamptz, expires_at = 'infinity' WHERE id = $1`, value, value)
+			exec(t, p, `UPDATE `+schema+`.sessions SET created_at = $2::text::timestamptz, rotated_at = $2::text::timestamptz,
+				expires_at = 'infinity' WHERE id = $1`, value, value)
 			got, err := st.Get(t.Context(), "ada", value)
 			require.NoError(t, err)
 			require.NoError(t, got.Check())
-			exec(t, p, `INSERT INTO `+schema+`.revocations (until, not_before, all_sessions, subject, sessions, except_ids) VALUES ('infinity', $1::text::timestamptz, false, 'x', '{}', '{}')`, value)
+			exec(t, p, `INSERT INTO `+schema+`.revocations (until, not_before, all_sessions, subject, sessions, except_ids)
+				VALUES ('infinity', $1::text::timestamptz, false, 'x', '{}', '{}')`, value)
 		}
 		list, err := st.List(t.Context(), "ada")
 		require.NoError(t, err)
@@ -156,7 +158,7 @@ func TestMigrate(t *testing.T) {
 		require.Len(t, rs, 4)
 	})
 	t.Run("RefusesTablesThatWereNeverReleased", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		exec(t, p, `UPDATE `+schema+`.migrations SET version = 2`)
 		require.EqualError(t, st.Migrate(t.Context()),
@@ -171,7 +173,7 @@ func TestMigrate(t *testing.T) {
 		require.EqualError(t, st.Migrate(t.Context()), "pgstore: migrating: the encoding of the database is LATIN1; it must be UTF8")
 		require.Equal(t, 0, scan[int](t, latin, `SELECT count(*) FROM pg_namespace WHERE nspname = 'ratchet'`))
 
-		// Who does not ask it is told what cannot be stored.
+		// Without Migrate, texts that the database cannot store are refused.
 		conn, err := latin.Acquire(t.Context())
 		require.NoError(t, err)
 		_, err = conn.Conn().PgConn().Exec(t.Context(), st.Migrations()).ReadAll()
@@ -179,24 +181,24 @@ func TestMigrate(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, st.Create(t.Context(), session("Ädä", "one")))
 		require.ErrorIs(t, st.Create(t.Context(), session("中", "one")), auth.ErrNotStorable)
-		require.ErrorIs(t, st.Revoke(t.Context(), cut("中")), auth.ErrNotStorable)
+		require.ErrorIs(t, st.Revoke(t.Context(), expire("中")), auth.ErrNotStorable)
 		_, err = st.Get(t.Context(), "中", "one")
 		require.ErrorIs(t, err, auth.ErrSessionNotFound)
-		_, _, err = st.Rotate(t.Context(), "中", "one", rotateFrom(1, move()))
+		_, _, err = st.Rotate(t.Context(), "中", "one", rotateFrom(1, rotation()))
 		require.ErrorIs(t, err, auth.ErrSessionNotFound)
 		list, err := st.List(t.Context(), "中")
 		require.NoError(t, err)
 		require.Empty(t, list)
-		u := move()
+		u := rotation()
 		u.Device.UserAgent = "中"
 		_, _, err = st.Rotate(t.Context(), "Ädä", "one", rotateFrom(1, u))
 		require.ErrorIs(t, err, auth.ErrNotStorable)
-		_, moved, err := st.Rotate(t.Context(), "Ädä", "one", rotateFrom(1, move()))
+		_, rotated, err := st.Rotate(t.Context(), "Ädä", "one", rotateFrom(1, rotation()))
 		require.NoError(t, err)
-		require.True(t, moved)
+		require.True(t, rotated)
 	})
-	t.Run("FailedOneLeavesNothing", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+	t.Run("FailedMigrationLeavesNothing", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
 		exec(t, p, `CREATE SCHEMA `+schema)
 		exec(t, p, `CREATE TABLE `+schema+`.revocations (mine text)`)
 		st, err := pgstore.New(p, pgstore.Config{Schema: schema})

@@ -20,8 +20,7 @@ import (
 	"github.com/ratchet-go/auth/pgstore"
 )
 
-// fill adds n sessions of as many subjects, as sizes are in practice, and as
-// many revocations.
+// fill inserts n sessions of n subjects, of realistic sizes, and n revocations.
 func fill(t testing.TB, p *pgxpool.Pool, schema string, n int) {
 	t.Helper()
 	exec(t, p, `INSERT INTO `+schema+`.sessions
@@ -36,16 +35,16 @@ func fill(t testing.TB, p *pgxpool.Pool, schema string, n int) {
 	exec(t, p, `VACUUM ANALYZE `+schema+`.revocations`)
 }
 
-// TestStore_OnServer does what needs a server without autovacuum and with
-// figures of its own.
+// TestStore_OnServer has the tests that need a server without autovacuum and with
+// statistics of its own.
 func TestStore_OnServer(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off", "-c", "autovacuum=off", "-c", "shared_preload_libraries=pg_stat_statements")
 	exec(t, pool(t, server.Addr), `CREATE EXTENSION pg_stat_statements`)
 
-	// The plans, also those that are made without knowing the parameters.
+	// Custom plans and generic plans, which do not depend on the parameters.
 	t.Run("StatementsUseTheIndexes", func(t *testing.T) {
-		schema := place()
+		schema := uniqueName()
 		p := pool(t, server.Addr)
 		st := open(t, p, pgstore.Config{Schema: schema})
 		fill(t, p, schema, 20_000)
@@ -99,13 +98,13 @@ func TestStore_OnServer(t *testing.T) {
 		}
 	})
 
-	t.Run("RefreshThatMovesIsOneStatement", func(t *testing.T) {
-		schema := place()
+	t.Run("CallsAreOneStatement", func(t *testing.T) {
+		schema := uniqueName()
 		p := pool(t, server.Addr)
 		st := open(t, p, pgstore.Config{Schema: schema})
 		calls := func(what string, each int, call func()) {
 			t.Helper()
-			call() // prepared
+			call() // prepares the statement
 			exec(t, p, `SELECT pg_stat_statements_reset()`)
 			for range 10 {
 				call()
@@ -121,16 +120,16 @@ func TestStore_OnServer(t *testing.T) {
 		generation := int64(0)
 		calls("Rotate", 1, func() {
 			generation++
-			_, moved, err := st.Rotate(t.Context(), "ada", "1", rotateFrom(generation, move()))
+			_, rotated, err := st.Rotate(t.Context(), "ada", "1", rotateFrom(generation, rotation()))
 			require.NoError(t, err)
-			require.True(t, moved)
+			require.True(t, rotated)
 		})
-		calls("Rotate that rests", 2, func() {
-			rests := move()
-			rests.NotAfter = now().Add(-time.Hour)
-			_, moved, err := st.Rotate(t.Context(), "ada", "1", rotateFrom(generation+1, rests))
+		calls("Rotate that changes nothing", 2, func() {
+			tooEarly := rotation()
+			tooEarly.NotAfter = now().Add(-time.Hour)
+			_, rotated, err := st.Rotate(t.Context(), "ada", "1", rotateFrom(generation+1, tooEarly))
 			require.NoError(t, err)
-			require.False(t, moved)
+			require.False(t, rotated)
 		})
 		calls("Get", 1, func() {
 			_, err := st.Get(t.Context(), "ada", "1")
@@ -140,7 +139,7 @@ func TestStore_OnServer(t *testing.T) {
 			_, err := st.List(t.Context(), "ada")
 			require.NoError(t, err)
 		})
-		calls("Revoke", 1, func() { require.NoError(t, st.Revoke(t.Context(), cut("ada"))) })
+		calls("Revoke", 1, func() { require.NoError(t, st.Revoke(t.Context(), expire("ada"))) })
 		calls("Changes", 1, func() { changes(t, st, "", 0) })
 
 		// Polling never listens.
@@ -154,29 +153,29 @@ func TestStore_OnServer(t *testing.T) {
 		require.NotZero(t, scan[int](t, p, listens))
 	})
 
-	t.Run("RepeatedRefreshWritesNothing", func(t *testing.T) {
+	t.Run("RotateThatChangesNothingWritesNothing", func(t *testing.T) {
 		p := pool(t, server.Addr)
-		st := open(t, p, pgstore.Config{Schema: place()})
+		st := open(t, p, pgstore.Config{Schema: uniqueName()})
 		require.NoError(t, st.Create(t.Context(), session("ada", "one")))
-		_, moved, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(1, move()))
+		_, rotated, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(1, rotation()))
 		require.NoError(t, err)
-		require.True(t, moved)
+		require.True(t, rotated)
 		const transactions = `SELECT pg_snapshot_xmax(pg_current_snapshot())::text`
 		before := scan[string](t, p, transactions)
-		rests := move()
-		rests.NotAfter = now().Add(-time.Hour)
-		for _, from := range []int64{1, 2} { // spent, and resting
-			_, moved, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(from, rests))
+		tooEarly := rotation()
+		tooEarly.NotAfter = now().Add(-time.Hour)
+		for _, from := range []int64{1, 2} { // a retry, and a session within its cooldown
+			_, rotated, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(from, tooEarly))
 			require.NoError(t, err)
-			require.False(t, moved)
+			require.False(t, rotated)
 		}
-		_, _, err = st.Rotate(t.Context(), "ada", "two", rotateFrom(1, rests))
+		_, _, err = st.Rotate(t.Context(), "ada", "two", rotateFrom(1, tooEarly))
 		require.ErrorIs(t, err, auth.ErrSessionNotFound)
 		require.Equal(t, before, scan[string](t, p, transactions))
 	})
 
 	t.Run("RotationsAreHeapOnly", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		const n, rounds = 2000, 5
 		fill(t, p, schema, n)
@@ -187,60 +186,61 @@ func TestStore_OnServer(t *testing.T) {
 		type name struct{ Subject, ID string }
 		names, err := pgx.CollectRows(rows, pgx.RowToStructByPos[name])
 		require.NoError(t, err)
-		// One after the other: a version can be reused once no transaction that
-		// runs may want to see it.
+		// Sequentially: the space of a row version can be reused only when no
+		// running transaction can see it.
 		for i := range rounds * n {
 			k := names[rand.N(n)]
-			_, moved, err := st.Rotate(t.Context(), k.Subject, k.ID, rotateFrom(int64(i)+2, move()))
+			_, rotated, err := st.Rotate(t.Context(), k.Subject, k.ID, rotateFrom(int64(i)+2, rotation()))
 			require.NoError(t, err)
-			require.True(t, moved)
+			require.True(t, rotated)
 		}
-		p.Reset() // what connections count is told when they end
+		p.Reset() // connections report their statistics when they are closed
 		var all, hot float64
 		require.Eventually(t, func() bool {
-			err := p.QueryRow(context.Background(), `SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE schemaname = $1 AND relname = 'sessions'`, schema).Scan(&all, &hot)
+			err := p.QueryRow(context.Background(), `SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables
+				WHERE schemaname = $1 AND relname = 'sessions'`, schema).Scan(&all, &hot)
 			return err == nil && all >= rounds*n*9/10
 		}, 20*time.Second, 50*time.Millisecond)
-		t.Logf("%d sessions: %d bytes each, table and index; after %.0f moves %d bytes; %.1f %% of the moves touched no index",
+		t.Logf("%d sessions: %d bytes each in table and index; after %.0f rotations %d bytes; %.1f %% of the rotations updated no index",
 			n, before/n, all, size()/n, 100*hot/all)
 		require.Greater(t, hot/all, 0.99)
 		require.Less(t, size(), before*11/10)
 	})
 
 	t.Run("GrowthIsBoundedByLiveSessions", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
-		const live, dead = 1000, 3000
+		const live, expired = 1000, 3000
 		for i := range live {
 			require.NoError(t, st.Create(t.Context(), session("live", fmt.Sprint(i))))
 		}
 		most := 0
-		for i := range dead {
-			s := session("dead", fmt.Sprint(i))
+		for i := range expired {
+			s := session("expired", fmt.Sprint(i))
 			s.ExpiresAt = now().Add(-61 * time.Second)
 			require.NoError(t, st.Create(t.Context(), s))
 			if i%200 == 199 {
 				exec(t, p, `VACUUM `+schema+`.sessions`) // as autovacuum does
-				most = max(most, scan[int](t, p, `SELECT count(*) FROM `+schema+`.sessions WHERE subject = 'dead'`))
+				most = max(most, scan[int](t, p, `SELECT count(*) FROM `+schema+`.sessions WHERE subject = 'expired'`))
 			}
 		}
 		list, err := st.List(t.Context(), "live")
 		require.NoError(t, err)
 		require.Len(t, list, live)
-		t.Logf("%d live sessions, %d that expired at once: at most %d of these were there", live, dead, most)
+		t.Logf("%d live sessions, %d that expired at once: at most %d of the latter existed at a time", live, expired, most)
 		require.Less(t, most, live/4)
 	})
 
-	t.Run("ExpiredGoNoSoonerThanAMinuteAfter", func(t *testing.T) {
-		p, schema := pool(t, server.Addr), place()
+	t.Run("ExpiredAreKeptForAMinute", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
-		// In this order: each collects those before it.
+		// In this order, since each Create deletes earlier sessions.
 		for _, age := range []time.Duration{50 * time.Second, 70 * time.Second} {
 			s := session("ada", age.String())
 			s.ExpiresAt = now().Add(-age)
 			require.NoError(t, st.Create(t.Context(), s))
 		}
-		// One that is being moved is left for the next time, and nobody waits.
+		// A row that is locked is skipped without a wait.
 		tx := begin(t, p)
 		_, err := tx.Exec(t.Context(), `SELECT FROM `+schema+`.sessions WHERE id = '1m10s' FOR UPDATE`)
 		require.NoError(t, err)
@@ -248,14 +248,14 @@ func TestStore_OnServer(t *testing.T) {
 		_, err = st.Get(t.Context(), "ada", "1m10s")
 		require.NoError(t, err)
 		require.NoError(t, tx.Rollback(t.Context()))
-		require.NoError(t, st.Create(t.Context(), session("ada", "two"))) // there is but one page
+		require.NoError(t, st.Create(t.Context(), session("ada", "two"))) // there is only one page
 		_, err = st.Get(t.Context(), "ada", "1m10s")
 		require.ErrorIs(t, err, auth.ErrSessionNotFound)
 		_, err = st.Get(t.Context(), "ada", "50s")
 		require.NoError(t, err)
 	})
 
-	t.Run("ConnectionThatDiedInThePoolIsReplaced", func(t *testing.T) {
+	t.Run("BrokenPooledConnectionIsReplaced", func(t *testing.T) {
 		var kill atomic.Bool
 		p := pool(t, server.Addr, func(c *pgxpool.Config) {
 			c.PrepareConn = func(_ context.Context, conn *pgx.Conn) (bool, error) {
@@ -265,20 +265,20 @@ func TestStore_OnServer(t *testing.T) {
 				return true, nil
 			}
 		})
-		st := open(t, p, pgstore.Config{Schema: place()})
+		st := open(t, p, pgstore.Config{Schema: uniqueName()})
 		require.NoError(t, st.Create(t.Context(), session("ada", "one")))
 		kill.Store(true)
 		_, err := st.Get(t.Context(), "ada", "one")
 		require.NoError(t, err)
 		kill.Store(true)
-		_, moved, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(1, move()))
+		_, rotated, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(1, rotation()))
 		require.NoError(t, err)
-		require.True(t, moved)
+		require.True(t, rotated)
 	})
 
-	t.Run("TerminatedBackendsAreNoDecision", func(t *testing.T) {
+	t.Run("TerminatedBackendsAreErrors", func(t *testing.T) {
 		p, admin := pool(t, server.Addr), pool(t, server.Addr)
-		st := open(t, p, pgstore.Config{Schema: place()})
+		st := open(t, p, pgstore.Config{Schema: uniqueName()})
 		const n = 8
 		for i := range n {
 			require.NoError(t, st.Create(t.Context(), session("ada", fmt.Sprint(i))))
@@ -288,7 +288,7 @@ func TestStore_OnServer(t *testing.T) {
 		var wg sync.WaitGroup
 		var good, bad atomic.Int64
 		decided := make(chan error, n+1)
-		judge := func(err error) {
+		record := func(err error) {
 			switch {
 			case err == nil:
 				good.Add(1)
@@ -303,8 +303,8 @@ func TestStore_OnServer(t *testing.T) {
 		for i := range n {
 			wg.Go(func() {
 				for from := int64(1); ctx.Err() == nil; {
-					s, _, err := st.Rotate(ctx, "ada", fmt.Sprint(i), rotateFrom(from, move()))
-					judge(err)
+					s, _, err := st.Rotate(ctx, "ada", fmt.Sprint(i), rotateFrom(from, rotation()))
+					record(err)
 					if err == nil {
 						from, last[i] = s.Generation, s.Generation
 					}
@@ -314,7 +314,7 @@ func TestStore_OnServer(t *testing.T) {
 		wg.Go(func() {
 			for next := ""; ctx.Err() == nil; {
 				_, to, _, err := st.Changes(ctx, next, time.Second)
-				judge(err)
+				record(err)
 				next = to
 			}
 		})
@@ -325,13 +325,13 @@ func TestStore_OnServer(t *testing.T) {
 		wg.Wait()
 		select {
 		case err := <-decided:
-			require.NoError(t, err, "a fault was taken for an answer")
+			require.NoError(t, err, "a fault was reported as a result")
 		default:
 		}
-		t.Logf("%d calls went well, %d did not", good.Load(), bad.Load())
+		t.Logf("%d calls succeeded, %d failed", good.Load(), bad.Load())
 		require.NotZero(t, bad.Load())
 		require.Greater(t, good.Load(), int64(100))
-		for i := range n { // nothing that was acknowledged is lost, and it goes on
+		for i := range n { // no acknowledged write is lost, and calls succeed again
 			require.Eventually(t, func() bool {
 				s, err := st.Get(t.Context(), "ada", fmt.Sprint(i))
 				return err == nil && s.Generation >= last[i]
@@ -341,9 +341,9 @@ func TestStore_OnServer(t *testing.T) {
 	})
 }
 
-// TestWrite_EndedContextWaitsForTheOutcome: the context ends while the
-// statement waits in the server, behind another transaction.
-func TestWrite_EndedContextWaitsForTheOutcome(t *testing.T) {
+// TestWrite_WaitsForOutcomeAfterContextEnds ends the context while the
+// statement waits in the server for another transaction.
+func TestWrite_WaitsForOutcomeAfterContextEnds(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 	p := pool(t, server.Addr)
@@ -356,19 +356,20 @@ func TestWrite_EndedContextWaitsForTheOutcome(t *testing.T) {
 		return tx
 	}
 	type outcome struct {
-		moved bool
-		err   error
+		rotated bool
+		err     error
 	}
 	rotate := func(ctx context.Context) chan outcome {
 		done := make(chan outcome, 1)
 		go func() {
-			_, moved, err := st.Rotate(ctx, "ada", "one", rotateFrom(1, move()))
-			done <- outcome{moved, err}
+			_, rotated, err := st.Rotate(ctx, "ada", "one", rotateFrom(1, rotation()))
+			done <- outcome{rotated, err}
 		}()
 		return done
 	}
 
-	// It happens soon after the context has ended: that is the answer.
+	// The statement completes soon after the context has ended, which is the
+	// result.
 	tx := hold()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := rotate(ctx)
@@ -377,24 +378,26 @@ func TestWrite_EndedContextWaitsForTheOutcome(t *testing.T) {
 	require.NoError(t, tx.Rollback(t.Context()))
 	got := <-done
 	require.NoError(t, got.err)
-	require.True(t, got.moved)
+	require.True(t, got.rotated)
 
-	// It does not: an error, in time, that tells why.
+	// The statement does not complete: Rotate returns the error of the context
+	// soon.
 	tx = hold()
 	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	_, _, err := st.Rotate(ctx, "ada", "one", rotateFrom(2, move()))
+	_, _, err := st.Rotate(ctx, "ada", "one", rotateFrom(2, rotation()))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NoError(t, tx.Rollback(t.Context()))
 }
 
-// TestRotate_AnswersWhatSomeOrderExplains: others create and delete the session
-// between the statement that moves it and the one that reads it.
-func TestRotate_AnswersWhatSomeOrderExplains(t *testing.T) {
+// TestRotate_ResultIsSerializable creates and deletes the session between the
+// statement that rotates it and the statement that reads it. The result must be
+// that of some order of the calls.
+func TestRotate_ResultIsSerializable(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 	other := open(t, pool(t, server.Addr), pgstore.Config{})
-	var statement func(n int) // before the n-th statement
+	var statement func(n int) // called before the n-th statement
 	n := 0
 	p := pool(t, server.Addr, func(c *pgxpool.Config) {
 		c.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) {
@@ -416,39 +419,39 @@ func TestRotate_AnswersWhatSomeOrderExplains(t *testing.T) {
 			created("one")
 		}
 	}
-	s, moved, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(1, move()))
+	s, rotated, err := st.Rotate(t.Context(), "ada", "one", rotateFrom(1, rotation()))
 	require.NoError(t, err)
-	require.True(t, moved)
+	require.True(t, rotated)
 	require.Equal(t, int64(2), s.Generation)
 
-	// One that is behind is moved as well.
+	// A session of a lower generation is rotated too.
 	n = 0
 	statement = func(n int) {
 		if n == 2 {
 			created("two")
 		}
 	}
-	s, moved, err = st.Rotate(t.Context(), "ada", "two", rotateFrom(5, move()))
+	s, rotated, err = st.Rotate(t.Context(), "ada", "two", rotateFrom(5, rotation()))
 	require.NoError(t, err)
-	require.True(t, moved)
+	require.True(t, rotated)
 	require.Equal(t, int64(5), s.Generation)
 
-	// One that rests stays: nothing is repeated.
+	// A session within its cooldown is not rotated, and no statement is repeated.
 	n = 0
 	statement = func(n int) {
 		if n == 2 {
 			created("three")
 		}
 	}
-	rests := move()
-	rests.NotAfter = now().Add(-time.Hour)
-	s, moved, err = st.Rotate(t.Context(), "ada", "three", rotateFrom(1, rests))
+	tooEarly := rotation()
+	tooEarly.NotAfter = now().Add(-time.Hour)
+	s, rotated, err = st.Rotate(t.Context(), "ada", "three", rotateFrom(1, tooEarly))
 	require.NoError(t, err)
-	require.False(t, moved)
+	require.False(t, rotated)
 	require.Equal(t, int64(1), s.Generation)
 	require.Equal(t, 2, n)
 
-	// It does not go on for ever, and then nobody knows.
+	// Rotate gives up, and then the outcome is unknown.
 	n = 0
 	statement = func(n int) {
 		if n%2 == 0 {
@@ -457,14 +460,14 @@ func TestRotate_AnswersWhatSomeOrderExplains(t *testing.T) {
 		}
 		require.NoError(t, other.Revoke(context.Background(), auth.Revocation{Subject: "ada", Sessions: []string{"four"}, Until: now()}))
 	}
-	_, _, err = st.Rotate(t.Context(), "ada", "four", rotateFrom(1, move()))
+	_, _, err = st.Rotate(t.Context(), "ada", "four", rotateFrom(1, rotation()))
 	require.EqualError(t, err, "pgstore: rotating a session: gave up after 5 attempts: the session is being deleted and recreated")
 	require.Equal(t, 10, n)
 }
 
-// TestRevoke_DeadlockIsTriedAgain: the server ends the wait of two for each
-// other by undoing one.
-func TestRevoke_DeadlockIsTriedAgain(t *testing.T) {
+// TestRevoke_RetriesDeadlock makes the server detect a deadlock and roll Revoke
+// back.
+func TestRevoke_RetriesDeadlock(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 	p := pool(t, server.Addr)
@@ -477,7 +480,7 @@ func TestRevoke_DeadlockIsTriedAgain(t *testing.T) {
 		_, err := tx.Exec(t.Context(), `SELECT FROM tied.sessions WHERE id = '`+id+`' FOR UPDATE`)
 		require.NoError(t, err)
 	}
-	_, err := tx.Exec(t.Context(), `SET LOCAL deadlock_timeout = '10s'`) // the other one notices, and is undone
+	_, err := tx.Exec(t.Context(), `SET LOCAL deadlock_timeout = '10s'`) // so that the other transaction is rolled back
 	require.NoError(t, err)
 	lock("b")
 	done := make(chan error, 1)
@@ -494,19 +497,19 @@ func TestRevoke_DeadlockIsTriedAgain(t *testing.T) {
 	require.NotZero(t, scan[int](t, p, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`))
 }
 
-// TestCreate_LostAnswerIsUnknown: repeating it would find the record that it
-// made itself.
-func TestCreate_LostAnswerIsUnknown(t *testing.T) {
+// TestCreate_LostReplyIsAnError: if Create repeated the statement, it would
+// find its own record and return ErrSessionExists.
+func TestCreate_LostReplyIsAnError(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 	direct := open(t, pool(t, server.Addr), pgstore.Config{})
 	proxy := testserver.NewProxy(t, server.Addr)
 	p := pool(t, proxy.Addr, conns(1), func(c *pgxpool.Config) {
-		c.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false } // so that Create's answer is next
+		c.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false } // so that the next reply is that of Create
 	})
 	st, err := pgstore.New(p, pgstore.Config{Poll: time.Second})
 	require.NoError(t, err)
-	require.NoError(t, st.Create(t.Context(), session("ada", "one"))) // prepared
+	require.NoError(t, st.Create(t.Context(), session("ada", "one"))) // prepares the statement
 	proxy.CutResponses(0)
 	err = st.Create(t.Context(), session("ada", "two"))
 	require.Error(t, err)

@@ -17,11 +17,11 @@ import (
 	"github.com/ratchet-go/auth/pgstore"
 )
 
-// role makes what a pool connects with a role of its own, which has settings.
-// It may create schemas.
+// role creates a role with the given settings that may create schemas, and
+// returns the configuration of a pool that connects as this role.
 func role(t testing.TB, admin *pgxpool.Pool, settings ...string) func(*pgxpool.Config) {
 	t.Helper()
-	name := place()
+	name := uniqueName()
 	exec(t, admin, `CREATE ROLE `+name+` LOGIN`)
 	exec(t, admin, `GRANT CREATE ON DATABASE postgres TO `+name)
 	for _, setting := range settings {
@@ -30,11 +30,11 @@ func role(t testing.TB, admin *pgxpool.Pool, settings ...string) func(*pgxpool.C
 	return func(c *pgxpool.Config) { c.ConnConfig.User = name }
 }
 
-// shadow makes a schema with functions, operators, types, casts and tables of
-// the names that pg_catalog has, each of which fails when it is used.
+// shadow creates a schema with functions, operators, types, casts and tables
+// that have names of pg_catalog and fail when they are used.
 func shadow(t testing.TB, admin *pgxpool.Pool) (schema string) {
 	t.Helper()
-	schema = place()
+	schema = uniqueName()
 	exec(t, admin, `CREATE SCHEMA `+schema)
 	exec(t, admin, `GRANT USAGE ON SCHEMA `+schema+` TO PUBLIC`)
 	exec(t, admin, strings.ReplaceAll(`
@@ -52,7 +52,7 @@ BEGIN
 		BEGIN
 			EXECUTE format('CREATE FUNCTION evil.%I(%s) RETURNS %s %s LANGUAGE plpgsql AS $f$BEGIN RAISE EXCEPTION ''a foreign function was called''; END$f$',
 				p.proname, p.arguments, CASE WHEN p.proretset THEN 'SETOF' ELSE '' END, p.result);
-		EXCEPTION WHEN OTHERS THEN NULL; -- arguments that no such function can have
+		EXCEPTION WHEN OTHERS THEN NULL; -- plpgsql does not support these arguments
 		END;
 	END LOOP;
 	CREATE FUNCTION evil.concat_ws(text, VARIADIC "any") RETURNS text LANGUAGE internal AS 'text_concat_ws';
@@ -60,7 +60,8 @@ BEGIN
 		WHERE oprkind = 'b' AND oprname = ANY ('{=,<>,<,<=,>,>=,+,-,*,/,||}')
 	LOOP
 		BEGIN
-			EXECUTE format('CREATE FUNCTION evil.operation(%s, %s) RETURNS %s LANGUAGE plpgsql AS $f$BEGIN RAISE EXCEPTION ''a foreign operator was called''; END$f$', p.l, p.r, p.result);
+			EXECUTE format('CREATE FUNCTION evil.operation(%s, %s) RETURNS %s 
+				LANGUAGE plpgsql AS $f$BEGIN RAISE EXCEPTION ''a foreign operator was called''; END$f$', p.l, p.r, p.result);
 		EXCEPTION WHEN OTHERS THEN NULL;
 		END;
 		BEGIN
@@ -68,11 +69,13 @@ BEGIN
 		EXCEPTION WHEN OTHERS THEN NULL;
 		END;
 	END LOOP;
-	FOR p IN SELECT typname FROM pg_catalog.pg_type WHERE typname = ANY ('{text,bytea,inet,timestamptz,interval,bool,int2,int4,int8,float8,numeric,xid8,pg_snapshot,tid,oid,regclass,regproc,regprocedure,regnamespace,uuid,name}')
+	FOR p IN SELECT typname FROM pg_catalog.pg_type WHERE typname = ANY ('{text,bytea,inet,timestamptz,interval,bool,int2,int4,int8,float8,numeric,
+			xid8,pg_snapshot,tid,oid,regclass,regproc,regprocedure,regnamespace,uuid,name}')
 	LOOP
 		EXECUTE format('CREATE DOMAIN evil.%I AS pg_catalog.int4 CHECK (false)', p.typname);
 	END LOOP;
-	FOR p IN SELECT relname FROM pg_catalog.pg_class WHERE relname = ANY ('{pg_database,pg_class,pg_namespace,pg_roles,pg_trigger,pg_rewrite,pg_constraint,pg_inherits,pg_depend,pg_proc,pg_attrdef,pg_index}')
+	FOR p IN SELECT relname FROM pg_catalog.pg_class WHERE relname = ANY ('{pg_database,pg_class,pg_namespace,pg_roles,pg_trigger,pg_rewrite,
+			pg_constraint,pg_inherits,pg_depend,pg_proc,pg_attrdef,pg_index}')
 	LOOP
 		EXECUTE format('CREATE TABLE evil.%I (nothing pg_catalog.int4)', p.relname);
 	END LOOP;
@@ -86,16 +89,17 @@ $do$`, "evil", schema))
 	return schema
 }
 
-// whole lets a session live its life: all of it must come back as it was given.
-func whole(t testing.TB, st *pgstore.Store, reader *pgstore.Store) {
+// checkLifecycle creates, rotates and revokes a session, and checks that all
+// values are returned unchanged.
+func checkLifecycle(t testing.TB, st *pgstore.Store, reader *pgstore.Store) {
 	t.Helper()
 	ctx := t.Context()
-	subject := place()
+	subject := uniqueName()
 	list, next := changes(t, reader, "", 0)
 	require.NotContains(t, list, subject)
 	s := session(subject, `é'\"$1`)
 	s.CreatedAt = time.Date(1, 2, 3, 4, 5, 6, 7e6, time.UTC)
-	s.RotatedAt = time.Date(2026, 3, 29, 1, 30, 0, 123e6, time.UTC) // not there, or there twice, in some zones
+	s.RotatedAt = time.Date(2026, 3, 29, 1, 30, 0, 123e6, time.UTC) // does not exist, or exists twice, in some time zones
 	s.ExpiresAt = time.Date(6000, 12, 31, 23, 59, 59, 999e6, time.UTC)
 	s.Device = auth.Device{UserAgent: `\x41 \101 'é' 中 \`, IP: netip.MustParseAddr("::ffff:192.0.2.1")}
 	s.Opaque = []byte("\x00\xff\\x41'\\")
@@ -111,13 +115,13 @@ func whole(t testing.TB, st *pgstore.Store, reader *pgstore.Store) {
 	u := auth.Rotation{At: s.RotatedAt.Add(time.Millisecond), NotAfter: s.RotatedAt, ExpiresAt: s.ExpiresAt, Device: auth.Device{IP: netip.MustParseAddr("2001:db8::1")}}
 	early := u
 	early.NotAfter = s.RotatedAt.Add(-time.Millisecond)
-	_, moved, err := st.Rotate(ctx, subject, s.ID, rotateFrom(1, early))
+	_, rotated, err := st.Rotate(ctx, subject, s.ID, rotateFrom(1, early))
 	require.NoError(t, err)
-	require.False(t, moved)
+	require.False(t, rotated)
 	s.Generation, s.RotatedAt, s.Device = 2, u.At, u.Device
-	got, moved, err = st.Rotate(ctx, subject, s.ID, rotateFrom(1, u))
+	got, rotated, err = st.Rotate(ctx, subject, s.ID, rotateFrom(1, u))
 	require.NoError(t, err)
-	require.True(t, moved)
+	require.True(t, rotated)
 	require.Equal(t, s, got)
 
 	r := auth.Revocation{
@@ -126,7 +130,7 @@ func whole(t testing.TB, st *pgstore.Store, reader *pgstore.Store) {
 	}
 	require.NoError(t, st.Revoke(ctx, r))
 	_, err = st.Get(ctx, subject, s.ID)
-	require.NoError(t, err, "it was created after the cut")
+	require.NoError(t, err, "a session that was created after Before was deleted")
 	r.Before = r.Before.Add(time.Second)
 	require.NoError(t, st.Revoke(ctx, r))
 	_, err = st.Get(ctx, subject, s.ID)
@@ -135,23 +139,23 @@ func whole(t testing.TB, st *pgstore.Store, reader *pgstore.Store) {
 	require.NoError(t, st.Revoke(ctx, notice))
 	want := []auth.Revocation{r, notice}
 	for _, after := range []string{next, ""} {
-		var heard []auth.Revocation
+		var got []auth.Revocation
 		for more := true; more; {
 			rs, to, others, err := reader.Changes(ctx, after, 0)
 			require.NoError(t, err)
-			heard, after, more = append(heard, rs...), to, others
+			got, after, more = append(got, rs...), to, others
 		}
 		for _, w := range want {
-			require.Contains(t, heard, w)
+			require.Contains(t, got, w)
 		}
 	}
 	_, err = st.List(ctx, "nobody")
 	require.NoError(t, err)
 }
 
-// TestStore_WorksWhateverTheSettings of the role are, in every query mode of the
-// driver. What one writes, others read as it was meant.
-func TestStore_WorksWhateverTheSettings(t *testing.T) {
+// TestStore_WorksWithAnySettings uses roles with many settings, in every query
+// mode of the driver. Stores with other settings must read the same values.
+func TestStore_WorksWithAnySettings(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off", "-c", "max_connections=400")
 	admin := pool(t, server.Addr)
@@ -176,7 +180,7 @@ func TestStore_WorksWhateverTheSettings(t *testing.T) {
 			`search_path TO ` + evil + `, pg_catalog`, `default_transaction_read_only TO on`, `TimeZone TO 'Australia/Lord_Howe'`},
 	}
 	plain := open(t, pool(t, server.Addr), pgstore.Config{Schema: "other"})
-	whole(t, plain, plain)
+	checkLifecycle(t, plain, plain)
 	bouncer := testserver.PgBouncer(t, server.Addr, "ignore_startup_parameters = extra_float_digits,search_path")
 	for name, list := range settings {
 		as := role(t, admin, list...)
@@ -185,39 +189,39 @@ func TestStore_WorksWhateverTheSettings(t *testing.T) {
 		} {
 			t.Run(fmt.Sprint(name, "/", m), func(t *testing.T) {
 				p := pool(t, server.Addr, as, mode(m), conns(3))
-				schema := place()
+				schema := uniqueName()
 				st := open(t, p, pgstore.Config{Schema: schema})
-				require.NoError(t, st.Migrate(t.Context())) // again, with nothing to do
+				require.NoError(t, st.Migrate(t.Context())) // again, which does nothing
 				reader, err := pgstore.New(admin, pgstore.Config{Schema: schema})
 				require.NoError(t, err)
-				whole(t, st, reader)
-				whole(t, reader, st)
+				checkLifecycle(t, st, reader)
+				checkLifecycle(t, reader, st)
 			})
 		}
-		// The way of the README. PgBouncer logs in as one role, so the settings
-		// are the database's.
+		// PgBouncer as in the README. It logs in as one role, so the settings are
+		// those of the database.
 		t.Run(name+"/PgBouncer", func(t *testing.T) {
-			database := place()
+			database := uniqueName()
 			exec(t, admin, `CREATE DATABASE `+database)
 			in := func(c *pgxpool.Config) { c.ConnConfig.Database = database }
-			there := evil
+			shadowSchema := evil
 			if strings.Contains(strings.Join(list, " "), evil) {
-				there = shadow(t, pool(t, server.Addr, in))
+				shadowSchema = shadow(t, pool(t, server.Addr, in))
 			}
 			for _, setting := range list {
-				exec(t, admin, `ALTER DATABASE `+database+` SET `+strings.ReplaceAll(setting, evil, there))
+				exec(t, admin, `ALTER DATABASE `+database+` SET `+strings.ReplaceAll(setting, evil, shadowSchema))
 			}
 			for _, m := range []pgx.QueryExecMode{pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
 				st := open(t, pool(t, bouncer.Addr, in, mode(m), conns(3)), pgstore.Config{Poll: 20 * time.Millisecond})
-				whole(t, st, st)
+				checkLifecycle(t, st, st)
 			}
 		})
 	}
 }
 
-// TestMigrate_RefusesWhatOthersHaveMade plays another role, which was there
-// first.
-func TestMigrate_RefusesWhatOthersHaveMade(t *testing.T) {
+// TestMigrate_RefusesObjectsOfOtherRoles uses a schema or tables that another
+// role has created or changed.
+func TestMigrate_RefusesObjectsOfOtherRoles(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 	admin := pool(t, server.Addr)
@@ -245,27 +249,28 @@ func TestMigrate_RefusesWhatOthersHaveMade(t *testing.T) {
 CREATE FUNCTION %[1]s.keep() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$;
 CREATE TRIGGER keeper BEFORE DELETE ON %[1]s.sessions FOR EACH ROW EXECUTE FUNCTION %[1]s.keep()`
 
-	// An empty schema, or one with tables and a trigger, of somebody else.
-	empty, full := place(), place()
+	// Another role's empty schema, and another role's schema with tables and a
+	// trigger.
+	empty, full := uniqueName(), uniqueName()
 	exec(t, malloryPool, `CREATE SCHEMA `+empty)
 	exec(t, malloryPool, `GRANT ALL ON SCHEMA `+empty+` TO PUBLIC`)
 	open(t, malloryPool, pgstore.Config{Schema: full})
 	exec(t, malloryPool, `GRANT ALL ON SCHEMA `+full+` TO PUBLIC`)
 	exec(t, malloryPool, `GRANT ALL ON ALL TABLES IN SCHEMA `+full+` TO PUBLIC`)
 	exec(t, malloryPool, fmt.Sprintf(keeps, full))
-	for _, p := range []*pgxpool.Pool{appPool, admin} { // a superuser is not taken in either
+	for _, p := range []*pgxpool.Pool{appPool, admin} { // also as a superuser
 		refuses(p, empty, "the schema "+empty+" belongs to the role "+mallory)
 		refuses(p, full, "the schema "+full+" belongs to the role "+mallory)
 	}
-	// What the trigger does.
+	// The trigger keeps the session.
 	st, err := pgstore.New(appPool, pgstore.Config{Schema: full})
 	require.NoError(t, err)
 	require.NoError(t, st.Create(t.Context(), session("ada", "one")))
 	require.NoError(t, st.Revoke(t.Context(), auth.Revocation{Subject: "ada", Sessions: []string{"one"}, Until: now()}))
 	_, err = st.Get(t.Context(), "ada", "one")
-	require.NoError(t, err, "it was revoked")
+	require.NoError(t, err, "the trigger must keep the session for this test")
 
-	// The owner is changed, as the message might suggest, and the rest is not.
+	// The owners are changed, but the trigger stays.
 	exec(t, admin, `ALTER SCHEMA `+full+` OWNER TO `+app)
 	refuses(appPool, full, "the table "+full+".history belongs to the role "+mallory)
 	for _, table := range []string{"sessions", "revocations", "history", "migrations"} {
@@ -277,35 +282,39 @@ CREATE TRIGGER keeper BEFORE DELETE ON %[1]s.sessions FOR EACH ROW EXECUTE FUNCT
 	exec(t, appPool, `DROP TRIGGER keeper ON `+full+`.sessions`)
 	open(t, appPool, pgstore.Config{Schema: full})
 
-	// What else keeps sessions alive, hides them, or answers instead.
+	// Other ways to keep sessions alive or to hide them.
 	exec(t, admin, `CREATE SCHEMA abroad`)
 	exec(t, admin, `GRANT ALL ON SCHEMA abroad TO PUBLIC`)
 	exec(t, malloryPool, `CREATE FUNCTION abroad.evil() RETURNS text LANGUAGE sql AS $$SELECT 'x'$$`)
-	for _, test := range []struct{ make, undo, want string }{
+	for _, test := range []struct{ do, undo, want string }{
 		{`CREATE RULE keep AS ON DELETE TO %[1]s.sessions DO INSTEAD NOTHING`, `DROP RULE keep ON %[1]s.sessions`, ".sessions has the rule keep"},
 		{`ALTER TABLE %[1]s.revocations ENABLE ROW LEVEL SECURITY`, `ALTER TABLE %[1]s.revocations DISABLE ROW LEVEL SECURITY`, ".revocations has row security"},
-		{`CREATE TABLE abroad.holds (s text, i text, FOREIGN KEY (s, i) REFERENCES %[1]s.sessions)`, `DROP TABLE abroad.holds`, ".sessions has the foreign key holds_s_i_fkey of abroad.holds"},
-		{`CREATE TABLE abroad.child () INHERITS (%[1]s.sessions)`, `DROP TABLE abroad.child`, ".sessions is inherited, or inherits"},
-		{`ALTER TABLE %[1]s.sessions ALTER user_agent SET DEFAULT abroad.evil()`, `ALTER TABLE %[1]s.sessions ALTER user_agent DROP DEFAULT`, ".sessions calls the function abroad.evil()"},
-		{`ALTER TABLE %[1]s.sessions ADD CONSTRAINT odd CHECK (abroad.evil() <> '')`, `ALTER TABLE %[1]s.sessions DROP CONSTRAINT odd`, ".sessions calls the function abroad.evil()"},
-		{`ALTER TABLE %[1]s.sessions RENAME TO mine; CREATE VIEW %[1]s.sessions AS SELECT * FROM %[1]s.mine`, `DROP VIEW %[1]s.sessions; ALTER TABLE %[1]s.mine RENAME TO sessions`, ".sessions is not a plain table"},
+		{`CREATE TABLE abroad.holds (s text, i text, FOREIGN KEY (s, i) REFERENCES %[1]s.sessions)`, `DROP TABLE abroad.holds`,
+			".sessions has the foreign key holds_s_i_fkey of abroad.holds"},
+		{`CREATE TABLE abroad.child () INHERITS (%[1]s.sessions)`, `DROP TABLE abroad.child`, ".sessions is part of an inheritance hierarchy"},
+		{`ALTER TABLE %[1]s.sessions ALTER user_agent SET DEFAULT abroad.evil()`,
+			`ALTER TABLE %[1]s.sessions ALTER user_agent DROP DEFAULT`, ".sessions calls the function abroad.evil()"},
+		{`ALTER TABLE %[1]s.sessions ADD CONSTRAINT odd CHECK (abroad.evil() <> '')`,
+			`ALTER TABLE %[1]s.sessions DROP CONSTRAINT odd`, ".sessions calls the function abroad.evil()"},
+		{`ALTER TABLE %[1]s.sessions RENAME TO mine; CREATE VIEW %[1]s.sessions AS SELECT * FROM %[1]s.mine`,
+			`DROP VIEW %[1]s.sessions; ALTER TABLE %[1]s.mine RENAME TO sessions`, ".sessions is not a plain table"},
 	} {
-		do := func(sql string) {
+		run := func(sql string) {
 			for one := range strings.SplitSeq(strings.ReplaceAll(sql, "%[1]s", full), ";") {
 				exec(t, appPool, one)
 			}
 		}
-		do(test.make)
+		run(test.do)
 		refuses(appPool, full, full+test.want)
-		do(test.undo)
+		run(test.undo)
 		open(t, appPool, pgstore.Config{Schema: full})
 	}
 
-	// Owners that are trusted: a role that this one is a member of, a superuser,
-	// and the owner of the database.
-	open(t, malloryPool, pgstore.Config{Schema: place()})
+	// Accepted owners: the role itself, a role that it is a member of, and the
+	// owner of the database.
+	open(t, malloryPool, pgstore.Config{Schema: uniqueName()})
 	shared, sharedPool := user(role(t, admin))
-	schema := place()
+	schema := uniqueName()
 	open(t, sharedPool, pgstore.Config{Schema: schema})
 	exec(t, admin, `GRANT USAGE ON SCHEMA `+schema+` TO PUBLIC`)
 	exec(t, admin, `GRANT SELECT ON ALL TABLES IN SCHEMA `+schema+` TO PUBLIC`)

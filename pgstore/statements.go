@@ -5,27 +5,26 @@ import (
 	"strings"
 )
 
-// statements are the texts of what a Store says to the database. They mean the
-// same whatever the connection's settings are, and in every query mode of the
-// driver:
+// statements are the SQL statements of a Store. They have the same meaning with
+// any settings of the connection, and in every query mode of the driver:
 //
 //   - Every table, function, type and operator is named with its schema, since
-//     a schema before pg_catalog in search_path may hold others of the same
-//     name. In the texts below {=} is the operator = of pg_catalog.
-//   - Parameters are cast, so that nothing is guessed from their values.
-//   - Times go there as ISO 8601 in UTC, which every DateStyle reads alike, and
-//     come back in milliseconds; data is hexadecimal in both directions.
+//     a schema before pg_catalog in search_path may have others of the same
+//     name. Below, {=} stands for the operator = of pg_catalog.
+//   - Parameters are cast, so that their types are not inferred.
+//   - Times are sent as ISO 8601 in UTC, which can be read with every DateStyle,
+//     and are returned in milliseconds. Data is hexadecimal in both directions.
 type statements struct {
 	create, get, rotate, list, revoke string
 	feedAll, feedAfter                string
 	listen, unlisten                  string
 }
 
-// operators are what {…} in a statement may hold beside names.
+// operators matches {…} around an operator.
 var operators = regexp.MustCompile(`\{([-+*/<=>|]+)\}`)
 
-// qualified returns sql with its operators named by their schema, and with the
-// schema of the store.
+// qualified replaces the placeholders in sql: operators, the schema of the
+// Store and the names below.
 func qualified(schema, sql string) string {
 	sql = operators.ReplaceAllString(sql, "OPERATOR(pg_catalog.$1)")
 	return strings.NewReplacer(
@@ -33,15 +32,15 @@ func qualified(schema, sql string) string {
 		"{channel}", schema+".revocations",
 		"{columns}", columns,
 		"{row}", row,
-		// How long ago something must have ended to be collected: callers'
-		// clocks may be behind the database's.
+		// What ended before this time may be deleted. Clocks of callers may be
+		// behind the database's.
 		"{late}", "(pg_catalog.now() OPERATOR(pg_catalog.-) interval '1 minute')",
 	).Replace(sql)
 }
 
 func newStatements(schema string) statements {
 	in := func(sql string) string {
-		// Twice: what is inserted has operators too.
+		// Twice, since the replacements contain operators.
 		return qualified(schema, qualified(schema, sql))
 	}
 	return statements{
@@ -57,29 +56,30 @@ func newStatements(schema string) statements {
 	}
 }
 
-// row is the condition that finds a session.
+// row is the condition that selects one session.
 const row = "subject {=} $1::pg_catalog.text AND id {=} $2::pg_catalog.text"
 
-// columns are those of a record, in the order in which scan reads them.
+// columns are the columns of a session, in the order in which scan reads them.
 var columns = "subject, id, generation, " + millis("created_at") + ", " + millis("rotated_at") + ", " + millis("expires_at") + ", " +
 	"user_agent, coalesce(pg_catalog.host(ip), ''), pg_catalog.encode(data, 'hex')"
 
-// millis returns the time in a column as Unix milliseconds. What lies outside
-// the years 1 to 6000, such as infinity, is none of this package's, and becomes
-// the nearest time that can be read.
+// millis returns an expression for the time in a column in Unix milliseconds. A
+// time outside the years 1 to 6000, such as infinity, was not written by this
+// package. It becomes the nearest time within them.
 func millis(column string) string {
-	return "(extract(epoch FROM greatest(least(" + column + ", timestamp with time zone '6000-12-31 23:59:59.999+00'), timestamp with time zone '0001-01-01 00:00:00+00')) {*} 1000)::bigint"
+	return "(extract(epoch FROM greatest(least(" + column + ", timestamp with time zone '6000-12-31 23:59:59.999+00'), " +
+		"timestamp with time zone '0001-01-01 00:00:00+00')) {*} 1000)::bigint"
 }
 
-// createSQL adds a record, and deletes what has expired in one page of the
-// table, picked at random. An index on expires_at would find it as well, but
-// then every rotation had to write to all indexes of the table (it could not be
-// a heap-only update), and there are some hundred rotations for one Create. A
-// page holds some 25 records, so a Create finds one to delete as soon as one
-// record in 25 has expired: that is how many there are in the long run.
+// createSQL inserts a session, and deletes the expired sessions on one random
+// page of the table. An index on expires_at would also find them, but then no
+// rotation could be a heap-only update: each would have to write to all indexes
+// of the table, and there are about a hundred rotations for each Create. A page
+// has about 25 rows, so a Create finds a row to delete once one row in 25 has
+// expired. In the long run about this many expired rows remain.
 //
-// A page has room for at most 291 rows of any size. Rows that somebody else
-// works on are left for the next time.
+// A page has room for at most 291 rows. Rows that another transaction has locked
+// are skipped.
 const createSQL = `
 WITH page AS MATERIALIZED (
 	SELECT pg_catalog.floor(pg_catalog.random() {*} greatest(1, pg_catalog.pg_relation_size('{schema}.sessions'::pg_catalog.regclass)
@@ -97,15 +97,16 @@ VALUES ($1::pg_catalog.text, $2::pg_catalog.text, $3::bigint, $4::pg_catalog.tex
 	$6::pg_catalog.text::timestamp with time zone, $7::pg_catalog.text, $8::pg_catalog.text::pg_catalog.inet, pg_catalog.decode($9::pg_catalog.text, 'hex'))
 ON CONFLICT (subject, id) DO NOTHING`
 
-// rotateSQL moves a session on. It waits for whoever is moving the record, and
-// decides by what that one left behind. That this statement's own snapshot does
-// not show, so if nothing moved, another statement reads how the record stands:
-// one such as WITH … UPDATE … UNION ALL SELECT would show a loser the record as
-// it was before the winner. Where nothing moves, nothing is written or locked,
-// but for the loser of a race: it takes a transaction number and locks the
-// record until the statement ends.
+// rotateSQL rotates a session. If another transaction is rotating the row, the
+// statement waits for it and then applies its condition to the new row. Its own
+// snapshot does not show that row. So if nothing was rotated, another statement
+// must read the session: with WITH … UPDATE … UNION ALL SELECT, the loser of a
+// race would get the row from before the winner's update. If nothing is
+// rotated, nothing is written or locked, except by the loser of a race: it uses
+// a transaction number and locks the row until the statement ends.
 //
-// Columns that it does not name, those of a newer version, stay as they are.
+// Columns that the statement does not name, those of a newer version, are
+// unchanged.
 const rotateSQL = `
 UPDATE {schema}.sessions SET
 	generation = CASE WHEN generation {<} $3::bigint THEN $3::bigint ELSE $3::bigint {+} 1 END,
@@ -116,10 +117,10 @@ UPDATE {schema}.sessions SET
 WHERE {row} AND (generation {<} $3::bigint OR generation {=} $3::bigint AND rotated_at {<=} $4::pg_catalog.text::timestamp with time zone)
 RETURNING {columns}`
 
-// revokeSQL deletes sessions, writes to the feed and wakes its readers, all in
-// one transaction. A revocation is never without the row in history that tells
-// the readers' positions apart from those before a crash. Those whose time is
-// over leave by the hundred, wherever they are: an index finds them.
+// revokeSQL deletes sessions, publishes the revocation and wakes the readers of
+// the feed, in one transaction. If a crash has emptied history, it inserts a
+// row there, so that positions from before the crash are refused. It also
+// deletes up to 256 expired revocations, which an index finds.
 const revokeSQL = `
 WITH named AS (
 	DELETE FROM {schema}.sessions WHERE subject {=} $1::pg_catalog.text AND id {=} ANY ($2::pg_catalog.text[])
@@ -127,33 +128,34 @@ WITH named AS (
 	DELETE FROM {schema}.sessions
 	WHERE $3::boolean AND subject {=} $1::pg_catalog.text AND created_at {<} $5::pg_catalog.text::timestamp with time zone
 		AND id {<>} ALL ($4::pg_catalog.text[]) AND id {<>} ALL ($2::pg_catalog.text[])
-), over AS MATERIALIZED (
+), expired AS MATERIALIZED (
 	SELECT id FROM {schema}.revocations WHERE until {<} {late} ORDER BY until LIMIT 256 FOR UPDATE SKIP LOCKED
 ), collected AS (
-	DELETE FROM {schema}.revocations WHERE id {=} ANY (ARRAY(SELECT id FROM over))
+	DELETE FROM {schema}.revocations WHERE id {=} ANY (ARRAY(SELECT id FROM expired))
 ), history AS (
 	INSERT INTO {schema}.history SELECT WHERE NOT EXISTS (SELECT FROM {schema}.history) ON CONFLICT DO NOTHING
-), announced AS (
-	INSERT INTO {schema}.revocations (subject, sessions, all_sessions, except_ids, not_before, until, announcement, access_ttl)
+), published AS (
+	INSERT INTO {schema}.revocations (subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl)
 	VALUES ($1::pg_catalog.text, $2::pg_catalog.text[], $3::boolean, $4::pg_catalog.text[], $5::pg_catalog.text::timestamp with time zone,
 		$6::pg_catalog.text::timestamp with time zone, $7::pg_catalog.text, $8::bigint)
 )
 SELECT pg_catalog.pg_notify('{channel}', '')`
 
-// feedSQL reads a page of the feed, and in every row, also when there is no
-// revocation, the name of the history and the snapshot of the statement. A
-// history has a name of four parts. A start of the server changes the first; a
-// copy of the database made by CREATE DATABASE the second; a restored dump, in
-// which the table history is made anew but its row is the old one, the third; a
-// crash and a failover the last, as they empty that table.
+// feedSQL reads a page of the feed. Every row also has the name of the history
+// and the snapshot of the statement; without revocations there is one row with
+// only these. Transaction numbers of different histories cannot be compared.
+// The name of a history has four parts. The first changes when the server
+// starts. The second changes if the database is a copy made by CREATE DATABASE.
+// The third changes if the table history is restored from a dump, with its old
+// row. The last changes after a crash or a failover, which empty that table.
 //
-// $1 is the snapshot in which the pages are read, NULL for the first; $2 and $3
-// are the transaction and the number of the last row of the page before; $4 is
-// how many rows are wanted.
+// $1 is the snapshot in which the pages are read, or NULL for the first page;
+// $2 and $3 are the transaction and the ID of the last row of the previous
+// page; $4 is the maximum number of rows.
 func feedSQL(condition string) string {
 	return `
 SELECT m.*, r.xid::pg_catalog.text, r.id, r.version, r.subject, r.sessions, r.all_sessions, r.except_ids,
-	CASE WHEN r.not_before IS NOT NULL THEN ` + millis("r.not_before") + ` END, ` + millis("r.until") + `, r.announcement, r.access_ttl
+	CASE WHEN r.not_before IS NOT NULL THEN ` + millis("r.not_before") + ` END, ` + millis("r.until") + `, r.revocation_id, r.access_ttl
 FROM (
 	SELECT pg_catalog.concat_ws('-', (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) {*} 1000000)::bigint,
 			(SELECT oid FROM pg_catalog.pg_database WHERE datname {=} pg_catalog.current_database()),
@@ -168,17 +170,19 @@ FROM (
 ORDER BY r.xid, r.id`
 }
 
-// visibleSQL is what the snapshot of the pages shows. What commits later, in
-// whatever place, comes after the last page.
+// visibleSQL selects the rows that the snapshot of the pages shows. Rows that
+// commit later, whatever their numbers, come after the last page.
 const visibleSQL = `pg_catalog.pg_visible_in_snapshot(xid, coalesce($1::pg_catalog.text::pg_catalog.pg_snapshot, pg_catalog.pg_current_snapshot()))`
 
-// allSQL are the revocations that are not over. A transaction that is yet to
-// come is that of a row which was restored from elsewhere.
+// allSQL selects the revocations that have not expired. It includes rows whose
+// transaction number is in the future: they were restored from another database.
 const allSQL = `until {>=} {late} AND (` + visibleSQL + ` OR xid {>=} pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()))`
 
-// afterSQL are the revocations that the snapshot at the position, $5, did not
-// show. Those before its xmin it did: the first page begins there, which is $2,
-// and an index finds the place. Another condition on xid would let it scan from
-// the beginning. A row that was restored from elsewhere would be new for ever.
+// afterSQL selects the revocations that the snapshot of the position, $5, did
+// not show. It showed all rows before its xmin, so the first page begins at
+// xmin, which is $2, and the scan of the index can begin there. With a second
+// lower bound on xid, PostgreSQL might scan from the beginning. Rows that were
+// restored from another database are excluded, since they would be new at every
+// call.
 const afterSQL = `NOT pg_catalog.pg_visible_in_snapshot(xid, $5::pg_catalog.text::pg_catalog.pg_snapshot)
 	AND xid {<} pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) AND ` + visibleSQL

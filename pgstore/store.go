@@ -27,48 +27,49 @@ const (
 	maxPoll       = 30 * time.Second
 )
 
-// Config is what [New] needs beside the pool. It is copied. Zero fields have
+// Config is what [New] needs besides the pool. It is copied. A zero field means
 // the default.
 type Config struct {
 	_ [0]func() // keyed literals only
 
-	// Schema holds the tables, and nothing else: "ratchet" by default. It is
-	// letters, digits and underscores, does not begin with a digit or with
-	// "pg_", and has at most 40 characters. Upper case is kept.
+	// Schema is the schema of the tables: "ratchet" by default. It should have
+	// no other tables. A name is 1 to 40 ASCII letters, digits and underscores,
+	// and does not begin with a digit or with "pg_". Upper case is preserved.
 	Schema string
 
-	// Poll, if it is positive, is how often a waiting Changes looks for
-	// revocations, 10 milliseconds to 30 seconds; LISTEN is then never used.
-	// It is for proxies that pool transactions, such as PgBouncer. Zero means
-	// LISTEN, which wakes readers at once.
+	// Poll, if it is positive, is how often a waiting Changes checks the feed:
+	// 10 milliseconds to 30 seconds. LISTEN is then never used. Set it for a
+	// proxy that pools transactions, such as PgBouncer. Zero means LISTEN,
+	// which wakes a waiting Changes at once.
 	Poll time.Duration
 }
 
-// Store is an [auth.Store] in PostgreSQL. When the context of a write ends
-// while the database is at it, the call waits for the outcome, at most half a
-// second.
+// Store is an [auth.Store] in PostgreSQL. It is safe for concurrent use, and any
+// number of processes may use one database. It has no connections of its own, so
+// it need not be closed.
 //
-// It is safe for concurrent use, and for use by many processes on one database.
-// It keeps nothing in this process: there is nothing to close but the pool.
+// If the context of a write ends while the database runs the statement, the call
+// waits for the outcome, at most half a second.
 type Store struct {
 	pool   *pgxpool.Pool
 	schema string
 	poll   time.Duration
 	sql    statements
 
-	maxConns int         // of the pool
+	maxConns int         // size of the pool
 	simple   bool        // whether the pool uses the simple protocol
-	readOnly atomic.Bool // whether transactions are read-only unless they say otherwise
+	readOnly atomic.Bool // whether transactions are read-only by default
 }
 
 var _ auth.Store = (*Store)(nil)
 
-// New returns a Store on a pool, or every mistake in c joined, each naming its
-// field. It does no I/O; [Store.Migrate] makes the tables. The pool stays the
-// caller's.
+// New returns a Store that uses pool. The error joins every problem with the
+// pool and with c. New does no I/O; [Store.Migrate] creates the tables. The
+// caller may use the pool for other purposes, and closes it when the Store is
+// no longer used.
 //
-// A call of Changes that waits keeps a connection meanwhile, so the pool must
-// allow two or more; with Config.Poll one is enough.
+// A waiting Changes occupies a connection, so the pool must allow at least two.
+// With Config.Poll, one is enough.
 func New(pool *pgxpool.Pool, c Config) (*Store, error) {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("pgstore: "+format, args...)) }
@@ -76,21 +77,21 @@ func New(pool *pgxpool.Pool, c Config) (*Store, error) {
 		c.Schema = defaultSchema
 	}
 	if !regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,39}$`).MatchString(c.Schema) {
-		bad("Config.Schema (%.60q) is not 1 to 40 letters, digits and underscores that begin with no digit", c.Schema)
+		bad("Config.Schema (%.60q) must be 1 to 40 letters, digits and underscores, and must not begin with a digit", c.Schema)
 	} else if len(c.Schema) >= 3 && c.Schema[:3] == "pg_" {
-		bad("Config.Schema (%q) begins with pg_, which PostgreSQL keeps to itself", c.Schema)
+		bad("Config.Schema (%q) must not begin with pg_, which PostgreSQL reserves", c.Schema)
 	}
 	switch {
 	case 0 < c.Poll && c.Poll < time.Millisecond: // a number without a unit counts nanoseconds
 		bad("Config.Poll (%s) is less than 1ms; missing time unit?", c.Poll)
 	case c.Poll != 0 && (c.Poll < minPoll || c.Poll > maxPoll):
-		bad("Config.Poll (%s) is not between %s and %s", c.Poll, minPoll, maxPoll)
+		bad("Config.Poll (%s) must be between %s and %s", c.Poll, minPoll, maxPoll)
 	}
 	switch {
 	case pool == nil:
 		bad("the pool is nil")
 	case c.Poll == 0 && pool.Config().MaxConns < 2:
-		bad("the pool allows one connection, which a waiting reader of the feed would occupy; allow 2 or more, or set Config.Poll")
+		bad("the pool allows one connection, which a waiting Changes would occupy; allow at least 2, or set Config.Poll")
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -102,8 +103,8 @@ func New(pool *pgxpool.Pool, c Config) (*Store, error) {
 	}, nil
 }
 
-// Create implements [auth.Store]. On the way it deletes what has expired in one
-// page of the table.
+// Create implements [auth.Store]. It also deletes the expired sessions on one
+// random page of the table.
 func (s *Store) Create(ctx context.Context, rec auth.Session) error {
 	if err := cmp.Or(ctx.Err(), rec.Check()); err != nil {
 		return err
@@ -121,9 +122,9 @@ func (s *Store) Create(ctx context.Context, rec auth.Session) error {
 	return err
 }
 
-// possible returns [auth.ErrSessionNotFound] if there can be no session of this
-// subject and ID.
-func possible(ctx context.Context, subject, id string) error {
+// checkPossible returns [auth.ErrSessionNotFound] if no session with this subject
+// and ID can exist, and the error of ctx if it has ended.
+func checkPossible(ctx context.Context, subject, id string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -135,7 +136,7 @@ func possible(ctx context.Context, subject, id string) error {
 
 // Get implements [auth.Store].
 func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, error) {
-	if err := possible(ctx, subject, id); err != nil {
+	if err := checkPossible(ctx, subject, id); err != nil {
 		return auth.Session{}, err
 	}
 	var rec auth.Session
@@ -146,26 +147,27 @@ func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, erro
 		})
 	})
 	if err != nil {
-		return auth.Session{}, absent(err)
+		return auth.Session{}, notFound(err)
 	}
 	return rec, nil
 }
 
-// rotateTries bounds how often Rotate begins again.
-const rotateTries = 5
+// rotateAttempts is how often Rotate tries.
+const rotateAttempts = 5
 
-// Rotate implements [auth.Store]. It is one statement if the session moves, and
-// another that reads it if it does not. If the answer of the first is lost, it
-// is repeated, and says "not moved, one generation on", which the core takes
-// for a repeat.
+// Rotate implements [auth.Store]. It is one statement if the session is
+// rotated; otherwise a second statement reads the session. If the reply to the
+// first is lost, the statement is repeated. Rotate then reports that nothing
+// was rotated, with a session that is one generation ahead, which the caller
+// treats as a retry.
 func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation) (auth.Session, bool, error) {
 	if err := cmp.Or(ctx.Err(), r.Check()); err != nil {
 		return auth.Session{}, false, err
 	}
-	if err := possible(ctx, subject, id); err != nil {
+	if err := checkPossible(ctx, subject, id); err != nil {
 		return auth.Session{}, false, err
 	}
-	for range rotateTries {
+	for range rotateAttempts {
 		var rec auth.Session
 		err := s.write(ctx, "rotating a session", true, func(ctx context.Context, q querier) (err error) {
 			rec, err = scan(q.QueryRow(ctx, s.sql.rotate, subject, id, r.From,
@@ -175,13 +177,13 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 		if err == nil {
 			return rec, true, nil
 		}
-		refused := err // the device, or the session's name
+		notRotated := err // ErrNotStorable: because of the device, or of the names
 		if !errors.Is(err, pgx.ErrNoRows) && !errors.Is(err, auth.ErrNotStorable) {
 			return auth.Session{}, false, err
 		}
 		rec, err = s.Get(ctx, subject, id)
-		if err == nil && errors.Is(refused, auth.ErrNotStorable) {
-			err = refused
+		if err == nil && errors.Is(notRotated, auth.ErrNotStorable) {
+			err = notRotated
 		}
 		if err != nil {
 			return auth.Session{}, false, err
@@ -189,14 +191,15 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 		if rec.Generation > r.From || rec.Generation == r.From && rec.RotatedAt.After(r.NotAfter) {
 			return rec, false, nil
 		}
-		// It came in between, by a Create: no order explains that it stayed.
+		// The session could be rotated, but the first statement did not find it:
+		// it was created in between. Returning it unchanged would be wrong.
 	}
-	return auth.Session{}, false, errors.New("pgstore: rotating a session: gave up after 5 attempts: the session is being deleted and recreated")
+	return auth.Session{}, false, fmt.Errorf("pgstore: rotating a session: gave up after %d attempts: the session is being deleted and recreated", rotateAttempts)
 }
 
 // List implements [auth.Store].
 func (s *Store) List(ctx context.Context, subject string) ([]auth.Session, error) {
-	if err := possible(ctx, subject, "any"); err != nil {
+	if err := checkPossible(ctx, subject, "any"); err != nil {
 		if errors.Is(err, auth.ErrSessionNotFound) {
 			err = nil
 		}
@@ -219,30 +222,30 @@ func (s *Store) List(ctx context.Context, subject string) ([]auth.Session, error
 	return list, nil
 }
 
-// Revoke implements [auth.Store]. It is one statement, and on the way deletes
-// revocations whose time is over, at most 256.
+// Revoke implements [auth.Store]. It is one statement, which also deletes at most
+// 256 expired revocations.
 func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 	if err := cmp.Or(ctx.Err(), r.Check()); err != nil {
 		return err
 	}
 	return s.write(ctx, "revoking", true, func(ctx context.Context, q querier) error {
-		cut := "" // NULL for the zero Time
+		before := "" // NULL for the zero Time
 		if !r.Before.IsZero() {
-			cut = iso(r.Before)
+			before = iso(r.Before)
 		}
-		_, err := q.Exec(ctx, s.sql.revoke, r.Subject, texts(r.Sessions), r.All, texts(r.Except), orNull(cut), iso(r.Until), r.ID, r.AccessTTL.Milliseconds())
+		_, err := q.Exec(ctx, s.sql.revoke, r.Subject, texts(r.Sessions), r.All, texts(r.Except), orNull(before), iso(r.Until), r.ID, r.AccessTTL.Milliseconds())
 		return err
 	})
 }
 
-// grace is how long a write whose context has ended may still take.
+// grace is how long a write may continue after its context has ended.
 const grace = 500 * time.Millisecond
 
-// write carries out one statement that writes. It goes on for a moment when
-// ctx ends meanwhile: given up, it could be carried out after this call has
-// returned, and bring back what the caller's next call deleted.
-func (s *Store) write(ctx context.Context, what string, repeatable bool, statement func(ctx context.Context, q querier) error) error {
-	return s.do(ctx, what, repeatable, func(ctx context.Context) error {
+// write runs one statement that writes. If ctx ends meanwhile, write waits for
+// grace: the statement could otherwise take effect after write has returned, and
+// undo a later call of the same caller.
+func (s *Store) write(ctx context.Context, doing string, repeatable bool, statement func(ctx context.Context, q querier) error) error {
+	return s.do(ctx, doing, repeatable, func(ctx context.Context) error {
 		return s.with(ctx, func(conn *pgxpool.Conn) error {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -265,9 +268,9 @@ func (s *Store) write(ctx context.Context, what string, repeatable bool, stateme
 	})
 }
 
-// writable carries out a statement in a transaction that may write although
-// default_transaction_read_only says otherwise. Once that was needed, later
-// statements begin with it.
+// writable runs a statement in a read-write transaction, for servers with
+// default_transaction_read_only. Later writes then use such a transaction at
+// once.
 func (s *Store) writable(ctx context.Context, conn *pgxpool.Conn, statement func(ctx context.Context, q querier) error) error {
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadWrite})
 	if err != nil {
@@ -291,10 +294,10 @@ func (s *Store) with(ctx context.Context, f func(conn *pgxpool.Conn) error) erro
 	return f(conn)
 }
 
-// acquire returns a connection of the pool on which text is UTF-8, as it is in
-// Go, whatever the role's client_encoding is. The driver refuses the simple
-// protocol where backslashes in literals are special, so there they are not.
-// Both settings are among those that PgBouncer keeps for each of its clients.
+// acquire returns a connection of the pool with client_encoding UTF8, whatever
+// the setting of the role. For the simple protocol it also turns
+// standard_conforming_strings on, which the driver requires. PgBouncer tracks
+// both settings for each of its clients.
 func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -316,18 +319,19 @@ func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	return conn, nil
 }
 
-// pauses between attempts, in which the other side of a conflict ends.
+// Pauses between attempts, during which a conflicting transaction can end.
 const (
 	firstPause = time.Millisecond
 	maxPause   = 50 * time.Millisecond
 )
 
-// do carries out one statement. It does so again until ctx ends when the
-// database gave it up for the sake of another transaction, which it does under
-// stricter isolation than READ COMMITTED; and a few times when the connection
-// had died in the pool. What may have been carried out is repeated only if that
-// changes nothing.
-func (s *Store) do(ctx context.Context, what string, repeatable bool, statement func(ctx context.Context) error) error {
+// do runs one statement and names the operation in its error. If the database
+// rolls the statement back because of a conflict, do repeats it until ctx ends;
+// this happens with isolation stricter than READ COMMITTED, and with deadlocks.
+// If the connection is broken, do repeats it as often as the pool has
+// connections. A statement that may have taken effect is repeated only if it is
+// repeatable.
+func (s *Store) do(ctx context.Context, doing string, repeatable bool, statement func(ctx context.Context) error) error {
 	tries := s.maxConns
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		err := ctx.Err()
@@ -341,26 +345,26 @@ func (s *Store) do(ctx context.Context, what string, repeatable bool, statement 
 			if !errors.Is(err, ctx.Err()) {
 				err = fmt.Errorf("%w: %w", ctx.Err(), err)
 			}
-		case conflict(err):
+		case isConflict(err):
 			select {
 			case <-ctx.Done():
 			case <-time.After(pause/2 + rand.N(pause)):
 			}
 			continue
-		case died(err, repeatable) && tries > 0:
+		case broken(err, repeatable) && tries > 0:
 			tries--
 			continue
 		}
-		if impossible(err) {
+		if isNotStorable(err) {
 			err = fmt.Errorf("%w: %w", auth.ErrNotStorable, err)
 		}
-		return fmt.Errorf("pgstore: %s: %w", what, err)
+		return fmt.Errorf("pgstore: %s: %w", doing, err)
 	}
 }
 
-// impossible reports whether the database cannot represent a text at all. Its
-// encoding is then not UTF8, as Migrate demands.
-func impossible(err error) bool {
+// isNotStorable reports whether the encoding of the database cannot represent a
+// text. This happens only if it is not UTF8, which Migrate requires.
+func isNotStorable(err error) bool {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		return false
@@ -372,11 +376,11 @@ func impossible(err error) bool {
 	return false
 }
 
-// died reports whether a connection is gone and the statement may be tried on
-// another. The server says so instead of carrying a statement out when its
-// process was told to end; a connection that just breaks leaves it open whether
-// it was carried out.
-func died(err error, repeatable bool) bool {
+// broken reports whether err means that the connection is broken and that the
+// statement may be repeated on another connection. If the server's process was
+// told to end (admin_shutdown), it did not run the statement. If a connection
+// just breaks, it is not known whether the statement took effect.
+func broken(err error, repeatable bool) bool {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		return pg.Code == "57P01" // admin_shutdown
@@ -389,8 +393,9 @@ func died(err error, repeatable bool) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE))
 }
 
-// conflict reports whether a statement was undone for the sake of another.
-func conflict(err error) bool {
+// isConflict reports whether a statement was rolled back because of another
+// transaction.
+func isConflict(err error) bool {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		return false
@@ -402,8 +407,9 @@ func conflict(err error) bool {
 	return false
 }
 
-// absent tells that there is no such session from that nobody knows.
-func absent(err error) error {
+// notFound returns [auth.ErrSessionNotFound] if err means that there is no such
+// row, or that its name cannot be stored. It returns any other error unchanged.
+func notFound(err error) error {
 	if errors.Is(err, pgx.ErrNoRows) || errors.Is(err, auth.ErrNotStorable) {
 		return auth.ErrSessionNotFound
 	}
@@ -425,18 +431,18 @@ func scan(row pgx.Row) (auth.Session, error) {
 			return auth.Session{}, err
 		}
 	}
-	// The address tells only where the session was used. One that cannot be
-	// read is unknown.
+	// The address is only informative. If it cannot be read, it is left unset.
 	s.Device.IP, _ = netip.ParseAddr(ip)
 	return s, nil
 }
 
-// iso returns t in whole milliseconds as every DateStyle reads it.
+// iso returns t in ISO 8601, in whole milliseconds, which can be read with every
+// DateStyle.
 func iso(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000+00") }
 
 func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
-// orNull returns the text, or NULL if it is empty.
+// orNull returns text, or NULL if it is empty.
 func orNull(text string) any {
 	if text == "" {
 		return nil
@@ -444,7 +450,7 @@ func orNull(text string) any {
 	return text
 }
 
-// address returns the address of a device, or NULL.
+// address returns the IP address of a device, or NULL if it has none.
 func address(d auth.Device) any {
 	if !d.IP.IsValid() {
 		return nil
@@ -452,7 +458,7 @@ func address(d auth.Device) any {
 	return d.IP.String()
 }
 
-// texts returns a list that is never NULL.
+// texts returns list, or an empty list if it is nil, which would be NULL.
 func texts(list []string) []string {
 	if list == nil {
 		return []string{}
