@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// BenchmarkRotate moves sessions on, each call another one, from one goroutine
-// and from many at once.
+// BenchmarkRotate rotates a different session in each call, from one goroutine
+// and from many.
 func BenchmarkRotate(b *testing.B) {
 	const n = 1000
 	for _, callers := range []int{1, 16, 64} {
@@ -27,13 +27,14 @@ func BenchmarkRotate(b *testing.B) {
 					if call >= int64(b.N) {
 						return
 					}
-					// Ahead of what is stored, so that every call writes.
-					_, moved, err := s.Rotate(b.Context(), fmt.Sprintf("user-%d", call%n), "one", rotateFrom(2+call, use(1)))
+					// From is ahead of the stored generation, so that every
+					// call writes.
+					_, rotated, err := s.Rotate(b.Context(), fmt.Sprintf("user-%d", call%n), "one", rotateFrom(2+call, use(1)))
 					if err != nil {
 						b.Error(err)
 						return
 					}
-					if moved {
+					if rotated {
 						calls.Add(1)
 					}
 				}

@@ -11,7 +11,7 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-func TestCreate_CollectsWhatHasEnded(t *testing.T) {
+func TestCreate_DeletesEndedSessions(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
@@ -21,10 +21,10 @@ func TestCreate_CollectsWhatHasEnded(t *testing.T) {
 	}
 	most := 0
 	for i := range 2000 {
-		dead := session(fmt.Sprintf("mortal-%d-%d", i%7, i), "one")
-		dead.ExpiresAt = now().Add(-61 * time.Second)
-		require.NoError(t, s.Create(t.Context(), dead))
-		if i == 1000 { // the place that was reached is not forgotten
+		expired := session(fmt.Sprintf("expired-%d-%d", i%7, i), "one")
+		expired.ExpiresAt = now().Add(-61 * time.Second)
+		require.NoError(t, s.Create(t.Context(), expired))
+		if i == 1000 { // the position of the cleanup survives a restart
 			require.NoError(t, s.Close())
 			s = open(t, path)
 		}
@@ -39,7 +39,7 @@ func TestCreate_CollectsWhatHasEnded(t *testing.T) {
 	}
 }
 
-func TestRevoke_TrimsTheFeed(t *testing.T) {
+func TestRevoke_DeletesExpiredRevocations(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
@@ -53,8 +53,8 @@ func TestRevoke_TrimsTheFeed(t *testing.T) {
 	}
 	require.LessOrEqual(t, count(t, path, "revocations"), 3)
 
-	// The newest stays, so that whoever has it as his position goes on from it,
-	// also when the next one comes.
+	// The newest row is kept, so that a reader that has it as its position can
+	// continue, also after the next revocation.
 	_, next, _, err := s.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	for i := range 20 {
@@ -66,49 +66,50 @@ func TestRevoke_TrimsTheFeed(t *testing.T) {
 	require.Equal(t, "bob-0", rs[0].Subject)
 }
 
-func TestRevoke_TrimsBehindWhatStays(t *testing.T) {
+func TestRevoke_DeletesExpiredBehindOthers(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
-	const stay, old = 25, 100
-	for i := range stay + old {
+	const kept, expired = 25, 100
+	for i := range kept + expired {
 		r := revocation(fmt.Sprintf("ada-%d", i), "one")
-		if r.Until = now().Add(time.Hour); i >= stay {
+		if r.Until = now().Add(time.Hour); i >= kept {
 			r.Until = now().Add(-61 * time.Second)
 		}
 		require.NoError(t, s.Revoke(t.Context(), r))
 	}
-	// The first row, which is before the first that stays, and a few that no
-	// look has come by yet.
-	require.LessOrEqual(t, count(t, path, "revocations"), 1+stay+15)
+	// The first row, which is before the first row that is kept, and a few that
+	// have not been checked yet.
+	require.LessOrEqual(t, count(t, path, "revocations"), 1+kept+15)
 	rs, _, _, err := s.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
-	for i := range stay {
+	for i := range kept {
 		require.Equal(t, fmt.Sprintf("ada-%d", i), rs[i].Subject)
 	}
-	execute(t, path, "UPDATE revocations SET until = 0") // and later those too
-	for i := range stay {
+	execute(t, path, "UPDATE revocations SET until = 0") // those expire too
+	for i := range kept {
 		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("bob-%d", i), "one")))
 	}
-	require.LessOrEqual(t, count(t, path, "revocations"), 1+stay)
+	require.LessOrEqual(t, count(t, path, "revocations"), 1+kept)
 }
 
-// TestRevoke_TrimsManyAtOnce, wherever they are.
-func TestRevoke_TrimsManyAtOnce(t *testing.T) {
+// TestRevoke_DeletesManyPerCall has rows that are not expired before and after
+// the expired ones.
+func TestRevoke_DeletesManyPerCall(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
-	const stay, old = 1000, 5000
+	const kept, expired = 1000, 5000
 	fill := func(n int, until time.Time) {
 		execute(t, path, fmt.Sprintf(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)
 			INSERT INTO revocations (nonce, subject, sessions, all_sessions, except_ids, until) SELECT i, 'x', '[]', 0, '[]', %d FROM n`, n, until.UnixMilli()))
 	}
-	fill(stay, now().Add(24*time.Hour))
-	fill(old, now().Add(-time.Hour))
-	fill(stay, now().Add(24*time.Hour))
+	fill(kept, now().Add(24*time.Hour))
+	fill(expired, now().Add(-time.Hour))
+	fill(kept, now().Add(24*time.Hour))
 	for i := range 80 {
 		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("new-%d", i), "one")))
 	}
-	require.LessOrEqual(t, count(t, path, "revocations"), 1+2*stay+80+1)
-	require.GreaterOrEqual(t, count(t, path, "revocations"), 2*stay+80)
+	require.LessOrEqual(t, count(t, path, "revocations"), 1+2*kept+80+1)
+	require.GreaterOrEqual(t, count(t, path, "revocations"), 2*kept+80)
 }

@@ -1,59 +1,62 @@
-// Package sqlitestore keeps sessions in one SQLite file, for one machine: a
-// restart of the server, or a crash, signs nobody out.
+// Package sqlitestore stores the sessions of an [auth.Authenticator] in an SQLite
+// file, so that they survive restarts and crashes of a server on one machine.
 //
 //	store, err := sqlitestore.Open("sessions.db", sqlitestore.Config{})
 //	defer store.Close()
 //	a, err := auth.New(auth.Config{Store: store, …})
-//	go a.Run(ctx) // follows the revocations of other processes
+//	go a.Run(ctx) // applies revocations that other processes publish
 //
-// # What it keeps
+// # Guarantees
 //
-// A row for each session, and one for each revocation until its time has
-// passed; about 200 bytes a session, or more with long names and data. Rows of
-// sessions that have ended are removed on the way, a few at every login, and the
-// space is used again. Nothing in the file is a secret that opens a session, but
-// it tells who signed in from where. Revocations whose time has passed leave at
-// later ones, wherever they are: one looks at 32, and goes on for as long as
-// half of them leave, up to about a thousand. Changes returns at most 1,024.
+// A write is on the disk when its call returns, because the write-ahead log is
+// synced first (synchronous=FULL). The write survives if the process is killed
+// and, if the disk honors the sync, if the power fails.
 //
-// # Who may write the file
+// Several processes on one machine may use the file at the same time. One of them
+// writes at a time. A process that waits to write stops waiting when its context
+// ends. There is no queue among processes: a waiting process tries about once a
+// millisecond, and a process that writes continuously pauses for 2 ms after every
+// 10 ms. So a write usually waits for a few transactions of other processes, but
+// there is no upper bound.
 //
-// Whoever can write the file can bring back sessions that were revoked. [Open]
-// refuses a file that others may write, or whose folder others may write, and one
-// with triggers or views.
+// A user who can write to the file can restore revoked sessions. On Unix,
+// [Open] returns an error if other users may write to the file or to its
+// directory. On all systems it returns an error if the file has triggers or
+// views. The file contains no tokens and no secrets, but it shows who signed in
+// and from where.
 //
-// # Versions
+// During an upgrade, processes with different versions of this package may
+// share the file. A later version adds columns with a default, which this
+// version ignores and leaves unchanged. A later version that is not compatible
+// raises user_version, and this version then returns an error. A revocation
+// that this version cannot read is returned with only Subject and ID set.
 //
-// Old and new processes may share the file while they are replaced. A later
-// version adds columns with a default, which this one ignores and leaves as they
-// are; a version with which this one cannot share the file raises user_version,
-// and this one then refuses it. A revocation that this version cannot read is
-// returned with its subject only.
+// # Cost
 //
-// # What is certain
+// Concurrent writes share one transaction, so the disk is synced once for all of
+// them. Reads, and a Rotate that changes nothing, do not wait for writers.
 //
-// What was answered is on the disk: the log is synchronized before every answer
-// (WAL, synchronous=FULL), so it outlives a kill of the process and, as far as
-// the disk keeps its word, a power cut. Calls that come together share one
-// transaction. Several processes of one machine may use the file at once; one
-// writes at a time, and who waits for it waits no longer than his context. They
-// do not queue: who waits looks about every millisecond, and who writes without
-// pause leaves the file alone for two of them after every 10 ms. So a write waits
-// for a few transactions of the others as a rule, but for how many nobody
-// promises.
+// A session takes about 200 bytes, or more with long names and data. Each
+// Create checks eight sessions and deletes those that ended more than a minute
+// ago; SQLite reuses their space. A revocation is kept until the time in its
+// Until field ([auth.Revocation]) has passed. Each Revoke checks 32 revocations
+// and deletes those whose Until passed more than a minute ago. It continues
+// while at least half of them are deleted, up to 1,024. Changes returns at most
+// 1,024 revocations. It returns those of other processes within [Config].Poll.
 //
-// # When there is a fault
+// # Faults
 //
-// A disk that is full, a file that is damaged, read-only or gone, and a lock
-// that is not let go are errors, which the server answers with 503, never with
-// 401. When the fault has gone the Store goes on by itself. Whether the file at
-// the path is still the one that was opened is looked at in every call.
+// If the disk is full, the file is damaged, read-only or missing, or a lock is
+// not released, calls return an error, and the server responds with 503, never
+// 401. Once the fault is gone, the Store works again. Every call checks that
+// the file at the path is still the file that was opened.
 //
 // # Limits
 //
-// No network file systems: their locks do not work. Nothing else in the same
-// process may open and close the file (os.Open, a copy): on Unix that lets go
-// of SQLite's locks. To copy the file while it is in use, use SQLite's own
-// "VACUUM INTO" or ".backup"; to put a copy in its place, stop every process
-// and remove path-wal and path-shm too.
+// The file must not be on a network file system, whose locks do not work. No
+// other code in the same process may open and close the file, for example to
+// copy it: on Unix this releases SQLite's locks. To copy the file while it is
+// in use, use SQLite's VACUUM INTO or .backup. To replace the file with a copy,
+// stop every process, delete the old files with the suffixes -wal and -shm, and
+// then put the copy in place.
 package sqlitestore

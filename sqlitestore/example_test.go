@@ -10,7 +10,7 @@ import (
 	"github.com/ratchet-go/auth/sqlitestore"
 )
 
-// A server that is started again still knows who is signed in.
+// Sessions survive a restart of the server.
 func Example() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
@@ -20,7 +20,7 @@ func Example() {
 	defer func() { _ = os.RemoveAll(dir) }()
 
 	refreshToken := ""
-	for range 2 { // two lives of a server
+	for range 2 { // the server starts twice
 		store, err := sqlitestore.Open(filepath.Join(dir, "sessions.db"), sqlitestore.Config{})
 		if err != nil {
 			fmt.Println(err)

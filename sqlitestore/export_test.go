@@ -5,7 +5,7 @@ import (
 	"database/sql"
 )
 
-// Exec runs SQL on the connection that writes, as part of no transaction.
+// Exec runs SQL on the writing connection, outside of a transaction.
 func (s *Store) Exec(query string) error {
 	s.slot <- struct{}{}
 	defer func() { <-s.slot }()
@@ -13,24 +13,24 @@ func (s *Store) Exec(query string) error {
 	return err
 }
 
-// Write runs f where Create and the others write.
+// Write calls f in a transaction, as Create and the other methods do.
 func (s *Store) Write(ctx context.Context, f func(*sql.Conn) error) error {
 	return s.write(ctx, func(file *file) error { return f(file.writer) })
 }
 
-// Queued is how many calls wait to write.
+// Queued returns the number of calls that wait to write.
 func (s *Store) Queued() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.queue)
 }
 
-// Fault lets the file be opened anew.
+// Fault makes the Store reopen the file.
 func (s *Store) Fault() {
 	if f := s.file.Load(); f != nil {
 		f.faulty.Store(true)
 	}
 }
 
-// Link makes the file as Open does when it saw none.
+// Link creates the file as Open does if it does not exist.
 func Link(path string) error { return link(path) }

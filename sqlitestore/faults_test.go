@@ -19,16 +19,16 @@ import (
 	"github.com/ratchet-go/auth/sqlitestore"
 )
 
-// undecided fails the test if an error is one of those that decide something.
-func undecided(t testing.TB, err error, what string) {
+// requireFault checks that err is an error, and none of those that are results.
+func requireFault(t testing.TB, err error, what string) {
 	t.Helper()
 	require.Error(t, err, what)
-	for _, decision := range []error{auth.ErrSessionNotFound, auth.ErrSessionExists, auth.ErrFeedReset} {
-		require.NotErrorIs(t, err, decision, what)
+	for _, result := range []error{auth.ErrSessionNotFound, auth.ErrSessionExists, auth.ErrFeedReset} {
+		require.NotErrorIs(t, err, result, what)
 	}
 }
 
-func TestWrite_HonoursContextWhileAnotherHoldsTheLock(t *testing.T) {
+func TestWrite_HonorsContextWhileLocked(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
@@ -41,7 +41,7 @@ func TestWrite_HonoursContextWhileAnotherHoldsTheLock(t *testing.T) {
 		require.Less(t, time.Since(started), 2*time.Second, name)
 		cancel()
 	}
-	// Who waits in the queue has a context of his own.
+	// Each write in the queue has its own context.
 	patient := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { patient <- s.Create(ctx, session("ada", "never")) }()
@@ -52,12 +52,12 @@ func TestWrite_HonoursContextWhileAnotherHoldsTheLock(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, <-patient, context.Canceled)
 	require.ErrorIs(t, <-patient, context.Canceled)
-	for _, name := range []string{"Get", "List", "Changes"} { // readers do not wait
+	for _, name := range []string{"Get", "List", "Changes"} { // reads do not wait
 		require.NoError(t, calls(s)[name](t.Context()), name)
 	}
-	_, moved, err := s.Rotate(t.Context(), "ada", "one", rotateFrom(0, use(1))) // nor does who would not move
+	_, rotated, err := s.Rotate(t.Context(), "ada", "one", rotateFrom(0, use(1))) // a Rotate that changes nothing does not wait either
 	require.NoError(t, err)
-	require.False(t, moved)
+	require.False(t, rotated)
 	unlock()
 	require.NoError(t, <-later)
 	list, err := s.List(t.Context(), "ada")
@@ -65,7 +65,7 @@ func TestWrite_HonoursContextWhileAnotherHoldsTheLock(t *testing.T) {
 	require.Len(t, list, 2)
 }
 
-func TestWrite_FailsForNobodyElse(t *testing.T) {
+func TestWrite_FailureAffectsNoOtherCall(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
@@ -80,7 +80,7 @@ func TestWrite_FailsForNobodyElse(t *testing.T) {
 		unlock()
 	}()
 	together(len(errs), func(i int) {
-		if i%5 == 4 { // writes, and then fails
+		if i%5 == 4 { // fails after a write
 			errs[i] = s.Write(t.Context(), func(c *sql.Conn) error {
 				_, err := c.ExecContext(t.Context(), "INSERT INTO cleanup VALUES ('half', 'half', 0)")
 				return errors.Join(err, errors.New("fails"))
@@ -101,7 +101,7 @@ func TestWrite_FailsForNobodyElse(t *testing.T) {
 	require.Equal(t, 1, count(t, path, "cleanup"))
 }
 
-func TestWrite_HonoursContextAfterItWasPutBack(t *testing.T) {
+func TestWrite_HonorsContextAfterRequeue(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
@@ -111,14 +111,14 @@ func TestWrite_HonoursContextAfterItWasPutBack(t *testing.T) {
 	defer cancel()
 	patient, failed, waited := make(chan error, 2), make(chan error, 1), make(chan error, 1)
 	create := func(ctx context.Context, id string) error { return s.Create(ctx, session("ada", id)) }
-	for i, write := range []func(){ // the first leads, and the third after it
+	for i, write := range []func(){ // the first leads the transaction, then the third
 		func() { patient <- create(t.Context(), "one") },
 		func() {
 			failed <- s.Write(t.Context(), func(c *sql.Conn) error {
 				close(begun)
 				<-goOn
 				_, err := c.ExecContext(t.Context(), "ROLLBACK")
-				unlock = lock(t, path) // another process is next
+				unlock = lock(t, path) // taken by another process
 				return errors.Join(err, errors.New("fails"))
 			})
 		},
@@ -131,14 +131,14 @@ func TestWrite_HonoursContextAfterItWasPutBack(t *testing.T) {
 	unlock()
 	<-begun
 	cancel()
-	time.Sleep(20 * time.Millisecond) // for who waits to see that; with less the test proves less
+	time.Sleep(20 * time.Millisecond) // until the waiting call notices it; a shorter time would weaken the test
 	close(goOn)
 	require.ErrorContains(t, <-failed, "fails")
 	select {
 	case err := <-waited:
 		require.ErrorIs(t, err, context.Canceled)
 	case <-time.After(10 * time.Second):
-		t.Error("a write that was put back has forgotten its context")
+		t.Error("a write that was returned to the queue ignores its context")
 	}
 	unlock()
 	for range cap(patient) {
@@ -146,7 +146,7 @@ func TestWrite_HonoursContextAfterItWasPutBack(t *testing.T) {
 	}
 }
 
-func TestRead_GoesOnWhileTheFileIsOpenedAnew(t *testing.T) {
+func TestRead_ContinuesWhileFileIsReopened(t *testing.T) {
 	t.Parallel()
 	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
 	require.NoError(t, s.Create(t.Context(), session("ada", "one")))
@@ -164,34 +164,34 @@ func TestRead_GoesOnWhileTheFileIsOpenedAnew(t *testing.T) {
 	}
 }
 
-func TestWrite_IsNotStarvedByAnother(t *testing.T) {
+func TestWrite_IsNotStarved(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	s, other := open(t, path), open(t, path) // as two processes, they know nothing of each other
+	s, other := open(t, path), open(t, path) // like two processes, they share nothing but the file
 	ctx, cancel := context.WithCancel(t.Context())
 	var busy sync.WaitGroup
-	var turns atomic.Int64
+	var transactions atomic.Int64
 	busy.Go(func() {
 		for ctx.Err() == nil {
 			_ = other.Write(t.Context(), func(*sql.Conn) error {
-				turns.Add(1)
-				time.Sleep(10 * time.Millisecond) // as a slow disk does
+				transactions.Add(1)
+				time.Sleep(10 * time.Millisecond) // like a slow disk
 				return nil
 			})
 		}
 	})
-	require.Eventually(t, func() bool { return turns.Load() > 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return transactions.Load() > 0 }, 10*time.Second, time.Millisecond)
 	for i := range 20 {
 		require.NoError(t, s.Create(t.Context(), session("ada", fmt.Sprint(i))))
 	}
-	had := turns.Load()
-	t.Log(had, "transactions of the other, 20 of its own")
+	others := transactions.Load()
+	t.Logf("20 writes, during %d transactions of the other store", others)
 	cancel()
 	busy.Wait()
-	require.Less(t, had, int64(20*4))
+	require.Less(t, others, int64(20*4))
 }
 
-func TestFullDisk_IsAnErrorUntilThereIsRoom(t *testing.T) {
+func TestFaults_FullDisk(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
@@ -203,57 +203,57 @@ func TestFullDisk_IsAnErrorUntilThereIsRoom(t *testing.T) {
 		return big
 	}
 	var err error
-	made := []string{"one"}
+	created := []string{"one"}
 	for i := range 1000 {
 		id := fmt.Sprint("more-", i)
 		if err = s.Create(t.Context(), large(id)); err != nil {
 			break
 		}
-		made = append(made, id)
+		created = append(created, id)
 	}
-	undecided(t, err, "Create")
+	requireFault(t, err, "Create")
 	require.ErrorContains(t, err, "full")
 	var full error
-	for i := 0; full == nil; i++ { // deletes nothing, and may still find a place in a page
+	for i := 0; full == nil; i++ { // deletes nothing, but may still fit into a page
 		r := revocation("ada", strings.Repeat("absent", 300))
 		full = s.Revoke(t.Context(), r)
 	}
-	undecided(t, full, "Revoke")
+	requireFault(t, full, "Revoke")
 	list, err := s.List(t.Context(), "ada")
 	require.NoError(t, err)
-	require.Len(t, list, len(made))
-	_, moved, err := s.Rotate(t.Context(), "ada", "one", rotateFrom(1, use(0))) // takes no room
+	require.Len(t, list, len(created))
+	_, rotated, err := s.Rotate(t.Context(), "ada", "one", rotateFrom(1, use(0))) // needs no space
 	require.NoError(t, err)
-	require.True(t, moved)
+	require.True(t, rotated)
 	errs := make([]error, 16)
 	together(len(errs), func(i int) { errs[i] = s.Create(t.Context(), large(fmt.Sprint("late-", i))) })
 	for _, err := range errs {
-		undecided(t, err, "Create")
+		requireFault(t, err, "Create")
 	}
 
 	require.NoError(t, s.Exec("PRAGMA max_page_count = 1000000"))
 	for name, call := range calls(s) {
 		require.NoError(t, call(t.Context()), name)
 	}
-	for _, id := range made {
+	for _, id := range created {
 		_, err := s.Get(t.Context(), "ada", id)
 		require.NoError(t, err)
 	}
 }
 
-func TestReadOnly_IsAnErrorUntilItIsNot(t *testing.T) {
+func TestFaults_ReadOnly(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
 	require.NoError(t, s.Create(t.Context(), session("ada", "one")))
 	require.NoError(t, s.Exec("PRAGMA query_only = 1"))
-	undecided(t, s.Create(t.Context(), session("ada", "two")), "Create")
-	for name, call := range calls(s) { // by a new connection
+	requireFault(t, s.Create(t.Context(), session("ada", "two")), "Create")
+	for name, call := range calls(s) { // on a new connection
 		require.NoError(t, call(t.Context()), name)
 	}
 }
 
-func TestRemoved_IsAnErrorUntilItIsBack(t *testing.T) {
+func TestFaults_RemovedFile(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
 	require.NoError(t, os.Mkdir(dir, 0o700))
@@ -266,7 +266,7 @@ func TestRemoved_IsAnErrorUntilItIsBack(t *testing.T) {
 	require.NoError(t, os.Rename(dir, dir+".away"))
 	for name, call := range calls(s) {
 		err := call(t.Context())
-		undecided(t, err, name)
+		requireFault(t, err, name)
 		require.ErrorIs(t, err, os.ErrNotExist, name)
 	}
 	require.NoError(t, os.Rename(dir+".away", dir))
@@ -277,21 +277,21 @@ func TestRemoved_IsAnErrorUntilItIsBack(t *testing.T) {
 	require.ErrorIs(t, s.Write(t.Context(), func(c *sql.Conn) error {
 		_, err := c.ExecContext(t.Context(), "UPDATE cleanup SET id = 'lost'")
 		return errors.Join(err, os.Rename(dir, dir+".away"))
-	}), os.ErrNotExist, "it went in the middle of a write")
+	}), os.ErrNotExist, "the directory was renamed during the write")
 	require.NoError(t, os.Rename(dir+".away", dir))
 
-	// Deleted, and a copy put in its place.
+	// The file is deleted and replaced by another.
 	other := open(t, filepath.Join(t.TempDir(), "other.db"))
 	require.NoError(t, other.Create(t.Context(), session("ada", "copied")))
 	_, err = os.Stat(path)
 	require.NoError(t, err)
 	require.NoError(t, os.RemoveAll(dir))
 	for name, call := range calls(s) {
-		undecided(t, call(t.Context()), name)
+		requireFault(t, call(t.Context()), name)
 	}
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	for name, call := range calls(s) {
-		undecided(t, call(t.Context()), name)
+		requireFault(t, call(t.Context()), name)
 	}
 	copied := filepath.Join(dir, "copy.db")
 	c := open(t, copied)
@@ -305,7 +305,7 @@ func TestRemoved_IsAnErrorUntilItIsBack(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrFeedReset)
 }
 
-func TestCorrupt_IsAnErrorUntilItIsMended(t *testing.T) {
+func TestFaults_CorruptFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
@@ -321,16 +321,16 @@ func TestCorrupt_IsAnErrorUntilItIsMended(t *testing.T) {
 	for name, damage := range map[string]func(b []byte) []byte{
 		"zeroes after the first page":  func(b []byte) []byte { clear(b[4096:]); return b },
 		"garbage after the first page": func(b []byte) []byte { copy(b[4096:], strings.Repeat("garbage!", (len(b)-4096)/8)); return b },
-		"cut short":                    func(b []byte) []byte { return b[:4096] },
+		"truncated":                    func(b []byte) []byte { return b[:4096] },
 	} {
 		damaged := damage(append([]byte{}, good...))
 		require.NoError(t, os.WriteFile(path, damaged, 0o600))
 		s, err := sqlitestore.Open(path, sqlitestore.Config{})
-		if err != nil { // seen at once
+		if err != nil { // Open detects the damage
 			continue
 		}
 		for what, call := range calls(s) {
-			undecided(t, call(t.Context()), name+": "+what)
+			requireFault(t, call(t.Context()), name+": "+what)
 		}
 		require.NoError(t, os.WriteFile(path, good, 0o600))
 		for what, call := range calls(s) {

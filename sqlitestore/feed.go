@@ -15,10 +15,10 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// place is a position of the feed: a row, and the random number that it was
-// given, so that the row of the same number in another history is told apart.
-// There is always a row: the first is made with the table, and the newest is
-// never collected.
+// position is a position in the feed: the ID and the nonce of the last row that
+// was returned. The nonce is random, so that a row with the same ID in a
+// replaced file is not mistaken for it. There is always a row: the first is
+// inserted with the table, and the newest is never deleted.
 type position struct{ id, nonce int64 }
 
 func (p position) String() string { return fmt.Sprintf("%d-%016x", p.id, uint64(p.nonce)) }
@@ -38,8 +38,8 @@ func nonce() int64 {
 	return int64(binary.NativeEndian.Uint64(b[:]))
 }
 
-// Changes implements [auth.Feed]. What this Store announces it returns at once,
-// what others do within 20 ms.
+// Changes implements [auth.Feed]. It returns revocations of this Store at once,
+// and those of others within [Config].Poll.
 func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
 	if err := s.enter(ctx, "reading the feed"); err != nil {
 		return nil, "", false, err
@@ -57,7 +57,7 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 		s.mu.Lock()
 		changed := s.changed
 		s.mu.Unlock()
-		rs, next, more, err := s.announced(ctx, from)
+		rs, next, more, err := s.readFeed(ctx, from)
 		if err != nil {
 			return nil, "", false, wrap("reading the feed", err)
 		}
@@ -82,21 +82,21 @@ func (s *Store) Changes(ctx context.Context, after string, wait time.Duration) (
 	}
 }
 
-// page is how many rows one call of Changes reads at most.
-const page = 1024
+// pageSize is the maximum number of rows that Changes reads.
+const pageSize = 1024
 
-// announced returns a page of what was announced after from, where that ends,
-// and whether there is more. The zero place is before everything.
-func (s *Store) announced(ctx context.Context, from position) (rs []auth.Revocation, next position, more bool, err error) {
+// readFeed returns a page of the revocations after from, the position after
+// them, and whether there are more. The zero position is before every row.
+func (s *Store) readFeed(ctx context.Context, from position) (rs []auth.Revocation, next position, more bool, err error) {
 	err = s.read(ctx, func(f *file) error {
 		rs, next, more = nil, position{}, false
-		rows, err := f.feed.QueryContext(ctx, from.id, page+2) // with the row at from, and one more
+		rows, err := f.feed.QueryContext(ctx, from.id, pageSize+2) // with the row at from, and one to learn whether there are more
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for n := 0; rows.Next(); n++ {
-			if n > page {
+			if n > pageSize {
 				more = true
 				break
 			}
@@ -119,47 +119,48 @@ func (s *Store) announced(ctx context.Context, from position) (rs []auth.Revocat
 			if from != (position{}) {
 				return auth.ErrFeedReset
 			}
-			return errors.New("the feed has lost its first row")
+			return errors.New("the table revocations is empty; it must have at least one row")
 		}
 		return nil
 	})
 	return rs, next, more, err
 }
 
-// firstRow is the ID of the row that is made with the table and announces
-// nothing.
+// firstRow is the ID of the row that is inserted with the table. It is not a
+// revocation.
 const firstRow = 1
 
-// revocationRow is a row of the feed as it is read.
+// revocationRow is a row of the table revocations.
 type revocationRow struct {
 	position
-	version, all                   int64
-	subject, sessions, except, own string
-	cut                            sql.NullInt64
-	until, accessTTL               int64
+	version, all                            int64
+	subject, sessions, except, revocationID string
+	before                                  sql.NullInt64
+	until, accessTTL                        int64
 }
 
-// fields returns where Scan puts the columns.
+// fields returns the destinations for Scan.
 func (r *revocationRow) fields() []any {
-	return []any{&r.id, &r.nonce, &r.version, &r.subject, &r.sessions, &r.all, &r.except, &r.cut, &r.until, &r.own, &r.accessTTL}
+	return []any{&r.id, &r.nonce, &r.version, &r.subject, &r.sessions, &r.all, &r.except, &r.before, &r.until, &r.revocationID, &r.accessTTL}
 }
 
-// maxAccessTTL is the longest lifetime that a notice announces, in milliseconds.
+// maxAccessTTL is the longest AccessTTL of a notice, in milliseconds.
 const maxAccessTTL = 24 * 60 * 60 * 1000
 
-// revocation returns what the row announces. Of a row that this version cannot
-// read that is the subject, if there is one, and a name of the row as its ID.
+// revocation returns the revocation in the row. If this version cannot read the
+// row, it returns a revocation with only the subject and an ID derived from
+// that of the row.
 func (r *revocationRow) revocation() auth.Revocation {
 	rev := auth.Revocation{
 		Subject: r.subject, All: r.all != 0, Until: fromMillis(r.until),
-		ID: r.own, AccessTTL: time.Duration(r.accessTTL) * time.Millisecond,
+		ID: r.revocationID, AccessTTL: time.Duration(r.accessTTL) * time.Millisecond,
 	}
-	if r.cut.Valid {
-		rev.Before = fromMillis(r.cut.Int64)
+	if r.before.Valid {
+		rev.Before = fromMillis(r.before.Int64)
 	}
 	if r.version != 1 || r.all&^1 != 0 || r.accessTTL < 0 || r.accessTTL > maxAccessTTL || (r.subject != "") == (r.accessTTL > 0) ||
 		json.Unmarshal([]byte(r.sessions), &rev.Sessions) != nil || json.Unmarshal([]byte(r.except), &rev.Except) != nil ||
-		slices.Contains(rev.Sessions, "") || slices.Contains(rev.Except, "") { // of null
+		slices.Contains(rev.Sessions, "") || slices.Contains(rev.Except, "") { // null decodes as ""
 		return auth.Revocation{Subject: r.subject, ID: "row." + r.String()}
 	}
 	return rev

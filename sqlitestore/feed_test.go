@@ -14,7 +14,7 @@ import (
 	"github.com/ratchet-go/auth/sqlitestore"
 )
 
-func TestChanges_HearsOfItsOwnAtOnce(t *testing.T) {
+func TestChanges_ReturnsOwnRevocationsAtOnce(t *testing.T) {
 	t.Parallel()
 	s, err := sqlitestore.Open(filepath.Join(t.TempDir(), "sessions.db"), sqlitestore.Config{Poll: 30 * time.Second})
 	require.NoError(t, err)
@@ -23,26 +23,26 @@ func TestChanges_HearsOfItsOwnAtOnce(t *testing.T) {
 	defer cancel()
 	_, next, _, err := s.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
-	heard := make(chan error)
+	received := make(chan error)
 	const n = 20 // most of them while Changes waits
 	go func() {
-		defer close(heard)
+		defer close(received)
 		for range n {
 			var rs []auth.Revocation
 			rs, next, _, err = s.Changes(ctx, next, time.Hour)
 			if err == nil && len(rs) != 1 {
 				err = fmt.Errorf("%d revocations", len(rs))
 			}
-			heard <- err
+			received <- err
 		}
 	}()
 	for i := range n {
 		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("ada-%d", i), "one")))
-		require.NoError(t, <-heard)
+		require.NoError(t, <-received)
 	}
 }
 
-func TestChanges_RefusesAnotherHistory(t *testing.T) {
+func TestChanges_OtherHistoryIsReset(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path, backup := filepath.Join(dir, "sessions.db"), filepath.Join(dir, "backup.db")
@@ -74,7 +74,7 @@ func TestChanges_RefusesAnotherHistory(t *testing.T) {
 	s = open(t, path)
 	_, _, _, err = s.Changes(t.Context(), after, 0)
 	require.ErrorIs(t, err, auth.ErrFeedReset)
-	// Also once there are rows of the same numbers again.
+	// Also after there are rows with the same IDs again.
 	for i := range 5 {
 		require.NoError(t, s.Revoke(t.Context(), revocation(fmt.Sprintf("new-%d", i), "one")))
 	}
@@ -90,31 +90,31 @@ func TestChanges_RefusesAnotherHistory(t *testing.T) {
 	}
 }
 
-func TestChanges_HearsOfOthersSoon(t *testing.T) {
+func TestChanges_ReturnsOtherRevocationsSoon(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	a, b := open(t, path), open(t, path)
 	_, next, _, err := a.Changes(t.Context(), "", 0)
 	require.NoError(t, err)
 	for i := range 5 {
-		heard := make(chan time.Time, 1)
+		received := make(chan time.Time, 1)
 		go func() {
 			var rs []auth.Revocation
 			rs, next, _, err = a.Changes(t.Context(), next, time.Minute)
 			if err == nil && len(rs) != 1 {
 				err = fmt.Errorf("%d revocations", len(rs))
 			}
-			heard <- time.Now()
+			received <- time.Now()
 		}()
 		require.NoError(t, b.Revoke(t.Context(), revocation(fmt.Sprintf("ada-%d", i), "one")))
-		told := time.Now()
-		require.Less(t, (<-heard).Sub(told), time.Second)
+		sent := time.Now()
+		require.Less(t, (<-received).Sub(sent), time.Second)
 		require.NoError(t, err)
 	}
 }
 
-// TestChanges_UnreadableRowDoesNotStopTheFeed, and has a name that is the same
-// at every read.
+// TestChanges_UnreadableRowDoesNotStopTheFeed also checks that the ID of the
+// revocation is the same at every read.
 func TestChanges_UnreadableRowDoesNotStopTheFeed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
@@ -143,8 +143,8 @@ func TestChanges_UnreadableRowDoesNotStopTheFeed(t *testing.T) {
 	}
 }
 
-// TestStore_UnreadableAddressIsUnknown: it tells only where the session was
-// used.
+// TestStore_UnreadableAddressIsUnknown checks that a malformed IP address is no
+// error, since it is only informative.
 func TestStore_UnreadableAddressIsUnknown(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
@@ -154,7 +154,7 @@ func TestStore_UnreadableAddressIsUnknown(t *testing.T) {
 	got, err := s.Get(t.Context(), "ada", "one")
 	require.NoError(t, err)
 	require.False(t, got.Device.IP.IsValid())
-	_, moved, err := s.Rotate(t.Context(), "ada", "one", rotateFrom(1, use(1)))
+	_, rotated, err := s.Rotate(t.Context(), "ada", "one", rotateFrom(1, use(1)))
 	require.NoError(t, err)
-	require.True(t, moved)
+	require.True(t, rotated)
 }

@@ -17,23 +17,29 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// What the file's header says of it. Its user_version is that of the oldest
-// version of this package that may open the file.
+// The header of the file has these numbers; schemaVersion is user_version.
 //
-// A newer version may add tables, indexes, and columns with a default, and keep
-// user_version, if a process that does not know them still does right: every
-// statement names its columns, so it goes on, and leaves the others as they are.
-// For anything else it must raise user_version, which keeps older processes out.
+// A newer version of this package may add tables, indexes, and columns with a
+// default, and keep schemaVersion, if processes that do not know them still work
+// correctly: every statement names its columns, so they leave other columns
+// unchanged. For any other change it must raise schemaVersion, so that older
+// processes return an error. Version 1 was never released.
 const (
 	applicationID = 0x52746368 // "Rtch"
 	schemaVersion = 2
 )
 
-// readers is how many connections read at once.
+// readers is the maximum number of connections that read.
 const readers = 4
 
-// The expiry of sessions has no index: it would be written at every refresh.
-// The table cleanup holds the keys that collect and collectRevocations have reached.
+// There is no index on expires_at, since every rotation would have to update
+// it. The row of cleanup has the keys that collect and collectRevocations have
+// reached.
+//
+// The column version of revocations is the format of a row. This version can
+// read only format 1; of any other row it reads only the subject. A newer
+// version must write another format if a process that ignores the new columns
+// would end less than the revocation should end.
 const schema = `
 CREATE TABLE sessions (
 	subject    TEXT NOT NULL,
@@ -59,7 +65,7 @@ CREATE TABLE revocations (
 	not_before   INTEGER,
 	until        INTEGER NOT NULL,
 	version      INTEGER NOT NULL DEFAULT 1,
-	announcement TEXT NOT NULL DEFAULT '',
+	revocation_id TEXT NOT NULL DEFAULT '',
 	access_ttl   INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 INSERT INTO revocations VALUES (1, %d, '', '[]', 0, '[]', NULL, 0, 1, '', 0);
@@ -69,22 +75,22 @@ PRAGMA user_version = %d;
 
 const sessionColumns = "subject, id, generation, created_at, rotated_at, expires_at, user_agent, ip, data"
 
-// file is the database, open.
+// file is the open database.
 type file struct {
 	path   string
 	info   os.FileInfo
-	faulty atomic.Bool // to be opened anew
+	faulty atomic.Bool // whether the file must be reopened
 	db     *sql.DB
-	writer *sql.Conn // used by who holds Store.slot
+	writer *sql.Conn // guarded by Store.slot
 
-	get, list, feed                                                                   *sql.Stmt   // of any connection
-	insert, rotate, look, end, endAll, announce, trim, ahead, pass, reach, next, drop *sql.Stmt   // of writer
-	statements                                                                        []*sql.Stmt // all of them
+	get, list, feed                                                                    *sql.Stmt   // on any connection
+	insert, rotate, reread, end, endAll, publish, trim, ahead, pass, reach, next, drop *sql.Stmt   // on writer
+	statements                                                                         []*sql.Stmt // all of the above
 }
 
-// create makes an empty file, unless there is one. It never holds the file
-// itself open: to close it again would let go of the locks that others in this
-// process have on it.
+// create creates an empty file at path if there is none. It never opens the file
+// itself: to close it would release the locks that other Stores in this process
+// have on it.
 func create(path string) error {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -92,30 +98,30 @@ func create(path string) error {
 	return link(path)
 }
 
-// link makes the file, unless another is quicker.
+// link creates the file at path, unless another process has just created it.
 func link(path string) error {
 	empty, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // mode 0600
 	if err != nil {
-		return unmade(path, err)
+		return createError(path, err)
 	}
 	defer func() { _ = os.Remove(empty.Name()) }()
 	if err := empty.Close(); err != nil {
-		return unmade(path, err)
+		return createError(path, err)
 	}
 	if err := os.Link(empty.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return unmade(path, err)
+		return createError(path, err)
 	}
 	return nil
 }
 
-// unmade says that the file could not be made, and why, without the name that
-// it had for the time being.
-func unmade(path string, err error) error {
-	return fmt.Errorf("cannot create %s: %w", path, unnamed(err))
+// createError returns the error for a file that could not be created. It omits
+// the name of the temporary file.
+func createError(path string, err error) error {
+	return fmt.Errorf("cannot create %s: %w", path, cause(err))
 }
 
-// unnamed returns what an error of package os says without the name of a file.
-func unnamed(err error) error {
+// cause returns the error within an error of package os, without the file name.
+func cause(err error) error {
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		err = p.Err
 	}
@@ -125,8 +131,8 @@ func unnamed(err error) error {
 	return err
 }
 
-// open opens the file at path, and makes the tables if it is empty. A
-// *sqlite.Error of busy means to try again.
+// open opens the file at path, and creates the tables if the file is empty. If
+// busy reports true for the error, the caller may try again.
 func open(ctx context.Context, path string) (_ *file, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -140,12 +146,13 @@ func open(ctx context.Context, path string) (_ *file, err error) {
 	}
 	name := filepath.ToSlash(path)
 	if !strings.HasPrefix(name, "/") {
-		name = "/" + name // a drive
+		name = "/" + name // a drive letter
 	}
-	// With mode=rw the file is never made by SQLite. What was acknowledged
-	// outlives a power cut by synchronous=FULL. No view or constraint in the file
-	// may call a function with an effect. A wait for a lock is ours, as
-	// it ends with a context.
+	// mode=rw: SQLite must not create the file. busy_timeout(0): this package
+	// waits for locks itself, so that the wait ends with a context.
+	// synchronous(FULL): acknowledged writes survive a power failure.
+	// trusted_schema(0): views and constraints in the file must not call
+	// functions with side effects.
 	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: name, RawQuery: url.Values{
 		"mode":    {"rw"},
 		"_pragma": {"busy_timeout(0)", "synchronous(FULL)", "fullfsync(1)", "cell_size_check(1)", "trusted_schema(0)", "journal_size_limit(4194304)"},
@@ -173,7 +180,7 @@ func open(ctx context.Context, path string) (_ *file, err error) {
 		return nil, err
 	}
 	if mode != "wal" {
-		return nil, fmt.Errorf("cannot enable WAL for %s: the journal mode is still %q", path, mode)
+		return nil, fmt.Errorf("cannot enable WAL for %s: the journal mode is %q", path, mode)
 	}
 	if missing != "" {
 		if err := f.setUp(ctx); err != nil {
@@ -183,11 +190,11 @@ func open(ctx context.Context, path string) (_ *file, err error) {
 	if err := f.prepare(ctx); err != nil {
 		return nil, err
 	}
-	return f, f.inPlace()
+	return f, f.checkPlace()
 }
 
-// inspect returns the statements that make what the file lacks, and refuses what
-// is not ours.
+// inspect returns the statements that create the tables, or "" if they exist. It
+// returns an error if this package must not use the file.
 func (f *file) inspect(ctx context.Context) (missing string, err error) {
 	var application, version, objects int64
 	var foreign sql.NullString
@@ -207,13 +214,13 @@ func (f *file) inspect(ctx context.Context) (missing string, err error) {
 	case version > schemaVersion:
 		return "", fmt.Errorf("%s has tables of version %d, but this program supports only version %d; update the program", f.path, version, schemaVersion)
 	case foreign.Valid:
-		// A trigger can bring back what was revoked.
-		return "", fmt.Errorf("%s contains the %s, which this package has not made: drop it, and find out who made it", f.path, foreign.String)
+		// A trigger could restore sessions that were revoked.
+		return "", fmt.Errorf("%s contains the %s, which this package did not create; find out who created it, and drop it", f.path, foreign.String)
 	}
 	return "", nil
 }
 
-// setUp makes what the file lacks, unless another process has been quicker.
+// setUp creates the tables, unless another process has just created them.
 func (f *file) setUp(ctx context.Context) error {
 	if _, err := f.writer.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return err
@@ -225,7 +232,7 @@ func (f *file) setUp(ctx context.Context) error {
 	if err == nil {
 		_, err = f.writer.ExecContext(ctx, "COMMIT")
 	}
-	return err // the connection is closed if there is one, which rolls back
+	return err // the caller then closes the connection, which rolls back
 }
 
 func (f *file) prepare(ctx context.Context) error {
@@ -239,23 +246,24 @@ func (f *file) prepare(ctx context.Context) error {
 	}{
 		{f.db, &f.get, get},
 		{f.db, &f.list, "SELECT " + sessionColumns + " FROM sessions WHERE subject = ? ORDER BY rotated_at DESC, id"},
-		{f.db, &f.feed, `SELECT id, nonce, version, subject, sessions, all_sessions, except_ids, not_before, until, announcement, access_ttl
+		{f.db, &f.feed, `SELECT id, nonce, version, subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl
 			FROM revocations WHERE id >= ? ORDER BY id LIMIT ?`},
-		{f.writer, &f.look, get},
+		{f.writer, &f.reread, get},
 		{f.writer, &f.insert, "INSERT INTO sessions (" + sessionColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"},
 		{f.writer, &f.rotate, `UPDATE sessions SET generation = CASE WHEN generation < ?3 THEN ?3 ELSE ?3 + 1 END,
 			rotated_at = ?5, expires_at = ?6, user_agent = ?7, ip = ?8
 			WHERE subject = ?1 AND id = ?2 AND (generation < ?3 OR generation = ?3 AND rotated_at <= ?4) RETURNING ` + sessionColumns},
 		{f.writer, &f.end, "DELETE FROM sessions WHERE subject = ? AND id IN (SELECT value FROM json_each(?))"},
 		{f.writer, &f.endAll, "DELETE FROM sessions WHERE subject = ? AND created_at < ? AND id NOT IN (SELECT value FROM json_each(?))"},
-		{f.writer, &f.announce, "INSERT INTO revocations (nonce, subject, sessions, all_sessions, except_ids, not_before, until, announcement, access_ttl) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"},
-		// A row goes after its Until, and only when the next one's has passed
-		// too: readers of the feed have the row as their position until then.
+		{f.writer, &f.publish, `INSERT INTO revocations (nonce, subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		// A row is deleted when it and the next row have expired. Until then it
+		// may be the position of a reader.
 		{f.writer, &f.trim, `DELETE FROM revocations WHERE id IN (SELECT id FROM
 			(SELECT id, until, lead(until) OVER (ORDER BY id) AS following FROM
 				(SELECT id, until FROM revocations WHERE id >= (SELECT revocation FROM cleanup) ORDER BY id LIMIT ?2 + 1))
 			WHERE max(until, following) < ?1)`},
-		// On to the next that was not looked at, or to the beginning.
+		// The next revocation to check, or 0 for the first.
 		{f.writer, &f.pass, `UPDATE cleanup SET revocation = coalesce(?1, 0)`},
 		{f.writer, &f.ahead, `SELECT id FROM revocations WHERE id >= (SELECT revocation FROM cleanup) ORDER BY id LIMIT 1 OFFSET ?`},
 		{f.writer, &f.reach, "UPDATE cleanup SET subject = ?, id = ?"},
@@ -272,8 +280,8 @@ func (f *file) prepare(ctx context.Context) error {
 	return nil
 }
 
-// close closes the statements one by one: with one left SQLite keeps the
-// connection, its locks and the log.
+// close closes every statement, since SQLite keeps a connection, its locks and
+// the log while there is one.
 func (f *file) close() (err error) {
 	for _, stmt := range f.statements {
 		err = errors.Join(err, stmt.Close())
@@ -284,38 +292,38 @@ func (f *file) close() (err error) {
 	return errors.Join(err, f.db.Close())
 }
 
-// writable returns an error if the file can only be read, which SQLite says at
-// the first change. This one is undone.
+// writable returns an error if the file is read-only. SQLite detects this only
+// at the first write, so writable writes and rolls back.
 func (f *file) writable() error {
 	ctx := context.Background()
 	if _, err := f.writer.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		if busy(err) {
-			return nil // another writes
+			return nil // another process can write
 		}
 		return err
 	}
 	_, err := f.writer.ExecContext(ctx, "UPDATE cleanup SET id = id")
-	_, undone := f.writer.ExecContext(ctx, "ROLLBACK")
-	return errors.Join(err, undone)
+	_, rollbackErr := f.writer.ExecContext(ctx, "ROLLBACK")
+	return errors.Join(err, rollbackErr)
 }
 
-// inPlace returns an error unless the file is still the one at its path. SQLite
-// would write to one that was removed, and acknowledge it.
-func (f *file) inPlace() error {
+// checkPlace returns an error if the file at the path is no longer the file
+// that was opened. SQLite would write to a deleted file without an error.
+func (f *file) checkPlace() error {
 	info, err := os.Stat(f.path)
 	if err != nil {
 		return err
 	}
 	if !os.SameFile(f.info, info) {
 		f.faulty.Store(true)
-		return fmt.Errorf("%s has become another file", f.path)
+		return fmt.Errorf("%s was replaced by another file", f.path)
 	}
 	return nil
 }
 
-// judge looks at what SQLite says: after a fault of which a connection might
-// keep something, the file is opened anew.
-func (f *file) judge(err error) {
+// markFaulty marks the file to be reopened, unless err is known to leave the
+// connection usable.
+func (f *file) markFaulty(err error) {
 	switch code(err) {
 	case sqlite3.SQLITE_OK, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_FULL, sqlite3.SQLITE_INTERRUPT:
 	default:
@@ -323,8 +331,8 @@ func (f *file) judge(err error) {
 	}
 }
 
-// code returns SQLite's word for what went wrong, SQLITE_OK if it is not from
-// SQLite.
+// code returns the primary result code of an error of SQLite, or SQLITE_OK if
+// err is not an error of SQLite.
 func code(err error) int {
 	var e *sqlite.Error
 	if errors.As(err, &e) {
@@ -333,25 +341,25 @@ func code(err error) int {
 	return sqlite3.SQLITE_OK
 }
 
-// busy reports whether another process was in the way.
+// busy reports whether err means that another connection had a lock.
 func busy(err error) bool {
 	c := code(err)
 	return c == sqlite3.SQLITE_BUSY || c == sqlite3.SQLITE_LOCKED || c == sqlite3.SQLITE_PROTOCOL
 }
 
-// collectLook is how many records a Create looks at. With it about a seventh
-// of what is there is dead while sessions come and go.
-const collectLook = 8
+// collectSize is how many sessions a Create checks. With 8, about a seventh of
+// the rows has ended while sessions come and go.
+const collectSize = 8
 
-// collect looks at a few records, and removes those that have ended.
+// collect checks the next few sessions and deletes those that have ended.
 func (f *file) collect(now time.Time) error {
-	rows, err := f.next.Query(collectLook)
+	rows, err := f.next.Query(collectSize)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	var subject, id string
-	var dead [][2]string
+	var ended [][2]string
 	before := collectBefore(now)
 	for rows.Next() {
 		var expires int64
@@ -359,48 +367,46 @@ func (f *file) collect(now time.Time) error {
 			return err
 		}
 		if expires < before {
-			dead = append(dead, [2]string{subject, id})
+			ended = append(ended, [2]string{subject, id})
 		}
 	}
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	for _, key := range dead {
+	for _, key := range ended {
 		if _, err := f.drop.Exec(key[0], key[1]); err != nil {
 			return err
 		}
 	}
-	_, err = f.reach.Exec(subject, id) // from the beginning, if there was no more
+	_, err = f.reach.Exec(subject, id) // empty after the last row, so that the next call starts at the first
 	return err
 }
 
-// collectRevocations looks at some revocations, from where the last call has
-// come to, and removes those whose time has passed. It goes on for as long as at
-// least half of them go, so that many that have passed go within a few calls.
+// collectRevocations checks the revocations after those that the last call
+// checked, and deletes those that have expired. It continues while at least
+// half of them are deleted, so that a few calls suffice to delete many.
 func (f *file) collectRevocations(now time.Time) error {
 	for range trimRounds {
 		var next sql.NullInt64
-		err := f.ahead.QueryRow(trimLook).Scan(&next)
+		err := f.ahead.QueryRow(trimSize).Scan(&next)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-		r, err := f.trim.Exec(collectBefore(now), trimLook)
+		r, err := f.trim.Exec(collectBefore(now), trimSize)
 		if err != nil {
 			return err
 		}
 		if _, err := f.pass.Exec(next); err != nil {
 			return err
 		}
-		if n, err := r.RowsAffected(); err != nil || n < trimLook/2 || !next.Valid {
+		if n, err := r.RowsAffected(); err != nil || n < trimSize/2 || !next.Valid {
 			return err
 		}
 	}
 	return nil
 }
 
-// trimLook is how many revocations are looked at together, and trimRounds how
-// often at most in one call.
 const (
-	trimLook   = 32
-	trimRounds = 32
+	trimSize   = 32 // revocations checked in one round
+	trimRounds = 32 // maximum number of rounds in one call
 )

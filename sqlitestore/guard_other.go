@@ -2,8 +2,9 @@
 
 package sqlitestore
 
-// guardFolder does nothing: who may write a file here is not told by its mode.
-func guardFolder(string) error { return nil }
+// guardDir does nothing on this system, where the mode of a file does not say
+// who may write to it.
+func guardDir(string) error { return nil }
 
-// guardFile does nothing either.
+// guardFile does nothing, for the same reason.
 func guardFile(string) error { return nil }

@@ -11,19 +11,19 @@ import (
 	"syscall"
 )
 
-// guardFolder returns an error if somebody else may write the folder of the
-// file: whoever may can put another file, or another log, in its place. That
-// holds for a folder such as /tmp too, where others cannot remove the file, but
-// can make its log before SQLite does.
+// guardDir returns an error if another user may write to the directory of the
+// file: such a user could replace the file or its log. A directory such as /tmp
+// is refused too. There another user cannot delete the file, but can create its
+// log before SQLite does.
 //
-// The folder belongs to the user of this process, or to root. It may be
-// writable by a group if that is the user's private one, which has the number of
-// the user, as many systems arrange it; root has none.
-func guardFolder(path string) error {
+// The directory must belong to the user of this process or to root. A group may
+// have write permission if it is the user's private group, which on many
+// systems has the same number as the user. Root has no private group.
+func guardDir(path string) error {
 	dir := filepath.Dir(path)
 	info, err := os.Stat(dir)
 	if err != nil {
-		return fmt.Errorf("cannot create %s: %w", path, unnamed(err))
+		return fmt.Errorf("cannot create %s: %w", path, cause(err))
 	}
 	stat, user := info.Sys().(*syscall.Stat_t), os.Geteuid()
 	mode := info.Mode().Perm()
@@ -32,23 +32,26 @@ func guardFolder(path string) error {
 	}
 	switch {
 	case mode&0o022 != 0:
-		return fmt.Errorf("the folder %s has mode %s: others may write it, and could replace the file; use one that only its owner may write (chmod go-w)", dir, info.Mode())
+		return fmt.Errorf(
+			"the directory %s has mode %s: others may write to it and could replace the file; use a directory that only its owner may write to "+
+				"(chmod go-w)", dir, info.Mode())
 	case int(stat.Uid) != user && stat.Uid != 0:
-		return fmt.Errorf("the folder %s belongs to the user %d, who could replace the file, and not to %d, the user of this process; use one of this user, or run as the other", dir, stat.Uid, user)
+		return fmt.Errorf(
+			"the directory %s belongs to the user %d, who could replace the file; it must belong to %d, the user of this process, or to root", dir, stat.Uid, user)
 	}
 	return nil
 }
 
-// guardFile returns an error if somebody else may write the file, or what SQLite
-// keeps beside it: whoever may can bring back sessions that were revoked, or add
-// some. The owner must be the user of this process also where that is root:
-// what belongs to another user is what that user may write.
+// guardFile returns an error if another user may write to the file or to
+// SQLite's other files: such a user could restore sessions that were revoked,
+// or add sessions. The owner must be the user of this process, even if that is
+// root.
 func guardFile(path string) error {
 	resolved, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return err
 	}
-	if err := guardFolder(resolved); err != nil {
+	if err := guardDir(resolved); err != nil {
 		return err
 	}
 	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
@@ -64,9 +67,11 @@ func guardFile(path string) error {
 		case !info.Mode().IsRegular():
 			return fmt.Errorf("%s is not a regular file", resolved+suffix)
 		case info.Mode().Perm()&0o022 != 0:
-			return fmt.Errorf("%s has mode %s: others may write it; only its owner may (chmod go-w), and if somebody has, remove it, which signs everybody out", resolved+suffix, info.Mode())
+			return fmt.Errorf(
+				"%s has mode %s: others may write to it; allow only its owner (chmod go-w), "+
+					"and if others may have written to it, delete it, which signs all users out", resolved+suffix, info.Mode())
 		case int(stat.Uid) != user:
-			return fmt.Errorf("%s belongs to the user %d, who may write it, and not to %d, the user of this process; run as its owner, or change that", resolved+suffix, stat.Uid, user)
+			return fmt.Errorf("%s belongs to the user %d, who may write to it; it must belong to %d, the user of this process", resolved+suffix, stat.Uid, user)
 		}
 	}
 	return nil

@@ -34,7 +34,10 @@ func device(n int) auth.Device {
 
 func session(subject, id string) auth.Session {
 	at := now()
-	return auth.Session{ID: id, Subject: subject, Generation: 1, CreatedAt: at, RotatedAt: at, ExpiresAt: at.Add(24 * time.Hour), Device: device(0), Opaque: []byte("laptop")}
+	return auth.Session{
+		ID: id, Subject: subject, Generation: 1, CreatedAt: at, RotatedAt: at, ExpiresAt: at.Add(24 * time.Hour),
+		Device: device(0), Opaque: []byte("laptop"),
+	}
 }
 
 func use(n int) auth.Rotation {
@@ -46,7 +49,7 @@ func revocation(subject string, ids ...string) auth.Revocation {
 	return auth.Revocation{Subject: subject, Sessions: ids, Until: now().Add(10 * time.Minute)}
 }
 
-// together calls f(0) to f(n-1) at once.
+// together calls f(0) to f(n-1) concurrently.
 func together(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	for i := range n {
@@ -55,7 +58,7 @@ func together(n int, f func(i int)) {
 	wg.Wait()
 }
 
-// calls are the methods of a store.
+// calls returns a call of each method of a store.
 func calls(s *sqlitestore.Store) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"Create": func(ctx context.Context) error { return s.Create(ctx, session("ada", "new")) },
@@ -73,7 +76,7 @@ func calls(s *sqlitestore.Store) map[string]func(context.Context) error {
 	}
 }
 
-// raw opens the file as another program does.
+// raw opens the file without this package.
 func raw(t testing.TB, path string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)
@@ -99,8 +102,7 @@ func count(t testing.TB, path, table string) (n int) {
 	return n
 }
 
-// lock takes the lock to write, as soon as it is free, until the function is
-// called.
+// lock waits for SQLite's write lock and takes it until unlock is called.
 func lock(t testing.TB, path string) (unlock func()) {
 	t.Helper()
 	db := raw(t, path)
@@ -117,4 +119,10 @@ func lock(t testing.TB, path string) (unlock func()) {
 		require.NoError(t, conn.Close())
 		require.NoError(t, db.Close())
 	}
+}
+
+// rotateFrom returns r with From set to generation.
+func rotateFrom(generation int64, r auth.Rotation) auth.Rotation {
+	r.From = generation
+	return r
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/ratchet-go/auth/sqlitestore"
 )
 
-func TestOpen_MakesTheFileForItsOwnerAlone(t *testing.T) {
+func TestOpen_CreatesFileWithMode0600(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a b&x#y%41'.db")
@@ -41,7 +41,7 @@ func TestOpen_MakesTheFileForItsOwnerAlone(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestOpen_ManyAtOnceOnANewFile(t *testing.T) {
+func TestOpen_ConcurrentlyOnNewFile(t *testing.T) {
 	t.Parallel()
 	for range 5 {
 		path := filepath.Join(t.TempDir(), "sessions.db")
@@ -64,7 +64,7 @@ func TestOpen_ManyAtOnceOnANewFile(t *testing.T) {
 	}
 }
 
-func TestOpen_RefusesWhatIsNotItsOwn(t *testing.T) {
+func TestOpen_RefusesForeignFiles(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name string
@@ -72,10 +72,10 @@ func TestOpen_RefusesWhatIsNotItsOwn(t *testing.T) {
 		want string
 	}{
 		{"text", func(t *testing.T, path string) {
-			require.NoError(t, os.WriteFile(path, []byte("dear diary"), 0o600))
+			require.NoError(t, os.WriteFile(path, []byte("some text"), 0o600))
 		}, "file is not a database"},
 		{"long text", func(t *testing.T, path string) {
-			require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("dear diary\n", 10_000)), 0o600))
+			require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("some text\n", 10_000)), 0o600))
 		}, "file is not a database"},
 		{"another application's", func(t *testing.T, path string) {
 			execute(t, path, "CREATE TABLE sessions (id TEXT)", "INSERT INTO sessions VALUES ('precious')")
@@ -87,22 +87,22 @@ func TestOpen_RefusesWhatIsNotItsOwn(t *testing.T) {
 			require.NoError(t, open(t, path).Close())
 			execute(t, path, "PRAGMA user_version = 3")
 		}, "has tables of version 3, but this program supports only version 2; update the program"},
-		{"one that was never released", func(t *testing.T, path string) {
+		{"an unreleased version's", func(t *testing.T, path string) {
 			require.NoError(t, open(t, path).Close())
 			execute(t, path, "PRAGMA user_version = 1")
 		}, "has tables of version 1, which was never released; delete the file, and with it all sessions"},
 		{"one with a trigger", func(t *testing.T, path string) {
 			require.NoError(t, open(t, path).Close())
 			execute(t, path, "CREATE TRIGGER keep BEFORE DELETE ON sessions BEGIN SELECT RAISE(IGNORE); END")
-		}, "contains the trigger keep, which this package has not made"},
+		}, "contains the trigger keep, which this package did not create"},
 		{"one with a view", func(t *testing.T, path string) {
 			require.NoError(t, open(t, path).Close())
 			execute(t, path, "ALTER TABLE sessions RENAME TO mine", "CREATE VIEW sessions AS SELECT * FROM mine")
-		}, "contains the view sessions, which this package has not made"},
+		}, "contains the view sessions, which this package did not create"},
 		{"one with a virtual table", func(t *testing.T, path string) {
 			require.NoError(t, open(t, path).Close())
 			execute(t, path, "CREATE VIRTUAL TABLE words USING fts5(word)")
-		}, "contains the table words, which this package has not made"},
+		}, "contains the table words, which this package did not create"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -121,11 +121,21 @@ func TestOpen_RefusesWhatIsNotItsOwn(t *testing.T) {
 			require.Len(t, entries, 1)
 		})
 	}
+	const noMemory, noURI = "use auth.NewMemoryStore", "is a URI or has options; expected the path of a file"
 	for path, want := range map[string]string{
-		"": "the path is empty", t.TempDir(): "not a regular file", filepath.Join(t.TempDir(), "absent", "sessions.db"): "absent/sessions.db: no such file",
-		":memory:": "use auth.NewMemoryStore", ":memory:?cache=shared": "use auth.NewMemoryStore", "file::memory:": "looks like a URI", "file:a.db?mode=memory": "use auth.NewMemoryStore",
-		"file:sessions.db": "give the path of the file", "FILE:sessions.db": "give the path of the file", "file:///var/sessions.db": "give the path of the file",
-		"sessions.db?_journal=WAL": "give the path of the file", "sqlite://sessions.db": "give the path of the file", "sqlite3:sessions.db": "give the path of the file",
+		"":          "the path is empty",
+		t.TempDir(): "not a regular file",
+		filepath.Join(t.TempDir(), "absent", "sessions.db"): "absent/sessions.db: no such file",
+		":memory:":                 noMemory,
+		":memory:?cache=shared":    noMemory,
+		"file:a.db?mode=memory":    noMemory,
+		"file::memory:":            noURI,
+		"file:sessions.db":         noURI,
+		"FILE:sessions.db":         noURI,
+		"file:///var/sessions.db":  noURI,
+		"sessions.db?_journal=WAL": noURI,
+		"sqlite://sessions.db":     noURI,
+		"sqlite3:sessions.db":      noURI,
 	} {
 		_, err := sqlitestore.Open(path, sqlitestore.Config{})
 		require.ErrorContains(t, err, want)
@@ -134,7 +144,7 @@ func TestOpen_RefusesWhatIsNotItsOwn(t *testing.T) {
 	}
 }
 
-func TestOpen_LeavesTheFileOfOneWhoWasQuickerAlone(t *testing.T) {
+func TestOpen_KeepsFileCreatedConcurrently(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
@@ -148,14 +158,14 @@ func TestOpen_LeavesTheFileOfOneWhoWasQuickerAlone(t *testing.T) {
 	require.Equal(t, before, after)
 }
 
-func TestOpen_TakesAnEmptyFile(t *testing.T) {
+func TestOpen_AcceptsEmptyFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	require.NoError(t, open(t, path).Create(t.Context(), session("ada", "one")))
 }
 
-func TestClose_EndsWhatWaitsAndLeavesNothing(t *testing.T) { // not parallel: it counts goroutines
+func TestClose_EndsWaitingCalls(t *testing.T) { // not parallel, since it counts goroutines
 	before := runtime.NumGoroutine()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s, err := sqlitestore.Open(path, sqlitestore.Config{})
@@ -182,7 +192,7 @@ func TestClose_EndsWhatWaitsAndLeavesNothing(t *testing.T) { // not parallel: it
 	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			stacks := make([]byte, 1<<16)
-			require.Fail(t, "goroutines are left", "%s", stacks[:runtime.Stack(stacks, true)])
+			require.Fail(t, "goroutines are still running", "%s", stacks[:runtime.Stack(stacks, true)])
 		}
 	}
 
@@ -190,7 +200,7 @@ func TestClose_EndsWhatWaitsAndLeavesNothing(t *testing.T) { // not parallel: it
 	require.NoError(t, err)
 	require.Len(t, list, 1)
 }
-func TestClose_WaitsForWhatIsUnderWay(t *testing.T) {
+func TestClose_WaitsForRunningCalls(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s, err := sqlitestore.Open(path, sqlitestore.Config{})
@@ -217,7 +227,8 @@ func TestOpen_SynchronizesTheLog(t *testing.T) {
 	require.NoError(t, s.Write(t.Context(), func(c *sql.Conn) error {
 		var mode string
 		var synchronous, fullfsync int
-		require.NoError(t, c.QueryRowContext(t.Context(), "SELECT * FROM pragma_journal_mode, pragma_synchronous, pragma_fullfsync").Scan(&mode, &synchronous, &fullfsync))
+		require.NoError(t, c.QueryRowContext(t.Context(), "SELECT * FROM pragma_journal_mode, pragma_synchronous, pragma_fullfsync").
+			Scan(&mode, &synchronous, &fullfsync))
 		require.Equal(t, "wal", mode)
 		require.Equal(t, 2, synchronous) // FULL
 		require.Equal(t, 1, fullfsync)
@@ -225,8 +236,8 @@ func TestOpen_SynchronizesTheLog(t *testing.T) {
 	}))
 }
 
-// TestOpen_FileOfANewerVersion has more columns, tables and indexes. Those that
-// this version does not know stay as they are.
+// TestOpen_FileOfANewerVersion adds columns, tables and an index, which must stay
+// unchanged.
 func TestOpen_FileOfANewerVersion(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
@@ -251,9 +262,9 @@ func TestOpen_FileOfANewerVersion(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, record, got)
 	u := use(2)
-	got, moved, err := s.Rotate(t.Context(), "ada", "one", rotateFrom(1, u))
+	got, rotated, err := s.Rotate(t.Context(), "ada", "one", rotateFrom(1, u))
 	require.NoError(t, err)
-	require.True(t, moved)
+	require.True(t, rotated)
 	record.Generation, record.RotatedAt, record.ExpiresAt, record.Device = 2, u.At, u.ExpiresAt, u.Device
 	require.Equal(t, record, got)
 	require.Equal(t, "kept", newer("sessions", "subject = 'ada'"))

@@ -23,7 +23,8 @@ import (
 	"github.com/ratchet-go/auth/sqlitestore"
 )
 
-// TestMain lets the test binary be another process on the same file.
+// TestMain runs the test binary as another process on the same file if
+// SQLITESTORE_ROLE is set.
 func TestMain(m *testing.M) {
 	role, path := os.Getenv("SQLITESTORE_ROLE"), os.Getenv("SQLITESTORE_PATH")
 	if role == "" {
@@ -71,8 +72,9 @@ func executable(t *testing.T) string {
 	return exe
 }
 
-// rotate lets 32 goroutines rotate from the generation on each line, and says
-// how many moved and which generation and device all of them were shown.
+// rotate calls Rotate in 32 goroutines for the generation on each line of
+// input. It prints how many of them rotated the session and all results that
+// they got.
 func rotate(s *sqlitestore.Store) error {
 	fmt.Println("ready")
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
@@ -80,23 +82,23 @@ func rotate(s *sqlitestore.Store) error {
 		if _, err := fmt.Sscan(lines.Text(), &from); err != nil {
 			return err
 		}
-		var moved atomic.Int64
+		var rotated atomic.Int64
 		var seen sync.Map
 		together(32, func(i int) {
 			got, m, err := s.Rotate(context.Background(), "ada", "one", rotateFrom(from, use(os.Getpid()<<5+i)))
 			if m {
-				moved.Add(1)
+				rotated.Add(1)
 			}
 			seen.Store(fmt.Sprint(got.Generation, " ", got.Device.IP, " ", err), true)
 		})
 		var shown []string
 		seen.Range(func(k, _ any) bool { shown = append(shown, k.(string)); return true })
-		fmt.Printf("%d,%s\n", moved.Load(), strings.Join(shown, ","))
+		fmt.Printf("%d,%s\n", rotated.Load(), strings.Join(shown, ","))
 	}
 	return nil
 }
 
-func TestRotate_OneOfManyInTwoProcessesMoves(t *testing.T) {
+func TestRotate_OneWinnerAmongProcesses(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
@@ -137,8 +139,8 @@ func TestRotate_OneOfManyInTwoProcessesMoves(t *testing.T) {
 	}
 }
 
-// storm writes for ever, and says what was acknowledged. Each line is written
-// by one call, so that it is whole or was not acknowledged to anybody.
+// storm writes until it is killed, and prints what was acknowledged. Each line
+// is one write to standard output, so it is complete or was not printed.
 func storm(s *sqlitestore.Store) error {
 	ctx, pid := context.Background(), os.Getpid()
 	errs := make(chan error)
@@ -151,8 +153,8 @@ func storm(s *sqlitestore.Store) error {
 				}
 				fmt.Printf("1 %s %s\n", subject, id)
 				for from := range int64(i % 4) {
-					if _, moved, err := s.Rotate(ctx, subject, id, rotateFrom(from+1, use(1))); err != nil || !moved {
-						errs <- fmt.Errorf("moved %t: %w", moved, err)
+					if _, rotated, err := s.Rotate(ctx, subject, id, rotateFrom(from+1, use(1))); err != nil || !rotated {
+						errs <- fmt.Errorf("rotated %t: %w", rotated, err)
 					}
 					fmt.Printf("%d %s %s\n", from+2, subject, id)
 				}
@@ -203,12 +205,12 @@ func TestKilled_KeepsWhatWasAcknowledged(t *testing.T) {
 
 		s, err := sqlitestore.Open(path, sqlitestore.Config{})
 		require.NoError(t, err)
-		announced := map[key]bool{}
+		published := map[key]bool{}
 		for position, more := "", true; more; {
 			rs, next, others, err := s.Changes(t.Context(), position, 0)
 			require.NoError(t, err)
 			for _, r := range rs {
-				announced[key{r.Subject, r.Sessions[0]}] = true
+				published[key{r.Subject, r.Sessions[0]}] = true
 			}
 			position, more = next, others
 		}
@@ -216,11 +218,11 @@ func TestKilled_KeepsWhatWasAcknowledged(t *testing.T) {
 			got, err := s.Get(t.Context(), k.subject, k.id)
 			switch {
 			case generation == 0:
-				require.ErrorIs(t, err, auth.ErrSessionNotFound, "a revoked session is back")
-				require.True(t, announced[k])
-			case err != nil: // a revocation that was not acknowledged, but whole
+				require.ErrorIs(t, err, auth.ErrSessionNotFound, "a revoked session exists again")
+				require.True(t, published[k])
+			case err != nil: // a complete revocation that was not acknowledged
 				require.ErrorIs(t, err, auth.ErrSessionNotFound)
-				require.True(t, announced[k], "%v, generation %d, is lost", k, generation)
+				require.True(t, published[k], "the session %v of generation %d is lost", k, generation)
 			default:
 				require.Contains(t, []int64{generation, generation + 1}, got.Generation)
 			}
@@ -236,12 +238,12 @@ func TestKilled_KeepsWhatWasAcknowledged(t *testing.T) {
 func TestOpen_ReadOnlyFileIsAnError(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
-		t.Skip("needs root, to become somebody else")
+		t.Skip("needs root, to run as another user")
 	}
-	dir, err := os.MkdirTemp("", "sqlitestore") // not t.TempDir, which nobody else may enter
+	dir, err := os.MkdirTemp("", "sqlitestore") // other users cannot enter t.TempDir
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	require.NoError(t, os.Chmod(dir, 0o755)) //nolint:gosec // somebody else is to use it
+	require.NoError(t, os.Chmod(dir, 0o755)) //nolint:gosec // another user must be able to use it
 	binary, err := os.ReadFile(executable(t))
 	require.NoError(t, err)
 	exe, path := filepath.Join(dir, "program"), filepath.Join(dir, "sessions.db")

@@ -9,16 +9,18 @@ import (
 	"slices"
 	"time"
 
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"github.com/ratchet-go/auth"
 )
 
-// write is what one call wants written. Calls that come together share one
-// transaction, and so one wait for the disk: whoever gets the slot carries out
-// what is in the queue, for the others too.
+// write is the write of one call. Concurrent calls share one transaction, and
+// so one synchronization of the disk: the goroutine that gets the slot runs all
+// writes in the queue.
 type write struct {
-	run  func(*file) error // may run several times; an error undoes it
-	back chan struct{}     // has an element once it was put back in the queue
-	done chan struct{}
+	run  func(*file) error // may be called again; an error rolls it back
+	back chan struct{}     // receives a value when the write is returned to the queue
+	done chan struct{}     // closed when err is set
 	err  error
 }
 
@@ -27,10 +29,11 @@ func (w *write) finish(err error) {
 	close(w.done)
 }
 
-// maxBatch bounds a transaction.
+// maxBatch is the maximum number of writes in a transaction.
 const maxBatch = 128
 
-// write has run carried out in a transaction.
+// write calls run in a transaction. If ctx ends before the transaction begins,
+// write returns the error of ctx.
 func (s *Store) write(ctx context.Context, run func(*file) error) error {
 	w := &write{run: run, back: make(chan struct{}, 1), done: make(chan struct{})}
 	s.mu.Lock()
@@ -48,14 +51,14 @@ func (s *Store) write(ctx context.Context, run func(*file) error) error {
 			if s.leave(w) {
 				return ctx.Err()
 			}
-			ended = nil // it is under way
+			ended = nil // it is in a transaction
 		case <-w.back:
 			ended = ctx.Done()
 		}
 	}
 }
 
-// leave takes a write out of the queue, unless it is under way.
+// leave removes w from the queue. It returns false if w is in a transaction.
 func (s *Store) leave(w *write) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,8 +70,8 @@ func (s *Store) leave(w *write) bool {
 	return true
 }
 
-// lead carries out what is in the queue, w among it. It is called with the
-// slot.
+// lead runs the writes in the queue, w among them, in one transaction. The
+// caller must have the slot.
 func (s *Store) lead(ctx context.Context, w *write) {
 	select {
 	case <-w.done:
@@ -78,7 +81,7 @@ func (s *Store) lead(ctx context.Context, w *write) {
 	f, err := s.begin(ctx)
 	began := time.Now()
 	if err != nil {
-		if s.leave(w) { // the others have contexts of their own
+		if s.leave(w) { // other writes have their own contexts
 			w.finish(err)
 		}
 		return
@@ -92,7 +95,7 @@ func (s *Store) lead(ctx context.Context, w *write) {
 		if err := w.run(f); err != nil {
 			f.rollback(err)
 			w.finish(err)
-			// The others begin again without it.
+			// The other writes are tried again without w.
 			s.mu.Lock()
 			others := slices.Concat(batch[:i], batch[i+1:])
 			s.queue = append(others, s.queue...)
@@ -109,7 +112,7 @@ func (s *Store) lead(ctx context.Context, w *write) {
 	if _, err = f.writer.ExecContext(context.Background(), "COMMIT"); err != nil {
 		f.rollback(err)
 	} else {
-		err = f.inPlace()
+		err = f.checkPlace()
 	}
 	s.released = time.Now()
 	s.held += s.released.Sub(began)
@@ -118,18 +121,18 @@ func (s *Store) lead(ctx context.Context, w *write) {
 	}
 }
 
-// Who has held SQLite's lock for turn lets go of it for rest: others that wait
-// for it look only from time to time, and would hardly ever find it free between
-// two transactions of one who has more to write.
+// After holding SQLite's lock for maxHold, a Store pauses for yieldTime. Other
+// processes try to get the lock only from time to time, and would rarely find
+// it free between two transactions of a process that writes continuously.
 const (
-	turn = 10 * time.Millisecond
-	rest = 2 * time.Millisecond
+	maxHold   = 10 * time.Millisecond
+	yieldTime = 2 * time.Millisecond
 )
 
-// begin begins a transaction, as soon as other processes let it.
+// begin begins a transaction once no other process has the lock.
 func (s *Store) begin(ctx context.Context) (*file, error) {
-	if s.held >= turn {
-		if err := s.sleep(ctx, rest-time.Since(s.released)); err != nil {
+	if s.held >= maxHold {
+		if err := s.sleep(ctx, yieldTime-time.Since(s.released)); err != nil {
 			return nil, err
 		}
 		s.held = 0
@@ -139,13 +142,13 @@ func (s *Store) begin(ctx context.Context) (*file, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Without ctx: what has begun is carried out, and takes no time.
+		// Without ctx, since the statement does not wait.
 		_, err = f.writer.ExecContext(context.Background(), "BEGIN IMMEDIATE")
 		if err == nil {
 			return f, nil
 		}
 		if !busy(err) {
-			f.judge(err)
+			f.markFaulty(err)
 			return nil, err
 		}
 		if err := s.pause(ctx, try); err != nil {
@@ -154,17 +157,17 @@ func (s *Store) begin(ctx context.Context) (*file, error) {
 	}
 }
 
-// rollback undoes a transaction that err has ended, unless SQLite has done so
-// itself. If neither is certain, the connection is given up.
+// rollback rolls a transaction back after err, unless SQLite has done so
+// itself. If it fails, the file is reopened.
 func (f *file) rollback(err error) {
-	f.judge(err)
-	if _, err := f.writer.ExecContext(context.Background(), "ROLLBACK"); err != nil && code(err) != 1 {
+	f.markFaulty(err)
+	if _, err := f.writer.ExecContext(context.Background(), "ROLLBACK"); err != nil && code(err) != sqlite3.SQLITE_ERROR { // SQLITE_ERROR: there is no transaction
 		f.faulty.Store(true)
 	}
 }
 
-// read calls f, again if another process was in the way, and once more if the
-// file was closed meanwhile because others met a fault.
+// read calls f with the file. It calls f again while another connection has a
+// lock, and once more if another call has reopened the file because of a fault.
 func (s *Store) read(ctx context.Context, f func(*file) error) error {
 	replaced := false
 	for try := 0; ; try++ {
@@ -182,7 +185,7 @@ func (s *Store) read(ctx context.Context, f func(*file) error) error {
 			replaced = true
 			continue
 		case !busy(err):
-			file.judge(err)
+			file.markFaulty(err)
 			return err
 		}
 		if err := s.pause(ctx, try); err != nil {
@@ -191,11 +194,11 @@ func (s *Store) read(ctx context.Context, f func(*file) error) error {
 	}
 }
 
-// current returns the file. If it is another by now, or was found faulty, it is
-// opened anew.
+// current returns the open file. If the file at the path is another one, or if
+// the open file is faulty, current reopens it.
 func (s *Store) current(ctx context.Context) (*file, error) {
 	if f := s.file.Load(); f != nil && !f.faulty.Load() {
-		if err := f.inPlace(); err == nil || !f.faulty.Load() {
+		if err := f.checkPlace(); err == nil || !f.faulty.Load() {
 			return f, err
 		}
 	}
@@ -210,18 +213,18 @@ func (s *Store) current(ctx context.Context) (*file, error) {
 	}
 }
 
-// reopen is current for who has the slot.
+// reopen is like current. The caller must have the slot.
 func (s *Store) reopen(ctx context.Context) (*file, error) {
 	for try := 0; ; try++ {
 		old := s.file.Load()
 		if old != nil && !old.faulty.Load() {
-			if err := old.inPlace(); err == nil || !old.faulty.Load() {
+			if err := old.checkPlace(); err == nil || !old.faulty.Load() {
 				return old, err
 			}
 		}
 		if old != nil {
 			s.file.Store(nil)
-			_ = old.close() // it is given up
+			_ = old.close()
 		}
 		f, err := open(ctx, s.path)
 		switch {
@@ -239,7 +242,7 @@ func (s *Store) reopen(ctx context.Context) (*file, error) {
 	}
 }
 
-// pause waits for a moment, longer from time to time, up to 1 ms.
+// pause waits for a random time between attempts, which grows to about 1 ms.
 func (s *Store) pause(ctx context.Context, try int) error {
 	return s.sleep(ctx, 50*time.Microsecond+rand.N(min(time.Millisecond, 100*time.Microsecond<<min(try, 10))))
 }
@@ -257,9 +260,8 @@ func (s *Store) sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// wrap adds the name of the package and the operation that failed to err. It
-// returns nil for nil, and leaves [auth.ErrSessionNotFound] as it is: that is a
-// result, not a failure.
+// wrap adds the package and the operation to err. It returns nil and
+// [auth.ErrSessionNotFound] unchanged.
 func wrap(doing string, err error) error {
 	if err == nil || errors.Is(err, auth.ErrSessionNotFound) {
 		return err

@@ -18,24 +18,23 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// Store is an [auth.Store] in one SQLite file. It is safe for concurrent use,
-// and any number of Stores, in any number of processes of one machine, may have
-// the same file open.
+// Store is an [auth.Store] in an SQLite file. It is safe for concurrent use. Any
+// number of Stores, in any number of processes on one machine, may use one file.
 type Store struct {
 	path    string
-	slot    chan struct{}        // full while somebody writes, or opens the file
-	file    atomic.Pointer[file] // nil if it could not be opened again
+	slot    chan struct{}        // full while a goroutine writes, or opens the file
+	file    atomic.Pointer[file] // nil if it could not be reopened
 	calls   sync.RWMutex         // read-locked during every call
-	poll    time.Duration        // how often Changes looks for what others have announced
+	poll    time.Duration        // Config.Poll
 	closing chan struct{}
 
-	// Of who has the slot.
-	held     time.Duration // how long SQLite's lock was, since it was last left to others
-	released time.Time     // when it last was
+	// Guarded by slot.
+	held     time.Duration // how long this Store has had SQLite's lock since it last paused
+	released time.Time     // when it last released the lock
 
 	mu      sync.Mutex
-	queue   []*write      // that nobody has begun to carry out
-	changed chan struct{} // closed, and replaced, when this Store has announced something
+	queue   []*write      // writes that are not in a transaction
+	changed chan struct{} // closed and replaced when this Store has published a revocation
 }
 
 const (
@@ -49,37 +48,37 @@ const (
 type Config struct {
 	_ [0]func() // keyed literals only
 
-	// Poll is how often a waiting Changes looks for revocations that other
-	// processes, or other Stores in this one, have published: 10 milliseconds to
-	// 30 seconds, 20 milliseconds by default. Revocations of this Store itself
-	// are returned at once. If no other process uses the file, a long interval
-	// saves idle wake-ups and delays nothing.
+	// Poll is how often a waiting Changes checks for revocations of other
+	// Stores, in this process or another: 20 milliseconds by default, at least
+	// 10 milliseconds and at most 30 seconds. Revocations of the same Store are
+	// returned at once, so if there is only one Store, a long interval saves
+	// reads and delays nothing.
 	Poll time.Duration
 }
 
-// openPatience is how long Open waits while another process sets the file up.
-const openPatience = 10 * time.Second
+// openTimeout is how long Open waits while another process creates the tables.
+const openTimeout = 10 * time.Second
 
-// Open opens the store in the file at path, and makes the file, with mode 0600,
-// if there is none. The folder must exist, and be on a disk of this machine:
-// locks do not work on network file systems. Beside the file SQLite keeps two
-// others while it is open, and after a crash: path-wal and path-shm. They belong
-// to it.
+// Open opens the file at path, and creates it with mode 0600 if it does not
+// exist. The directory must exist, and must be on a local disk: locks do not
+// work on network file systems. SQLite has two more files, path-wal and
+// path-shm, while the file is open and after a crash. They belong to the
+// database.
 //
-// Open refuses a file that is not an SQLite database, one of another
-// application, one that a newer version of this package has written such that
-// this one may not open it, one with triggers or views, and one that may not be
-// written; it changes none of them.
+// Open returns an error, and does not change the file, if the file is not an
+// SQLite database, belongs to another application, was written by an
+// incompatible version of this package, has triggers or views, or is read-only.
 //
-// It also refuses a file that somebody else may write, since they can bring back
-// sessions that were revoked: the file, and what SQLite keeps beside it, belong
-// to the user of this process, and only that user may write them. The folder
-// belongs to the user or to root, and no others may write it. This is looked at
-// whenever the file is opened, on Unix only.
+// On Unix, Open also returns an error if another user may write to the file,
+// since such a user could restore sessions that were revoked. The file and
+// SQLite's other files must belong to the user of this process, and only that
+// user may have write permission. The directory must belong to that user or to
+// root, and others must not have write permission. The Store checks this again
+// whenever it reopens the file.
 //
-// The path is that of a file. A URI, options after a question mark, and
-// ":memory:" are refused: for sessions that end with the process there is
-// [auth.NewMemoryStore].
+// The path must be a file path. Open returns an error for a URI, for options
+// after a question mark, and for ":memory:"; use [auth.NewMemoryStore] for
+// sessions that end with the process.
 func Open(path string, c Config) (*Store, error) {
 	var errs []error
 	if err := checkPath(path); err != nil {
@@ -90,7 +89,7 @@ func Open(path string, c Config) (*Store, error) {
 	case 0 < poll && poll < time.Millisecond: // a number without a unit counts nanoseconds
 		errs = append(errs, fmt.Errorf("sqlitestore: Config.Poll (%s) is less than 1ms; missing time unit?", poll))
 	case poll < minPoll || poll > maxPoll:
-		errs = append(errs, fmt.Errorf("sqlitestore: Config.Poll (%s) is not between %s and %s", poll, minPoll, maxPoll))
+		errs = append(errs, fmt.Errorf("sqlitestore: Config.Poll (%s) must be between %s and %s", poll, minPoll, maxPoll))
 	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
@@ -100,13 +99,13 @@ func Open(path string, c Config) (*Store, error) {
 		return nil, wrap("opening", err)
 	}
 	s := &Store{path: path, poll: poll, slot: make(chan struct{}, 1), closing: make(chan struct{}), changed: make(chan struct{})}
-	if err := guardFolder(path); err != nil {
+	if err := guardDir(path); err != nil {
 		return nil, wrap("opening", err)
 	}
 	if err := create(path); err != nil {
 		return nil, wrap("opening", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
 	f, err := s.current(ctx)
 	if err != nil {
@@ -119,25 +118,25 @@ func Open(path string, c Config) (*Store, error) {
 	return s, nil
 }
 
-// checkPath returns an error if the path is what other programs give SQLite
-// instead of one.
+// checkPath returns an error if path is empty or is a data source name of another
+// driver.
 func checkPath(path string) error {
 	lower := strings.ToLower(path)
 	switch {
 	case path == "":
 		return errors.New("the path is empty")
 	case strings.HasPrefix(lower, ":memory:"), strings.Contains(lower, "mode=memory"):
-		return fmt.Errorf("%q is no file: for sessions that end with the process use auth.NewMemoryStore", path)
+		return fmt.Errorf("%q is not a file; use auth.NewMemoryStore for sessions that end with the process", path)
 	case strings.HasPrefix(lower, "file:"), strings.HasPrefix(lower, "sqlite:"), strings.HasPrefix(lower, "sqlite3:"),
 		strings.Contains(path, "://"), strings.Contains(path, "?"):
-		return fmt.Errorf("%q looks like a URI with options: give the path of the file, such as sessions.db", path)
+		return fmt.Errorf("%q is a URI or has options; expected the path of a file, such as sessions.db", path)
 	}
 	return nil
 }
 
-// Close ends the calls that wait for something, with an error, waits for the
-// others, and closes the file. Later calls return an error that is
-// [os.ErrClosed]. Close may be called again, and then does nothing.
+// Close closes the file. Calls that wait for a lock or for a revocation return an
+// error; Close waits for all other calls. Later calls return an error that wraps
+// [os.ErrClosed]. Later calls of Close do nothing.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	select {
@@ -154,7 +153,7 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// enter begins a call. If it returns nil, s.calls.RUnlock ends it.
+// enter begins a call. If it returns nil, the caller must call s.calls.RUnlock.
 func (s *Store) enter(ctx context.Context, doing string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -212,7 +211,7 @@ func (s *Store) Get(ctx context.Context, subject, id string) (auth.Session, erro
 	return session, wrap("reading a session", err)
 }
 
-// possible reports whether there can be a session of this subject and ID.
+// possible reports whether a session with this subject and ID can exist.
 func possible(subject, id string) bool {
 	return auth.Session{Subject: subject, ID: id}.Check() == nil
 }
@@ -237,7 +236,7 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 	if !possible(subject, id) {
 		return auth.Session{}, false, auth.ErrSessionNotFound
 	}
-	// Most of those that do not move are told so without the lock.
+	// Most calls that rotate nothing end here, without a lock.
 	session, err = s.get(ctx, subject, id)
 	if err != nil {
 		return auth.Session{}, false, wrap("rotating a session", err)
@@ -252,8 +251,8 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 		if rotated = err == nil; rotated {
 			return nil
 		}
-		if errors.Is(err, auth.ErrSessionNotFound) { // it has rotated meanwhile, or is gone
-			session, err = scanSession(f.look.QueryRow(subject, id))
+		if errors.Is(err, auth.ErrSessionNotFound) { // it was rotated meanwhile, or does not exist
+			session, err = scanSession(f.reread.QueryRow(subject, id))
 		}
 		if missing = errors.Is(err, auth.ErrSessionNotFound); missing {
 			return nil
@@ -328,7 +327,7 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 			return err
 		}
 		before := sql.NullInt64{Int64: r.Before.UnixMilli(), Valid: !r.Before.IsZero()}
-		_, err := f.announce.Exec(nonce(), r.Subject, sessions, r.All, except, before, r.Until.UnixMilli(), r.ID, r.AccessTTL.Milliseconds())
+		_, err := f.publish.Exec(nonce(), r.Subject, sessions, r.All, except, before, r.Until.UnixMilli(), r.ID, r.AccessTTL.Milliseconds())
 		return err
 	})
 	if err != nil {
@@ -355,8 +354,7 @@ func scanSession(row scanner) (auth.Session, error) {
 	case err != nil:
 		return auth.Session{}, err
 	}
-	// The address tells only where the session was used. One that cannot be
-	// read is unknown.
+	// The address is only informative. If it cannot be read, it is left unset.
 	s.Device.IP, _ = netip.ParseAddr(ip)
 	s.CreatedAt, s.RotatedAt, s.ExpiresAt = fromMillis(created), fromMillis(rotated), fromMillis(expires)
 	return s, nil
@@ -369,8 +367,8 @@ func addrText(a netip.Addr) string {
 	return a.String()
 }
 
-// idsText returns both as JSON. They are valid UTF-8: Revocation.Check has let
-// them pass.
+// idsText returns both lists as JSON. Revocation.Check has checked that they are
+// valid UTF-8.
 func idsText(sessions, except []string) (string, string, error) {
 	a, err := json.Marshal(append([]string{}, sessions...))
 	if err != nil {
@@ -385,6 +383,6 @@ func idsText(sessions, except []string) (string, string, error) {
 
 func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
-// collectBefore is the time before which something must have ended to be
-// collected now.
+// collectBefore returns the time before which a session or revocation must have
+// ended to be deleted at now.
 func collectBefore(now time.Time) int64 { return now.Add(-time.Minute).UnixMilli() }
