@@ -24,8 +24,8 @@ import (
 	"github.com/ratchet-go/auth/examples/quickstart/site"
 )
 
-// TestMain lets the test binary be the program, so that tests meet it as users
-// do: with flags, an environment, signals and an exit code.
+// TestMain runs the program itself if DURABLE_MAIN is set, so that tests use it like
+// a user: with flags, an environment, signals and an exit code.
 func TestMain(m *testing.M) {
 	if os.Getenv("DURABLE_MAIN") != "" {
 		main()
@@ -49,7 +49,7 @@ func command(t *testing.T, dir string, env []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// output is what a program has written so far.
+// output is the output of a program so far.
 type output struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -67,12 +67,12 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// server is the program while it runs.
+// server is a running program.
 type server struct {
 	base, greeting string
 	cmd            *exec.Cmd
 	stderr         output
-	end            func(os.Signal) error // once; returns how it exited
+	end            func(os.Signal) error // sends a signal, once, and returns the error of the exit
 }
 
 func start(t *testing.T, dir string, env []string, args ...string) *server {
@@ -103,13 +103,13 @@ func start(t *testing.T, dir string, env []string, args ...string) *server {
 	}
 	_, s.base, _ = strings.Cut(strings.SplitN(s.greeting, "\n", 2)[0], " on ")
 	if s.base == "" {
-		require.Fail(t, "did not start", "%v: %s", s.end(syscall.SIGTERM), &s.stderr)
+		require.Fail(t, "the program did not start", "%v: %s", s.end(syscall.SIGTERM), &s.stderr)
 	}
 	return s
 }
 
-// post sends a form. An error is that no answer came.
-func post(client *http.Client, url string, form url.Values) (status int, answer map[string]any, err error) {
+// post sends a form. It returns an error if no complete response arrives.
+func post(client *http.Client, url string, form url.Values) (status int, response map[string]any, err error) {
 	resp, err := client.PostForm(url, form)
 	if err != nil {
 		return 0, nil, err
@@ -120,11 +120,11 @@ func post(client *http.Client, url string, form url.Values) (status int, answer 
 		return 0, nil, err
 	}
 	if len(body) > 0 {
-		if err := json.Unmarshal(body, &answer); err != nil {
+		if err := json.Unmarshal(body, &response); err != nil {
 			return 0, nil, err
 		}
 	}
-	return resp.StatusCode, answer, nil
+	return resp.StatusCode, response, nil
 }
 
 func login(name string) url.Values {
@@ -135,13 +135,13 @@ func newClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{Proxy: nil}, Timeout: 10 * time.Second}
 }
 
-func TestRestart_EverybodyStaysSignedIn(t *testing.T) {
+func TestRestart_UsersStaySignedIn(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	client := newClient()
 	s := start(t, dir, nil, "-addr", "127.0.0.1:0")
 	require.Contains(t, s.greeting, "Ratchet durable on http://127.0.0.1:")
-	require.Contains(t, s.greeting, "kept in sessions.db and outlive")
+	require.Contains(t, s.greeting, "stored in sessions.db and survive")
 	require.Contains(t, s.greeting, "the keys are in sessions.db.keys")
 	status, tokens, err := post(client, s.base+"/auth/login", login("ada"))
 	require.NoError(t, err)
@@ -181,13 +181,13 @@ func TestRestart_EverybodyStaysSignedIn(t *testing.T) {
 		status, tokens, err = post(client, s.base+"/auth/refresh", url.Values{"refresh_token": {tokens["refresh_token"].(string)}})
 		require.NoError(t, err)
 		require.Equal(t, 200, status, "%v", tokens)
-		status, answer, err := post(client, s.base+"/auth/refresh", url.Values{"refresh_token": {out["refresh_token"].(string)}})
+		status, response, err := post(client, s.base+"/auth/refresh", url.Values{"refresh_token": {out["refresh_token"].(string)}})
 		require.NoError(t, err)
-		require.Equal(t, 401, status, "%v", answer)
+		require.Equal(t, 401, status, "%v", response)
 	}
 }
 
-func TestKeys_AreRefusedUnlessTheyAreSecret(t *testing.T) {
+func TestKeys_RefusedUnlessPrivate(t *testing.T) {
 	t.Parallel()
 	good := "ACCESS_SECRET=an-access-secret-that-is-long-enough-1a\nREFRESH_SECRET=a-refresh-secret-that-is-long-enough-1b\n"
 	for _, tc := range []struct {
@@ -198,7 +198,7 @@ func TestKeys_AreRefusedUnlessTheyAreSecret(t *testing.T) {
 	}{
 		{"others may read them", good, 0o644, nil, "has mode -rw-r--r--"},
 		{"the group may write them", good, 0o620, nil, "has mode -rw--w----"},
-		{"empty", "", 0o600, nil, "there are no secrets"},
+		{"empty", "", 0o600, nil, "no secrets in the file"},
 		{"cut off", good[:50], 0o600, nil, "REFRESH_SECRET is missing"},
 		{"short", "ACCESS_SECRET=short-a\nREFRESH_SECRET=short-b\n", 0o600, nil, "AccessKeys[0]"},
 		{"half an environment", good, 0o600, []string{"ACCESS_SECRET=an-access-secret-that-is-long-enough-1a"}, "REFRESH_SECRET is missing"},
@@ -223,12 +223,12 @@ func TestKeys_AreRefusedUnlessTheyAreSecret(t *testing.T) {
 	}
 }
 
-// TestKeys_OfAnotherUserAreRefused also where the program runs as root, who can
-// read them: they are not secret from their owner.
+// TestKeys_OfAnotherUserAreRefused checks that even root does not use keys that
+// another user owns.
 func TestKeys_OfAnotherUserAreRefused(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("only root can give files to others")
+		t.Skip("requires root, to change the owner of a file")
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "sessions.db.keys")
@@ -238,13 +238,13 @@ func TestKeys_OfAnotherUserAreRefused(t *testing.T) {
 	require.NoError(t, os.Chown(file, 65534, -1))
 	out, err := command(t, dir, nil, "-addr", "127.0.0.1:0").CombinedOutput()
 	require.Error(t, err)
-	require.Contains(t, string(out), "sessions.db.keys belongs to the user 65534, who knows the keys, and this program runs as the user 0")
-	require.NoError(t, os.Chown(file, 0, 65534)) // a group that may do nothing is nobody
+	require.Contains(t, string(out), "sessions.db.keys belongs to user 65534, but this program runs as user 0")
+	require.NoError(t, os.Chown(file, 0, 65534)) // a group without permissions does not matter
 	_, err = readSecrets(file)
 	require.NoError(t, err)
 }
 
-func TestKeys_OfTheEnvironmentAreNotKept(t *testing.T) {
+func TestKeys_FromTheEnvironmentAreNotStored(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := start(t, dir, []string{"ACCESS_SECRET=the access secret of these tests, 1", "REFRESH_SECRET=the refresh secret of these tests, 1"}, "-addr", "127.0.0.1:0")
@@ -253,8 +253,8 @@ func TestKeys_OfTheEnvironmentAreNotKept(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(dir, "sessions.db.keys"))
 }
 
-// visitor is a client as it should be: it holds the refresh token that it was
-// given last, and sends a request again until it is answered.
+// visitor is a well-behaved client: it uses the refresh token that it received last,
+// and repeats a request until it gets a response.
 type visitor struct {
 	client *http.Client
 	base   string
@@ -262,18 +262,18 @@ type visitor struct {
 	fault  func(format string, args ...any)
 
 	logins, refreshes, logouts, lost *atomic.Int64
-	in, out                          []string // refresh tokens that are good, and that are not
+	in, out                          []string // refresh tokens of sessions that must be valid, and that must not
 }
 
 var errStopped = errors.New("stopped")
 
-// ask returns the answer to a request, however often the server dies meanwhile.
-// A visitor that is stopped gives up, and does not know.
-func (v *visitor) ask(path string, form url.Values) (int, map[string]any, error) {
+// request repeats a request until it gets a response other than 503. It returns
+// errStopped if the visitor is stopped.
+func (v *visitor) request(path string, form url.Values) (int, map[string]any, error) {
 	for {
-		status, answer, err := post(v.client, v.base+path, form)
+		status, response, err := post(v.client, v.base+path, form)
 		if err == nil && status != http.StatusServiceUnavailable {
-			return status, answer, nil
+			return status, response, nil
 		}
 		v.lost.Add(1)
 		select {
@@ -284,46 +284,47 @@ func (v *visitor) ask(path string, form url.Values) (int, map[string]any, error)
 	}
 }
 
-func (v *visitor) live(name string) {
+// run signs in, refreshes and logs out until the visitor is stopped.
+func (v *visitor) run(name string) {
 	for {
 		select {
 		case <-v.stop:
 			return
 		default:
 		}
-		status, answer, err := v.ask("/auth/login", login(name))
+		status, response, err := v.request("/auth/login", login(name))
 		if err != nil {
 			return
 		}
 		if status != 200 {
-			v.fault("login: %d %v", status, answer)
+			v.fault("login: %d %v", status, response)
 			return
 		}
 		v.logins.Add(1)
-		token := answer["refresh_token"].(string)
+		token := response["refresh_token"].(string)
 		for range 1 + rand.N(4) {
-			status, answer, err := v.ask("/auth/refresh", url.Values{"refresh_token": {token}})
-			if err != nil { // the answer is lost, so the token that was presented must do
+			status, response, err := v.request("/auth/refresh", url.Values{"refresh_token": {token}})
+			if err != nil { // the response is lost; the old token must still be accepted
 				v.in = append(v.in, token)
 				return
 			}
 			if status != 200 {
-				v.fault("refresh: %d %v", status, answer)
+				v.fault("refresh: %d %v", status, response)
 				return
 			}
 			v.refreshes.Add(1)
-			token = answer["refresh_token"].(string)
+			token = response["refresh_token"].(string)
 		}
 		if rand.N(2) == 0 {
 			v.in = append(v.in, token)
 			continue
 		}
-		status, answer, err = v.ask("/auth/logout", url.Values{"refresh_token": {token}})
+		status, response, err = v.request("/auth/logout", url.Values{"refresh_token": {token}})
 		if err != nil {
-			return // in or out
+			return // the session may have ended or not
 		}
 		if status != 204 {
-			v.fault("logout: %d %v", status, answer)
+			v.fault("logout: %d %v", status, response)
 			return
 		}
 		v.logouts.Add(1)
@@ -331,21 +332,21 @@ func (v *visitor) live(name string) {
 	}
 }
 
-func TestKilled_NobodyIsSignedOutAndNobodyIsBack(t *testing.T) {
+func TestKilled_KeepsSessionsAndLogouts(t *testing.T) {
 	t.Parallel()
-	storms := 1
+	runs := 1
 	if os.Getenv("AUTH_LONG") == "1" {
-		storms = 10
+		runs = 10
 	}
-	for range storms {
-		storm(t)
+	for range runs {
+		killRepeatedly(t)
 	}
 }
 
-// storm kills the program 20 times. Logins whose answers were lost leave
-// sessions behind; with many more kills they would drive others out, as a user
-// has at most 100.
-func storm(t *testing.T) {
+// killRepeatedly kills and restarts the program 20 times under load. Logins whose
+// responses are lost leave sessions behind. With many more kills these would evict
+// others, because a user has at most 100 sessions.
+func killRepeatedly(t *testing.T) {
 	t.Helper()
 	const kills, visitors = 20, 12
 	dir := t.TempDir()
@@ -361,10 +362,10 @@ func storm(t *testing.T) {
 			client: newClient(), base: s.base, stop: stop, logins: &logins, refreshes: &refreshes, logouts: &logouts, lost: &lost,
 			fault: func(format string, args ...any) { faults.Store(fmt.Sprintf(format, args...), true) },
 		}
-		wg.Go(func() { all[i].live([]string{"ada", "bob"}[i%2]) })
+		wg.Go(func() { all[i].run([]string{"ada", "bob"}[i%2]) })
 	}
 	for range kills {
-		time.Sleep(rand.N(250 * time.Millisecond)) // the moment of the kill, not a wait
+		time.Sleep(rand.N(250 * time.Millisecond)) // kill at a random time
 		var exit *exec.ExitError
 		require.ErrorAs(t, s.end(syscall.SIGKILL), &exit)
 		s = start(t, dir, nil, "-addr", addr)
@@ -377,21 +378,21 @@ func storm(t *testing.T) {
 	in, out := 0, 0
 	for _, v := range all {
 		for _, token := range v.in {
-			status, answer, err := post(client, s.base+"/auth/refresh", url.Values{"refresh_token": {token}})
+			status, response, err := post(client, s.base+"/auth/refresh", url.Values{"refresh_token": {token}})
 			require.NoError(t, err)
-			require.Equal(t, 200, status, "somebody was signed out: %v", answer)
+			require.Equal(t, 200, status, "a client was signed out: %v", response)
 			in++
 		}
 		for _, token := range v.out {
-			status, answer, err := post(client, s.base+"/auth/refresh", url.Values{"refresh_token": {token}})
+			status, response, err := post(client, s.base+"/auth/refresh", url.Values{"refresh_token": {token}})
 			require.NoError(t, err)
-			require.Equal(t, 401, status, "somebody is back: %v", answer)
+			require.Equal(t, 401, status, "a client could refresh after its logout: %v", response)
 			out++
 		}
 	}
 	require.NoError(t, s.end(syscall.SIGTERM))
 	require.NotZero(t, in)
 	require.NotZero(t, out)
-	t.Logf("%d kills; %d logins, %d refreshes, %d logouts answered, %d requests without an answer; at the end %d in, %d out",
+	t.Logf("%d kills; %d logins, %d refreshes, %d logouts succeeded, %d requests without a response; at the end %d clients signed in, %d signed out",
 		kills, logins.Load(), refreshes.Load(), logouts.Load(), lost.Load(), in, out)
 }

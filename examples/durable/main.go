@@ -1,12 +1,12 @@
-// Command durable is the quickstart with sessions that outlive it: they are in
-// an SQLite file, and a restart, or a crash, signs nobody out.
+// Command durable is the quickstart with sessions in an SQLite file: a restart or a
+// crash signs no user out.
 //
 //	go run ./examples/durable -db sessions.db
 //
-// ACCESS_SECRET and REFRESH_SECRET are the keys, as in the quickstart. Without
-// them it makes keys once, and keeps them beside the database, in
-// sessions.db.keys: whoever can read that file can sign in as anybody, so it is
-// for the user of the program alone.
+// As in the quickstart, the keys are taken from ACCESS_SECRET and REFRESH_SECRET. If
+// they are not set, the program generates keys once and stores them next to the
+// database, in sessions.db.keys. A process that can read that file can sign in as
+// any user, so only the user of the program may have access to it.
 package main
 
 import (
@@ -25,11 +25,11 @@ import (
 func main() {
 	o := site.Options{Name: "durable"}
 	o.Flags()
-	db := flag.String("db", "sessions.db", "`file` in which sessions are kept; it is made if there is none")
+	db := flag.String("db", "sessions.db", "`file` for the sessions; created if it does not exist")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	context.AfterFunc(ctx, stop) // a second signal terminates the program
 	if err := run(ctx, *db, o); err != nil {
 		fmt.Fprintf(os.Stderr, "durable: %v\n", err)
 		os.Exit(1)
@@ -43,7 +43,7 @@ func run(ctx context.Context, db string, o site.Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	o.Auth.Store = store
-	o.Notes = append(o.Notes, "Sessions are kept in "+db+" and outlive this process.")
+	o.Notes = append(o.Notes, "Sessions are stored in "+db+" and survive a restart.")
 
 	secrets, found, err := site.SecretsFrom(os.LookupEnv)
 	if err != nil {

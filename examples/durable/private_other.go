@@ -4,5 +4,6 @@ package main
 
 import "io/fs"
 
-// private does nothing: who may read a file here is not told by its mode.
+// private does nothing: on this system the mode of a file does not say who may read
+// it.
 func private(string, fs.FileInfo) error { return nil }

@@ -9,15 +9,15 @@ import (
 	"syscall"
 )
 
-// private returns an error if somebody else may read or write the file. Its
-// owner must be the user of this program also where that is root: whoever owns
-// it knows the keys, or can replace them by others that they know.
+// private returns an error if other users may read or write file. The owner must be
+// the user of this program, even if that is root: the owner can read the keys, or
+// replace them.
 func private(file string, info fs.FileInfo) error {
 	if mode := info.Mode(); mode.Perm()&0o077 != 0 {
-		return fmt.Errorf("%s has mode %s: nobody but its owner may read or write it (chmod 600), and if somebody may have, remove it, which signs everybody out", file, mode)
+		return fmt.Errorf("%s has mode %s; only its owner may read or write it (chmod 600). If others may have read it, remove it; all users are then signed out", file, mode)
 	}
 	if owner, user := int(info.Sys().(*syscall.Stat_t).Uid), os.Geteuid(); owner != user {
-		return fmt.Errorf("%s belongs to the user %d, who knows the keys, and this program runs as the user %d: run it as the owner, or remove the file, which signs everybody out", file, owner, user)
+		return fmt.Errorf("%s belongs to user %d, but this program runs as user %d. Run it as the owner, or remove the file; all users are then signed out", file, owner, user)
 	}
 	return nil
 }

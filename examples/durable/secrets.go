@@ -12,8 +12,8 @@ import (
 	"github.com/ratchet-go/auth/examples/quickstart/site"
 )
 
-// secretsIn returns the secrets in the file, and makes it, with random ones, if
-// there is none.
+// secretsIn returns the secrets in file. If the file does not exist, secretsIn creates
+// it with random secrets.
 func secretsIn(file string) (site.Secrets, error) {
 	s, err := readSecrets(file)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -22,11 +22,11 @@ func secretsIn(file string) (site.Secrets, error) {
 	if err := writeSecrets(file, site.NewSecrets()); err != nil {
 		return site.Secrets{}, err
 	}
-	return readSecrets(file) // another process may have been quicker
+	return readSecrets(file) // another process may have created it first
 }
 
-// readSecrets refuses a file that others may read or write, or that belongs to
-// somebody else.
+// readSecrets reads the secrets in file. It returns an error if other users may read
+// or write the file, or own it.
 func readSecrets(file string) (site.Secrets, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -56,7 +56,7 @@ func readSecrets(file string) (site.Secrets, error) {
 		return "", false
 	})
 	if err == nil && !found {
-		err = errors.New("there are no secrets")
+		err = errors.New("no secrets in the file")
 	}
 	if err != nil {
 		return site.Secrets{}, fmt.Errorf("%s: %w", file, err)
@@ -64,8 +64,8 @@ func readSecrets(file string) (site.Secrets, error) {
 	return s, nil
 }
 
-// writeSecrets makes the file whole or not at all, with mode 0600, unless there
-// is one.
+// writeSecrets atomically creates file with mode 0600. If the file exists, it is not
+// changed.
 func writeSecrets(file string, s site.Secrets) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".new-*") // mode 0600
 	if err != nil {
@@ -82,7 +82,7 @@ func writeSecrets(file string, s site.Secrets) (err error) {
 	return syncDir(filepath.Dir(file))
 }
 
-// syncDir sees to it that the name of a new file outlives a power cut too.
+// syncDir syncs a directory, so that a new file in it survives a power failure.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// session is what a client holds.
+// session has the tokens of a client.
 type session struct {
 	Access  string `json:"access_token"`
 	Refresh string `json:"refresh_token"`
@@ -61,31 +61,31 @@ func (d *demo) get(addr, path, bearer string) (int, error) {
 }
 
 func (d *demo) signIn(user string) (session, error) {
-	status, s, err := d.post(d.proxy, "/auth/login", map[string]string{"login": user, "password": password1})
+	status, s, err := d.post(d.proxy, "/auth/login", map[string]string{"login": user, "password": demoPassword})
 	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("login of %s: %d", user, status)
+		err = fmt.Errorf("login of %s: status %d", user, status)
 	}
 	return s, err
 }
 
-// watchTheEnd signs a user out everywhere, by way of the first node. It returns
-// how long after that request each node began to refuse him, and how long after
-// it the last of his streams, one on each node, had ended.
-func (d *demo) watchTheEnd(c session) (delays []time.Duration, ended time.Duration, err error) {
+// measureSignOut signs a user out everywhere, on the first node. It returns the time
+// from that request until each node refused the user's token, and until the last of
+// the user's streams, one on each node, ended.
+func (d *demo) measureSignOut(c session) (delays []time.Duration, ended time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(d.ctx, 10*time.Second)
 	defer cancel()
-	within := &demo{ctx: ctx}
+	limited := &demo{ctx: ctx}
 	nodes := d.fleet.nodes()
 	streams := make(chan error, len(nodes))
 	for _, n := range nodes {
-		resp, err := within.do("GET", n.addr, "/stream", c.Access, nil)
+		resp, err := limited.do("GET", n.addr, "/stream", c.Access, nil)
 		if err != nil {
 			return nil, 0, err
 		}
 		defer resp.Body.Close()
 		lines := bufio.NewScanner(resp.Body)
 		if !lines.Scan() || lines.Text() != "open" {
-			return nil, 0, fmt.Errorf("stream of node %d: %d %q", n.number, resp.StatusCode, lines.Text())
+			return nil, 0, fmt.Errorf("stream of node %d: status %d, first line %q", n.number, resp.StatusCode, lines.Text())
 		}
 		go func() {
 			last := ""
@@ -108,7 +108,7 @@ func (d *demo) watchTheEnd(c session) (delays []time.Duration, ended time.Durati
 	for i, n := range nodes {
 		go func() {
 			for {
-				status, err := within.get(n.addr, "/me", c.Access)
+				status, err := limited.get(n.addr, "/me", c.Access)
 				if err != nil || status == http.StatusUnauthorized {
 					ends <- end{i, time.Now(), err}
 					return
@@ -117,8 +117,8 @@ func (d *demo) watchTheEnd(c session) (delays []time.Duration, ended time.Durati
 			}
 		}()
 	}
-	begun := time.Now()
-	resp, err := within.do("POST", nodes[0].addr, "/auth/logout/all", c.Access, nil)
+	begin := time.Now()
+	resp, err := limited.do("POST", nodes[0].addr, "/auth/logout/all", c.Access, nil)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -130,12 +130,12 @@ func (d *demo) watchTheEnd(c session) (delays []time.Duration, ended time.Durati
 	for range nodes {
 		errs = append(errs, <-streams)
 	}
-	ended = time.Since(begun)
+	ended = time.Since(begin)
 	delays = make([]time.Duration, len(nodes))
 	for range nodes {
 		e := <-ends
 		errs = append(errs, e.err)
-		delays[e.node] = max(0, e.at.Sub(begun))
+		delays[e.node] = max(0, e.at.Sub(begin))
 	}
 	return delays, ended, errors.Join(errs...)
 }

@@ -19,10 +19,10 @@ import (
 	"time"
 )
 
-// fleet is the processes that run.
+// fleet is the set of running nodes.
 type fleet struct {
 	setup nodeSetup
-	made  int
+	count int // number of nodes started so far
 	next  atomic.Uint64
 
 	mu      sync.Mutex
@@ -35,7 +35,7 @@ func (f *fleet) nodes() []*process {
 	return slices.Clone(f.running)
 }
 
-// process is one node.
+// process is the process of a node.
 type process struct {
 	number int
 	addr   string
@@ -53,15 +53,15 @@ func (p *process) kill() error {
 	return err
 }
 
-// start adds a node, in the place of one that is dead, and waits until it
-// listens.
+// start starts a node and waits until it listens. The node replaces a killed one, if
+// there is one.
 func (f *fleet) start(ctx context.Context) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	f.made++
-	p := &process{number: f.made, cmd: exec.CommandContext(ctx, self, "-node")}
+	f.count++
+	p := &process{number: f.count, cmd: exec.CommandContext(ctx, self, "-node")}
 	p.cmd.Stderr = os.Stderr
 	out, err1 := p.cmd.StdoutPipe()
 	in, err2 := p.cmd.StdinPipe()
@@ -91,7 +91,7 @@ func (f *fleet) start(ctx context.Context) (*process, error) {
 	return p, nil
 }
 
-// end ends the nodes that still run.
+// end stops the running nodes.
 func (f *fleet) end() {
 	for _, p := range f.nodes() {
 		if !p.dead.Load() {
@@ -101,14 +101,14 @@ func (f *fleet) end() {
 	}
 }
 
-// proxyServer listens on loopback.
+// proxyServer is an HTTP server on a loopback address.
 type proxyServer struct {
 	*http.Server
 	Addr string
 }
 
-// startProxy sends each request to the next node, and past one that does not
-// accept connections.
+// startProxy starts a proxy that sends each request to the next node. It skips a node
+// that does not accept connections.
 func startProxy(f *fleet) (*proxyServer, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -116,7 +116,7 @@ func startProxy(f *fleet) (*proxyServer, error) {
 	}
 	dialer := &net.Dialer{Timeout: time.Second}
 	transport := &http.Transport{
-		DisableKeepAlives: true, // one connection a request, so that each may go elsewhere
+		DisableKeepAlives: true, // a connection for each request, so that each can use another node
 		DialContext: func(ctx context.Context, network, _ string) (c net.Conn, err error) {
 			nodes := f.nodes()
 			for range nodes {
@@ -134,7 +134,7 @@ func startProxy(f *fleet) (*proxyServer, error) {
 			r.SetXForwarded()
 		},
 		Transport:     transport,
-		FlushInterval: -1, // streams
+		FlushInterval: -1, // for streams
 	}}
 	go func() { _ = s.Serve(ln) }()
 	return &proxyServer{s, ln.Addr().String()}, nil

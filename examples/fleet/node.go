@@ -17,17 +17,17 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-// password1 is everybody's here.
-const password1 = "correct-horse-battery-staple"
+// demoPassword is the password of every user.
+const demoPassword = "correct-horse-battery-staple"
 
-// nodeSetup is what a node is told on its standard input. What makes several
-// processes one is that they share the store and the secret.
+// nodeSetup is the configuration of a node, which it reads from its standard input.
+// All nodes have the same store and the same secret.
 type nodeSetup struct {
 	Store  string
 	Secret string
 }
 
-// serveNode is one process of the application.
+// serveNode runs a node until in is closed.
 func serveNode(in io.Reader, out io.Writer) error {
 	var setup nodeSetup
 	if err := json.NewDecoder(in).Decode(&setup); err != nil {
@@ -35,7 +35,7 @@ func serveNode(in io.Reader, out io.Writer) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go func() { // the end of the input is the end of the node
+	go func() { // exit when the input is closed
 		_, _ = io.Copy(io.Discard, in)
 		os.Exit(0)
 	}()
@@ -44,7 +44,7 @@ func serveNode(in io.Reader, out io.Writer) error {
 		return err
 	}
 	hasher := &password.Hasher{}
-	hash, err := hasher.Hash(ctx, password1)
+	hash, err := hasher.Hash(ctx, demoPassword)
 	if err != nil {
 		return err
 	}
@@ -61,11 +61,11 @@ func serveNode(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = a.Run(ctx) }() // follows what the others revoke
+	go func() { _ = a.Run(ctx) }() // follows the revocations of the other nodes
 	select {
 	case <-a.Ready():
 	case <-time.After(10 * time.Second):
-		return errors.New("the store's feed could not be read within 10 seconds")
+		return errors.New("the store's feed was not read within 10 seconds")
 	}
 
 	mux := http.NewServeMux()
@@ -85,7 +85,7 @@ func me(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%s, session %s, node %d\n", c.Username, c.SessionID, os.Getpid())
 }
 
-// stream ends with the session, on whichever node that was ended.
+// stream streams until the session ends, on any node.
 func stream(a *auth.Authenticator) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c, _ := auth.FromContext(r.Context())
@@ -102,7 +102,7 @@ func stream(a *auth.Authenticator) http.HandlerFunc {
 	}
 }
 
-// users are user-1, user-2 and so on.
+// users is an auth.Users with the users user-1, user-2 and so on.
 type users struct{ hash string }
 
 func (u users) FindByLogin(ctx context.Context, login string) (auth.User, error) {

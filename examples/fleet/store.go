@@ -40,20 +40,21 @@ func openStore(ctx context.Context, where string) (auth.Store, error) {
 		if err != nil {
 			return nil, err
 		}
-		return s, s.Migrate(ctx) // each node may: they take turns
+		return s, s.Migrate(ctx) // safe to call from every node: they take turns
 	}
 	return sqlitestore.Open(where, sqlitestore.Config{})
 }
 
-type chosenStore struct{ url, what string }
+// chosenStore is the store of the nodes, and its description for the output.
+type chosenStore struct{ url, description string }
 
-// startStore makes sure that there is a store: the one that is named, a private
-// redis-server, or a file.
+// startStore returns the named store. Without a name it starts a private redis-server
+// if one is installed, and otherwise uses a temporary SQLite file.
 func startStore(ctx context.Context, named string) (chosenStore, func(), error) {
 	if named != "" && named != "sqlite" {
 		u, err := url.Parse(named)
 		if err != nil || u.Host == "" {
-			return chosenStore{}, nil, errors.New("-store is no URL of a Redis or PostgreSQL server")
+			return chosenStore{}, nil, errors.New("-store must be \"sqlite\" or the URL of a Redis or PostgreSQL server")
 		}
 		return chosenStore{named, u.Redacted()}, func() {}, nil
 	}
@@ -89,10 +90,10 @@ func startStore(ctx context.Context, named string) (chosenStore, func(), error) 
 	defer client.Close()
 	for range 200 {
 		if err = client.Ping(ctx).Err(); err == nil {
-			return chosenStore{"redis://" + addr + "/0", fmt.Sprintf("%s on %s, its own (pid %d)", program, addr, cmd.Process.Pid)}, end, nil
+			return chosenStore{"redis://" + addr + "/0", fmt.Sprintf("%s on %s (private, pid %d)", program, addr, cmd.Process.Pid)}, end, nil
 		}
 		time.Sleep(25 * time.Millisecond)
 	}
 	end()
-	return chosenStore{}, nil, fmt.Errorf("%s does not answer: %w", program, err)
+	return chosenStore{}, nil, fmt.Errorf("%s is not ready: %w", program, err)
 }

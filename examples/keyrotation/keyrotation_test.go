@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestKeyRotation_RefusesNothing(t *testing.T) {
+func TestKeyRotation_RefusesNoRequest(t *testing.T) {
 	t.Parallel()
 	program := filepath.Join(t.TempDir(), "keyrotation")
 	args := []string{"build", "-o", program}
@@ -26,20 +26,20 @@ func TestKeyRotation_RefusesNothing(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", append(args, ".")...).CombinedOutput()
 	require.NoError(t, err, string(out))
 
-	began := time.Now()
+	begin := time.Now()
 	out, err = exec.CommandContext(t.Context(), program).CombinedOutput()
-	said := string(out)
-	t.Log("\n" + said)
+	output := string(out)
+	t.Log("\n" + output)
 	require.NoError(t, err)
-	require.Less(t, time.Since(began), 25*time.Second)
-	require.Contains(t, said, "\nissuer: 0 refused\n")
-	require.Contains(t, said, "\nverifier: 0 refused\n")
-	require.Regexp(t, `\nlogins and refreshes: [1-9]\d+, 0 refused\n`, said)
-	require.Regexp(t, `\nFetches .*: [1-9]\d*\n`, said)
-	require.NotContains(t, said, "DATA RACE")
+	require.Less(t, time.Since(begin), 25*time.Second)
+	require.Contains(t, output, "\nissuer: 0 refused\n")
+	require.Contains(t, output, "\nverifier: 0 refused\n")
+	require.Regexp(t, `\nlogins and refreshes: [1-9]\d+, 0 refused\n`, output)
+	require.Regexp(t, `\nFailed fetches .*: [1-9]\d*\n`, output)
+	require.NotContains(t, output, "DATA RACE")
 
-	// Each server has seen each algorithm.
-	fields := strings.Fields(regexp.MustCompile(`(?m)^ *all .*$`).FindString(said))
+	// Each server has received tokens of each algorithm.
+	fields := strings.Fields(regexp.MustCompile(`(?m)^ *all .*$`).FindString(output))
 	require.Len(t, fields, 9)
 	for _, column := range []int{1, 2, 3, 5, 6, 7} {
 		n, err := strconv.Atoi(fields[column])
@@ -47,15 +47,15 @@ func TestKeyRotation_RefusesNothing(t *testing.T) {
 		require.Greater(t, n, 100)
 	}
 	for _, alg := range algs {
-		require.Regexp(t, `(?m)^`+alg+` .*\d\.\ds`, said)
+		require.Regexp(t, `(?m)^`+alg+` .*\d\.\ds`, output)
 	}
 
-	// And the second process is gone.
-	pid, err := strconv.Atoi(regexp.MustCompile(`\(pid (\d+)\) has ended`).FindStringSubmatch(said)[1])
+	// The second process has exited.
+	pid, err := strconv.Atoi(regexp.MustCompile(`\(pid (\d+)\) has exited`).FindStringSubmatch(output)[1])
 	require.NoError(t, err)
-	second, err := os.FindProcess(pid)
+	process, err := os.FindProcess(pid)
 	if err == nil {
-		err = second.Signal(syscall.Signal(0))
+		err = process.Signal(syscall.Signal(0))
 	}
 	require.Error(t, err)
 }

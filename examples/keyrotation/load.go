@@ -16,37 +16,38 @@ import (
 )
 
 var (
-	algs   = []string{"HS256", "EdDSA", "ES256"} // in the order in which they sign
+	algs   = []string{"HS256", "EdDSA", "ES256"} // in the order in which the keys sign
 	client = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 )
 
-// load is what the clients do, and what became of it.
+// load sends requests as several clients, and counts the results.
 type load struct {
-	servers [2]string // the issuer, and the one that verifies
+	servers [2]string // the issuer and the verifier
 
 	mu     sync.Mutex
 	stages []string
 	counts map[cell]int
-	grants int    // logins and refreshes
-	denied int    // of them
-	last   string // refusal, as it was answered
+	grants int    // number of logins and refreshes
+	denied int    // number of those that were refused
+	last   string // the last refusal
 }
 
-// cell is a place in the table.
+// cell identifies a cell of the table.
 type cell struct {
 	stage, server int
-	column        string // an algorithm, of what was asked; or refused
+	column        string // the algorithm of the token, or refused
 }
 
 const refused = "refused"
 
+// stage starts a new row of the table.
 func (l *load) stage(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stages = append(l.stages, name)
 }
 
-// start lets every user ask until the returned function is called.
+// start runs a client for each user until end is called.
 func (l *load) start(us users) (end func()) {
 	stop, running := make(chan struct{}), sync.WaitGroup{}
 	for id := range us {
@@ -58,8 +59,8 @@ func (l *load) start(us users) (end func()) {
 	})
 }
 
-// client does what an application's client does: it logs in, asks both
-// servers, and refreshes long before its token expires.
+// client logs in, sends requests to both servers, and refreshes well before its
+// access token expires.
 func (l *load) client(id string, stop <-chan struct{}) {
 	tokens, ok := l.grant("/auth/login", map[string]string{"login": id, "password": demoPassword})
 	for ok {
@@ -74,11 +75,12 @@ func (l *load) client(id string, stop <-chan struct{}) {
 			}
 		}
 		for i := range l.servers {
-			l.ask(i, tokens.Access)
+			l.request(i, tokens.Access)
 		}
 	}
 }
 
+// granted is the response to a login or a refresh.
 type granted struct {
 	Access  string `json:"access_token"`
 	Refresh string `json:"refresh_token"`
@@ -87,13 +89,13 @@ type granted struct {
 }
 
 func (l *load) grant(path string, fields map[string]string) (t granted, ok bool) {
-	body, _ := json.Marshal(fields) // strings cannot fail
-	began := time.Now()
+	body, _ := json.Marshal(fields) // cannot fail for strings
+	begin := time.Now()
 	resp, err := client.Post(l.servers[0]+path, "application/json", bytes.NewReader(body))
 	said, ok := read(resp, err)
 	ok = ok && json.Unmarshal([]byte(said), &t) == nil
 	third := max(1, time.Duration(t.Expires)*time.Second/3)
-	t.renew = began.Add(third/2 + rand.N(third)/2) // not all at the same time
+	t.renew = begin.Add(third/2 + rand.N(third)/2) // spread over time
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.grants++
@@ -104,8 +106,8 @@ func (l *load) grant(path string, fields map[string]string) (t granted, ok bool)
 	return t, ok
 }
 
-// ask makes a request with a token and counts it.
-func (l *load) ask(server int, token string) {
+// request sends a request with a token and counts it.
+func (l *load) request(server int, token string) {
 	l.mu.Lock()
 	c := cell{len(l.stages) - 1, server, algOf(token)}
 	l.mu.Unlock()
@@ -143,7 +145,7 @@ func read(resp *http.Response, err error) (said string, ok bool) {
 	return string(body), true
 }
 
-// algOf reads what only somebody who counts has to know.
+// algOf returns the algorithm in the header of a token.
 func algOf(token string) string {
 	var header struct{ Alg string }
 	first, _, _ := strings.Cut(token, ".")
@@ -154,7 +156,7 @@ func algOf(token string) string {
 	return header.Alg
 }
 
-// print prints the table, and returns an error if anything was refused.
+// print prints the table. It returns an error if any request was refused.
 func (l *load) print(out io.Writer) error {
 	columns := append(algs, refused)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -178,7 +180,7 @@ func (l *load) print(out io.Writer) error {
 	failed := [2]int{total[cell{0, 0, refused}], total[cell{0, 1, refused}]}
 	fmt.Fprintf(out, "\nissuer: %d refused\nverifier: %d refused\nlogins and refreshes: %d, %d refused\n", failed[0], failed[1], l.grants, l.denied)
 	if failed[0]+failed[1]+l.denied > 0 {
-		return errors.New("refused; the last one: " + l.last)
+		return errors.New("requests were refused; the last one: " + l.last)
 	}
 	return nil
 }

@@ -1,13 +1,13 @@
-// Command keyrotation changes the key that signs twice, HS256 to EdDSA to
-// ES256, while clients ask two servers without a pause, and counts what is
-// refused: nothing.
+// Command keyrotation replaces the signing key twice, HS256 by EdDSA and EdDSA by
+// ES256, while clients send requests to two servers. It counts the refused
+// requests: there are none.
 //
 //	go run ./examples/keyrotation
 //
-// One server is the issuer. The other is a process of its own, which only
-// verifies, by the keys that the issuer publishes; their server is killed and
-// restarted meanwhile. The program ends by itself in about 20 seconds, with an
-// error if a single request was refused.
+// One server is the issuer. The other runs in a second process and only verifies
+// tokens, with the keys that the issuer publishes. Meanwhile the server of the key
+// set is killed and restarted. The program exits after about 20 seconds, with an
+// error if any request was refused.
 package main
 
 import (
@@ -30,9 +30,9 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-// Times are short, so that one can watch; the defaults are 15 minutes, 10
-// seconds and 5 minutes. A JWKSMaxAge below 5 seconds would be of no use:
-// package jwks keeps a set for so long in any case.
+// These times are short, so that the demo does not take long. The defaults are 15
+// minutes, 10 seconds and 5 minutes. A JWKSMaxAge below 5 seconds would have no
+// effect, because package jwks uses a set for at least that long.
 const (
 	issuer   = "https://keyrotation.example"
 	audience = issuer + "/api"
@@ -43,7 +43,7 @@ const (
 )
 
 func main() {
-	verify := flag.Bool("verify-only", false, "be the second process, which the first one starts")
+	verify := flag.Bool("verify-only", false, "run the second process; for internal use")
 	flag.Parse()
 	do := rotate
 	if *verify {
@@ -61,7 +61,7 @@ func newIssuer(ttl time.Duration, us users, access ...auth.Key) (*auth.Authentic
 	return auth.New(auth.Config{
 		Issuer: issuer, Audience: []string{audience}, Users: us,
 		AccessKeys:  access,
-		RefreshKeys: auth.Keys{auth.HS256([]byte(rand.Text() + rand.Text()))}, // HMAC always: they never leave the issuer
+		RefreshKeys: auth.Keys{auth.HS256([]byte(rand.Text() + rand.Text()))}, // HMAC, because only the issuer uses them
 		AccessTTL:   ttl, Leeway: leeway, JWKSMaxAge: jwksMaxAge,
 	})
 }
@@ -80,7 +80,7 @@ func rotate(ctx context.Context, _ io.Reader, out io.Writer) error {
 		return err
 	}
 
-	// The issuer, and the key set on a port of its own, so that it can die alone.
+	// The issuer, and the key set on its own port, so that it can be killed alone.
 	mux := http.NewServeMux()
 	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
 	mux.Handle("GET /me", a.Require()(http.HandlerFunc(me)))
@@ -98,7 +98,7 @@ func rotate(ctx context.Context, _ io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _, _ = second.end() }() // it may have ended already
+	defer func() { _, _ = second.end() }() // it may have exited already
 
 	l := &load{servers: [2]string{"http://" + server.Addr, "http://" + second.addr}, counts: map[cell]int{}}
 	w := newWatch(ctx, a, us, hs, ed, es)
@@ -109,12 +109,12 @@ func rotate(ctx context.Context, _ io.Reader, out io.Writer) error {
 	w.note("HS256", signing)
 	w.pause(500 * time.Millisecond)
 
-	// First rotation: the next key before the current one. SetKeys publishes
-	// EdDSA now, and lets it sign when every cache of the key set has run out.
-	// That is right for one process. Several that call SetKeys each at their own
-	// time would each begin at their own time; and one that restarts meanwhile
-	// begins at once, for New takes a key without SignFrom for one that was
-	// always there. For these there is the second rotation.
+	// First rotation: put the next key before the current one. SetKeys publishes
+	// EdDSA now, and signs with it when every cached key set has expired. This is
+	// sufficient for a single process. Several processes that call SetKeys at
+	// different times would switch at different times, and a process that restarts
+	// meanwhile would switch at once, because New assumes that a key without
+	// SignFrom was always published. Use SignFrom then, as in the second rotation.
 	w.check(a.SetKeys(auth.Keys{ed, hs}, nil))
 	l.stage("EdDSA published, HS256 signs")
 	w.until("EdDSA", published, func() bool { return hasKey(keySet.Addr, ed) })
@@ -123,22 +123,22 @@ func rotate(ctx context.Context, _ io.Reader, out io.Writer) error {
 	l.stage("EdDSA signs, HS256 verifies")
 	w.pause(1500 * time.Millisecond)
 
-	// Second rotation, at the worst of times: nobody can fetch the key set when
-	// it changes. Verifiers go on with the keys that they have, and ask again.
+	// Second rotation: the key set changes while its server is down. Verifiers
+	// continue to use the keys that they have, and retry.
 	//
-	// SignFrom says when ES256 takes over. With several processes it is one
-	// time, in the configuration that all of them read, and late enough: after
-	// the last process has the list, with JWKSMaxAge and Leeway on top, and as
-	// long as an outage of the key set may last: hours cost nothing. It stays in
-	// the configuration for as long as the key does, so that a process that
-	// restarts, now or next month, goes through the same stages at the same
-	// times. A key stays in the list until it is gone; to take it out sooner
-	// refuses its tokens at once, which is for a key that was stolen.
+	// SignFrom sets the time at which ES256 starts to sign. Several processes read
+	// the same time from their configuration. It must be late enough: after the
+	// last process has the new list, plus JWKSMaxAge and Leeway, plus the longest
+	// outage of the key set that you expect. A margin of hours does no harm. The
+	// time stays in the configuration as long as the key, so that a process that
+	// restarts later uses the key in the same way. A key stays in the list until
+	// its last token has expired. Removing it earlier refuses its tokens at once,
+	// which is right for a stolen key.
 	w.check(keySet.Close())
 	next := es.SignFrom(time.Now().Add(jwksMaxAge + leeway + 2*time.Second))
 	w.check(a.SetKeys(auth.Keys{next, ed, hs}, nil))
-	l.stage("ES256 published, key set dead")
-	w.pause(4 * time.Second) // some fetch of the second process falls into it
+	l.stage("ES256 published, key set down")
+	w.pause(4 * time.Second) // long enough for a failing fetch of the second process
 	again, err := serve(keySet.Addr, a.JWKSHandler())
 	if err != nil {
 		return err
@@ -147,47 +147,50 @@ func rotate(ctx context.Context, _ io.Reader, out io.Writer) error {
 	l.stage("ES256 published, EdDSA signs")
 	w.until("ES256", published, func() bool { return hasKey(again.Addr, es) })
 
-	// The issuer drops HS256 by itself. The second process must be told: while
-	// it has the secret it could sign, which is why one leaves HS256.
+	// The issuer removes HS256 automatically. The second process must be told to
+	// remove it: as long as it has the secret, it could sign tokens, which is a
+	// reason to migrate from HS256.
 	w.until("HS256", gone, func() bool { return w.refused("HS256") })
 	w.check(second.dropSecret())
 	w.until("ES256", signing, func() bool { return w.signs("ES256") })
 	w.note("EdDSA", verifying)
 	l.stage("ES256 signs, EdDSA verifies")
 	w.until("EdDSA", gone, func() bool { return w.refused("EdDSA") })
-	l.stage("ES256 signs alone")
+	l.stage("only ES256 remains")
 	w.pause(500 * time.Millisecond)
 
 	endLoad()
 	if said, ok := l.get(1, w.lasting["HS256"]); ok || !strings.HasPrefix(said, "401") {
-		w.check(errors.New("the second process has no secret any more, and says to HS256: " + said))
+		w.check(errors.New("the second process must refuse HS256 after dropping the secret, but responded: " + said))
 	}
 	failed, err := second.end()
 	w.check(err)
 	w.print(out)
-	fmt.Fprintf(out, "\nFetches of the second process that failed while the key set was dead: %d\n\n", failed)
+	fmt.Fprintf(out, "\nFailed fetches of the second process while the key set was down: %d\n\n", failed)
 	w.check(l.print(out))
-	fmt.Fprintf(out, "\nThe second process (pid %d) has ended.\n", second.cmd.Process.Pid)
+	fmt.Fprintf(out, "\nThe second process (pid %d) has exited.\n", second.cmd.Process.Pid)
 	return w.err
 }
 
-// serve answers on addr; Addr of the result is where it really listens.
+// serve starts a server on addr. Addr of the result is the actual address.
 func serve(addr string, h http.Handler) (*http.Server, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	srv := &http.Server{Addr: ln.Addr().String(), Handler: h, ReadHeaderTimeout: 5 * time.Second}
-	go func() { _ = srv.Serve(ln) }() // ends with Close
+	go func() { _ = srv.Serve(ln) }() // returns after Close
 	return srv, nil
 }
 
-// me is protected by both servers. Behind Require there are always claims.
+// me is a protected handler of both servers. Behind Require, FromContext always has
+// claims.
 func me(w http.ResponseWriter, r *http.Request) {
 	c, _ := auth.FromContext(r.Context())
 	_, _ = io.WriteString(w, c.Subject+"\n")
 }
 
+// hasKey reports whether the key set at addr contains k.
 func hasKey(addr string, k auth.Key) bool {
 	resp, err := client.Get("http://" + addr)
 	if err != nil {
@@ -200,7 +203,7 @@ func hasKey(addr string, k auth.Key) bool {
 
 const demoPassword = "correct horse battery staple"
 
-// users is the application's user lookup, by ID; login names are IDs as well.
+// users implements auth.Users with a map by ID. The login name of a user is the ID.
 type users map[string]auth.User
 
 func newUsers(ctx context.Context) (users, error) {

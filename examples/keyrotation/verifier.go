@@ -17,37 +17,37 @@ import (
 	"github.com/ratchet-go/auth/jwks"
 )
 
-// verifierSetup is what the second process is told, on its standard input:
-// others can read the arguments and the environment of a process.
+// verifierSetup is the configuration of the second process, which it reads from its
+// standard input. Other users could read its arguments or environment.
 type verifierSetup struct {
 	Secret []byte
 	JWKS   string
 }
 
-// verifyOnly is the second process: no users, no store, nothing that signs. It
-// ends when its input does, which is also when the first process dies.
+// verifyOnly runs the second process. It has no users, no store and no signing key.
+// It exits when in is closed, also if the first process dies.
 func verifyOnly(ctx context.Context, in io.Reader, out io.Writer) error {
 	lines := bufio.NewScanner(in)
 	lines.Scan()
 	var setup verifierSetup
 	if err := json.Unmarshal(lines.Bytes(), &setup); err != nil {
-		return fmt.Errorf("no setup: %w", err)
+		return fmt.Errorf("reading the setup: %w", err)
 	}
 	var failures atomic.Int64
 	published, err := jwks.New(jwks.Config{
-		URL: setup.JWKS, InsecureHTTP: true, // on loopback only; elsewhere it is https
+		URL: setup.JWKS, InsecureHTTP: true, // only for a loopback address; otherwise use https
 		MinRefresh: time.Second,
 		OnEvent:    func(context.Context, auth.Event) { failures.Add(1) }, // in production, log the event
 	})
 	if err != nil {
 		return err
 	}
-	if _, err := published.VerifyKeys(ctx, ""); err != nil { // rather not start than answer 503
+	if _, err := published.VerifyKeys(ctx, ""); err != nil { // fail now instead of responding with 503 later
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { _ = published.Run(ctx) }() // asks before the keys run out, so that no request waits
+	go func() { _ = published.Run(ctx) }() // refreshes the keys in time, so that no request waits
 
 	keys := secretThenPublished{published: published}
 	keys.secret.Store(&auth.Keys{auth.HS256(setup.Secret)})
@@ -63,7 +63,7 @@ func verifyOnly(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	defer server.Close()
 	fmt.Fprintln(out, server.Addr)
-	for lines.Scan() { // each further line means: no more HS256
+	for lines.Scan() { // each further line tells it to stop accepting HS256
 		keys.secret.Store(&auth.Keys{})
 		fmt.Fprintln(out, "dropped")
 	}
@@ -71,10 +71,10 @@ func verifyOnly(ctx context.Context, in io.Reader, out io.Writer) error {
 	return err
 }
 
-// secretThenPublished is an [auth.KeySource] for the time in which both kinds
-// of tokens are about. All tokens here have a kid, so there is one that knows.
-// Keys are made once, not at each call: what is remembered of a token is good
-// for the very key that it was verified by.
+// secretThenPublished is an [auth.KeySource] for the time in which tokens of both
+// kinds are valid. All tokens have a kid, so only one source has the key. The keys
+// are created once and not in each call, because a cached token is valid only for
+// the same Key value.
 type secretThenPublished struct {
 	secret    atomic.Pointer[auth.Keys]
 	published auth.KeySource
@@ -87,7 +87,7 @@ func (s *secretThenPublished) VerifyKeys(ctx context.Context, id string) ([]auth
 	return s.published.VerifyKeys(ctx, id)
 }
 
-// verifier is the second process as the first one sees it.
+// verifier controls the second process.
 type verifier struct {
 	addr string
 	cmd  *exec.Cmd
@@ -100,7 +100,7 @@ func startVerifier(ctx context.Context, setup verifierSetup) (*verifier, error) 
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, program, "-verify-only") // killed with ctx
+	cmd := exec.CommandContext(ctx, program, "-verify-only") // killed when ctx is done
 	cmd.Stderr = os.Stderr
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
@@ -119,15 +119,15 @@ func startVerifier(ctx context.Context, setup verifierSetup) (*verifier, error) 
 	return v, nil
 }
 
-// dropSecret returns when the second process takes no HS256 any more.
+// dropSecret makes the second process refuse HS256.
 func (v *verifier) dropSecret() error {
 	if _, err := fmt.Fprintln(v.in, "drop"); err != nil || !v.out.Scan() {
-		return errors.Join(errors.New("the second process is gone"), err)
+		return errors.Join(errors.New("the second process has exited"), err)
 	}
 	return nil
 }
 
-// end lets the second process end, and returns how many of its fetches failed.
+// end ends the second process, and returns how many of its fetches failed.
 func (v *verifier) end() (failures int, err error) {
 	_ = v.in.Close()
 	if v.out.Scan() {

@@ -11,7 +11,7 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// The stages of a key.
+// Stages of a key.
 const (
 	published = iota
 	signing
@@ -19,23 +19,23 @@ const (
 	gone
 )
 
-// watch notes when each key comes into each stage, by what the issuer does and
-// not by what it should do. After an error it waits for nothing any more.
+// watch records when each key enters each stage, by observing the issuer. After an
+// error it no longer waits.
 type watch struct {
 	ctx     context.Context
 	a       *auth.Authenticator
-	own     auth.Tokens
-	lasting map[string]string // by algorithm, a token that outlives its key
-	began   time.Time
+	own     auth.Tokens       // of a session that watch refreshes
+	lasting map[string]string // by algorithm, a token that expires after its key is removed
+	begin   time.Time
 	at      map[string]*[4]time.Duration
 	err     error
 }
 
 func newWatch(ctx context.Context, a *auth.Authenticator, us users, keys ...auth.Key) *watch {
-	w := &watch{ctx: ctx, a: a, lasting: map[string]string{}, began: time.Now(), at: map[string]*[4]time.Duration{}}
+	w := &watch{ctx: ctx, a: a, lasting: map[string]string{}, begin: time.Now(), at: map[string]*[4]time.Duration{}}
 	for i, k := range keys {
 		w.at[algs[i]] = new([4]time.Duration)
-		other, err := newIssuer(time.Hour, us, k) // no token of a itself outlives its key
+		other, err := newIssuer(time.Hour, us, k) // tokens of a expire before their key is removed
 		if w.check(err); err == nil {
 			t, err := other.StartSession(ctx, "ada", auth.SessionOptions{})
 			w.check(err)
@@ -48,7 +48,7 @@ func newWatch(ctx context.Context, a *auth.Authenticator, us users, keys ...auth
 	return w
 }
 
-// signs reports whether new tokens are of the algorithm.
+// signs reports whether new tokens have the algorithm.
 func (w *watch) signs(alg string) bool {
 	t, err := w.a.Refresh(w.ctx, w.own.Refresh, auth.RefreshOptions{})
 	w.check(err)
@@ -58,7 +58,7 @@ func (w *watch) signs(alg string) bool {
 	return algOf(t.Access) == alg
 }
 
-// refused reports whether the issuer does not take the key any more.
+// refused reports whether the issuer no longer accepts the key.
 func (w *watch) refused(alg string) bool {
 	_, err := w.a.Verify(w.ctx, w.lasting[alg])
 	return errors.Is(err, auth.ErrInvalidToken)
@@ -66,8 +66,10 @@ func (w *watch) refused(alg string) bool {
 
 func (w *watch) check(err error) { w.err = errors.Join(w.err, err) }
 
-func (w *watch) note(alg string, stage int) { w.at[alg][stage] = time.Since(w.began) }
+// note records that a key has entered a stage.
+func (w *watch) note(alg string, stage int) { w.at[alg][stage] = time.Since(w.begin) }
 
+// until waits until a key has reached a stage, and records it.
 func (w *watch) until(alg string, stage int, reached func() bool) {
 	for w.err == nil && !reached() {
 		w.pause(10 * time.Millisecond)
@@ -92,7 +94,7 @@ func (w *watch) print(out io.Writer) {
 	for _, alg := range algs {
 		fmt.Fprint(t, alg)
 		for _, at := range w.at[alg] {
-			text := "-" // a secret is never published; the last key still signs
+			text := "-" // a secret is never published, and the last key still signs
 			if at > 0 {
 				text = fmt.Sprintf("%.1fs", at.Seconds())
 			}

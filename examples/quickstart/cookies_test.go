@@ -14,7 +14,7 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-// oneUser is a lookup that knows ada.
+// oneUser is an auth.Users with a single user.
 type oneUser auth.User
 
 func (u oneUser) FindByLogin(_ context.Context, login string) (auth.User, error) {
@@ -28,9 +28,9 @@ func (u oneUser) FindByID(ctx context.Context, _ string) (auth.User, error) {
 	return u.FindByLogin(ctx, u.Username)
 }
 
-// TestBrowser_RefreshCookieIsOutOfReachOfScripts asks a real browser, over TLS
-// and with the default names: it must take the cookies and send them, and a
-// script must not get at them.
+// TestBrowser_RefreshCookieIsOutOfReachOfScripts uses a real browser, TLS and the
+// default names. The browser must store and send the cookies, and scripts must not
+// be able to read or replace them.
 func TestBrowser_RefreshCookieIsOutOfReachOfScripts(t *testing.T) {
 	t.Parallel()
 	path := need(t, "chromium", "chromium")
@@ -68,36 +68,36 @@ func TestBrowser_RefreshCookieIsOutOfReachOfScripts(t *testing.T) {
 		require.NoError(t, err)
 		return result
 	}
-	ask := func(method, path, body string) string {
+	request := func(method, path, body string) string {
 		t.Helper()
 		return run(fmt.Sprintf(`(x => { x.open(%q, %q, false); x.setRequestHeader("Content-Type", "application/json");
 			x.send(%q); return x.status + " " + (x.status == 200 && x.responseText.startsWith("{") ? "tokens" : x.responseText) })(new XMLHttpRequest())`, method, path, body))
 	}
 	script := func(cookie string) { run(`document.cookie = "` + cookie + `; Secure; Path=/"; ""`) }
 
-	// Which prefixes this browser knows is tried with cookies of no meaning.
+	// Test with other cookies which prefixes this browser supports.
 	script("plain=1")
 	script("__Host-Http-probe=1")
-	knows := run(`document.cookie`) == "plain=1"
-	t.Logf("%s; it keeps __Host-Http- from scripts: %v", run(`navigator.userAgent`), knows)
+	supported := run(`document.cookie`) == "plain=1"
+	t.Logf("%s; scripts cannot set __Host-Http- cookies: %v", run(`navigator.userAgent`), supported)
 	run(`document.cookie = "plain=; Secure; Path=/; Max-Age=0"; ""`)
 
-	script("__Host-Http-refresh=planted") // before there is one
-	if knows {
-		require.Equal(t, "200 0 0", ask("GET", "/refresh-cookies", ""))
+	script("__Host-Http-refresh=planted") // before the server sets it
+	if supported {
+		require.Equal(t, "200 0 0", request("GET", "/refresh-cookies", ""))
 	}
-	require.Equal(t, "200 tokens", ask("POST", "/auth/login", `{"login":"ada","password":"correct horse battery staple"}`))
-	require.Equal(t, "200 hello ada", ask("GET", "/me", ""))
-	script("__Host-Http-refresh=planted") // over the one that is there
+	require.Equal(t, "200 tokens", request("POST", "/auth/login", `{"login":"ada","password":"correct horse battery staple"}`))
+	require.Equal(t, "200 hello ada", request("GET", "/me", ""))
+	script("__Host-Http-refresh=planted") // after the server has set it
 	script("__host-http-refresh=planted")
 	run(`document.cookie = "__Host-Http-refresh=; Secure; Path=/; Max-Age=0"; ""`)
 	require.NotContains(t, run(`document.cookie`), "access=")
-	if knows {
-		require.Equal(t, "200 1 0", ask("GET", "/refresh-cookies", ""))
+	if supported {
+		require.Equal(t, "200 1 0", request("GET", "/refresh-cookies", ""))
 		require.Empty(t, run(`document.cookie`))
 	}
-	require.Equal(t, "200 tokens", ask("POST", "/auth/refresh", ""))
-	require.Equal(t, "200 hello ada", ask("GET", "/me", ""))
-	require.Equal(t, "204 ", ask("POST", "/auth/logout", ""))
-	require.Equal(t, "200 0 0", ask("GET", "/refresh-cookies", ""))
+	require.Equal(t, "200 tokens", request("POST", "/auth/refresh", ""))
+	require.Equal(t, "200 hello ada", request("GET", "/me", ""))
+	require.Equal(t, "204 ", request("POST", "/auth/logout", ""))
+	require.Equal(t, "200 0 0", request("GET", "/refresh-cookies", ""))
 }

@@ -1,15 +1,16 @@
-// Command quickstart is a whole application around package auth: two users, a
-// protected API, and a page that shows its own session at work.
+// Command quickstart is a complete application that uses package auth. It has two
+// users, a protected API, and a page that shows the state of its session.
 //
 //	go run ./examples/quickstart
 //
-// It prints where it listens, who can sign in, and a transcript of curl
-// commands to paste. ACCESS_SECRET and REFRESH_SECRET, at least 32 bytes each,
-// are the keys; without them it makes random ones, which end with it.
+// It prints its address, the users and their password, and curl commands to try.
+// The keys are taken from ACCESS_SECRET and REFRESH_SECRET, at least 32 bytes each.
+// If they are not set, the program generates random keys, so its tokens are invalid
+// after it exits.
 //
-// Package site is the application: site.go puts it together, api.go protects
-// it, users.go is the user lookup. Example durable is the same with sessions
-// that outlive the program.
+// Package site has the application: site.go assembles it, api.go has the protected
+// API, users.go looks up users. The example durable is the same application with
+// sessions in a file, which survive a restart.
 package main
 
 import (
@@ -29,7 +30,7 @@ func main() {
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	context.AfterFunc(ctx, stop) // a second signal terminates the program
 	if err := run(ctx, o); err != nil {
 		fmt.Fprintf(os.Stderr, "quickstart: %v\n", err)
 		os.Exit(1)
@@ -43,10 +44,10 @@ func run(ctx context.Context, o site.Options) error {
 	}
 	if !found {
 		secrets = site.NewSecrets()
-		o.Notes = append(o.Notes, "ACCESS_SECRET and REFRESH_SECRET are not set: the keys are random, and no token outlives this process.")
+		o.Notes = append(o.Notes, "ACCESS_SECRET and REFRESH_SECRET are not set: the keys are random, and tokens are invalid after the program exits.")
 	}
 	secrets.SetKeys(&o.Auth)
-	// o.Auth.Store is nil, so sessions are kept in memory.
-	o.Notes = append(o.Notes, "Sessions are kept in memory and end with this process.")
+	// o.Auth.Store is nil, so sessions are stored in memory.
+	o.Notes = append(o.Notes, "Sessions are stored in memory and end when the program exits.")
 	return site.Run(ctx, o)
 }

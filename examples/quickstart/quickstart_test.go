@@ -22,8 +22,8 @@ import (
 	"github.com/ratchet-go/auth/examples/quickstart/site"
 )
 
-// TestMain lets the test binary be the program, so that tests meet it as users
-// do: with flags, an environment, signals and an exit code.
+// TestMain runs the program itself if QUICKSTART_MAIN is set, so that tests use it
+// like a user: with flags, an environment, signals and an exit code.
 func TestMain(m *testing.M) {
 	if os.Getenv("QUICKSTART_MAIN") != "" {
 		main()
@@ -46,12 +46,12 @@ func command(t *testing.T, env []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// server is the program while it runs.
+// server is a running program.
 type server struct {
 	base, greeting string
 	cmd            *exec.Cmd
 	stderr         bytes.Buffer
-	stop           func() error // by SIGTERM; returns how it exited
+	stop           func() error // sends SIGTERM and returns the error of the exit
 }
 
 func start(t *testing.T, env []string, args ...string) *server {
@@ -77,14 +77,14 @@ func start(t *testing.T, env []string, args ...string) *server {
 	}
 	_, s.base, _ = strings.Cut(strings.SplitN(s.greeting, "\n", 2)[0], " on ")
 	if s.base == "" {
-		require.Fail(t, "did not start", "%v: %s", s.stop(), &s.stderr)
+		require.Fail(t, "the program did not start", "%v: %s", s.stop(), &s.stderr)
 	}
 	return s
 }
 
 var client = &http.Client{Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}}
 
-// do sends a request and returns the status and the members of the answer.
+// do sends a request and returns the status and the JSON members of the response.
 func do(t *testing.T, method, url, bearer string, form url.Values) (int, map[string]any) {
 	t.Helper()
 	var body io.Reader
@@ -118,7 +118,8 @@ func signIn(t *testing.T, s *server, login string) (access, refresh, sid string)
 	return answer["access_token"].(string), answer["refresh_token"].(string), answer["session_id"].(string)
 }
 
-// stream opens /api/events and sends its events, as "name data", until it ends.
+// stream opens /api/events. The channel receives its events as "name data", and is
+// closed when the stream ends.
 func stream(t *testing.T, s *server, bearer string) <-chan string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -169,8 +170,8 @@ func untilEnd(t *testing.T, events <-chan string) (last string) {
 	}
 }
 
-// need skips a test for want of a program, or fails it where none may be
-// skipped.
+// need returns the path of a program. If it is not installed, need skips the test,
+// or fails it with AUTH_REQUIRE_SERVICES=1.
 func need(t *testing.T, program, install string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -193,7 +194,7 @@ func TestTranscript_WorksLineByLine(t *testing.T) {
 	_, transcript, found := strings.Cut(s.greeting, "paste this into bash:\n\n")
 	require.True(t, found)
 
-	// What each line that is no comment prints.
+	// The output of each line that is not a comment.
 	const jwt = `[\w-]+\.[\w-]+\.[\w-]+`
 	var want = []string{
 		`^\{"access_token":"` + jwt + `","token_type":"Bearer","expires_in":\d+,"refresh_token":"` + jwt + `","refresh_expires_in":\d+,"session_id":"[\w-]+"\}\n$`,
@@ -267,9 +268,9 @@ func TestShutdown_EndsStreams(t *testing.T) {
 	access, _, _ := signIn(t, s, "bob")
 	events := stream(t, s, access)
 	next(t, events)
-	began := time.Now()
+	begin := time.Now()
 	require.NoError(t, s.stop(), s.stderr.String())
-	require.Less(t, time.Since(began), 3*time.Second)
+	require.Less(t, time.Since(begin), 3*time.Second)
 	require.Equal(t, `end {"reason":"shutdown"}`, untilEnd(t, events))
 }
 
@@ -313,7 +314,7 @@ func TestConfig_IsRefusedWithEveryMistake(t *testing.T) {
 		{"no access secret", []string{"REFRESH_SECRET=" + long}, nil, []string{"ACCESS_SECRET is missing"}},
 		{"both empty", []string{"ACCESS_SECRET=", "REFRESH_SECRET="}, nil, []string{"\nREFRESH_SECRET is missing", "ACCESS_SECRET is missing"}},
 		{"short secrets", []string{"ACCESS_SECRET=short-a", "REFRESH_SECRET=short-b"}, nil, []string{"AccessKeys[0]", "RefreshKeys[0]"}},
-		{"one secret for both", []string{"ACCESS_SECRET=" + long, "REFRESH_SECRET=" + long}, nil, []string{"of the same secret"}},
+		{"one secret for both", []string{"ACCESS_SECRET=" + long, "REFRESH_SECRET=" + long}, nil, []string{"have the same secret"}},
 		{"lifetimes", nil, []string{"-access-ttl", "5s", "-idle-ttl", "1000h"}, []string{"AccessTTL (5s)", "IdleTTL (1000h0m0s) exceeds"}},
 		{"address", nil, []string{"-addr", "127.0.0.1:none"}, []string{"listen"}},
 	} {

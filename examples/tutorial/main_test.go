@@ -26,7 +26,7 @@ import (
 
 const page = "https://app.example.net"
 
-// clock is the server's. It moves when it is told to.
+// clock is the clock of the server, which the test sets.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -44,7 +44,7 @@ func (c *clock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// buffer is a log that may be written to and read at once.
+// buffer is a log that is safe for concurrent use.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -62,7 +62,7 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// program is both tutorials, served over TLS on loopback.
+// program serves both APIs over TLS on a loopback address.
 type program struct {
 	t     *testing.T
 	url   string
@@ -78,21 +78,21 @@ func randomSecret() []byte {
 	return b
 }
 
-func configs(t *testing.T, log io.Writer, now func() time.Time) (firstConfig, secondConfig, *users) {
+func configs(t *testing.T, log io.Writer, now func() time.Time) (cookieConfig, bodyConfig, *users) {
 	t.Helper()
-	hasher := &password.Hasher{Memory: 64, Time: 1} // what it costs is not the subject
-	people, err := newUsers(context.Background(), hasher)
+	hasher := &password.Hasher{Memory: 64, Time: 1} // low costs keep the tests fast
+	table, err := newUsers(context.Background(), hasher)
 	require.NoError(t, err)
-	both := shared{users: people, hasher: hasher, log: slog.New(slog.NewTextHandler(log, nil)), now: now}
-	return firstConfig{shared: both, secret: randomSecret(), origin: page},
-		secondConfig{shared: both, tokenSecret: randomSecret(), refreshSecret: randomSecret(), queryToken: true},
-		people
+	both := shared{users: table, hasher: hasher, log: slog.New(slog.NewTextHandler(log, nil)), now: now}
+	return cookieConfig{shared: both, secret: randomSecret(), origin: page},
+		bodyConfig{shared: both, tokenSecret: randomSecret(), refreshSecret: randomSecret(), queryToken: true},
+		table
 }
 
-func start(t *testing.T, change ...func(*firstConfig, *secondConfig)) *program {
+func start(t *testing.T, change ...func(*cookieConfig, *bodyConfig)) *program {
 	t.Helper()
 	p := &program{t: t, clock: &clock{now: time.Now()}, log: &buffer{}}
-	one, two, people := configs(t, p.log, p.clock.Now)
+	one, two, table := configs(t, p.log, p.clock.Now)
 	for _, f := range change {
 		f(&one, &two)
 	}
@@ -100,7 +100,7 @@ func start(t *testing.T, change ...func(*firstConfig, *secondConfig)) *program {
 	require.NoError(t, err)
 	server := httptest.NewTLSServer(h)
 	t.Cleanup(server.Close)
-	p.url, p.http, p.users = server.URL, server.Client(), people
+	p.url, p.http, p.users = server.URL, server.Client(), table
 	return p
 }
 
@@ -113,15 +113,15 @@ func (p *program) browser() *http.Client {
 	return &c
 }
 
-// answer is a response that has been read.
-type answer struct {
+// response is a response with its body.
+type response struct {
 	status  int
 	header  http.Header
 	body    string
 	cookies []*http.Cookie
 }
 
-func (a answer) field(t *testing.T, name string) string {
+func (a response) field(t *testing.T, name string) string {
 	t.Helper()
 	var object map[string]any
 	require.NoError(t, json.Unmarshal([]byte(a.body), &object), a.body)
@@ -130,7 +130,7 @@ func (a answer) field(t *testing.T, name string) string {
 	return text
 }
 
-func (a answer) cookie(name string) *http.Cookie {
+func (a response) cookie(name string) *http.Cookie {
 	for _, c := range a.cookies {
 		if c.Name == name {
 			return c
@@ -139,9 +139,9 @@ func (a answer) cookie(name string) *http.Cookie {
 	return nil
 }
 
-// do sends a request: headers come in pairs; a body that begins with { is JSON,
-// any other a form.
-func (p *program) do(c *http.Client, method, path, body string, headers ...string) answer {
+// do sends a request. headers are pairs of name and value. A body that begins with
+// { is JSON, any other is a form.
+func (p *program) do(c *http.Client, method, path, body string, headers ...string) response {
 	p.t.Helper()
 	r, err := http.NewRequest(method, p.url+path, strings.NewReader(body))
 	require.NoError(p.t, err)
@@ -158,10 +158,10 @@ func (p *program) do(c *http.Client, method, path, body string, headers ...strin
 	defer resp.Body.Close()
 	read, err := io.ReadAll(resp.Body)
 	require.NoError(p.t, err)
-	return answer{resp.StatusCode, resp.Header, string(read), resp.Cookies()}
+	return response{resp.StatusCode, resp.Header, string(read), resp.Cookies()}
 }
 
-func (p *program) expect(a answer, status int, body string) {
+func (p *program) expect(a response, status int, body string) {
 	p.t.Helper()
 	require.Equal(p.t, status, a.status, a.body)
 	require.Equal(p.t, body, strings.TrimSuffix(a.body, "\n"))
@@ -176,7 +176,7 @@ func object(pairs ...string) string {
 	return string(b)
 }
 
-// payload is what a token says, unverified.
+// payload returns the claims of a token, without verifying it.
 func payload(t *testing.T, token string) map[string]any {
 	t.Helper()
 	parts := strings.Split(token, ".")
@@ -188,15 +188,16 @@ func payload(t *testing.T, token string) map[string]any {
 	return m
 }
 
-// lifetime is for how many seconds a token says that it lives.
+// lifetime returns the lifetime of a token in seconds.
 func lifetime(t *testing.T, token string) float64 {
 	t.Helper()
 	m := payload(t, token)
 	return m["exp"].(float64) - m["iat"].(float64)
 }
 
-// listed counts the sessions in the answer of the sessions endpoint.
-func listed(t *testing.T, a answer) int {
+// countSessions returns the number of sessions in a response of the sessions
+// endpoint.
+func countSessions(t *testing.T, a response) int {
 	t.Helper()
 	require.Equal(t, http.StatusOK, a.status, a.body)
 	var list struct {
@@ -206,28 +207,28 @@ func listed(t *testing.T, a answer) int {
 	return len(list.Sessions)
 }
 
-func TestConstruction_RefusesMissingAndShortSecrets(t *testing.T) {
+func TestNew_RefusesMissingAndShortSecrets(t *testing.T) {
 	t.Parallel()
 	one, two, _ := configs(t, io.Discard, nil)
 	for _, secret := range [][]byte{nil, {}, []byte("secret")} {
 		bad := one
 		bad.secret = secret
-		_, err := first(bad)
+		_, err := newCookieAPI(bad)
 		require.ErrorContains(t, err, "Config.Secrets[0]")
 
 		bad2 := two
 		bad2.tokenSecret = secret
-		_, err = second(bad2)
+		_, err = newBodyAPI(bad2)
 		require.ErrorContains(t, err, "Config.AccessKeys[0]")
 
 		bad2 = two
 		bad2.refreshSecret = secret
-		_, err = second(bad2)
+		_, err = newBodyAPI(bad2)
 		require.ErrorContains(t, err, "Config.RefreshKeys[0]")
 	}
 	same := two
 	same.refreshSecret = same.tokenSecret
-	_, err := second(same)
+	_, err := newBodyAPI(same)
 	require.ErrorContains(t, err, "same secret")
 }
 
@@ -241,10 +242,10 @@ func TestRun_SecretsFromEnvironment(t *testing.T) {
 		}
 	}
 	ended, cancel := context.WithCancel(context.Background())
-	cancel() // so that nothing is served if it should come to that
+	cancel() // so that run would return at once
 	for _, bad := range []string{"", "secret"} {
-		err := run(ended, []string{"-addr", "127.0.0.1:0"}, env(map[string]string{"FIRST_SECRET": bad}), io.Discard, io.Discard)
-		require.ErrorContains(t, err, "FIRST_SECRET")
+		err := run(ended, []string{"-addr", "127.0.0.1:0"}, env(map[string]string{"COOKIES_SECRET": bad}), io.Discard, io.Discard)
+		require.ErrorContains(t, err, "COOKIES_SECRET")
 	}
 
 	var stderr buffer
@@ -258,7 +259,7 @@ func TestRun_SecretsFromEnvironment(t *testing.T) {
 	require.Contains(t, stderr.String(), "C is not set")
 }
 
-func TestRun_ServesUntilTold(t *testing.T) {
+func TestRun_ServesUntilCanceled(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -283,7 +284,7 @@ func TestRun_ServesUntilTold(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-func TestTutorials_ShareNothing(t *testing.T) {
+func TestAPIs_RefuseTokensOfEachOther(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	one := p.do(p.http, "POST", "/api/v1/auth/login", object("login_id", "ada", "password", demoPassword, "delivery", "body"))
@@ -295,12 +296,12 @@ func TestTutorials_ShareNothing(t *testing.T) {
 	require.Equal(t, 401, p.do(p.http, "GET", "/api/secure", "", "X-Access-Token", one.field(t, "accessToken")).status)
 	require.Equal(t, 403, p.do(p.http, "POST", "/api/v1/auth/refresh", "", "Refresh-Token", two.field(t, "refreshToken")).status)
 	require.Equal(t, 404, p.do(p.http, "POST", "/api/token", object("refreshToken", one.field(t, "refreshToken"))).status)
-	// Nor does one kind of token pass for the other.
+	// Access and refresh tokens are not interchangeable either.
 	require.Equal(t, 401, p.do(p.http, "GET", "/api/secure", "", "X-Access-Token", two.field(t, "refreshToken")).status)
 	require.Equal(t, 404, p.do(p.http, "POST", "/api/token", object("refreshToken", two.field(t, "token"))).status)
 }
 
-func TestLog_HasNoTokenAndNoPassword(t *testing.T) {
+func TestLog_ContainsNoTokenOrPassword(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	var secrets []string
@@ -320,7 +321,7 @@ func TestLog_HasNoTokenAndNoPassword(t *testing.T) {
 	a = p.do(p.http, "POST", "/api/token", object("refreshToken", refresh))
 	secrets = append(secrets, a.field(t, "token"), a.field(t, "refreshToken"))
 	p.clock.advance(time.Minute)
-	require.Equal(t, 404, p.do(p.http, "POST", "/api/token", object("refreshToken", refresh)).status) // spent: an event
+	require.Equal(t, 404, p.do(p.http, "POST", "/api/token", object("refreshToken", refresh)).status) // a spent token, which causes an event
 	require.Equal(t, 401, p.do(p.http, "POST", "/api/login", object("email", "password-typed-as-login", "password", "hunter2hunter2")).status)
 	p.do(p.http, "POST", "/api/token?refreshToken="+refresh, "")
 	p.do(p.http, "GET", "/nowhere?token="+token, "")
@@ -332,44 +333,44 @@ func TestLog_HasNoTokenAndNoPassword(t *testing.T) {
 	for _, secret := range append(secrets, demoPassword, "hunter2hunter2", "password-typed-as-login", "eyJ") {
 		require.NotContains(t, log, secret)
 		if i := strings.LastIndexByte(secret, '.'); i >= 0 {
-			require.NotContains(t, log, secret[i+1:], "a signature")
+			require.NotContains(t, log, secret[i+1:], "the log contains a signature")
 		}
 	}
 }
 
-// outage is a user table that may be out of reach.
-type outage struct {
+// flakyUsers is a user table that a test can make unavailable.
+type flakyUsers struct {
 	auth.Users
 	down atomic.Bool
 }
 
-func (o *outage) FindByLogin(ctx context.Context, login string) (auth.User, error) {
+func (o *flakyUsers) FindByLogin(ctx context.Context, login string) (auth.User, error) {
 	if o.down.Load() {
 		return auth.User{}, errors.New("no connection")
 	}
 	return o.Users.FindByLogin(ctx, login)
 }
 
-func (o *outage) FindByID(ctx context.Context, id string) (auth.User, error) {
+func (o *flakyUsers) FindByID(ctx context.Context, id string) (auth.User, error) {
 	if o.down.Load() {
 		return auth.User{}, errors.New("no connection")
 	}
 	return o.Users.FindByID(ctx, id)
 }
 
-func TestOutage_SignsNobodyOut(t *testing.T) {
+func TestOutage_SignsNoUserOut(t *testing.T) {
 	t.Parallel()
-	var table outage
-	p := start(t, func(one *firstConfig, two *secondConfig) {
+	var table flakyUsers
+	p := start(t, func(one *cookieConfig, two *bodyConfig) {
 		table.Users = one.users
 		one.users, two.users = &table, &table
 	})
 	browser := p.browser()
-	p.firstLogin(browser)
-	token, refresh := p.secondLogin()
+	p.loginByCookie(browser)
+	token, refresh := p.loginByBody()
 
 	table.down.Store(true)
-	for _, a := range []answer{
+	for _, a := range []response{
 		p.do(p.http, "POST", "/api/v1/auth/login", object("login_id", "ada", "password", demoPassword)),
 		p.do(browser, "POST", "/api/v1/auth/refresh", ""),
 		p.do(p.http, "POST", "/api/login", object("email", "ada@example.com", "password", demoPassword)),
@@ -387,15 +388,15 @@ func TestOutage_SignsNobodyOut(t *testing.T) {
 	require.Equal(t, 200, p.do(p.http, "POST", "/api/token", object("refreshToken", refresh)).status)
 }
 
-func TestUsers_LookUpWithoutCase(t *testing.T) {
+func TestUsers_LookupIgnoresCase(t *testing.T) {
 	t.Parallel()
-	_, _, people := configs(t, io.Discard, nil)
+	_, _, table := configs(t, io.Discard, nil)
 	for _, login := range []string{"ada", "ADA", "ada@example.com", "Ada@Example.com"} {
-		u, err := people.FindByLogin(context.Background(), login)
+		u, err := table.FindByLogin(context.Background(), login)
 		require.NoError(t, err)
 		require.Equal(t, "1001", u.ID)
 	}
-	require.Error(t, people.add(account{id: "9", email: "x@example.com", name: "ada@example.com"}))
-	require.Error(t, people.add(account{id: "9", email: "ADA@example.com", name: "x"}))
-	require.Error(t, people.add(account{id: "9", email: "nowhere", name: "x"}))
+	require.Error(t, table.add(account{id: "9", email: "x@example.com", name: "ada@example.com"}))
+	require.Error(t, table.add(account{id: "9", email: "ADA@example.com", name: "x"}))
+	require.Error(t, table.add(account{id: "9", email: "nowhere", name: "x"}))
 }

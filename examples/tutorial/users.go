@@ -10,7 +10,7 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-// demoPassword is everybody's.
+// demoPassword is the password of every user.
 const demoPassword = "correct horse battery staple"
 
 // account is a user of the application.
@@ -18,14 +18,14 @@ type account struct {
 	id, email, name, role, hash string
 }
 
-// users is the application's user table, in memory.
+// users is an in-memory user table. It implements [auth.Users].
 type users struct {
 	mu      sync.RWMutex
 	byID    map[string]account
-	byLogin map[string]string // an e-mail address or a user name, in lower case, to an ID
+	byLogin map[string]string // lower-case e-mail address or user name to ID
 }
 
-// newUsers returns a table of two.
+// newUsers returns a table with two users.
 func newUsers(ctx context.Context, hasher *password.Hasher) (*users, error) {
 	u := &users{byID: map[string]account{}, byLogin: map[string]string{}}
 	for _, a := range []account{
@@ -47,18 +47,18 @@ func newUsers(ctx context.Context, hasher *password.Hasher) (*users, error) {
 func (u *users) add(a account) error {
 	email, name := strings.ToLower(a.email), strings.ToLower(a.name)
 	if !strings.Contains(email, "@") || strings.Contains(name, "@") {
-		return errors.New("users: an e-mail address has an @, a user name has none, so that neither passes for the other")
+		return errors.New("users: an e-mail address must contain @ and a user name must not, so that they cannot be confused")
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.byLogin[email] != "" || u.byLogin[name] != "" || u.byID[a.id].id != "" {
-		return errors.New("users: taken already")
+		return errors.New("users: the ID, e-mail address or user name is taken")
 	}
 	u.byID[a.id], u.byLogin[email], u.byLogin[name] = a, a.id, a.id
 	return nil
 }
 
-// change applies f to an account, as an administrator would.
+// change applies f to an account.
 func (u *users) change(id string, f func(*account)) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -75,8 +75,8 @@ func (u *users) FindByLogin(ctx context.Context, login string) (auth.User, error
 	return u.FindByID(ctx, id)
 }
 
-// FindByID implements [auth.Users]. It runs at every refresh, which is how
-// claims are never lost, and never old.
+// FindByID implements [auth.Users]. Every refresh calls it, so new access tokens
+// have all claims, with current values.
 func (u *users) FindByID(_ context.Context, id string) (auth.User, error) {
 	u.mu.RLock()
 	defer u.mu.RUnlock()
@@ -86,25 +86,25 @@ func (u *users) FindByID(_ context.Context, id string) (auth.User, error) {
 	}
 	return auth.User{
 		ID: a.id, Username: a.name, PasswordHash: a.hash,
-		Roles: []string{a.role},               // for auth.Role
-		Extra: map[string]any{"role": a.role}, // for those who read the payload as the articles have it
+		Roles: []string{a.role},               // read by auth.Role
+		Extra: map[string]any{"role": a.role}, // the claim that clients of the original tutorials read
 	}, nil
 }
 
-// person is who a request comes from, in the articles' words.
-type person struct {
+// identity describes the user of a request, as in the original tutorials.
+type identity struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
 	Role string `json:"role"`
 }
 
-// personOf reads the claims behind Require: user ID, user name and role.
-func personOf(c *auth.Claims) (person, error) {
-	p := person{ID: c.Subject, Name: c.Username}
+// identityOf returns the user ID, user name and role in the claims of a request.
+func identityOf(c *auth.Claims) (identity, error) {
+	id := identity{ID: c.Subject, Name: c.Username}
 	var own struct {
 		Role string `json:"role"`
 	}
 	err := c.Decode(&own)
-	p.Role = own.Role
-	return p, err
+	id.Role = own.Role
+	return id, err
 }

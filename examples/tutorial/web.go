@@ -10,17 +10,18 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// writeJSON answers with v. Answers with tokens or about users are not cached.
+// writeJSON writes v as the response. It disables caching, because responses
+// contain tokens or data of users.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the client may be gone
+	_ = json.NewEncoder(w).Encode(v) // the client may have disconnected
 }
 
-// badToken reports whether err says that a token is of no use, which is not so
-// when something did not answer.
+// badToken reports whether err means that a token is not valid. An outage does not
+// mean that.
 func badToken(err error) bool {
 	if errors.Is(err, auth.ErrUnavailable) {
 		return false
@@ -29,15 +30,15 @@ func badToken(err error) bool {
 		errors.Is(err, auth.ErrSessionRevoked) || errors.Is(err, auth.ErrTokenReused)
 }
 
-// accessLog logs requests by their path alone: the query may hold a token, and
-// so may headers and bodies.
+// accessLog logs requests with their path only. The query, headers and body may
+// contain tokens.
 func accessLog(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began := time.Now()
-		path := r.URL.Path // not RequestURI, and taken before anybody changes it
+		start := time.Now()
+		path := r.URL.Path // without the query, and read before a handler may change it
 		sw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(sw, r)
-		log.Info("request", "method", r.Method, "path", path, "status", sw.status, "took", time.Since(began).Round(time.Millisecond))
+		log.Info("request", "method", r.Method, "path", path, "status", sw.status, "took", time.Since(start).Round(time.Millisecond))
 	})
 }
 
@@ -51,5 +52,5 @@ func (w *statusWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// Unwrap is for [http.ResponseController].
+// Unwrap supports [http.ResponseController].
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -16,8 +16,8 @@ import (
 //go:embed web
 var web embed.FS
 
-// routes is the application: the endpoints of package auth under /auth/, an
-// API that is protected by a.Require, and the page.
+// routes returns the handler of the application: the endpoints of package auth under
+// /auth/, an API protected by a.Require, and the page.
 func routes(streams context.Context, a *auth.Authenticator) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
@@ -26,19 +26,19 @@ func routes(streams context.Context, a *auth.Authenticator) http.Handler {
 	mux.Handle("GET /api/events", a.Require()(events(streams, a)))
 	page, err := fs.Sub(web, "web")
 	if err != nil {
-		panic(err) // not of a directory that was embedded above
+		panic(err) // cannot happen: web is embedded above
 	}
 	mux.Handle("/", http.FileServerFS(page))
 	return secure(mux)
 }
 
-// me tells the caller who he is. Behind Require there are always claims.
+// me returns the claims of the caller. Behind Require, FromContext always has claims.
 func me(w http.ResponseWriter, r *http.Request) {
 	c, _ := auth.FromContext(r.Context())
 	writeJSON(w, map[string]any{
 		"sub": c.Subject, "username": c.Username, "roles": c.Roles, "sid": c.SessionID,
 		"auth_time": c.AuthTime, "expires_at": c.ExpiresAt, "session_expires_at": c.SessionExpiresAt,
-		"expires_in": max(0, int(time.Until(c.ExpiresAt).Seconds())), // for clients whose clock is wrong
+		"expires_in": max(0, int(time.Until(c.ExpiresAt).Seconds())), // for clients whose clocks are wrong
 	})
 }
 
@@ -47,9 +47,9 @@ func admin(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, map[string]string{"message": "Only admins see this, " + c.Username + "."})
 }
 
-// events streams to the page until its session ends, the client goes or the
-// server shuts down. A refresh does not end it, nor does the expiry of the
-// token that it began with.
+// events streams to the page until the session ends, the client disconnects or the
+// server shuts down. A refresh does not end the stream, nor does the expiry of the
+// access token of the request.
 func events(streams context.Context, a *auth.Authenticator) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c, _ := auth.FromContext(r.Context())
@@ -58,7 +58,7 @@ func events(streams context.Context, a *auth.Authenticator) http.HandlerFunc {
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Set("Cache-Control", "no-store")
 		conn := http.NewResponseController(w)
-		_ = conn.SetReadDeadline(time.Time{}) // the request has been read
+		_ = conn.SetReadDeadline(time.Time{}) // the request is already read
 		send := func(event string, data map[string]any) bool {
 			b, _ := json.Marshal(data)
 			_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
@@ -74,7 +74,7 @@ func events(streams context.Context, a *auth.Authenticator) http.HandlerFunc {
 				send("end", map[string]any{"reason": "shutdown"})
 				return
 			case <-session.Done():
-				reason := "expired" // the end of its time, or the roles changed: refresh and come again
+				reason := "expired" // the session expired, or ExpireAccess was called: refresh and reconnect
 				if errors.Is(context.Cause(session), auth.ErrSessionRevoked) {
 					reason = "revoked"
 				}
@@ -88,10 +88,10 @@ func events(streams context.Context, a *auth.Authenticator) http.HandlerFunc {
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(v) // the client may be gone: there is nobody to tell
+	_ = json.NewEncoder(w).Encode(v) // the client may have disconnected
 }
 
-// secure tells browsers to run nothing but this page's own files.
+// secure sets headers that allow the page to load only its own files.
 func secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

@@ -7,54 +7,54 @@ import (
 	"strings"
 )
 
-// greet prints where the program listens, who can sign in and what to paste.
-// It prints no secret; the password is one that everybody may know.
+// greet prints the address of the program, the users and commands to try. It prints
+// no secret: the password of the demo users is public.
 func greet(w io.Writer, addr net.Addr, o Options) {
-	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
+	line := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
 	base := "http://" + addr.String()
 	if tcp, ok := addr.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
 		base = fmt.Sprintf("http://127.0.0.1:%d", tcp.Port)
 	}
-	say("Ratchet %s on %s", o.Name, base)
-	say("")
-	say("  ada  ada@example.com  role admin")
-	say("  bob  bob@example.com  role user")
-	say("  both with the password %q", Password)
-	say("")
+	line("Ratchet %s on %s", o.Name, base)
+	line("")
+	line("  ada  ada@example.com  role admin")
+	line("  bob  bob@example.com  role user")
+	line("  both with the password %q", Password)
+	line("")
 	for _, note := range o.Notes {
-		say("%s", note)
+		line("%s", note)
 	}
 	steps := tokenSteps
 	if isLoopback(addr) {
 		steps += cookieSteps
 	} else {
-		say("%s is not a loopback address: cookies are Secure, so browsers want HTTPS in front of it.", addr)
+		line("%s is not a loopback address: cookies are Secure, so browsers need HTTPS, for example through a proxy.", addr)
 	}
-	say("\nOpen %s in a browser, or paste this into bash:\n", base)
-	say("%s", strings.NewReplacer("$BASE", base, "$PASSWORD", Password).Replace(steps))
+	line("\nOpen %s in a browser, or paste this into bash:\n", base)
+	line("%s", strings.NewReplacer("$BASE", base, "$PASSWORD", Password).Replace(steps))
 }
 
-const tokenSteps = `# ada signs in and asks for her tokens in the body
+const tokenSteps = `# ada signs in, with tokens in the body
 ADA=$(curl -sS $BASE/auth/login -d login=ada --data-urlencode 'password=$PASSWORD' -d device=curl -d delivery=body); echo "$ADA"
 ACCESS=$(echo "$ADA" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
 REFRESH=$(echo "$ADA" | sed 's/.*"refresh_token":"\([^"]*\)".*/\1/')
 curl -sS $BASE/api/me -H "Authorization: Bearer $ACCESS"
 curl -sS $BASE/api/admin -H "Authorization: Bearer $ACCESS"
-# a refresh gives a new access token, and the refresh token to hold from now on
+# a refresh returns a new access token and a new refresh token
 NEXT=$(curl -sS $BASE/auth/refresh -d refresh_token=$REFRESH); echo "$NEXT"
 ACCESS=$(echo "$NEXT" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
 REFRESH=$(echo "$NEXT" | sed 's/.*"refresh_token":"\([^"]*\)".*/\1/')
 curl -sS $BASE/auth/sessions -H "Authorization: Bearer $ACCESS"
-# bob is no admin: 403
+# bob is not an admin: 403
 BOB=$(curl -sS $BASE/auth/login -d login=bob@example.com --data-urlencode 'password=$PASSWORD' -d delivery=body | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
 curl -sS -w '%{http_code}\n' $BASE/api/admin -H "Authorization: Bearer $BOB"
-# ada signs out: 204; her access token is dead at once: 401, and so is the refresh token: 401
+# ada signs out: 204; her access token (401) and refresh token (401) are rejected at once
 curl -sS -w '%{http_code}\n' -X POST $BASE/auth/logout -H "Authorization: Bearer $ACCESS"
 curl -sS -w '%{http_code}\n' $BASE/api/me -H "Authorization: Bearer $ACCESS"
 curl -sS -w '%{http_code}\n' $BASE/auth/refresh -d refresh_token=$REFRESH
 `
 
-const cookieSteps = `# the same as a browser does it: the tokens are in cookies, and never in a body
+const cookieSteps = `# the same with cookies, as in a browser: no token appears in a body
 JAR=$(mktemp)
 curl -sS -c "$JAR" $BASE/auth/login -d login=ada --data-urlencode 'password=$PASSWORD'
 curl -sS -b "$JAR" $BASE/api/me

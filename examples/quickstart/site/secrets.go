@@ -8,16 +8,16 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// Secrets are those of the two kinds of token. One is never the other;
-// auth.Config.Secrets would derive both from one.
+// Secrets are the secrets for access and refresh tokens. They must differ. A single
+// secret is possible too: auth.Config.Secrets derives both keys from it.
 type Secrets struct{ Access, Refresh string }
 
-// NewSecrets returns random ones, of 260 bits each.
+// NewSecrets returns random secrets of 260 bits each.
 func NewSecrets() Secrets { return Secrets{rand.Text() + rand.Text(), rand.Text() + rand.Text()} }
 
-// SecretsFrom returns what ACCESS_SECRET and REFRESH_SECRET say, or found is
-// false if there is neither. One alone is a mistake, and so is an empty one:
-// half a configuration must not silently become another one.
+// SecretsFrom returns the values of ACCESS_SECRET and REFRESH_SECRET. If neither is
+// set, found is false. It returns an error if only one is set or one is empty, so
+// that an incomplete configuration does not silently use random keys.
 func SecretsFrom(lookup func(string) (string, bool)) (s Secrets, found bool, err error) {
 	access, hasAccess := lookup("ACCESS_SECRET")
 	refresh, hasRefresh := lookup("REFRESH_SECRET")
@@ -33,7 +33,7 @@ func SecretsFrom(lookup func(string) (string, bool)) (s Secrets, found bool, err
 	return Secrets{access, refresh}, true, errors.Join(errs...)
 }
 
-// SetKeys makes s the keys of c.
+// SetKeys sets the keys of c to s.
 func (s Secrets) SetKeys(c *auth.Config) {
 	c.AccessKeys = auth.Keys{auth.HS256([]byte(s.Access))}
 	c.RefreshKeys = auth.Keys{auth.HS256([]byte(s.Refresh))}

@@ -1,5 +1,5 @@
 // Package site is the application of the examples quickstart and durable: two
-// users, a protected API, and a page that shows its own session at work.
+// users, a protected API, and a page that shows the state of its session.
 package site
 
 import (
@@ -15,30 +15,30 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-// Options are what the programs around the application decide.
+// Options are the settings of the programs that run the application.
 type Options struct {
-	Name  string      // of the program
-	Addr  string      // to listen on
-	Auth  auth.Config // lifetimes, keys, and where sessions are kept
-	Notes []string    // what the greeting says of keys and sessions
+	Name  string      // name of the program
+	Addr  string      // address to listen on
+	Auth  auth.Config // lifetimes, keys and store
+	Notes []string    // lines about keys and sessions for the greeting
 }
 
 // Flags defines the flags that set the address and the lifetimes.
 func (o *Options) Flags() {
-	flag.StringVar(&o.Addr, "addr", "127.0.0.1:8080", "`address` to listen on; cookies are Secure unless it is a loopback one")
+	flag.StringVar(&o.Addr, "addr", "127.0.0.1:8080", "`address` to listen on; cookies are Secure unless it is a loopback address")
 	lifetime(&o.Auth.AccessTTL, "access-ttl", "lifetime of access tokens", "15m")
-	lifetime(&o.Auth.IdleTTL, "idle-ttl", "end of a session that is not refreshed for so long", "7 days")
-	lifetime(&o.Auth.SessionTTL, "session-ttl", "end of a session so long after its login", "30 days")
-	lifetime(&o.Auth.RetryWindow, "retry-window", "how long the answer to a refresh may be asked for again", "10s")
-	lifetime(&o.Auth.Leeway, "leeway", "how far the clocks of several machines may be apart", "10s")
+	lifetime(&o.Auth.IdleTTL, "idle-ttl", "how long a session lives without a refresh", "7 days")
+	lifetime(&o.Auth.SessionTTL, "session-ttl", "maximum age of a session", "30 days")
+	lifetime(&o.Auth.RetryWindow, "retry-window", "how long a spent refresh token is still accepted", "10s")
+	lifetime(&o.Auth.Leeway, "leeway", "maximum difference between the clocks of several machines", "10s")
 }
 
-// lifetime defines a flag. Zero is left to package auth.
+// lifetime defines a flag for a duration. Package auth sets the default for zero.
 func lifetime(p *time.Duration, name, usage, def string) {
-	flag.DurationVar(p, name, 0, usage+", as 90s or 12h; 0 means the default, "+def)
+	flag.DurationVar(p, name, 0, usage+", such as 90s or 12h; 0 means the default, "+def)
 }
 
-// Run serves the application until ctx ends.
+// Run serves the application until ctx is done.
 func Run(ctx context.Context, o Options) error {
 	ln, err := net.Listen("tcp", o.Addr)
 	if err != nil {
@@ -46,36 +46,36 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer func() { _ = ln.Close() }()
 
-	// What an application decides.
+	// The settings that every application has to choose.
 	c := o.Auth
 	c.Issuer = "https://quickstart.example"
 	c.Audience = []string{"https://quickstart.example/api"}
-	c.Hasher = &password.Hasher{} // one for all, so that one budget of memory bounds all
+	c.Hasher = &password.Hasher{} // shared, so that one memory budget bounds all hashing
 	if c.Users, err = newUsers(ctx, c.Hasher); err != nil {
 		return err
 	}
 	c.Cookies = &auth.Cookies{
-		AllowBody:    true,                  // curl asks for its tokens in the body
-		InsecureHTTP: isLoopback(ln.Addr()), // nobody else can listen there
+		AllowBody:    true,                  // the curl commands get their tokens in the body
+		InsecureHTTP: isLoopback(ln.Addr()), // no other machine can intercept loopback traffic
 	}
 	c.OnEvent = auth.LogEvents(slog.New(slog.NewTextHandler(os.Stderr, nil)))
-	a, err := auth.New(c) // tells every mistake at once
+	a, err := auth.New(c) // the error lists every mistake
 	if err != nil {
 		return err
 	}
 
-	// With a store that processes share, Run follows the revocations of the
-	// others, and nobody's token is good before it has read them. With the one
-	// in memory there is nothing to follow.
-	following, unfollow := context.WithCancel(context.Background())
-	followed := make(chan struct{})
+	// With a store that several processes share, Run follows the revocations of
+	// the others. No access token is accepted before it has read them. With a
+	// store in memory, Run has nothing to do.
+	runCtx, stopRun := context.WithCancel(context.Background())
+	stopped := make(chan struct{})
 	go func() {
-		defer close(followed)
-		_ = a.Run(following)
+		defer close(stopped)
+		_ = a.Run(runCtx)
 	}()
 	defer func() {
-		unfollow()
-		<-followed
+		stopRun()
+		<-stopped
 	}()
 	select {
 	case <-a.Ready():
@@ -83,14 +83,14 @@ func Run(ctx context.Context, o Options) error {
 		return nil
 	}
 
-	// Streams are told to end when the server is, or it would wait for them.
+	// Shutdown waits for open requests, so it must end the streams.
 	streams, endStreams := context.WithCancel(context.Background())
 	defer endStreams()
 	srv := &http.Server{
 		Handler:           routes(streams, a),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      10 * time.Second, // events pushes it on
+		WriteTimeout:      10 * time.Second, // the handler events extends it
 		IdleTimeout:       time.Minute,
 	}
 	srv.RegisterOnShutdown(endStreams)
@@ -108,8 +108,8 @@ func Run(ctx context.Context, o Options) error {
 	return srv.Shutdown(ctx)
 }
 
-// isLoopback reports whether only this machine can reach addr. It looks at the
-// address that was bound, not at the name that was asked for.
+// isLoopback reports whether only this machine can reach addr, the address that the
+// server listens on.
 func isLoopback(addr net.Addr) bool {
 	tcp, ok := addr.(*net.TCPAddr)
 	return ok && tcp.IP.IsLoopback()

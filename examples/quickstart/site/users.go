@@ -8,11 +8,11 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-// Password is that of both users.
+// Password is the password of both users.
 const Password = "correct horse battery staple"
 
-// users is the application's user lookup, which auth.Config.Users asks for:
-// here a map by ID, elsewhere a table.
+// users implements auth.Users with a map by ID. Real applications query their user
+// table.
 type users map[string]auth.User
 
 func newUsers(ctx context.Context, passwords *password.Hasher) (users, error) {
@@ -31,7 +31,7 @@ func newUsers(ctx context.Context, passwords *password.Hasher) (users, error) {
 	return us, nil
 }
 
-// FindByLogin takes a user name or an e-mail address, without regard to case.
+// FindByLogin accepts a user name or an e-mail address, in any letter case.
 func (us users) FindByLogin(_ context.Context, login string) (auth.User, error) {
 	name := strings.TrimSuffix(strings.ToLower(login), "@example.com")
 	for _, u := range us {

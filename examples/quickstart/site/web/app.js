@@ -1,18 +1,18 @@
 "use strict";
 
-// The tokens are in HttpOnly cookies, which the browser sends along by itself.
-// All that this script knows is how long the access token lasts: from
-// "expires_in" in the answers to a login, a refresh and GET /api/me.
+// The tokens are in HttpOnly cookies, which the browser sends with each request.
+// This script knows only when the access token expires, from "expires_in" in the
+// responses to a login, a refresh and GET /api/me.
 
 const $ = (id) => document.getElementById(id);
 const tabs = new BroadcastChannel("quickstart");
 
-let me = null;          // the answer of /api/me while signed in
-let lifetime = 0;       // of the access token, in seconds
-let deadline = 0;       // its end, by this machine's clock
-let timer = 0;          // of the next refresh
-let refreshing = null;  // the one that is under way
-let told = 0;           // how often another tab said that it had refreshed
+let me = null;          // data of /api/me while signed in
+let lifetime = 0;       // lifetime of the access token, in seconds
+let deadline = 0;       // when it expires, by the clock of this machine
+let timer = 0;          // timer of the next refresh
+let refreshing = null;  // promise of the refresh in progress
+let refreshes = 0;           // number of refreshes by other tabs
 let stream = null;      // the EventSource
 
 // ---- requests
@@ -22,40 +22,41 @@ async function send(method, path, body) {
   const response = await fetch(path, { method, headers, body: body && JSON.stringify(body), cache: "no-store", signal: AbortSignal.timeout(10000) });
   const text = await response.text();
   let data = {};
-  try { data = text ? JSON.parse(text) : {}; } catch { /* not ours: a proxy's page */ }
+  try { data = text ? JSON.parse(text) : {}; } catch { /* not JSON, for example the error page of a proxy */ }
   return { status: response.status, ok: response.ok, data };
 }
 
-// call is send for what needs a session: an access token that has expired is
-// refreshed, and the request sent again; one that cannot be ends the session.
+// call is send for requests that need a session. If the access token has expired, it
+// refreshes it and sends the request again. If the session has ended, it shows the
+// sign-in form.
 async function call(method, path, body) {
-  let answer = await send(method, path, body);
-  if (answer.status === 401 && answer.data.action === "refresh") {
-    if (!await refresh()) return answer;
-    answer = await send(method, path, body);
+  let result = await send(method, path, body);
+  if (result.status === 401 && result.data.action === "refresh") {
+    if (!await refresh()) return result;
+    result = await send(method, path, body);
   }
-  if (answer.status === 401 && answer.data.action === "login" && me) signedOut("Your session has ended. Please sign in again.");
-  return answer;
+  if (result.status === 401 && result.data.action === "login" && me) signedOut("Your session has ended. Sign in again.");
+  return result;
 }
 
-// refresh reports whether there is a fresh access token. The server copes with
-// several tabs that refresh at once; the lock merely saves it the work.
+// refresh refreshes the access token, and reports whether it succeeded. The lock
+// saves requests if several tabs refresh at once; the server does not need it.
 function refresh() {
-  const before = told;
+  const before = refreshes;
   refreshing ??= locked(async () => {
-    if (told !== before) return true;
-    const answer = await send("POST", "/auth/refresh");
-    if (answer.ok) {
-      tabs.postMessage({ type: "refreshed", expires_in: answer.data.expires_in });
+    if (refreshes !== before) return true;
+    const result = await send("POST", "/auth/refresh");
+    if (result.ok) {
+      tabs.postMessage({ type: "refreshed", expires_in: result.data.expires_in });
       if (me) log("Access token refreshed");
-      setExpiry(answer.data.expires_in);
+      setExpiry(result.data.expires_in);
       listDevices();
-    } else if (answer.status === 400 || answer.status === 401) {
-      if (me) signedOut("Your session has ended. Please sign in again.");
+    } else if (result.status === 400 || result.status === 401) {
+      if (me) signedOut("Your session has ended. Sign in again.");
     } else {
-      throw new Error("refresh: " + answer.status);
+      throw new Error("refresh failed with status " + result.status);
     }
-    return answer.ok;
+    return result.ok;
   }).finally(() => { refreshing = null; });
   return refreshing;
 }
@@ -64,8 +65,8 @@ function locked(f) {
   return navigator.locks ? navigator.locks.request("quickstart-refresh", f) : f();
 }
 
-// setExpiry notes how long the access token lasts, and sees to the next one
-// shortly before its end.
+// setExpiry stores when the access token expires, and schedules the next refresh
+// shortly before that.
 function setExpiry(seconds, total = seconds) {
   lifetime = Math.max(total, seconds, 1);
   deadline = Date.now() + seconds * 1000;
@@ -81,63 +82,63 @@ function refreshIn(seconds) {
     try {
       await refresh();
     } catch {
-      log("Cannot refresh, trying again");
+      log("The refresh failed. Retrying.");
       refreshIn(3);
     }
   }, seconds * 1000);
 }
 
-// ---- events of the server
+// ---- server-sent events
 
 function listen() {
   stream?.close();
   stream = new EventSource("/api/events");
-  const mine = stream;
-  mine.addEventListener("tick", (e) => live(true, "Server time " + clock(JSON.parse(e.data).time)));
-  mine.addEventListener("end", (e) => {
-    mine.close();
+  const current = stream;
+  current.addEventListener("tick", (e) => live(true, "Server time " + clock(JSON.parse(e.data).time)));
+  current.addEventListener("end", (e) => {
+    current.close();
     const { reason } = JSON.parse(e.data);
-    live(false, "Stream ended: " + reason);
-    if (!me || stream !== mine) return;
+    live(false, "Disconnected: " + reason);
+    if (!me || stream !== current) return;
     if (reason === "revoked") ended();
-    else setTimeout(() => resume(mine), 1000);
+    else setTimeout(() => resume(current), 1000);
   });
-  mine.onerror = () => {
-    live(false, "Reconnecting");
-    if (mine.readyState === EventSource.CLOSED) setTimeout(() => resume(mine), 2000); // refused: call will see why
+  current.onerror = () => {
+    live(false, "Reconnecting…");
+    if (current.readyState === EventSource.CLOSED) setTimeout(() => resume(current), 2000); // the request was refused; resume finds out why
   };
 }
 
-// resume opens the stream again, once the session is known to be good.
+// resume reconnects the stream if the session is still valid.
 async function resume(old) {
   if (!me || stream !== old) return;
   try {
-    const answer = await call("GET", "/api/me");
+    const result = await call("GET", "/api/me");
     if (!me || stream !== old) return;
-    if (answer.ok) {
-      show(answer.data);
+    if (result.ok) {
+      show(result.data);
       return listen();
     }
-  } catch { /* the server is away */ }
+  } catch { /* the server is unreachable */ }
   setTimeout(() => resume(old), 2000);
 }
 
-// ended: the session of this page is over. Another tab may have signed in
-// meanwhile, and then the cookies are those of the new session.
+// ended handles the end of this page's session. If another tab has signed in since,
+// the cookies belong to a new session, which the page then shows.
 async function ended() {
   const before = me;
-  const answer = await send("GET", "/api/me").catch(() => null);
+  const result = await send("GET", "/api/me").catch(() => null);
   if (me !== before) return;
-  if (answer?.ok && answer.data.sid !== me.sid) {
+  if (result?.ok && result.data.sid !== me.sid) {
     log("Signed in again in another tab");
-    enter(answer.data);
+    enter(result.data);
   } else {
-    signedOut("You were signed out: this session was ended from another device or tab.");
+    signedOut("You were signed out elsewhere.");
   }
 }
 
-// A browser keeps few connections to one host, so pages that nobody looks at
-// let theirs go after a while.
+// Browsers limit the number of connections to a host, so a hidden page closes its
+// stream after 20 seconds.
 let hiding = 0;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiding);
@@ -147,7 +148,7 @@ document.addEventListener("visibilitychange", () => {
 
 tabs.onmessage = ({ data }) => {
   if (data.type === "refreshed" && me) {
-    told++;
+    refreshes++;
     log("Access token refreshed by another tab");
     setExpiry(data.expires_in);
   }
@@ -159,11 +160,11 @@ tabs.onmessage = ({ data }) => {
 
 async function start() {
   try {
-    const answer = await call("GET", "/api/me");
-    if (answer.ok) enter(answer.data);
-    else signedOut(answer.data.error === "missing_token" || me ? "" : "Your session has ended. Please sign in again.");
+    const result = await call("GET", "/api/me");
+    if (result.ok) enter(result.data);
+    else signedOut(result.data.error === "missing_token" || me ? "" : "Your session has ended. Sign in again.");
   } catch {
-    notice("The server does not answer. Trying again.");
+    notice("The server is not responding. Retrying…");
     setTimeout(start, 2000);
   }
 }
@@ -186,7 +187,7 @@ function signedOut(message) {
   stream = null;
   view("out");
   $("devices").replaceChildren();
-  $("answer").textContent = "Press a button to send a request.";
+  $("response").textContent = "Choose a request to see its response.";
   notice(message);
   if (message) log(message);
   document.title = message ? "Signed out · Ratchet quickstart" : "Ratchet quickstart";
@@ -201,14 +202,14 @@ $("login").addEventListener("submit", async (e) => {
   button.disabled = true;
   $("login-error").hidden = true;
   try {
-    const answer = await send("POST", "/auth/login", { login, password, device });
-    if (!answer.ok) throw new Error(answer.status === 401 ? "User name or password is wrong." : answer.data.error_description);
+    const result = await send("POST", "/auth/login", { login, password, device });
+    if (!result.ok) throw new Error(result.status === 401 ? "Incorrect user name or password." : result.data.error_description);
     await start();
-    if (!me) throw new Error("The browser did not keep the cookies. Unless the server is on a loopback address, they need HTTPS.");
+    if (!me) throw new Error("The browser did not store the cookies. Unless the server has a loopback address, this page needs HTTPS.");
     form.reset();
     tabs.postMessage({ type: "signed-in" });
   } catch (err) {
-    $("login-error").textContent = err instanceof TypeError ? "The server does not answer." : err.message;
+    $("login-error").textContent = err instanceof TypeError ? "The server is not responding." : err.message;
     $("login-error").hidden = false;
     form.elements.password.select();
   } finally {
@@ -225,14 +226,14 @@ for (const button of document.querySelectorAll("[data-fill]")) {
   });
 }
 
-// act runs f while the button is disabled, and says what went wrong.
+// act calls f when the button is clicked, and disables the button meanwhile.
 function act(button, f) {
   button.addEventListener("click", async () => {
     button.disabled = true;
     try {
       await f();
     } catch {
-      log("The server does not answer");
+      log("The server is not responding.");
     } finally {
       button.disabled = false;
     }
@@ -241,25 +242,25 @@ function act(button, f) {
 
 async function leave(path, message) {
   const { sid } = me;
-  const mine = stream;
-  stream = null; // what it says of this session's end is no news
-  const answer = await call("POST", path).finally(() => { if (me) stream = mine; });
-  if (!answer.ok) return log("Not signed out: " + (answer.data.error_description ?? answer.status));
+  const current = stream;
+  stream = null; // ignore the event about the end of this session
+  const result = await call("POST", path).finally(() => { if (me) stream = current; });
+  if (!result.ok) return log("Sign-out failed: " + (result.data.error_description ?? result.status));
   tabs.postMessage({ type: "signed-out", sid });
   signedOut(message);
 }
 
 act($("refresh"), refresh);
-act($("logout"), () => leave("/auth/logout", "You have signed out."));
-act($("logout-all"), () => leave("/auth/logout/all", "You have signed out on all devices."));
+act($("logout"), () => leave("/auth/logout", "You are signed out."));
+act($("logout-all"), () => leave("/auth/logout/all", "You are signed out on all devices."));
 act($("logout-others"), async () => {
-  if ((await call("POST", "/auth/logout/all?others=true")).ok) log("Signed out on all other devices");
+  if ((await call("POST", "/auth/logout/all?others=true")).ok) log("Signed out all other devices");
   await listDevices();
 });
 
-// ---- what is shown
+// ---- rendering
 
-// view shows what is for those who are signed "in", or "out".
+// view shows the elements for the state "in" (signed in) or "out".
 function view(which) {
   $("main").classList.toggle("out", which === "out");
   for (const part of document.querySelectorAll("[data-when]")) part.hidden = part.dataset.when !== which;
@@ -286,15 +287,15 @@ function showLeft() {
 }
 
 async function listDevices() {
-  const answer = await call("GET", "/auth/sessions").catch(() => null);
-  if (!me || !answer?.ok) return;
+  const result = await call("GET", "/auth/sessions").catch(() => null);
+  if (!me || !result?.ok) return;
   const list = $("devices");
   const rows = new Map([...list.children].map((row) => [row.dataset.id, row]));
-  for (const session of answer.data.sessions.sort((a, b) => b.current - a.current)) {
+  for (const session of result.data.sessions.sort((a, b) => b.current - a.current)) {
     const row = rows.get(session.id) ?? deviceRow(session);
     rows.delete(session.id);
-    row.querySelector(".used").textContent = (session.ip ?? "unknown address") + ", used " + ago(session.last_used_at);
-    if (!row.isConnected) list.append(row); // rows stay where they are, and so does the focus
+    row.querySelector(".used").textContent = (session.ip ?? "unknown address") + ", active " + ago(session.last_used_at);
+    if (!row.isConnected) list.append(row); // existing rows keep their place and the focus
   }
   for (const row of rows.values()) row.remove();
 }
@@ -308,13 +309,13 @@ function deviceRow(s) {
   const agent = element("span", "faint", s.name ? program(s.user_agent) : "signed in " + moment(s.created_at));
   agent.title = s.user_agent ?? "";
   text.append(title, agent, element("span", "faint used"));
-  const end = element("button", "", s.current ? "Sign out" : "End");
+  const end = element("button", "", "Sign out");
   end.type = "button";
-  end.setAttribute("aria-label", (s.current ? "Sign out " : "End the session of ") + (s.name || program(s.user_agent)));
+  end.setAttribute("aria-label", "Sign out " + (s.name || program(s.user_agent)));
   act(end, async () => {
-    if (s.current) return leave("/auth/logout", "You have signed out.");
-    const answer = await call("DELETE", "/auth/sessions/" + encodeURIComponent(s.id));
-    log(answer.ok ? "Ended the session of " + (s.name || program(s.user_agent)) : "Not ended: " + (answer.data.error_description ?? answer.status));
+    if (s.current) return leave("/auth/logout", "You are signed out.");
+    const result = await call("DELETE", "/auth/sessions/" + encodeURIComponent(s.id));
+    log(result.ok ? "Signed out " + (s.name || program(s.user_agent)) : "Sign-out failed: " + (result.data.error_description ?? result.status));
     await listDevices();
   });
   row.append(text, end);
@@ -323,8 +324,8 @@ function deviceRow(s) {
 
 for (const button of document.querySelectorAll("[data-get]")) {
   act(button, async () => {
-    const answer = await call("GET", button.dataset.get);
-    if (me) $("answer").textContent = answer.status + " " + JSON.stringify(answer.data, null, 2);
+    const result = await call("GET", button.dataset.get);
+    if (me) $("response").textContent = result.status + " " + JSON.stringify(result.data, null, 2);
   });
 }
 
@@ -365,9 +366,9 @@ function ago(t) {
   return moment(t);
 }
 
-// program makes a few words of a User-Agent.
+// program returns a short description of a User-Agent.
 function program(agent) {
-  if (!agent) return "Unknown program";
+  if (!agent) return "Unknown client";
   const find = (pairs) => pairs.find(([pattern]) => pattern.test(agent))?.[1];
   const name = find([[/Edg\//, "Edge"], [/OPR\//, "Opera"], [/Firefox\//, "Firefox"], [/Chrom(e|ium)\//, "Chrome"], [/Safari\//, "Safari"], [/^curl\//, "curl"]]);
   const system = find([[/Android/, "Android"], [/iPhone|iPad/, "iOS"], [/Windows/, "Windows"], [/Mac OS X/, "macOS"], [/Linux/, "Linux"]]);

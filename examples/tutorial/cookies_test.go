@@ -10,14 +10,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func (p *program) firstLogin(c *http.Client) answer {
+func (p *program) loginByCookie(c *http.Client) response {
 	p.t.Helper()
 	a := p.do(c, "POST", "/api/v1/auth/login", object("login_id", "ada", "password", demoPassword), "Origin", page)
 	p.expect(a, 200, `{"message":"Logged in."}`)
 	return a
 }
 
-func TestFirst_LoginSetsCookies(t *testing.T) {
+func TestCookies_LoginSetsCookies(t *testing.T) {
 	t.Parallel()
 	for _, login := range []string{"ada", "ada@example.com"} {
 		for _, body := range []string{
@@ -46,7 +46,7 @@ func TestFirst_LoginSetsCookies(t *testing.T) {
 	}
 }
 
-func TestFirst_LoginInBodySetsNoCookie(t *testing.T) {
+func TestCookies_LoginWithBodyDeliverySetsNone(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	a := p.do(p.http, "POST", "/api/v1/auth/login", object("login_id", "ada", "password", demoPassword, "delivery", "body"))
@@ -64,10 +64,10 @@ func TestFirst_LoginInBodySetsNoCookie(t *testing.T) {
 	require.Empty(t, a.cookies)
 }
 
-func TestFirst_LoginRefusals(t *testing.T) {
+func TestCookies_LoginRefusals(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	do := func(body string, headers ...string) answer {
+	do := func(body string, headers ...string) response {
 		return p.do(p.http, "POST", "/api/v1/auth/login", body, headers...)
 	}
 	missing := `{"message":"login_id and password are required."}`
@@ -82,7 +82,7 @@ func TestFirst_LoginRefusals(t *testing.T) {
 	require.Equal(t, 405, p.do(p.http, "GET", "/api/v1/auth/login", "").status)
 }
 
-func TestFirst_UnknownUserAndWrongPasswordAreOneAnswer(t *testing.T) {
+func TestCookies_UnknownUserAndWrongPasswordAreEqual(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	unknown := p.do(p.http, "POST", "/api/v1/auth/login", object("login_id", "nobody", "password", demoPassword))
@@ -93,7 +93,7 @@ func TestFirst_UnknownUserAndWrongPasswordAreOneAnswer(t *testing.T) {
 	require.Equal(t, unknown, wrong)
 }
 
-func TestFirst_OriginOfLogin(t *testing.T) {
+func TestCookies_LoginChecksOrigin(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	body := object("login_id", "ada", "password", demoPassword)
@@ -115,21 +115,21 @@ func TestFirst_OriginOfLogin(t *testing.T) {
 	require.Equal(t, "true", a.header.Get("Access-Control-Allow-Credentials"))
 }
 
-func TestFirst_OriginOfWhatReadsCookies(t *testing.T) {
+func TestCookies_RefreshAndLogoutCheckOrigin(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	browser := p.browser()
-	p.firstLogin(browser)
+	p.loginByCookie(browser)
 	for _, path := range []string{"/api/v1/auth/refresh", "/api/v1/auth/logout"} {
 		a := p.do(browser, "POST", path, "", "Origin", "https://elsewhere.example", "Sec-Fetch-Site", "cross-site")
 		p.expect(a, 403, `{"message":"Origin not allowed."}`)
 		require.Empty(t, a.cookies)
 	}
-	require.Equal(t, 200, p.do(browser, "GET", "/api/v1/user/me", "").status, "nothing has ended")
+	require.Equal(t, 200, p.do(browser, "GET", "/api/v1/user/me", "").status, "the session must not have ended")
 	require.Equal(t, 200, p.do(browser, "POST", "/api/v1/auth/refresh", "", "Origin", page, "Sec-Fetch-Site", "cross-site").status)
 }
 
-func TestFirst_PreflightNeedsNoToken(t *testing.T) {
+func TestCookies_PreflightNeedsNoToken(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	a := p.do(p.http, "OPTIONS", "/api/v1/user/me", "", "Origin", page, "Access-Control-Request-Method", "GET")
@@ -140,16 +140,16 @@ func TestFirst_PreflightNeedsNoToken(t *testing.T) {
 	require.NotEqual(t, 204, a.status)
 }
 
-func TestFirst_ProtectedHasIDNameAndRole(t *testing.T) {
+func TestCookies_ProtectedHasIDNameAndRole(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	browser := p.browser()
-	a := p.firstLogin(browser)
+	a := p.loginByCookie(browser)
 	p.expect(p.do(browser, "GET", "/api/v1/user/me", ""), 200, `{"id":"1001","name":"ada","role":"admin"}`)
-	said := payload(t, a.cookie("accessToken").Value)
-	require.Equal(t, "1001", said["sub"])
-	require.Equal(t, "ada", said["username"])
-	require.Equal(t, "admin", said["role"])
+	claims := payload(t, a.cookie("accessToken").Value)
+	require.Equal(t, "1001", claims["sub"])
+	require.Equal(t, "ada", claims["username"])
+	require.Equal(t, "admin", claims["role"])
 
 	none := p.do(p.http, "GET", "/api/v1/user/me", "")
 	p.expect(none, 401, `{"message":"No token provided."}`)
@@ -161,11 +161,11 @@ func TestFirst_ProtectedHasIDNameAndRole(t *testing.T) {
 	p.expect(p.do(browser, "GET", "/api/v1/user/me", ""), 401, `{"message":"Token expired."}`)
 }
 
-func TestFirst_RefreshByCookie(t *testing.T) {
+func TestCookies_RefreshByCookie(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	browser := p.browser()
-	login := p.firstLogin(browser)
+	login := p.loginByCookie(browser)
 
 	a := p.do(browser, "POST", "/api/v1/auth/refresh", "")
 	p.expect(a, 200, `{"message":"Token refreshed."}`)
@@ -176,20 +176,20 @@ func TestFirst_RefreshByCookie(t *testing.T) {
 		require.True(t, c.Secure && c.HttpOnly && c.SameSite == http.SameSiteNoneMode)
 	}
 
-	// At rest: a new access token, and the refresh cookie is left alone.
+	// In the cooldown: a new access token, and no refresh cookie.
 	p.clock.advance(20 * time.Second)
-	resting := p.do(browser, "POST", "/api/v1/auth/refresh", "")
-	p.expect(resting, 200, `{"message":"Token refreshed."}`)
-	require.NotNil(t, resting.cookie("accessToken"))
-	require.Nil(t, resting.cookie("refreshToken"))
+	cooldown := p.do(browser, "POST", "/api/v1/auth/refresh", "")
+	p.expect(cooldown, 200, `{"message":"Token refreshed."}`)
+	require.NotNil(t, cooldown.cookie("accessToken"))
+	require.Nil(t, cooldown.cookie("refreshToken"))
 
 	p.clock.advance(11 * time.Second)
-	moved := p.do(browser, "POST", "/api/v1/auth/refresh", "")
-	require.NotNil(t, moved.cookie("refreshToken"))
-	require.NotEqual(t, a.cookie("refreshToken").Value, moved.cookie("refreshToken").Value)
+	rotated := p.do(browser, "POST", "/api/v1/auth/refresh", "")
+	require.NotNil(t, rotated.cookie("refreshToken"))
+	require.NotEqual(t, a.cookie("refreshToken").Value, rotated.cookie("refreshToken").Value)
 }
 
-func TestFirst_RefreshRefusals(t *testing.T) {
+func TestCookies_RefreshRefusals(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	none := p.do(p.http, "POST", "/api/v1/auth/refresh", "")
@@ -202,31 +202,31 @@ func TestFirst_RefreshRefusals(t *testing.T) {
 		p.expect(bad, 403, `{"message":"Invalid refresh token."}`)
 		require.Empty(t, bad.cookies)
 	}
-	a := p.firstLogin(p.http)
+	a := p.loginByCookie(p.http)
 	token := a.cookie("refreshToken").Value
 	p.expect(p.do(p.http, "POST", "/api/v1/auth/refresh?refreshToken="+token+"&refresh_token="+token, ""),
 		400, `{"message":"No refresh token provided."}`)
-	another := p.firstLogin(p.http).cookie("refreshToken").Value
+	another := p.loginByCookie(p.http).cookie("refreshToken").Value
 	differ := p.do(p.http, "POST", "/api/v1/auth/refresh", "", "Cookie", "refreshToken="+token, "refresh-token", another)
 	require.Equal(t, 400, differ.status)
 	p.clock.advance(7 * 24 * time.Hour)
 	p.expect(p.do(p.http, "POST", "/api/v1/auth/refresh", "", "refresh-token", token), 403, `{"message":"Invalid refresh token."}`)
 }
 
-func TestFirst_SpentRefreshTokenEndsTheSession(t *testing.T) {
+func TestCookies_SpentRefreshTokenEndsTheSession(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	browser := p.browser()
-	old := p.firstLogin(browser).cookie("refreshToken").Value
+	old := p.loginByCookie(browser).cookie("refreshToken").Value
 	next := p.do(browser, "POST", "/api/v1/auth/refresh", "").cookie("refreshToken").Value
-	refresh := func(token string) answer {
+	refresh := func(token string) response {
 		return p.do(p.http, "POST", "/api/v1/auth/refresh", "", "refresh-token", token)
 	}
 
 	p.clock.advance(10 * time.Second)
 	again := refresh(old)
 	require.Equal(t, 200, again.status, "within the retry window")
-	require.Equal(t, next, again.field(t, "refreshToken"), "the same successor")
+	require.Equal(t, next, again.field(t, "refreshToken"), "a retry must return the same successor")
 
 	p.clock.advance(time.Second)
 	p.expect(refresh(old), 403, `{"message":"Invalid refresh token."}`)
@@ -234,39 +234,39 @@ func TestFirst_SpentRefreshTokenEndsTheSession(t *testing.T) {
 	p.expect(p.do(browser, "GET", "/api/v1/user/me", ""), 401, `{"message":"Invalid token."}`)
 }
 
-func TestFirst_LogoutEndsBothTokensAtOnce(t *testing.T) {
+func TestCookies_LogoutEndsBothTokensAtOnce(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	browser := p.browser()
-	a := p.firstLogin(browser)
+	a := p.loginByCookie(browser)
 	access, refresh := a.cookie("accessToken").Value, a.cookie("refreshToken").Value
 
 	out := p.do(browser, "POST", "/api/v1/auth/logout", "", "Origin", page)
 	p.expect(out, 204, "")
-	p.expect(p.do(browser, "GET", "/api/v1/user/me", ""), 401, `{"message":"No token provided."}`) // the jar is empty
+	p.expect(p.do(browser, "GET", "/api/v1/user/me", ""), 401, `{"message":"No token provided."}`) // the logout has cleared the cookies
 	p.expect(p.do(p.http, "GET", "/api/v1/user/me", "", "Authorization", "Bearer "+access), 401, `{"message":"Invalid token."}`)
 	p.expect(p.do(p.http, "POST", "/api/v1/auth/refresh", "", "refresh-token", refresh), 403, `{"message":"Invalid refresh token."}`)
 }
 
-func TestFirst_RefreshesAddNothingToTheStore(t *testing.T) {
+func TestCookies_RefreshesAddNothingToTheStore(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	browser := p.browser()
-	p.firstLogin(browser)
+	p.loginByCookie(browser)
 	for range 50 {
 		p.clock.advance(10 * time.Minute)
 		require.NotNil(t, p.do(browser, "POST", "/api/v1/auth/refresh", "").cookie("refreshToken"))
 	}
-	require.Equal(t, 1, listed(t, p.do(browser, "GET", "/api/v1/user/sessions", "")))
+	require.Equal(t, 1, countSessions(t, p.do(browser, "GET", "/api/v1/user/sessions", "")))
 	// A login in the same browser replaces its session.
-	p.firstLogin(browser)
-	require.Equal(t, 1, listed(t, p.do(browser, "GET", "/api/v1/user/sessions", "")))
+	p.loginByCookie(browser)
+	require.Equal(t, 1, countSessions(t, p.do(browser, "GET", "/api/v1/user/sessions", "")))
 }
 
-func TestFirst_UsedSessionOutlivesItsFirstRefreshToken(t *testing.T) {
+func TestCookies_SessionEndsAfter30Days(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	token := p.firstLogin(p.http).cookie("refreshToken").Value
+	token := p.loginByCookie(p.http).cookie("refreshToken").Value
 	days := 0
 	for ; days < 40; days++ {
 		a := p.do(p.http, "POST", "/api/v1/auth/refresh", "", "refresh-token", token)
@@ -280,11 +280,11 @@ func TestFirst_UsedSessionOutlivesItsFirstRefreshToken(t *testing.T) {
 	require.Equal(t, 30, days)
 }
 
-func TestFirst_ClaimsAreKeptAndFreshAtRefresh(t *testing.T) {
+func TestCookies_RefreshUpdatesClaims(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	browser := p.browser()
-	p.firstLogin(browser)
+	p.loginByCookie(browser)
 	require.Equal(t, 200, p.do(browser, "POST", "/api/v1/auth/refresh", "").status)
 	p.expect(p.do(browser, "GET", "/api/v1/user/me", ""), 200, `{"id":"1001","name":"ada","role":"admin"}`)
 
@@ -295,13 +295,13 @@ func TestFirst_ClaimsAreKeptAndFreshAtRefresh(t *testing.T) {
 	p.expect(p.do(browser, "GET", "/api/v1/user/me", ""), 200, `{"id":"1001","name":"ada","role":"user"}`)
 }
 
-func TestFirst_SessionsCanBeEndedFromElsewhere(t *testing.T) {
+func TestCookies_UserEndsAnotherSession(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	lost, here := p.browser(), p.browser()
-	lostLogin := p.firstLogin(lost)
-	p.firstLogin(here)
-	require.Equal(t, 2, listed(t, p.do(here, "GET", "/api/v1/user/sessions", "")))
+	lostLogin := p.loginByCookie(lost)
+	p.loginByCookie(here)
+	require.Equal(t, 2, countSessions(t, p.do(here, "GET", "/api/v1/user/sessions", "")))
 	id, _ := payload(t, lostLogin.cookie("accessToken").Value)["sid"].(string)
 	require.Equal(t, 204, p.do(here, "DELETE", "/api/v1/user/sessions/"+id, "", "Origin", page).status)
 	require.Equal(t, 401, p.do(lost, "GET", "/api/v1/user/me", "").status)

@@ -16,7 +16,7 @@ const (
 	securedAda   = `{"message":"I am secured...","user":{"id":"1001","name":"ada","role":"admin"}}`
 )
 
-func (p *program) secondLogin() (token, refresh string) {
+func (p *program) loginByBody() (token, refresh string) {
 	p.t.Helper()
 	a := p.do(p.http, "POST", "/api/login", object("email", "ada@example.com", "password", demoPassword))
 	token, refresh = a.field(p.t, "token"), a.field(p.t, "refreshToken")
@@ -26,79 +26,79 @@ func (p *program) secondLogin() (token, refresh string) {
 	return token, refresh
 }
 
-func TestSecond_Login(t *testing.T) {
+func TestBodies_Login(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	token, refresh := p.secondLogin()
+	token, refresh := p.loginByBody()
 	require.Equal(t, 900.0, lifetime(t, token))
 	require.Equal(t, 86400.0, lifetime(t, refresh))
 	form := p.do(p.http, "POST", "/api/login", "email=ada%40example.com&password="+strings.ReplaceAll(demoPassword, " ", "+"))
 	require.Equal(t, "Logged in", form.field(t, "status"))
 }
 
-func TestSecond_LoginRefusals(t *testing.T) {
+func TestBodies_LoginRefusals(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	do := func(body string, headers ...string) answer {
+	do := func(body string, headers ...string) response {
 		return p.do(p.http, "POST", "/api/login", body, headers...)
 	}
 	missing := `{"error":true,"message":"email and password are required."}`
 	p.expect(do(""), 400, missing)
-	p.expect(do(object("email", "ada@example.com", "name", "ada")), 400, missing) // all that the article asked for
+	p.expect(do(object("email", "ada@example.com", "name", "ada")), 400, missing) // all that the original required
 	p.expect(do(`[`, "Content-Type", "application/json"), 400, `{"error":true,"message":"Bad Request"}`)
 	p.expect(do("%zz"), 400, `{"error":true,"message":"Bad Request"}`)
 	p.expect(do("<login/>", "Content-Type", "text/xml"), 415, `{"error":true,"message":"Unsupported Media Type"}`)
 	p.expect(do("email="+strings.Repeat("x", 16<<10)), 413, `{"error":true,"message":"Request Entity Too Large"}`)
 }
 
-func TestSecond_UnknownUserAndWrongPasswordAreOneAnswer(t *testing.T) {
+func TestBodies_UnknownUserAndWrongPasswordAreEqual(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	nobody := p.do(p.http, "POST", "/api/login", object("email", "nobody@example.com", "password", demoPassword))
+	noUser := p.do(p.http, "POST", "/api/login", object("email", "nobody@example.com", "password", demoPassword))
 	wrong := p.do(p.http, "POST", "/api/login", object("email", "ada@example.com", "password", "wrong"))
-	p.expect(nobody, 401, `{"error":true,"message":"Invalid email or password."}`)
-	nobody.header.Del("Date")
+	p.expect(noUser, 401, `{"error":true,"message":"Invalid email or password."}`)
+	noUser.header.Del("Date")
 	wrong.header.Del("Date")
-	require.Equal(t, nobody, wrong)
+	require.Equal(t, noUser, wrong)
 }
 
-func TestSecond_SecureTakesTheTokenFromThreePlaces(t *testing.T) {
+func TestBodies_SecureAcceptsTheTokenInThreePlaces(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	token, _ := p.secondLogin()
-	other, _ := p.secondLogin()
-	secure := func(query, body string, headers ...string) answer {
+	token, _ := p.loginByBody()
+	other, _ := p.loginByBody()
+	secure := func(query, body string, headers ...string) response {
 		return p.do(p.http, "GET", "/api/secure"+query, body, headers...)
 	}
-	for _, a := range []answer{
+	for _, a := range []response{
 		secure("", "", "x-access-token", token),
 		secure("?token="+token, ""),
 		secure("", object("token", token)),
 		secure("", "token="+token),
 		secure("?token="+token, object("token", token), "x-access-token", token),
-		secure("?token=nonsense", "", "x-access-token", token), // it does not count
+		secure("?token=nonsense", "", "x-access-token", token), // an invalid token is ignored beside a valid one
 	} {
 		p.expect(a, 200, securedAda)
 		require.Equal(t, "no-store", a.header.Get("Cache-Control"))
 		require.Equal(t, "no-referrer", a.header.Get("Referrer-Policy"))
 	}
-	for _, a := range []answer{
+	for _, a := range []response{
 		secure("", "", "x-access-token", "nonsense"),
 		secure("?token=nonsense", ""),
 		secure("", object("token", "nonsense")),
 	} {
 		p.expect(a, 401, unauthorized)
 	}
-	for _, a := range []answer{
+	for _, a := range []response{
 		secure("", ""),
 		secure("?token=", ""),
 		secure("", `{}`),
-		secure("", "", "Authorization", "Bearer "+token), // not where the contract has it
+		secure("", "", "Authorization", "Bearer "+token), // not a place that the API reads
 		secure("", "", "Cookie", "accessToken="+token),
 	} {
 		p.expect(a, 403, noToken)
 	}
-	for _, a := range []answer{
+	for _, a := range []response{
 		secure("?token="+other, "", "x-access-token", token),
 		secure("", object("token", "another"), "x-access-token", token),
 		secure("?token="+token, object("token", "another")),
@@ -115,18 +115,18 @@ func TestSecond_SecureTakesTheTokenFromThreePlaces(t *testing.T) {
 	p.expect(secure("", "", "x-access-token", token), 401, unauthorized)
 }
 
-func TestSecond_QueryIsOptIn(t *testing.T) {
+func TestBodies_QueryIsOptIn(t *testing.T) {
 	t.Parallel()
-	p := start(t, func(_ *firstConfig, two *secondConfig) { two.queryToken = false })
-	token, _ := p.secondLogin()
+	p := start(t, func(_ *cookieConfig, two *bodyConfig) { two.queryToken = false })
+	token, _ := p.loginByBody()
 	p.expect(p.do(p.http, "GET", "/api/secure?token="+token, ""), 403, noToken)
 	p.expect(p.do(p.http, "GET", "/api/secure", "", "x-access-token", token), 200, securedAda)
 }
 
-func TestSecond_TokenRotates(t *testing.T) {
+func TestBodies_TokenRotates(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	token, refresh := p.secondLogin()
+	token, refresh := p.loginByBody()
 	a := p.do(p.http, "POST", "/api/token", object("refreshToken", refresh))
 	newToken, next := a.field(t, "token"), a.field(t, "refreshToken")
 	p.expect(a, 200, fmt.Sprintf(`{"token":%q,"refreshToken":%q}`, newToken, next))
@@ -136,13 +136,13 @@ func TestSecond_TokenRotates(t *testing.T) {
 	p.expect(p.do(p.http, "GET", "/api/secure", "", "x-access-token", newToken), 200, securedAda)
 
 	form := p.do(p.http, "POST", "/api/token", "refreshToken="+next)
-	require.Equal(t, next, form.field(t, "refreshToken"), "it rests")
+	require.Equal(t, next, form.field(t, "refreshToken"), "in the cooldown the refresh token stays the same")
 }
 
-func TestSecond_UnknownRefreshToken(t *testing.T) {
+func TestBodies_UnknownRefreshToken(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	_, refresh := p.secondLogin()
+	_, refresh := p.loginByBody()
 	for _, body := range []string{"", `{}`, object("refreshToken", "nonsense"), object("refreshToken", refresh+"x"), "refreshToken=nonsense"} {
 		p.expect(p.do(p.http, "POST", "/api/token", body), 404, unknown)
 	}
@@ -152,10 +152,10 @@ func TestSecond_UnknownRefreshToken(t *testing.T) {
 	p.expect(p.do(p.http, "POST", "/api/token", object("refreshToken", refresh)), 404, unknown)
 }
 
-func TestSecond_SpentRefreshTokenEndsTheSession(t *testing.T) {
+func TestBodies_SpentRefreshTokenEndsTheSession(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	_, old := p.secondLogin()
+	_, old := p.loginByBody()
 	a := p.do(p.http, "POST", "/api/token", object("refreshToken", old))
 	token, next := a.field(t, "token"), a.field(t, "refreshToken")
 	p.clock.advance(11 * time.Second)
@@ -164,28 +164,30 @@ func TestSecond_SpentRefreshTokenEndsTheSession(t *testing.T) {
 	p.expect(p.do(p.http, "GET", "/api/secure", "", "x-access-token", token), 401, unauthorized)
 }
 
-func TestSecond_LogoutEndsBothTokensAtOnce(t *testing.T) {
+func TestBodies_LogoutEndsBothTokensAtOnce(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	for _, logout := range []func(token, refresh string) answer{
-		func(token, _ string) answer { return p.do(p.http, "POST", "/api/logout", "", "x-access-token", token) },
-		func(token, _ string) answer { return p.do(p.http, "POST", "/api/logout", object("token", token)) },
-		func(_, refresh string) answer {
+	for _, logout := range []func(token, refresh string) response{
+		func(token, _ string) response {
+			return p.do(p.http, "POST", "/api/logout", "", "x-access-token", token)
+		},
+		func(token, _ string) response { return p.do(p.http, "POST", "/api/logout", object("token", token)) },
+		func(_, refresh string) response {
 			return p.do(p.http, "POST", "/api/logout", object("refreshToken", refresh))
 		},
 	} {
-		token, refresh := p.secondLogin()
+		token, refresh := p.loginByBody()
 		p.expect(logout(token, refresh), 204, "")
 		p.expect(p.do(p.http, "GET", "/api/secure", "", "x-access-token", token), 401, unauthorized)
 		p.expect(p.do(p.http, "POST", "/api/token", object("refreshToken", refresh)), 404, unknown)
-		p.expect(logout(token, refresh), 204, "") // again
+		p.expect(logout(token, refresh), 204, "") // a second logout succeeds too
 	}
 }
 
-func TestSecond_LoginLastsADay(t *testing.T) {
+func TestBodies_LoginLastsADay(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	_, refresh := p.secondLogin()
+	_, refresh := p.loginByBody()
 	for range 23 {
 		p.clock.advance(time.Hour)
 		refresh = p.do(p.http, "POST", "/api/token", object("refreshToken", refresh)).field(t, "refreshToken")
@@ -194,34 +196,34 @@ func TestSecond_LoginLastsADay(t *testing.T) {
 	p.expect(p.do(p.http, "POST", "/api/token", object("refreshToken", refresh)), 404, unknown)
 }
 
-func TestSecond_StoreIsBounded(t *testing.T) {
+func TestBodies_StoreIsBounded(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	token, refresh := p.secondLogin()
+	token, refresh := p.loginByBody()
 	for range 50 {
 		p.clock.advance(10 * time.Minute)
 		a := p.do(p.http, "POST", "/api/token", object("refreshToken", refresh))
 		token, refresh = a.field(t, "token"), a.field(t, "refreshToken")
 	}
 	sessions := func() int {
-		return listed(t, p.do(p.http, "GET", "/api/sessions", "", "x-access-token", token))
+		return countSessions(t, p.do(p.http, "GET", "/api/sessions", "", "x-access-token", token))
 	}
 	require.Equal(t, 1, sessions())
 	for range maxSessions + 5 {
 		p.clock.advance(time.Second)
-		token, _ = p.secondLogin()
+		token, _ = p.loginByBody()
 	}
 	require.Equal(t, maxSessions, sessions())
 	p.clock.advance(24 * time.Hour)
-	token, _ = p.secondLogin()
+	token, _ = p.loginByBody()
 	require.Equal(t, 1, sessions())
 }
 
-func TestSecond_ClaimsAreKeptAndFreshAtRefresh(t *testing.T) {
+func TestBodies_RefreshUpdatesClaims(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	_, refresh := p.secondLogin()
-	// The article took the claims of the new token from this body.
+	_, refresh := p.loginByBody()
+	// The original copied these fields into the new token.
 	a := p.do(p.http, "POST", "/api/token", object("refreshToken", refresh, "name", "root", "email", "root@example.com", "role", "root"))
 	p.expect(p.do(p.http, "GET", "/api/secure", "", "x-access-token", a.field(t, "token")), 200, securedAda)
 

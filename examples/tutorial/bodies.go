@@ -9,48 +9,49 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// secondConfig is what the second tutorial needs.
-type secondConfig struct {
+// bodyConfig configures the API with tokens in bodies.
+type bodyConfig struct {
 	shared
-	tokenSecret   []byte // two, as in the article
+	tokenSecret   []byte // two secrets, as in the original
 	refreshSecret []byte
 
-	// queryToken lets access tokens come in the query, as the article has it.
-	// URLs are logged by whatever stands between, so the zero value is not to.
+	// queryToken also accepts access tokens in the query, as in the original.
+	// It is off by default, because servers and proxies log URLs.
 	queryToken bool
 }
 
-// second serves the second tutorial:
+// newBodyAPI returns the API of the tutorial that sends tokens in bodies:
 //
 //	POST /api/login      email, password → {"status":"Logged in","token","refreshToken"}
-//	POST /api/token      refreshToken → {"token","refreshToken"}; 404 if it is unknown
+//	POST /api/token      refreshToken → {"token","refreshToken"}; 404 if invalid
 //	GET  /api/secure     token in body token, query token or header x-access-token
-//	POST /api/logout     204; the article had none
-//	GET  /api/sessions   and DELETE …/{id}, as the library has them
+//	POST /api/logout     204; the original had no logout
+//	GET  /api/sessions   and DELETE …/{id}, the library's SessionsHandler
 //
-// There are no cookies, so there is nothing that a browser would send along
-// for another site.
-func second(c secondConfig) (http.Handler, error) {
+// It uses no cookies, so a browser sends no credentials with the requests of
+// another site.
+func newBodyAPI(c bodyConfig) (http.Handler, error) {
 	from := []auth.Extractor{auth.FromHeader("X-Access-Token")}
 	if c.queryToken {
 		from = append(from, auth.FromQuery("token"))
 	}
 	a, err := auth.New(auth.Config{
-		Issuer:      "https://second.example.com",
-		Audience:    []string{"https://second.example.com/api"},
+		Issuer:      "https://bodies.example.com",
+		Audience:    []string{"https://bodies.example.com/api"},
 		AccessKeys:  auth.Keys{auth.HS256(c.tokenSecret)},
 		RefreshKeys: auth.Keys{auth.HS256(c.refreshSecret)},
 		Users:       c.users,
 		Hasher:      c.hasher,
 
 		AccessTTL: 900 * time.Second,
-		// The article's login is over after a day, whatever is refreshed.
+		// As in the original, a session ends a day after its login, with or
+		// without refreshes.
 		IdleTTL:     86_400 * time.Second,
 		SessionTTL:  86_400 * time.Second,
 		MaxSessions: maxSessions,
 
 		Extractors: from,
-		OnError:    secondError,
+		OnError:    bodyError,
 		OnEvent:    auth.LogEvents(c.log),
 		Now:        c.now,
 	})
@@ -58,46 +59,46 @@ func second(c secondConfig) (http.Handler, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle("POST /api/login", secondLogin(a))
-	mux.Handle("POST /api/token", secondToken(a))
-	mux.Handle("GET /api/secure", requireAnywhere(a, http.HandlerFunc(secondSecure)))
-	mux.Handle("POST /api/logout", secondLogout(a))
+	mux.Handle("POST /api/login", bodyLogin(a))
+	mux.Handle("POST /api/token", bodyToken(a))
+	mux.Handle("GET /api/secure", requireToken(a, http.HandlerFunc(bodySecure)))
+	mux.Handle("POST /api/logout", bodyLogout(a))
 	mux.Handle("/api/sessions", a.SessionsHandler())
 	mux.Handle("/api/sessions/{id}", a.SessionsHandler())
 	return mux, nil
 }
 
-// secondTokens is the body of a login and of a refresh.
-type secondTokens struct {
+// bodyTokens is the body of a login and of a refresh.
+type bodyTokens struct {
 	Status       string `json:"status,omitempty"`
 	Token        string `json:"token"`
 	RefreshToken string `json:"refreshToken"`
 }
 
-func secondLogin(a *auth.Authenticator) http.Handler {
+func bodyLogin(a *auth.Authenticator) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fields, err := auth.ReadFields(r, "email", "password")
 		if err != nil {
 			status := auth.ResponseFor(err).Status
-			secondRefusal(w, status, http.StatusText(status))
+			bodyRefusal(w, status, http.StatusText(status))
 			return
 		}
 		if fields["email"] == "" || fields["password"] == "" {
-			secondRefusal(w, http.StatusBadRequest, "email and password are required.")
+			bodyRefusal(w, http.StatusBadRequest, "email and password are required.")
 			return
 		}
-		// The article put whatever was sent into the token. Here it is only
-		// what the user is looked up by.
+		// The original copied the fields of the request into the token. Here
+		// they only identify the user.
 		t, err := a.Login(r.Context(), fields["email"], fields["password"], auth.SessionOptions{Device: a.Device(r)})
 		if err != nil {
 			a.WriteError(w, r, err)
 			return
 		}
-		writeJSON(w, http.StatusOK, secondTokens{Status: "Logged in", Token: t.Access, RefreshToken: t.Refresh})
+		writeJSON(w, http.StatusOK, bodyTokens{Status: "Logged in", Token: t.Access, RefreshToken: t.Refresh})
 	})
 }
 
-func secondToken(a *auth.Authenticator) http.Handler {
+func bodyToken(a *auth.Authenticator) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, _, err := a.RefreshToken(r)
 		var t auth.Tokens
@@ -106,23 +107,23 @@ func secondToken(a *auth.Authenticator) http.Handler {
 		}
 		switch {
 		case err == nil:
-			writeJSON(w, http.StatusOK, secondTokens{Token: t.Access, RefreshToken: t.Refresh})
+			writeJSON(w, http.StatusOK, bodyTokens{Token: t.Access, RefreshToken: t.Refresh})
 		case errors.Is(err, auth.ErrNoToken), badToken(err):
-			secondRefusal(w, http.StatusNotFound, "Invalid request.")
+			bodyRefusal(w, http.StatusNotFound, "Invalid request.")
 		default:
 			a.WriteError(w, r, err)
 		}
 	})
 }
 
-// secondLogout is a.LogoutHandler() that knows of the token in the body as
-// well; without it, such a client would be told 204 and stay signed in.
-func secondLogout(a *auth.Authenticator) http.Handler {
+// bodyLogout is like a.LogoutHandler(), but also accepts the token in the body.
+// Otherwise a client that sends it there would get 204 and stay signed in.
+func bodyLogout(a *auth.Authenticator) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fields, err := auth.ReadFields(r, "token")
 		if err != nil {
 			status := auth.ResponseFor(err).Status
-			secondRefusal(w, status, http.StatusText(status))
+			bodyRefusal(w, status, http.StatusText(status))
 			return
 		}
 		tokens, _, err := a.RequestTokens(r)
@@ -138,17 +139,17 @@ func secondLogout(a *auth.Authenticator) http.Handler {
 	})
 }
 
-// requireAnywhere is a.Require() for an application whose tokens may also
-// stand in the body, where no [auth.Extractor] looks.
-func requireAnywhere(a *auth.Authenticator, next http.Handler) http.Handler {
+// requireToken is like a.Require(), but also accepts the token in the body, which no
+// [auth.Extractor] reads.
+func requireToken(a *auth.Authenticator, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Vary", "X-Access-Token")
 		w.Header().Set("Cache-Control", "no-store")
-		w.Header().Set("Referrer-Policy", "no-referrer") // the URL may hold a token
+		w.Header().Set("Referrer-Policy", "no-referrer") // the URL may contain a token
 		fields, err := auth.ReadFields(r, "token")
 		if err != nil {
 			status := auth.ResponseFor(err).Status
-			secondRefusal(w, status, http.StatusText(status))
+			bodyRefusal(w, status, http.StatusText(status))
 			return
 		}
 		token, _, err := a.AccessToken(r)
@@ -157,7 +158,7 @@ func requireAnywhere(a *auth.Authenticator, next http.Handler) http.Handler {
 		case errors.Is(err, auth.ErrNoToken):
 			token, err = inBody, nil
 		case err == nil:
-			err = fmt.Errorf("%w: two tokens that differ", auth.ErrInvalidRequest)
+			err = fmt.Errorf("%w: the request has two different tokens", auth.ErrInvalidRequest)
 		}
 		var claims *auth.Claims
 		if err == nil {
@@ -171,38 +172,38 @@ func requireAnywhere(a *auth.Authenticator, next http.Handler) http.Handler {
 	})
 }
 
-func secondSecure(w http.ResponseWriter, r *http.Request) {
+func bodySecure(w http.ResponseWriter, r *http.Request) {
 	claims, _ := auth.FromContext(r.Context())
-	who, err := personOf(claims)
+	user, err := identityOf(claims)
 	if err != nil {
 		auth.DefaultOnError(w, r, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, struct {
-		Message string `json:"message"`
-		User    person `json:"user"`
-	}{"I am secured...", who})
+		Message string   `json:"message"`
+		User    identity `json:"user"`
+	}{"I am secured...", user})
 }
 
-// secondError writes the answers that the article has a body for, and leaves
-// the others to the library.
-func secondError(w http.ResponseWriter, r *http.Request, err error) {
+// bodyError writes the error responses that the original defines. The library
+// writes the others.
+func bodyError(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, auth.ErrUnavailable):
-		auth.DefaultOnError(w, r, err) // 503 with Retry-After, whatever else it wraps
+		auth.DefaultOnError(w, r, err) // 503 with Retry-After, even if err also wraps another error
 	case errors.Is(err, auth.ErrInvalidCredentials):
-		secondRefusal(w, http.StatusUnauthorized, "Invalid email or password.") // whichever it is
+		bodyRefusal(w, http.StatusUnauthorized, "Invalid email or password.") // the same for both, so that it does not reveal which is wrong
 	case errors.Is(err, auth.ErrNoToken):
-		secondRefusal(w, http.StatusForbidden, "No token provided.")
+		bodyRefusal(w, http.StatusForbidden, "No token provided.")
 	case badToken(err):
-		secondRefusal(w, http.StatusUnauthorized, "Unauthorized access.")
+		bodyRefusal(w, http.StatusUnauthorized, "Unauthorized access.")
 	default:
 		auth.DefaultOnError(w, r, err)
 	}
 }
 
-// secondRefusal writes the body of every refusal of the article.
-func secondRefusal(w http.ResponseWriter, status int, message string) {
+// bodyRefusal writes an error response of the original.
+func bodyRefusal(w http.ResponseWriter, status int, message string) {
 	writeJSON(w, status, struct {
 		Error   bool   `json:"error"`
 		Message string `json:"message"`
