@@ -10,18 +10,18 @@ import (
 	"testing"
 )
 
-// quiet is the handler that is measured.
-func quiet(w http.ResponseWriter, subject string) {
+// requireSubject is the protected handler of the benchmarks.
+func requireSubject(w http.ResponseWriter, subject string) {
 	if subject == "" {
 		w.WriteHeader(http.StatusInternalServerError)
 	}
 }
 
-// serve calls h again and again with one request.
+// serve measures h with one request. ok is whether h must accept it.
 func serve(b *testing.B, h http.Handler, r *http.Request, ok bool) {
 	b.Helper()
-	w := newNowhere()
-	for range 2 { // fill what there is to fill
+	w := newDiscard()
+	for range 2 { // fill caches
 		w.reset()
 		h.ServeHTTP(w, r)
 		if good := w.status < http.StatusBadRequest; good != ok {
@@ -35,19 +35,19 @@ func serve(b *testing.B, h http.Handler, r *http.Request, ok bool) {
 	}
 }
 
-// BenchmarkProtected is one request with a good token, always the same.
+// BenchmarkProtected measures a request with a valid token, the same each time.
 func BenchmarkProtected(b *testing.B) {
-	b.Run("alg=none/peer=floor", func(b *testing.B) { serve(b, floor(quiet), get("token"), true) })
+	b.Run("alg=none/peer=none", func(b *testing.B) { serve(b, noAuth(requireSubject), get("token"), true) })
 	b.Run("alg=none/peer=scs", func(b *testing.B) {
-		h, cookie := wrapSCS(quiet)
+		h, cookie := wrapSCS(requireSubject)
 		r := get("")
 		r.AddCookie(cookie)
 		serve(b, h, r, true)
 	})
 	for _, a := range algorithms() {
 		token, ratchets := a.mint(0, nil), start(a.ratchet(-1, nil), 0)
-		b.Run("alg="+a.name+"/peer=limit", func(b *testing.B) {
-			check := a.limit(b, ratchets)
+		b.Run("alg="+a.name+"/peer=signature", func(b *testing.B) {
+			check := a.checkSignature(b, ratchets)
 			b.ReportAllocs()
 			for b.Loop() {
 				if err := check(); err != nil {
@@ -61,38 +61,38 @@ func BenchmarkProtected(b *testing.B) {
 				if p.ratchet {
 					token = ratchets
 				}
-				serve(b, p.wrap(a, quiet), get(token), true)
+				serve(b, p.wrap(a, requireSubject), get(token), true)
 				b.ReportMetric(float64(len(token)), "token-bytes")
 			})
 		}
 	}
 }
 
-// BenchmarkRefused is one request that is refused, with the answer.
+// BenchmarkRefused measures a refused request, its response included.
 func BenchmarkRefused(b *testing.B) {
 	a := algorithms()[0]
 	good, old := a.mint(0, nil), a.mint(0, expired)
 	goodRatchet, oldRatchet := start(a.ratchet(-1, nil), 0), a.expiredRatchet()
 	for _, kind := range badRequests {
 		for _, p := range peers {
-			name, token := p.name, spoil(kind, good, old)
-			if name == "ratchet-cold" {
-				continue // what is refused is never remembered, so there is but one Ratchet
+			name, token := p.name, badToken(kind, good, old)
+			if name == "ratchet-new" {
+				continue // refused tokens are never cached, so both would measure the same
 			}
 			if p.ratchet {
-				name, token = "ratchet", spoil(kind, goodRatchet, oldRatchet)
+				name, token = "ratchet", badToken(kind, goodRatchet, oldRatchet)
 			}
 			b.Run("alg="+a.name+"/kind="+kind+"/peer="+name, func(b *testing.B) {
-				serve(b, p.wrap(a, quiet), get(token), false)
+				serve(b, p.wrap(a, requireSubject), get(token), false)
 			})
 		}
 	}
 }
 
-// many calls h with a list of tokens in turn.
-func many(b *testing.B, h http.Handler, headers []string) {
+// serveMany measures h with each of the Authorization headers in turn.
+func serveMany(b *testing.B, h http.Handler, headers []string) {
 	b.Helper()
-	w, r := newNowhere(), get("token")
+	w, r := newDiscard(), get("token")
 	header := r.Header["Authorization"]
 	for range 2 {
 		for _, s := range headers {
@@ -104,7 +104,7 @@ func many(b *testing.B, h http.Handler, headers []string) {
 			}
 		}
 	}
-	// No order in memory helps the processor to guess the next one.
+	// Shuffle, so that the processor cannot prefetch the next one.
 	rand.New(rand.NewPCG(1, 2)).Shuffle(len(headers), func(i, j int) { headers[i], headers[j] = headers[j], headers[i] })
 	b.ReportAllocs()
 	i := 0
@@ -118,14 +118,14 @@ func many(b *testing.B, h http.Handler, headers []string) {
 	}
 }
 
-// BenchmarkLive is a protected request when many tokens are in use at once.
-func BenchmarkLive(b *testing.B) {
+// BenchmarkManyTokens measures protected requests that use many tokens in turn.
+func BenchmarkManyTokens(b *testing.B) {
 	const most = 30_000
 	counts := []int{1, 1_000, most}
 	for _, a := range algorithms() {
 		x := a.ratchet(-1, nil)
 		var minted []string
-		headers := func(n int) []string { // signed when first needed
+		headers := func(n int) []string { // signs on first use
 			for len(minted) < n {
 				from := len(minted)
 				minted = append(minted, each(n-from, func(i int) string { return "Bearer " + start(x, from+i) })...)
@@ -134,22 +134,22 @@ func BenchmarkLive(b *testing.B) {
 		}
 		if a.name == "HS256" {
 			for _, n := range counts {
-				b.Run(fmt.Sprintf("alg=none/peer=floor/live=%d", n), func(b *testing.B) { many(b, floor(quiet), headers(n)) })
+				b.Run(fmt.Sprintf("alg=none/peer=none/tokens=%d", n), func(b *testing.B) { serveMany(b, noAuth(requireSubject), headers(n)) })
 			}
 		}
 		for _, n := range counts {
-			b.Run(fmt.Sprintf("alg=%s/peer=ratchet-warm/live=%d", a.name, n), func(b *testing.B) {
-				many(b, wrapRatchet(a.ratchet(0, nil), quiet), headers(n))
+			b.Run(fmt.Sprintf("alg=%s/peer=ratchet-cached/tokens=%d", a.name, n), func(b *testing.B) {
+				serveMany(b, wrapRatchet(a.ratchet(0, nil), requireSubject), headers(n))
 			})
 		}
-		b.Run(fmt.Sprintf("alg=%s/peer=ratchet-warm/live=%d/remember=131072", a.name, most), func(b *testing.B) {
-			many(b, wrapRatchet(a.ratchet(131_072, nil), quiet), headers(most))
+		b.Run(fmt.Sprintf("alg=%s/peer=ratchet-cached/tokens=%d/cache=131072", a.name, most), func(b *testing.B) {
+			serveMany(b, wrapRatchet(a.ratchet(131_072, nil), requireSubject), headers(most))
 		})
 	}
 }
 
-// BenchmarkParallel is a protected request on as many CPUs as -cpu says, with
-// 1,000 tokens in use.
+// BenchmarkParallel measures protected requests on as many CPUs as -cpu
+// selects, with 1,000 tokens in use.
 func BenchmarkParallel(b *testing.B) {
 	a := algorithms()[0]
 	x := a.ratchet(-1, nil)
@@ -158,14 +158,14 @@ func BenchmarkParallel(b *testing.B) {
 		name string
 		h    http.Handler
 	}{
-		{"floor", floor(quiet)},
-		{"ratchet-warm", wrapRatchet(a.ratchet(0, nil), quiet)},
-		{"ratchet-cold", wrapRatchet(x, quiet)},
+		{"none", noAuth(requireSubject)},
+		{"ratchet-cached", wrapRatchet(a.ratchet(0, nil), requireSubject)},
+		{"ratchet-new", wrapRatchet(x, requireSubject)},
 	} {
 		b.Run("alg="+a.name+"/peer="+c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
-				w, r := newNowhere(), get("token")
+				w, r := newDiscard(), get("token")
 				header := r.Header["Authorization"]
 				for i := rand.IntN(len(headers)); pb.Next(); i++ {
 					header[0] = headers[i%len(headers)]
@@ -181,7 +181,7 @@ func BenchmarkParallel(b *testing.B) {
 	}
 }
 
-// loopbackCase is a server for BenchmarkLoopback.
+// loopbackCase is a server that BenchmarkLoopback measures.
 type loopbackCase struct {
 	name, token string
 	handler     http.Handler
@@ -194,23 +194,23 @@ func loopbacks(a *algorithm) []loopbackCase {
 			_, _ = io.WriteString(w, "hello")
 		}
 	}
-	plain := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { hello(w, "anybody") })
+	plain := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { hello(w, "anonymous") })
 	return []loopbackCase{
 		{"none", ratchets, plain},
 		{"golang-jwt", a.mint(0, nil), wrapGolangJWT(a, hello)},
-		{"ratchet-warm", ratchets, wrapRatchet(a.ratchet(0, nil), hello)},
-		{"ratchet-cold", ratchets, wrapRatchet(a.ratchet(-1, nil), hello)},
+		{"ratchet-cached", ratchets, wrapRatchet(a.ratchet(0, nil), hello)},
+		{"ratchet-new", ratchets, wrapRatchet(a.ratchet(-1, nil), hello)},
 	}
 }
 
-// loopback starts a server, and returns a function that sends a request over
-// the one connection to it and waits for the answer. The client does as little
-// as can be, so that it is the server that is measured.
+// loopback starts a server and returns a function that sends a request over its
+// only connection and waits for the response. The client does as little as
+// possible, so that the time is that of the server.
 func loopback(tb testing.TB, h http.Handler, token string) (send func()) {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
-	srv := &http.Server{Handler: h} //nolint:gosec // nobody else comes here
+	srv := &http.Server{Handler: h} //nolint:gosec // it has one client, which does not stall
 	go func() { _ = srv.Serve(l) }()
 	conn, err := net.Dial("tcp", l.Addr().String())
 	must(err)
@@ -220,7 +220,7 @@ func loopback(tb testing.TB, h http.Handler, token string) (send func()) {
 	_, err = conn.Write(request)
 	must(err)
 	buf := make([]byte, 4096)
-	size, err := conn.Read(buf) // a short answer is one segment, and all are of one length
+	size, err := conn.Read(buf) // a short response is one segment, and all have the same length
 	must(err)
 	if !bytes.HasPrefix(buf, []byte("HTTP/1.1 200 ")) || !bytes.HasSuffix(buf[:size], []byte("\r\n\r\nhello")) {
 		tb.Fatalf("%s", buf[:size])
@@ -238,14 +238,14 @@ func loopback(tb testing.TB, h http.Handler, token string) (send func()) {
 	}
 }
 
-// BenchmarkLoopback is a request over loopback TCP with keep-alive, through
-// net/http.
+// BenchmarkLoopback measures a request over loopback TCP with keep-alive,
+// through net/http.
 func BenchmarkLoopback(b *testing.B) {
 	a := algorithms()[0]
 	for _, c := range loopbacks(a) {
 		b.Run("alg="+a.name+"/peer="+c.name, func(b *testing.B) {
 			send := loopback(b, c.handler, c.token)
-			for range 5_000 { // the first of them would pay for what all share
+			for range 5_000 { // warm up
 				send()
 			}
 			b.ReportAllocs()

@@ -1,52 +1,58 @@
 package bench
 
 import (
+	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/ratchet-go/auth"
 )
 
-// counting are the stores behind a server that can say what it was asked.
+// counting lists the stores whose server counts the commands that it runs.
 var counting = []struct {
 	name  string
 	start func(testing.TB) string
 	open  func(tb testing.TB, addr string) []*refresher
 	calls func(tb testing.TB, addr string) func() map[string]int
+
+	ratchet func(tb testing.TB, addr string) auth.Store
 }{
-	{"redis", startRedis, onRedis, redisCalls},
-	{"postgres", startPostgresCounting, onPostgres, postgresCalls},
+	{"redis", startRedis, onRedis, redisCalls, redisStore},
+	{"postgres", startPostgresCounting, onPostgres, postgresCalls, postgresStore},
 }
 
-// trips is what one refresh asks of a server.
-type trips struct {
-	turns    float64            // how often the client waits
-	commands float64            // what the server counts; of scripts, these alone: turns tell what else there was
-	named    map[string]float64 // the same by name, with what a script calls
+// roundTrips is what one operation requires of a server.
+type roundTrips struct {
+	waits    float64            // how often the client waits for a response
+	commands float64            // as the server counts them; if it ran scripts, only those
+	named    map[string]float64 // commands by name, including those that scripts call
 }
 
-func (t trips) String() string {
+func (t roundTrips) String() string {
 	var names []string
 	for name, n := range t.named {
 		names = append(names, fmt.Sprintf("%.2f × %s", n, strings.Join(strings.Fields(name), " ")))
 	}
 	slices.Sort(names)
-	return fmt.Sprintf("%.2f waits, %.2f commands (%s)", t.turns, t.commands, strings.Join(names, ", "))
+	return fmt.Sprintf("%.2f waits, %.2f commands (%s)", t.waits, t.commands, strings.Join(names, ", "))
 }
 
-// countTrips refreshes one session n times.
-func countTrips(tb testing.TB, x *refresher, w *wire, calls func() map[string]int, n int) trips {
+// countRoundTrips refreshes one session n times.
+func countRoundTrips(tb testing.TB, x *refresher, w *proxy, calls func() map[string]int, n int) roundTrips {
 	tb.Helper()
-	c, own := newClient(x), open(x, fresh())
-	for range 20 { // connections and scripts
-		c.move(tb, own)
+	c, own := newClient(x), open(x, newUser())
+	for range 20 { // open connections and load scripts
+		c.mustRefresh(tb, own)
 	}
-	before, turns := calls(), w.turns.Load()
+	before, waits := calls(), w.waits.Load()
 	for range n {
-		c.move(tb, own)
+		c.mustRefresh(tb, own)
 	}
-	t := trips{turns: float64(w.turns.Load()-turns) / float64(n), named: map[string]float64{}}
+	t := roundTrips{waits: float64(w.waits.Load()-waits) / float64(n), named: map[string]float64{}}
 	for name, count := range calls() {
 		if count -= before[name]; count > 0 {
 			t.named[name] = float64(count) / float64(n)
@@ -54,47 +60,82 @@ func countTrips(tb testing.TB, x *refresher, w *wire, calls func() map[string]in
 		}
 	}
 	if scripts := t.named["evalsha"] + t.named["eval"] + t.named["fcall"]; scripts > 0 {
-		t.commands = scripts // what they call is counted by name too
+		t.commands = scripts // named also counts the commands that scripts call
 	}
 	return t
 }
 
-// BenchmarkTrips counts how often a refresh waits for a server, and what that
-// is asked to do. It measures no time.
-func BenchmarkTrips(b *testing.B) {
+// countProtected returns the round trips to the store in n protected requests
+// with one token, whose session is in the store. They include those of Run,
+// which reads the feed in the background.
+func countProtected(tb testing.TB, s auth.Store, p *proxy, n int) roundTrips {
+	tb.Helper()
+	a := algorithms()[0].ratchet(-1, func(c *auth.Config) { c.Store = s })
+	startFeed(tb, a)
+	h, r, w := wrapRatchet(a, requireSubject), get(start(a, 0)), newDiscard()
+	before := p.waits.Load()
+	for range n {
+		w.reset()
+		h.ServeHTTP(w, r)
+		if w.status >= http.StatusBadRequest {
+			tb.Fatalf("status %d", w.status)
+		}
+	}
+	return roundTrips{waits: float64(p.waits.Load()-before) / float64(n)}
+}
+
+// startFeed calls Run until the test ends, and waits until it has read the feed.
+func startFeed(tb testing.TB, a *auth.Authenticator) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = a.Run(ctx)
+	}()
+	tb.Cleanup(func() { cancel(); <-done })
+	<-a.Ready()
+}
+
+// BenchmarkRoundTrips counts the round trips and commands of a refresh, and the
+// round trips of a protected request. It measures no time.
+func BenchmarkRoundTrips(b *testing.B) {
 	for _, s := range counting {
 		b.Run("store="+s.name, func(b *testing.B) {
 			addr := s.start(b)
-			calls, w := s.calls(b, addr), newWire(b, addr)
+			calls, w := s.calls(b, addr), newProxy(b, addr)
 			for _, x := range s.open(b, w.addr) {
 				b.Run("peer="+x.name, func(b *testing.B) {
-					t := countTrips(b, x, w, calls, 500)
-					b.ReportMetric(t.turns, "waits/op")
+					t := countRoundTrips(b, x, w, calls, 500)
+					b.ReportMetric(t.waits, "round-trips/op")
 					b.ReportMetric(t.commands, "commands/op")
 				})
 			}
+			b.Run("peer=ratchet-protected", func(b *testing.B) {
+				b.ReportMetric(countProtected(b, s.ratchet(b, w.addr), w, 100_000).waits, "round-trips/op")
+			})
 		})
 	}
 }
 
-// outcome is what became of racers who presented one token at once.
-type outcome struct {
-	average float64 // successors that were handed out, all different, per round
-	most    float64
-	served  float64 // racers who got any, per round
+// successors describes the responses to clients that present one token at once.
+type successors struct {
+	average float64 // different successors, per round
+	most    float64 // different successors, in any round
+	served  float64 // clients that got a successor, per round
 }
 
-// race lets racers present one token at once, in rounds of a session each.
-func race(tb testing.TB, x *refresher, racers, rounds int) (o outcome) {
+// refreshAtOnce lets clients present one token at once. Each round has a new
+// session.
+func refreshAtOnce(tb testing.TB, x *refresher, simultaneous, rounds int) (o successors) {
 	tb.Helper()
-	clients := make([]*client, racers)
+	clients := make([]*client, simultaneous)
 	for i := range clients {
 		clients[i] = newClient(x)
 	}
 	for range rounds {
-		token := open(x, fresh()).token
-		x.step()
-		got := make([]string, racers)
+		token := open(x, newUser()).token
+		x.advance()
+		got := make([]string, simultaneous)
 		begin := make(chan struct{})
 		var wg sync.WaitGroup
 		for i, c := range clients {
@@ -120,19 +161,20 @@ func race(tb testing.TB, x *refresher, racers, rounds int) (o outcome) {
 	return o
 }
 
-// remains is how many records the store has after n refreshes of its only
-// session.
-func remains(tb testing.TB, x *refresher, n int) int {
+// recordsAfter returns the number of records in the store after n refreshes of
+// its only session.
+func recordsAfter(tb testing.TB, x *refresher, n int) int {
 	tb.Helper()
-	c, own := newClient(x), open(x, fresh())
+	c, own := newClient(x), open(x, newUser())
 	for range n {
-		c.move(tb, own)
+		c.mustRefresh(tb, own)
 	}
 	return x.records()
 }
 
-// contenders are those whose winners are counted, by themselves in a store.
-var contenders = []struct {
+// concurrentStores lists the libraries and stores that
+// BenchmarkConcurrentRefresh measures, each with a store of its own.
+var concurrentStores = []struct {
 	store, name string
 	open        func(testing.TB) *refresher
 }{
@@ -145,22 +187,23 @@ var contenders = []struct {
 	{"sqlite", "ratchet", func(tb testing.TB) *refresher { return refreshRatchet(sqliteStore(tb, startSQLite(tb))) }},
 }
 
-// The contest: so many racers, so often.
+// The parameters of BenchmarkConcurrentRefresh.
 const (
-	racers  = 32
-	rounds  = 200
-	repeats = 1_000
+	simultaneous = 32
+	rounds       = 200
+	repeats      = 1_000
 )
 
-// BenchmarkWinners counts who wins when many present one token at once, and
-// what a store has of a session that was refreshed often. It measures no time.
-func BenchmarkWinners(b *testing.B) {
-	for _, c := range contenders {
+// BenchmarkConcurrentRefresh counts the different successors that many clients
+// get for one token at once, and the records that a store holds of a session
+// after many refreshes. It measures no time.
+func BenchmarkConcurrentRefresh(b *testing.B) {
+	for _, c := range concurrentStores {
 		b.Run("store="+c.store+"/peer="+c.name, func(b *testing.B) {
-			left := remains(b, c.open(b), repeats)
-			o := race(b, c.open(b), racers, rounds)
-			b.ReportMetric(o.average, "winners/op")
-			b.ReportMetric(o.most, "winners-max")
+			left := recordsAfter(b, c.open(b), repeats)
+			o := refreshAtOnce(b, c.open(b), simultaneous, rounds)
+			b.ReportMetric(o.average, "successors/op")
+			b.ReportMetric(o.most, "successors-max")
 			b.ReportMetric(o.served, "served/op")
 			b.ReportMetric(float64(left), "records")
 		})

@@ -1,8 +1,8 @@
-// Package bench measures package auth beside other libraries on the same work:
-// a handler that is only for signed-in users, the requests that it refuses, and
-// refreshes, in memory and on servers of its own; and it weighs sessions.
+// Package bench compares package auth with other libraries: requests to a
+// protected handler, refused requests, refreshes with a store in memory and on
+// database servers, and the size of sessions.
 //
-// It is a module of its own, outside the work space, so that the requirements
-// of the others reach nothing else. Run it by the script run, which writes
+// It is a module of its own, outside the workspace, so that no other module
+// depends on those libraries. The script run runs the benchmarks and writes
 // docs/performance.md.
 package bench

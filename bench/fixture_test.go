@@ -29,7 +29,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// What every token says, and every peer demands.
+// The claims of every token, which every peer requires.
 const (
 	issuer   = "https://example.com"
 	audience = "api"
@@ -38,12 +38,12 @@ const (
 	lifetime = 24 * time.Hour
 )
 
-// algorithm is a signature algorithm, with one key for all.
+// algorithm is a signature algorithm with the key that all peers share.
 type algorithm struct {
 	name         string
 	method       jwt.SigningMethod
-	sign, verify any      // the key as most libraries take it
-	key          auth.Key // and as Ratchet does
+	sign, verify any      // the key for the peers
+	key          auth.Key // the key for Ratchet
 }
 
 func (a *algorithm) secret() []byte {
@@ -51,7 +51,7 @@ func (a *algorithm) secret() []byte {
 	return secret
 }
 
-// algorithms are those that are measured.
+// algorithms returns the algorithms that are measured.
 var algorithms = sync.OnceValue(func() []*algorithm {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret)
@@ -69,7 +69,7 @@ var algorithms = sync.OnceValue(func() []*algorithm {
 	}
 })
 
-// refreshSecret is for the refresh tokens of Ratchet, which nothing here uses.
+// refreshSecret returns the key for refresh tokens of Ratchet.
 var refreshSecret = sync.OnceValue(func() []byte {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret)
@@ -82,10 +82,10 @@ func must(err error) {
 	}
 }
 
-// subject is the user of the i-th token.
+// subject returns the user of the i-th token.
 func subject(i int) string { return fmt.Sprintf("user-%06d", i) }
 
-// mint signs a token for the peers, with changes to its claims.
+// mint signs a token for the peers. change may modify its claims.
 func (a *algorithm) mint(i int, change func(jwt.MapClaims)) string {
 	now := time.Now()
 	claims := jwt.MapClaims{
@@ -106,7 +106,7 @@ func randomID() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// users has every user that is asked for.
+// users has a user for every ID.
 type users struct{}
 
 func (users) FindByID(_ context.Context, id string) (auth.User, error) {
@@ -117,10 +117,11 @@ func (u users) FindByLogin(ctx context.Context, login string) (auth.User, error)
 	return u.FindByID(ctx, login)
 }
 
-// ratchet returns an Authenticator for tokens of an algorithm.
-func (a *algorithm) ratchet(remember int, change func(*auth.Config)) *auth.Authenticator {
+// ratchet returns an Authenticator for tokens of the algorithm. change may
+// modify its configuration.
+func (a *algorithm) ratchet(cacheSize int, change func(*auth.Config)) *auth.Authenticator {
 	c := auth.Config{
-		Issuer: issuer, Audience: []string{audience}, Users: users{}, AccessTTL: lifetime, TokenCacheSize: remember,
+		Issuer: issuer, Audience: []string{audience}, Users: users{}, AccessTTL: lifetime, TokenCacheSize: cacheSize,
 		AccessKeys: auth.Keys{a.key}, RefreshKeys: auth.Keys{auth.HS256(refreshSecret())},
 	}
 	if change != nil {
@@ -131,14 +132,14 @@ func (a *algorithm) ratchet(remember int, change func(*auth.Config)) *auth.Authe
 	return x
 }
 
-// start signs tokens as Ratchet does when a user signs in.
+// start starts a session and returns its access token.
 func start(a *auth.Authenticator, i int) string {
 	t, err := a.StartSession(context.Background(), subject(i), auth.SessionOptions{})
 	must(err)
 	return t.Access
 }
 
-// each calls make for 0 to n-1 on all CPUs.
+// each returns makeOne(0) to makeOne(n-1), which it calls on all CPUs.
 func each(n int, makeOne func(int) string) []string {
 	out := make([]string, n)
 	var wg sync.WaitGroup
@@ -154,7 +155,7 @@ func each(n int, makeOne func(int) string) []string {
 	return out
 }
 
-// get returns a request with a token, or without any if it is empty.
+// get returns a request with the token, or without one if token is empty.
 func get(token string) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, "/me", nil)
 	if token != "" {
@@ -163,36 +164,36 @@ func get(token string) *http.Request {
 	return r
 }
 
-// nowhere is a ResponseWriter that keeps the status and nothing else.
-type nowhere struct {
+// discard is a ResponseWriter that records only the status.
+type discard struct {
 	header http.Header
 	status int
 }
 
-func newNowhere() *nowhere { return &nowhere{header: make(http.Header)} }
+func newDiscard() *discard { return &discard{header: make(http.Header)} }
 
-func (w *nowhere) Header() http.Header               { return w.header }
-func (w *nowhere) Write(b []byte) (int, error)       { w.implied(); return len(b), nil }
-func (w *nowhere) WriteString(s string) (int, error) { w.implied(); return len(s), nil }
-func (w *nowhere) WriteHeader(status int)            { w.status = status }
+func (w *discard) Header() http.Header               { return w.header }
+func (w *discard) Write(b []byte) (int, error)       { w.implied(); return len(b), nil }
+func (w *discard) WriteString(s string) (int, error) { w.implied(); return len(s), nil }
+func (w *discard) WriteHeader(status int)            { w.status = status }
 
-func (w *nowhere) implied() {
+func (w *discard) implied() {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
 }
 
-// reset makes w as good as new, for the next request.
-func (w *nowhere) reset() {
+// reset prepares w for the next request.
+func (w *discard) reset() {
 	clear(w.header)
 	w.status = 0
 }
 
-// badRequests are what a server refuses, by what is sent instead of a token.
+// badRequests lists the kinds of refused requests.
 var badRequests = []string{"expired", "bad-signature", "no-token", "16KiB-garbage", "16KiB-dots"}
 
-// spoil returns the token of a bad request, made of good and expired ones.
-func spoil(kind, good, expired string) string {
+// badToken returns the token for a kind of refused request.
+func badToken(kind, good, expired string) string {
 	switch kind {
 	case "expired":
 		return expired
@@ -208,7 +209,8 @@ func spoil(kind, good, expired string) string {
 	panic(kind)
 }
 
-// tamper changes one character in the middle of the signature.
+// tamper returns the token with one character in the middle of the signature
+// changed.
 func tamper(token string) string {
 	i := strings.LastIndexByte(token, '.')
 	i += (len(token) - i) / 2
@@ -219,12 +221,12 @@ func tamper(token string) string {
 	return token[:i] + string(c) + token[i+1:]
 }
 
-// expired changes claims to those of a token that has run out.
+// expired changes the claims to those of an expired token.
 func expired(c jwt.MapClaims) {
 	c["iat"], c["exp"] = time.Now().Add(-2*time.Hour).Unix(), time.Now().Add(-time.Hour).Unix()
 }
 
-// expiredRatchet returns a token of Ratchet's that has run out.
+// expiredRatchet returns an expired token of Ratchet.
 func (a *algorithm) expiredRatchet() string {
 	return start(a.ratchet(0, func(c *auth.Config) {
 		c.Now = func() time.Time { return time.Now().Add(-lifetime - time.Hour) }
@@ -233,9 +235,9 @@ func (a *algorithm) expiredRatchet() string {
 
 var errSignature = errors.New("signature does not verify")
 
-// limit returns the check of a token's signature and nothing else: what is
-// signed, the signature and the key are decoded and ready.
-func (a *algorithm) limit(tb testing.TB, token string) func() error {
+// checkSignature returns a function that only checks the signature of token.
+// The signing input, the signature and the key are decoded before.
+func (a *algorithm) checkSignature(tb testing.TB, token string) func() error {
 	tb.Helper()
 	i := strings.LastIndexByte(token, '.')
 	signed := []byte(token[:i])
@@ -278,5 +280,5 @@ func (a *algorithm) limit(tb testing.TB, token string) func() error {
 	case ed25519.PublicKey:
 		return func() error { return check(ed25519.Verify(key, signed, signature)) }
 	}
-	panic("no such key")
+	panic("unexpected type of key")
 }

@@ -29,21 +29,21 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// inner is the handler that is protected: it reads who asks.
+// inner is the protected handler.
 type inner func(w http.ResponseWriter, subject string)
 
 // peer is a way to protect a handler.
 type peer struct {
 	name    string
-	ratchet bool // takes tokens of Ratchet's, which others would not make
+	ratchet bool // whether the peer is Ratchet, whose tokens have more claims
 	wrap    func(*algorithm, inner) http.Handler
 }
 
-// peers are all that protect by a token. Each checks the algorithm, the
+// peers lists the middlewares that accept tokens. Each checks the algorithm, the
 // signature, exp, iss and aud, and gives the handler every claim.
 var peers = []peer{
-	{"ratchet-warm", true, func(a *algorithm, next inner) http.Handler { return wrapRatchet(a.ratchet(0, nil), next) }},
-	{"ratchet-cold", true, func(a *algorithm, next inner) http.Handler { return wrapRatchet(a.ratchet(-1, nil), next) }},
+	{"ratchet-cached", true, func(a *algorithm, next inner) http.Handler { return wrapRatchet(a.ratchet(0, nil), next) }},
+	{"ratchet-new", true, func(a *algorithm, next inner) http.Handler { return wrapRatchet(a.ratchet(-1, nil), next) }},
 	{"golang-jwt", false, wrapGolangJWT},
 	{"cristalhq", false, wrapCristalhq},
 	{"kataras", false, wrapKataras},
@@ -56,8 +56,8 @@ var peers = []peer{
 }
 
 var (
-	errClaims = errors.New("claims not as expected")
-	errKey    = errors.New("no such key")
+	errClaims = errors.New("unexpected claims")
+	errKey    = errors.New("unexpected type of key")
 )
 
 func wrapRatchet(a *auth.Authenticator, next inner) http.Handler {
@@ -67,9 +67,9 @@ func wrapRatchet(a *auth.Authenticator, next inner) http.Handler {
 	}))
 }
 
-// floor is a handler behind a middleware that authenticates nobody and leaves
-// one value in the context.
-func floor(next inner) http.Handler {
+// noAuth returns a handler behind a middleware that does not authenticate, but
+// adds a value to the context.
+func noAuth(next inner) http.Handler {
 	return byHandAround(next, func(*http.Request) (*principal, error) { return someone, nil },
 		func(p *principal) string { return p.Subject })
 }
@@ -78,8 +78,9 @@ var someone = &principal{RegisteredClaims: jwt.RegisteredClaims{Subject: subject
 
 type contextKey struct{}
 
-// byHand is the middleware that a careful user of a library without one
-// writes: the header, the library, the context, and an answer that says why.
+// byHand is a middleware as a careful user writes it for a library that has
+// none: it reads the header, calls parse, and either adds the claims to the
+// context or writes a response with the reason.
 func byHand[C any](next inner, parse func(token string) (C, error), subject func(C) string) http.Handler {
 	return byHandAround(next, func(r *http.Request) (none C, err error) {
 		scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -123,7 +124,7 @@ func refuseByHand(w http.ResponseWriter, err error) {
 	_, _ = w.Write(body)
 }
 
-// own are the claims that are not registered.
+// own holds the claims that are not registered.
 type own struct {
 	SessionID string   `json:"sid"`
 	Username  string   `json:"username"`
@@ -135,7 +136,8 @@ type principal struct {
 	own
 }
 
-// strictly are golang-jwt's checks, which are off unless asked for.
+// strictly returns the options for checks that golang-jwt does not do by
+// default.
 func (a *algorithm) strictly() []jwt.ParserOption {
 	return []jwt.ParserOption{
 		jwt.WithValidMethods([]string{a.name}), jwt.WithExpirationRequired(), jwt.WithIssuer(issuer), jwt.WithAudience(audience),
@@ -279,7 +281,7 @@ func wrapGinJWT(a *algorithm, next inner) http.Handler {
 	return g
 }
 
-// ownValidated is own as go-jwt-middleware wants it.
+// ownValidated is own with the method that go-jwt-middleware requires.
 type ownValidated struct{ own }
 
 func (*ownValidated) Validate(context.Context) error { return nil }
@@ -296,7 +298,7 @@ func wrapGoJWTMiddleware(a *algorithm, next inner) http.Handler {
 	must(err)
 	return mw.CheckJWT(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := jwtmiddleware.GetClaims[*validator.ValidatedClaims](r.Context())
-		if err != nil || c.RegisteredClaims.Expiry == 0 { // which it lets through
+		if err != nil || c.RegisteredClaims.Expiry == 0 { // go-jwt-middleware accepts tokens without exp
 			refuseByHand(w, errClaims)
 			return
 		}

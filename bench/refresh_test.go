@@ -11,11 +11,10 @@ import (
 	"testing"
 )
 
-// browser is the text that tells what a session was opened by; it is 111 bytes
-// long, as they are.
+// browser is a User-Agent of typical length: 111 bytes.
 const browser = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36 Edg/142.0"
 
-// post returns a request for tokens.
+// post returns a token request with a JSON body, or a form.
 func post(body string, form bool) *http.Request {
 	r := httptest.NewRequest(http.MethodPost, "/refresh", strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
@@ -26,21 +25,22 @@ func post(body string, form bool) *http.Request {
 	return r
 }
 
-// catcher is a ResponseWriter that keeps the body for the client to read.
-type catcher struct {
+// recorder is a ResponseWriter that records status and body, and reuses its
+// memory.
+type recorder struct {
 	header http.Header
 	status int
 	body   []byte
 }
 
-func (w *catcher) Header() http.Header { return w.header }
-func (w *catcher) WriteHeader(s int)   { w.status = s }
-func (w *catcher) Write(b []byte) (int, error) {
+func (w *recorder) Header() http.Header { return w.header }
+func (w *recorder) WriteHeader(s int)   { w.status = s }
+func (w *recorder) Write(b []byte) (int, error) {
 	w.body = append(w.body, b...)
 	return len(b), nil
 }
 
-func (w *catcher) reset() {
+func (w *recorder) reset() {
 	if w.header == nil {
 		w.header = make(http.Header)
 	}
@@ -50,9 +50,9 @@ func (w *catcher) reset() {
 
 var refreshName = []byte(`"refresh_token":"`)
 
-// refreshToken finds the refresh token in the body, or nil. It does so by a
-// search, since what a client costs is not to be measured.
-func (w *catcher) refreshToken() []byte {
+// refreshToken returns the refresh token in the body, or nil. It searches for it
+// rather than decode the body, so that the client costs little.
+func (w *recorder) refreshToken() []byte {
 	i := bytes.Index(w.body, refreshName)
 	if i < 0 {
 		return nil
@@ -65,11 +65,11 @@ func (w *catcher) refreshToken() []byte {
 	return rest[:end]
 }
 
-// client refreshes sessions, without allocating anything.
+// client refreshes sessions without allocations of its own.
 type client struct {
 	x      *refresher
 	r      *http.Request
-	w      catcher
+	w      recorder
 	body   []byte
 	reader bytes.Reader
 }
@@ -79,8 +79,8 @@ func newClient(x *refresher) *client { return &client{x: x, r: post("", x.form)}
 func (c *client) Read(p []byte) (int, error) { return c.reader.Read(p) }
 func (c *client) Close() error               { return nil }
 
-// refresh presents a token, and returns the new one, or nil if it was refused.
-// It is good until the next call.
+// refresh presents a token and returns its successor, or nil if the token was
+// refused. The result is valid until the next call.
 func (c *client) refresh(token []byte) []byte {
 	if c.x.form {
 		c.body = append(c.body[:0], "grant_type=refresh_token&client_id="+clientID+"&client_secret="+clientSecret+"&refresh_token="...)
@@ -105,31 +105,31 @@ type session struct{ token []byte }
 
 func open(x *refresher, i int) *session { return &session{token: []byte(x.login(i))} }
 
-// move refreshes a session; it must get another token, unless it rests.
-func (c *client) move(tb testing.TB, s *session) {
-	c.x.step()
+// mustRefresh refreshes a session. The refresh token must change, except in the
+// cooldown.
+func (c *client) mustRefresh(tb testing.TB, s *session) {
+	c.x.advance()
 	next := c.refresh(s.token)
-	if next == nil || bytes.Equal(next, s.token) && c.x.name != "ratchet-resting" {
+	if next == nil || bytes.Equal(next, s.token) && c.x.name != "ratchet-cooldown" {
 		tb.Fatalf("%s: %d %s", c.x.name, c.w.status, c.w.body)
 	}
 	s.token = append(s.token[:0], next...)
 }
 
-// BenchmarkRefresh is one refresh after the other, of one session, each by the
-// newest token.
+// BenchmarkRefresh measures consecutive refreshes of one session.
 func BenchmarkRefresh(b *testing.B) {
 	for _, s := range stores {
 		b.Run("store="+s.name, func(b *testing.B) {
 			addr := s.start(b)
 			for _, x := range s.open(b, addr) {
 				b.Run("peer="+x.name, func(b *testing.B) {
-					c, own := newClient(x), open(x, fresh())
-					for range 20 { // connections and scripts
-						c.move(b, own)
+					c, own := newClient(x), open(x, newUser())
+					for range 20 { // open connections and load scripts
+						c.mustRefresh(b, own)
 					}
 					b.ReportAllocs()
 					for b.Loop() {
-						c.move(b, own)
+						c.mustRefresh(b, own)
 					}
 				})
 			}
@@ -147,34 +147,34 @@ func BenchmarkRefresh(b *testing.B) {
 	}
 }
 
-// atOnce is how many clients BenchmarkRefreshMany has for each CPU, and each of
-// them this many sessions.
+// The number of clients of BenchmarkRefreshMany for each CPU, and of sessions for
+// each client.
 const (
 	atOnce      = 8
 	ownSessions = 32
 )
 
-// BenchmarkRefreshMany is as many refreshes at once as there are clients, each
-// of whom has sessions of its own.
+// BenchmarkRefreshMany measures refreshes by many clients at once, each with its
+// own sessions.
 func BenchmarkRefreshMany(b *testing.B) {
 	for _, s := range stores {
 		b.Run("store="+s.name, func(b *testing.B) {
 			for _, x := range s.open(b, s.start(b)) {
-				// The memory store of fosite reads a map that another request
-				// writes, which ends the process sooner or later.
-				if x.name == "ratchet-resting" || x.name == "fosite" {
+				// The memory store of fosite reads a map while another request may
+				// write to it, which crashes the process.
+				if x.name == "ratchet-cooldown" || x.name == "fosite" {
 					continue
 				}
-				everybody := sync.OnceValue(func() chan []*session { return signIn(b, x) })
+				clients := sync.OnceValue(func() chan []*session { return signIn(b, x) })
 				b.Run("peer="+x.name, func(b *testing.B) {
-					all := everybody()
+					all := clients()
 					b.SetParallelism(atOnce)
 					b.ReportAllocs()
 					b.ResetTimer()
 					b.RunParallel(func(pb *testing.PB) {
 						c, own := newClient(x), <-all
 						for i := 0; pb.Next(); i++ {
-							c.move(b, own[i%len(own)])
+							c.mustRefresh(b, own[i%len(own)])
 						}
 						all <- own
 					})
@@ -184,8 +184,8 @@ func BenchmarkRefreshMany(b *testing.B) {
 	}
 }
 
-// signIn signs the users of all clients in, and lets each client refresh once,
-// all at once, so that the connections are there.
+// signIn creates the sessions of all clients, and lets all clients refresh at
+// once, so that the connections are open.
 func signIn(tb testing.TB, x *refresher) chan []*session {
 	n := atOnce * runtime.GOMAXPROCS(0)
 	all := make(chan []*session, n)
@@ -193,12 +193,12 @@ func signIn(tb testing.TB, x *refresher) chan []*session {
 	for range n {
 		own := make([]*session, ownSessions)
 		for i := range own {
-			own[i] = open(x, fresh())
+			own[i] = open(x, newUser())
 		}
 		wg.Go(func() {
 			c := newClient(x)
 			for _, s := range own {
-				c.move(tb, s)
+				c.mustRefresh(tb, s)
 			}
 			all <- own
 		})
@@ -207,8 +207,8 @@ func signIn(tb testing.TB, x *refresher) chan []*session {
 	return all
 }
 
-// nextUser is one who has not signed in.
-var nextUser atomic.Int64
+// lastUser is the number of the last user that newUser returned.
+var lastUser atomic.Int64
 
-// fresh returns another every time.
-func fresh() int { return int(nextUser.Add(1)) }
+// newUser returns the number of a user without sessions.
+func newUser() int { return int(lastUser.Add(1)) }

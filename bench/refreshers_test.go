@@ -32,29 +32,31 @@ import (
 type refresher struct {
 	name    string
 	handler http.Handler
-	login   func(i int) string // signs subject(i) in, and returns the refresh token
-	form    bool               // takes a form, as OAuth 2.0 has it, and not JSON
-	step    func()             // makes every session ready to move
-	records func() int         // how many are in the store
-	store   auth.Store         // Ratchet's
+	login   func(i int) string // starts a session of subject(i) and returns its refresh token
+	form    bool               // whether it takes a form (OAuth 2.0) rather than JSON
+	advance func()             // ends the cooldown of every session
+	records func() int         // returns the number of records in the store
+	store   auth.Store         // nil if the peer is not Ratchet
 }
 
 func nothing() {}
 
-// clock runs as the real one does, and further ahead at every step.
+// clock is the real clock plus an offset.
 type clock struct{ ahead atomic.Int64 }
 
-// stride is longer than the rest, which is three windows of ten seconds.
+// stride is longer than the cooldown, which is three retry windows of ten
+// seconds.
 const stride = 31 * time.Second
 
 func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
-func (c *clock) step()          { c.ahead.Add(int64(stride)) }
+func (c *clock) advance()       { c.ahead.Add(int64(stride)) }
 
-// decade is the longest lifetime: enough for ten million strides.
+// decade is a session lifetime of ten million strides.
 const decade = 10 * 365 * 24 * time.Hour
 
-// refreshRatchet refreshes with a store of Ratchet's, nil for one in memory.
-// Its clock moves on so that every refresh moves its session, and none rests.
+// refreshRatchet refreshes with Ratchet and a store, or a MemoryStore if store is
+// nil. Its clock advances past the cooldown before each refresh, so that every
+// refresh rotates.
 func refreshRatchet(store auth.Store) *refresher {
 	if store == nil {
 		store = auth.NewMemoryStore()
@@ -66,14 +68,14 @@ func refreshRatchet(store auth.Store) *refresher {
 	})
 	last := 0
 	return &refresher{
-		name: "ratchet", handler: a.RefreshHandler(), step: c.step, store: store,
+		name: "ratchet", handler: a.RefreshHandler(), advance: c.advance, store: store,
 		login: func(i int) string {
 			t, err := a.StartSession(context.Background(), subject(i), auth.SessionOptions{})
 			must(err)
 			last = i
 			return t.Refresh
 		},
-		records: func() int { // of who signed in last
+		records: func() int { // of the user with the newest session
 			list, err := store.List(context.Background(), subject(last))
 			must(err)
 			return len(list)
@@ -81,23 +83,23 @@ func refreshRatchet(store auth.Store) *refresher {
 	}
 }
 
-// resting is refreshRatchet with a clock that stands still: after its first
-// refresh a session rests, and is answered without a write.
-func resting() *refresher {
+// cooldown is refreshRatchet without the advances of the clock. After its first
+// refresh a session is in the cooldown, in which a refresh does not write.
+func cooldown() *refresher {
 	x := refreshRatchet(nil)
-	x.name, x.step = "ratchet-resting", nothing
+	x.name, x.advance = "ratchet-cooldown", nothing
 	return x
 }
 
-// ginUser is what gin-jwt stores of a user.
+// ginUser is the user data that gin-jwt stores.
 type ginUser struct {
 	ID       string   `json:"id"`
 	Username string   `json:"username"`
 	Roles    []string `json:"roles"`
 }
 
-// refreshGinJWT refreshes with gin-jwt, in memory or in the Redis server at an
-// address.
+// refreshGinJWT refreshes with gin-jwt and the Redis server at the address redis,
+// or its memory store if redis is empty.
 func refreshGinJWT(tb testing.TB, redis string) *refresher {
 	tb.Helper()
 	gin.SetMode(gin.ReleaseMode)
@@ -109,7 +111,7 @@ func refreshGinJWT(tb testing.TB, redis string) *refresher {
 			switch u := data.(type) {
 			case *ginUser:
 				claims["sub"], claims["username"], claims["roles"] = u.ID, u.Username, u.Roles
-			case map[string]any: // what Redis gives back
+			case map[string]any: // as decoded from Redis
 				claims["sub"], claims["username"], claims["roles"] = u["id"], u["username"], u["roles"]
 			}
 			return claims
@@ -123,12 +125,12 @@ func refreshGinJWT(tb testing.TB, redis string) *refresher {
 	if c, ok := mw.RefreshTokenStore.(io.Closer); ok {
 		tb.Cleanup(func() { _ = c.Close() })
 	} else if redis != "" {
-		tb.Fatal("gin-jwt did not reach Redis, and fell back to memory")
+		tb.Fatal("gin-jwt cannot connect to Redis and uses its memory store")
 	}
 	g := gin.New()
 	g.POST("/refresh", mw.RefreshHandler)
 	return &refresher{
-		name: "gin-jwt", handler: g, step: nothing,
+		name: "gin-jwt", handler: g, advance: nothing,
 		login: func(i int) string {
 			t, err := mw.TokenGenerator(context.Background(), &ginUser{subject(i), username, []string{role}})
 			must(err)
@@ -142,39 +144,39 @@ func refreshGinJWT(tb testing.TB, redis string) *refresher {
 	}
 }
 
-// The client of the OAuth 2.0 servers.
+// The client at the OAuth 2.0 servers.
 const (
 	clientID     = "bench"
 	clientSecret = "clientsecret"
 )
 
-// asForm signs in at an OAuth 2.0 server by a password, and returns the refresh
+// asForm signs in with a password at an OAuth 2.0 server and returns the refresh
 // token.
 func asForm(h http.Handler, i int) string {
-	w := new(catcher)
+	w := new(recorder)
 	w.reset()
 	r := post("grant_type=password&scope=offline&client_id="+clientID+"&client_secret="+clientSecret+"&username="+subject(i)+"&password=pw", true)
 	h.ServeHTTP(w, r)
 	token := w.refreshToken()
 	if token == nil {
-		panic(fmt.Sprintf("no token in %d %s", w.status, w.body))
+		panic(fmt.Sprintf("no refresh token in the response: %d %s", w.status, w.body))
 	}
 	return string(token)
 }
 
-// newFosite returns fosite's token endpoint with its store in memory, and the
-// store.
+// newFosite returns fosite's token endpoint and its memory store.
 func newFosite() (http.Handler, *storage.MemoryStore) {
 	secret := make([]byte, 32)
 	copy(secret, refreshSecret())
 	config := &fosite.Config{GlobalSecret: secret, AccessTokenLifespan: 15 * time.Minute}
 	memory := storage.NewMemoryStore()
 	memory.Clients[clientID] = &fosite.DefaultClient{
-		ID: clientID, Public: true, // a secret would cost a bcrypt at every request
+		ID: clientID, Public: true, // a client secret would cost a bcrypt hash in every request
 		GrantTypes: fosite.Arguments{"password", "refresh_token"}, Scopes: fosite.Arguments{"offline"},
 	}
 	provider := compose.Compose(config, anyPassword{memory}, compose.NewOAuth2HMACStrategy(config),
-		compose.OAuth2RefreshTokenGrantFactory, compose.OAuth2ResourceOwnerPasswordCredentialsFactory) //nolint:staticcheck // the shortest way to a first token
+		compose.OAuth2RefreshTokenGrantFactory,
+		compose.OAuth2ResourceOwnerPasswordCredentialsFactory) //nolint:staticcheck // the password grant needs the least setup
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
 		request, err := provider.NewAccessRequest(ctx, r, new(fosite.DefaultSession))
@@ -185,16 +187,16 @@ func newFosite() (http.Handler, *storage.MemoryStore) {
 		if request.GetGrantTypes().ExactOne("password") {
 			request.GrantScope("offline")
 		}
-		answer, err := provider.NewAccessResponse(ctx, request)
+		response, err := provider.NewAccessResponse(ctx, request)
 		if err != nil {
 			provider.WriteAccessError(ctx, w, request, err)
 			return
 		}
-		provider.WriteAccessResponse(ctx, w, request, answer)
+		provider.WriteAccessResponse(ctx, w, request, response)
 	}), memory
 }
 
-// anyPassword lets every user in.
+// anyPassword accepts every password.
 type anyPassword struct{ *storage.MemoryStore }
 
 func (anyPassword) Authenticate(_ context.Context, name, _ string) (string, error) { return name, nil }
@@ -202,15 +204,16 @@ func (anyPassword) Authenticate(_ context.Context, name, _ string) (string, erro
 func refreshFosite() *refresher {
 	h, memory := newFosite()
 	return &refresher{
-		name: "fosite", handler: h, form: true, step: nothing,
+		name: "fosite", handler: h, form: true, advance: nothing,
 		login:   func(i int) string { return asForm(h, i) },
 		records: func() int { return len(memory.RefreshTokens) },
 	}
 }
 
-// newGoOAuth2 returns go-oauth2's token endpoint over a file, or ":memory:".
+// newGoOAuth2 returns go-oauth2's token endpoint with a store in a file, or in
+// memory if file is ":memory:".
 func newGoOAuth2(file string) http.Handler {
-	m := manage.NewDefaultManager() // which replaces refresh tokens
+	m := manage.NewDefaultManager() // it rotates refresh tokens
 	m.MustTokenStorage(oauth2store.NewFileTokenStore(file))
 	m.MapAccessGenerate(generates.NewAccessGenerate())
 	clients := oauth2store.NewClientStore()
@@ -226,12 +229,12 @@ func newGoOAuth2(file string) http.Handler {
 	})
 }
 
-// refreshGoOAuth2 refreshes with go-oauth2 over a file, or ":memory:", whose
-// records nobody can count.
+// refreshGoOAuth2 refreshes with go-oauth2 and a store in a file, or in memory if
+// file is ":memory:". records works only with a file.
 func refreshGoOAuth2(file string) *refresher {
 	h := newGoOAuth2(file)
 	return &refresher{
-		name: "go-oauth2", handler: h, form: true, step: nothing,
+		name: "go-oauth2", handler: h, form: true, advance: nothing,
 		login: func(i int) string { return asForm(h, i) },
 		records: func() (n int) {
 			db, err := buntdb.Open(file)
@@ -243,11 +246,12 @@ func refreshGoOAuth2(file string) *refresher {
 	}
 }
 
-var errTaken = errors.New("somebody was faster")
+var errTaken = errors.New("another request was first")
 
-// bare is the least that a refresh can be: it decodes the body, lets swap move
-// the session from its generation to the next, and encodes the answer. Its
-// token names both in the clear, and is as long as Ratchet's.
+// bare is a handler that does the minimum for a refresh: it decodes the body,
+// calls swap to advance the session from its generation to the next, and encodes
+// a response. Its token contains session and generation in plain text, and is as
+// long as that of Ratchet.
 func bare(login func(id string), swap func(ctx context.Context, id string, generation int64) error) *refresher {
 	access := strings.Repeat("a", len(start(algorithms()[0].ratchet(-1, nil), 0)))
 	pad := strings.Repeat("p", len(refreshRatchet(nil).login(0))-len(subject(0))-3)
@@ -255,7 +259,7 @@ func bare(login func(id string), swap func(ctx context.Context, id string, gener
 		return id + "." + strconv.FormatInt(generation, 10) + "." + pad
 	}
 	return &refresher{
-		name: "floor", step: nothing,
+		name: "bare", advance: nothing,
 		login: func(i int) string { login(subject(i)); return token(subject(i), 1) },
 		handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			var body struct {
@@ -278,12 +282,12 @@ func bare(login func(id string), swap func(ctx context.Context, id string, gener
 			}
 			w.Header().Set("Content-Type", "application/json")
 			w.Header().Set("Cache-Control", "no-store")
-			_ = json.NewEncoder(w).Encode(bareAnswer{access, "Bearer", 900, token(id, generation+1), 604800, id})
+			_ = json.NewEncoder(w).Encode(bareResponse{access, "Bearer", 900, token(id, generation+1), 604800, id})
 		}),
 	}
 }
 
-type bareAnswer struct {
+type bareResponse struct {
 	Access           string `json:"access_token"`
 	Type             string `json:"token_type"`
 	ExpiresIn        int    `json:"expires_in"`
@@ -292,7 +296,7 @@ type bareAnswer struct {
 	SessionID        string `json:"session_id"`
 }
 
-// bareMemory is bare without any store.
+// bareMemory is bare without a store.
 func bareMemory() *refresher {
 	return bare(func(string) {}, func(context.Context, string, int64) error { return nil })
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/alexedwards/scs/v2/memstore"
 )
 
-// wrapSCS protects a handler by a session in memory, which the cookie names,
-// and returns the cookie of one that is signed in. It is there for reference:
-// it is not a token, and only this process knows it.
+// wrapSCS protects a handler by sessions in memory, which cookies name, and
+// returns the cookie of a session. It is measured for reference: a session in
+// memory is available to this process only, and a token is not.
 func wrapSCS(next inner) (http.Handler, *http.Cookie) {
 	sm := scs.New()
 	sm.Store = memstore.NewWithCleanupInterval(0)

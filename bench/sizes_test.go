@@ -27,24 +27,24 @@ import (
 	"github.com/ratchet-go/auth/sqlitestore"
 )
 
-// How many sessions a store is filled with, as many as it can bear.
+// How many sessions a store is filled with.
 const (
 	million = 1_000_000
-	heavy   = 200_000 // of stores that take a kilobyte and more for each
+	heavy   = 200_000 // if the store needs a kilobyte or more for each
 )
 
-// keeper keeps sessions in memory.
-type keeper struct {
+// memoryStore is a store in memory.
+type memoryStore struct {
 	name  string
-	n     int                        // how many it is filled with
-	text  int                        // bytes of device text in each
-	add   func(i int, end time.Time) // which ends then
-	use   func(i int) bool           // what a request does with one; false if it is gone
-	clean func()                     // what an application has to call now and then
+	n     int                        // the number of sessions to fill it with
+	text  int                        // bytes of the User-Agent in each session
+	add   func(i int, end time.Time) // adds session i, which expires at end
+	use   func(i int) bool           // does what a request does; false if session i is missing
+	clean func()                     // what an application must call periodically; may be nil
 	stop  func()
 }
 
-// idOf is the ID of session i, as long and as random as real ones.
+// idOf returns the ID of session i, as long and as random as those of Ratchet.
 func idOf(i int) string {
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], uint64(i))
@@ -52,7 +52,7 @@ func idOf(i int) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:16])
 }
 
-// longToken is a token of 32 random bytes, as peers have them.
+// longToken returns token i of 32 random bytes, as peers have.
 func longToken(i int) string {
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], uint64(i))
@@ -68,35 +68,35 @@ func sessionOf(i int, now, end time.Time) auth.Session {
 	}
 }
 
-// weeks is an end that does not come.
+// weeks returns an expiry after the end of the benchmark.
 func weeks() time.Time { return time.Now().Add(14 * 24 * time.Hour) }
 
 var (
-	errNotMoved = errors.New("the session did not move")
-	never       = time.UnixMilli(1 << 45).UTC() // a session that may move whenever it likes
+	errNotRotated = errors.New("Rotate returned rotated = false, want true")
+	noLimit       = time.UnixMilli(1 << 45).UTC() // for RotatedAt
 )
 
-// rotate moves session i on from a generation.
+// rotate advances session i from a generation to the next.
 func rotate(s auth.Store, i int, from int64) error {
 	is := sessionOf(i, time.Now(), weeks())
-	_, moved, err := s.Rotate(context.Background(), is.Subject, is.ID, auth.Rotation{From: from,
-		At: is.RotatedAt, NotAfter: never, ExpiresAt: is.ExpiresAt, Device: is.Device,
+	_, rotated, err := s.Rotate(context.Background(), is.Subject, is.ID, auth.Rotation{
+		From: from, At: is.RotatedAt, NotAfter: noLimit, ExpiresAt: is.ExpiresAt, Device: is.Device,
 	})
-	if err == nil && !moved {
-		err = errNotMoved
+	if err == nil && !rotated {
+		err = errNotRotated
 	}
 	return err
 }
 
-// keepRatchet moves sessions on, which writes, and collects on the way.
-func keepRatchet(bool) *keeper {
+// ratchetSessions uses sessions by a rotation, which also collects expired ones.
+func ratchetSessions(bool) *memoryStore {
 	s := auth.NewMemoryStore()
 	ctx := context.Background()
 	var generations []int64
-	return &keeper{
+	return &memoryStore{
 		name: "ratchet", n: million, text: len(browser), stop: nothing,
 		add: func(i int, end time.Time) {
-			// A record is collected a minute after its end.
+			// A record is collected a minute after it expired.
 			must(s.Create(ctx, sessionOf(i, time.Now(), end.Add(-time.Minute))))
 		},
 		use: func(i int) bool {
@@ -109,10 +109,10 @@ func keepRatchet(bool) *keeper {
 	}
 }
 
-func keepGinJWT(bool) *keeper {
+func ginJWTSessions(bool) *memoryStore {
 	s := ginstore.NewInMemoryRefreshTokenStore()
 	ctx := context.Background()
-	return &keeper{
+	return &memoryStore{
 		name: "gin-jwt", n: million, stop: nothing,
 		add: func(i int, end time.Time) {
 			must(s.Set(ctx, longToken(i), &ginUser{subject(i), username, roles}, end))
@@ -125,20 +125,20 @@ func keepGinJWT(bool) *keeper {
 	}
 }
 
-// roles are shared, as those of a constant are.
+// roles is shared by all sessions.
 var roles = []string{role}
 
-// keepSCS keeps what a session manager of scs stores. Its clean-up runs by
-// itself, every minute unless it is told otherwise, and here every second.
-func keepSCS(cleans bool) *keeper {
+// scsSessions stores what a session manager of scs stores. If cleans is set, its
+// goroutine cleans up every second; the default of scs is every minute.
+func scsSessions(cleans bool) *memoryStore {
 	s := memstore.NewWithCleanupInterval(0)
 	stop := nothing
 	if cleans {
 		s = memstore.NewWithCleanupInterval(time.Second)
 		stop = s.StopCleanup
 	}
-	codec := scs.GobCodec{} // its default
-	return &keeper{
+	codec := scs.GobCodec{} // the default of scs
+	return &memoryStore{
 		name: "scs", n: million, stop: stop,
 		add: func(i int, end time.Time) {
 			b, err := codec.Encode(end, map[string]any{"sub": subject(i), "username": username, "role": role})
@@ -149,22 +149,22 @@ func keepSCS(cleans bool) *keeper {
 	}
 }
 
-func keepFosite(bool) *keeper {
+func fositeSessions(bool) *memoryStore {
 	h, memory := newFosite()
-	return &keeper{
+	return &memoryStore{
 		name: "fosite", n: heavy,
 		add:  func(i int, _ time.Time) { asForm(h, i) },
 		stop: func() { runtime.KeepAlive(memory) },
 	}
 }
 
-// keepGoOAuth2 keeps what its manager stores at a login. Its database cleans up
-// every second.
-func keepGoOAuth2(bool) *keeper {
+// goOAuth2Sessions stores what the manager of go-oauth2 stores at a login. Its
+// database cleans up every second.
+func goOAuth2Sessions(bool) *memoryStore {
 	s, err := oauth2store.NewMemoryTokenStore()
 	must(err)
 	ctx := context.Background()
-	return &keeper{
+	return &memoryStore{
 		name: "go-oauth2", n: heavy, stop: nothing,
 		add: func(i int, end time.Time) {
 			now := time.Now()
@@ -183,9 +183,9 @@ func keepGoOAuth2(bool) *keeper {
 	}
 }
 
-// keepFloor is one map of records without a pointer in them, behind a lock: the
-// least that can be kept of a session, and no device.
-func keepFloor(bool) *keeper {
+// mapSessions is one map of records without pointers, with a lock: the minimum
+// for a session, without a device.
+func mapSessions(bool) *memoryStore {
 	type record struct {
 		subject                               [16]byte
 		generation, created, rotated, expires int64
@@ -194,8 +194,8 @@ func keepFloor(bool) *keeper {
 	var mu sync.Mutex
 	all := map[[16]byte]record{}
 	key := func(i int) (k [16]byte) { copy(k[:], idOf(i)); return k }
-	return &keeper{
-		name: "floor", n: million, stop: nothing,
+	return &memoryStore{
+		name: "map", n: million, stop: nothing,
 		add: func(i int, end time.Time) {
 			is := sessionOf(i, time.Now(), end)
 			r := record{
@@ -228,16 +228,18 @@ func keepFloor(bool) *keeper {
 	}
 }
 
-// keepers are in the order in which they are measured: go-oauth2 never lets go
-// of its memory. With cleans those that clean up by themselves do.
-var keepers = []struct {
+// memoryStores lists the stores in the order in which they are measured, with
+// go-oauth2 last, which never frees its memory. If cleans is set, the stores that
+// can clean up in the background do so.
+var memoryStores = []struct {
 	name  string
-	build func(cleans bool) *keeper
+	build func(cleans bool) *memoryStore
 }{
-	{"floor", keepFloor}, {"ratchet", keepRatchet}, {"gin-jwt", keepGinJWT}, {"scs", keepSCS}, {"fosite", keepFosite}, {"go-oauth2", keepGoOAuth2},
+	{"map", mapSessions}, {"ratchet", ratchetSessions}, {"gin-jwt", ginJWTSessions}, {"scs", scsSessions},
+	{"fosite", fositeSessions}, {"go-oauth2", goOAuth2Sessions},
 }
 
-// live returns the bytes that are alive, and how long it took to find out.
+// live returns the bytes of the live heap, and how long a full collection takes.
 func live() (bytes uint64, gc time.Duration) {
 	runtime.GC()
 	begin := time.Now()
@@ -248,9 +250,9 @@ func live() (bytes uint64, gc time.Duration) {
 	return m.HeapAlloc, gc
 }
 
-// weigh fills a keeper with n sessions, and returns what it holds for each of
-// them, and how long a full collection takes then.
-func weigh(build func(bool) *keeper, n int) (perSession float64, gc time.Duration) {
+// memorySize fills a store with n sessions, and returns the bytes of the live
+// heap for each of them, and how long a full collection takes then.
+func memorySize(build func(bool) *memoryStore, n int) (perSession float64, gc time.Duration) {
 	before, _ := live()
 	k := build(false)
 	for i := range n {
@@ -262,14 +264,14 @@ func weigh(build func(bool) *keeper, n int) (perSession float64, gc time.Duratio
 	return (float64(after) - float64(before)) / float64(n), gc
 }
 
-// BenchmarkSize weighs sessions in memory. It measures no time but that of a
-// full collection.
+// BenchmarkSize measures the size of sessions in memory, and the time of a full
+// collection.
 func BenchmarkSize(b *testing.B) {
-	for _, k := range keepers {
+	for _, k := range memoryStores {
 		b.Run("peer="+k.name, func(b *testing.B) {
 			like := k.build(false)
 			like.stop()
-			each, gc := weigh(k.build, like.n)
+			each, gc := memorySize(k.build, like.n)
 			b.ReportMetric(each, "B/session")
 			b.ReportMetric(float64(like.text), "text-B/session")
 			b.ReportMetric(float64(like.n), "sessions")
@@ -278,22 +280,22 @@ func BenchmarkSize(b *testing.B) {
 	}
 }
 
-// waits is how long operations took, sorted.
-type waits []time.Duration
+// latencies holds durations of operations, in ascending order.
+type latencies []time.Duration
 
-func (w waits) at(q float64) time.Duration { return w[int(q*float64(len(w)-1))] }
+func (w latencies) at(q float64) time.Duration { return w[int(q*float64(len(w)-1))] }
 
-// An observation: so long before and after the moment in which sessions expire.
+// How long measureLatency measures before and after sessions expire.
 const (
 	before = time.Second / 2
 	after  = 3 * time.Second / 2
 )
 
-// observe fills a keeper, and measures each operation on half of its sessions
-// while others sign in. With expire the other half ends, all in one moment, and
-// is cleaned up. What the scheduler does is part of it, and of the observation
-// without; Go's collector is off meanwhile, and measured by BenchmarkSize.
-func observe(tb testing.TB, build func(bool) *keeper, n int, expire bool) waits {
+// measureLatency fills a store, and measures each operation on half of its
+// sessions while others are added. With expire, the other half expires all at
+// once and is cleaned up. The collector of Go is off meanwhile; BenchmarkSize
+// measures it. Delays by the scheduler are included, with and without expire.
+func measureLatency(tb testing.TB, build func(bool) *memoryStore, n int, expire bool) latencies {
 	tb.Helper()
 	k := build(expire)
 	defer k.stop()
@@ -301,7 +303,7 @@ func observe(tb testing.TB, build func(bool) *keeper, n int, expire bool) waits 
 	for i := 0; i < n; i += 2 {
 		k.add(i, weeks())
 	}
-	end := time.Now().Add(4*time.Since(begin) + 2*before) // time enough for the rest
+	end := time.Now().Add(4*time.Since(begin) + 2*before) // after the other half was added
 	for i := 1; i < n; i += 2 {
 		if expire {
 			k.add(i, end)
@@ -309,13 +311,13 @@ func observe(tb testing.TB, build func(bool) *keeper, n int, expire bool) waits 
 			k.add(i, weeks())
 		}
 	}
-	taken := slices.Grow(waits(nil), 8<<20)
-	k.use(0) // makes what it needs
+	taken := slices.Grow(latencies(nil), 8<<20)
+	k.use(0) // allocates what it needs
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	left := time.Until(end.Add(-before))
 	if left < 0 {
-		tb.Fatalf("%s: filled too late", k.name)
+		tb.Fatalf("%s: filling took until the sessions expired", k.name)
 	}
 	time.Sleep(left)
 
@@ -345,37 +347,37 @@ func observe(tb testing.TB, build func(bool) *keeper, n int, expire bool) waits 
 		now = time.Now()
 		taken = append(taken, now.Sub(from))
 		if !ok {
-			tb.Errorf("%s: session %d is gone", k.name, i)
+			tb.Errorf("%s: session %d is missing", k.name, i)
 			break
 		}
 	}
 	close(done)
 	wg.Wait()
-	gone := 0
+	expired := 0
 	for i := 1; expire && i < n; i += 2 {
 		if !k.use(i) {
-			gone++
+			expired++
 		}
 	}
-	if expire && gone < n/4 {
-		tb.Errorf("%s: but %d of %d were cleaned up", k.name, gone, n/2)
+	if expire && expired < n/4 {
+		tb.Errorf("%s: %d of %d expired sessions were cleaned up, want at least half", k.name, expired, n/2)
 	}
 	slices.Sort(taken)
 	return taken
 }
 
-// BenchmarkWait is how long the operations on living sessions take while half a
-// million others expire, and while none does.
-func BenchmarkWait(b *testing.B) {
-	for _, k := range keepers {
+// BenchmarkLatency measures the latency of operations on live sessions while half
+// a million others expire, and while none expires.
+func BenchmarkLatency(b *testing.B) {
+	for _, k := range memoryStores {
 		if k.name == "fosite" {
-			continue // nothing is ever cleaned up there
+			continue // it never cleans up
 		}
 		for _, expire := range []bool{false, true} {
 			b.Run(fmt.Sprintf("peer=%s/expire=%t", k.name, expire), func(b *testing.B) {
 				like := k.build(false)
 				like.stop()
-				w := observe(b, k.build, like.n, expire)
+				w := measureLatency(b, k.build, like.n, expire)
 				b.ReportMetric(float64(w.at(0.999).Nanoseconds()), "p999-ns")
 				b.ReportMetric(float64(w.at(1).Nanoseconds()), "longest-ns")
 			})
@@ -383,26 +385,26 @@ func BenchmarkWait(b *testing.B) {
 	}
 }
 
-// kept is how many sessions a server is filled with.
+// kept is the number of sessions that a database is filled with.
 const kept = 100_000
 
-// occupant is one who keeps sessions outside of this process.
-type occupant struct {
+// databaseStore is a store outside of this process.
+type databaseStore struct {
 	store, name string
 	start       func(testing.TB) string
 	fill        func(tb testing.TB, addr string, from, to int)
-	size        func(tb testing.TB, addr string) int64 // what is in use
-	text        int                                    // bytes of device text in each
+	size        func(tb testing.TB, addr string) int64 // returns the bytes in use
+	text        int                                    // bytes of the User-Agent in each session
 }
 
-var occupants = []occupant{
-	{"redis", "ratchet", startRedis, func(tb testing.TB, addr string, from, to int) { fill(redisStore(tb, addr), from, to) }, redisSize, len(browser)},
+var databaseStores = []databaseStore{
+	{"redis", "ratchet", startRedis, fillRedis, redisSize, len(browser)},
 	{"redis", "gin-jwt", startRedis, fillGinJWT, redisSize, 0},
-	{"postgres", "ratchet", startPostgresAsync, func(tb testing.TB, addr string, from, to int) { fill(postgresStore(tb, addr), from, to) }, postgresSize, len(browser)},
+	{"postgres", "ratchet", startPostgresAsync, fillPostgres, postgresSize, len(browser)},
 	{"sqlite", "ratchet", startSQLite, fillSQLite, fileSize, len(browser)},
 }
 
-// fill adds sessions, and moves each of them once.
+// fill adds sessions and rotates each of them once.
 func fill(s auth.Store, from, to int) {
 	allAtOnce(from, to, func(i int) { must(s.Create(context.Background(), sessionOf(i, time.Now(), weeks()))) })
 	allAtOnce(from, to, func(i int) { must(rotate(s, i, 1)) })
@@ -412,14 +414,24 @@ func fillGinJWT(tb testing.TB, addr string, from, to int) {
 	x := refreshGinJWT(tb, addr)
 	all := make([]*session, to)
 	allAtOnce(from, to, func(i int) { all[i] = open(x, i) })
-	allAtOnce(from, to, func(i int) { newClient(x).move(tb, all[i]) })
+	allAtOnce(from, to, func(i int) { newClient(x).mustRefresh(tb, all[i]) })
+}
+
+func fillRedis(tb testing.TB, addr string, from, to int) {
+	tb.Helper()
+	fill(redisStore(tb, addr), from, to)
+}
+
+func fillPostgres(tb testing.TB, addr string, from, to int) {
+	tb.Helper()
+	fill(postgresStore(tb, addr), from, to)
 }
 
 func fillSQLite(_ testing.TB, file string, from, to int) {
 	s, err := sqlitestore.Open(file, sqlitestore.Config{})
 	must(err)
 	fill(s, from, to)
-	must(s.Close()) // which leaves all of it in the one file
+	must(s.Close()) // moves the write-ahead log into the file
 }
 
 func allAtOnce(from, to int, do func(i int)) {
@@ -444,7 +456,7 @@ func redisSize(tb testing.TB, addr string) (n int64) {
 	return n
 }
 
-// postgresSize is that of all tables and their indexes.
+// postgresSize returns the size of all tables and their indexes.
 func postgresSize(tb testing.TB, addr string) (n int64) {
 	must(postgresPool(tb, addr).QueryRow(context.Background(), `
 		SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c JOIN pg_namespace s ON s.oid = relnamespace
@@ -461,19 +473,20 @@ func fileSize(_ testing.TB, file string) (n int64) {
 	return n
 }
 
-// stored is the size of each of n sessions.
-func stored(tb testing.TB, o occupant, n int) float64 {
+// stored returns the bytes that a database needs for each of n sessions.
+func stored(tb testing.TB, o databaseStore, n int) float64 {
 	tb.Helper()
 	addr := o.start(tb)
-	o.fill(tb, addr, 0, 1) // what comes with the first
+	o.fill(tb, addr, 0, 1) // what the first session creates for all
 	before := o.size(tb, addr)
 	o.fill(tb, addr, 1, n+1)
 	return float64(o.size(tb, addr)-before) / float64(n)
 }
 
-// BenchmarkStored weighs sessions in servers, each of them moved on once.
+// BenchmarkStored measures the size of sessions in databases. Each of them was
+// rotated once.
 func BenchmarkStored(b *testing.B) {
-	for _, o := range occupants {
+	for _, o := range databaseStores {
 		b.Run("store="+o.store+"/peer="+o.name, func(b *testing.B) {
 			b.ReportMetric(stored(b, o, kept), "B/session")
 			b.ReportMetric(float64(o.text), "text-B/session")

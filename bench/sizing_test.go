@@ -13,10 +13,10 @@ import (
 	"github.com/ratchet-go/auth/internal/testserver"
 )
 
-// announcements is how many revocations the feed holds.
-const announcements = 100_000
+// feedRevocations is the number of revocations in the feed.
+const feedRevocations = 100_000
 
-// heapNow is the live heap.
+// heapNow returns the bytes of the live heap.
 func heapNow() float64 {
 	runtime.GC()
 	runtime.GC()
@@ -25,9 +25,9 @@ func heapNow() float64 {
 	return float64(m.HeapAlloc)
 }
 
-// BenchmarkSizing measures what docs/sizing.md reckons with: what a refresh
-// costs the server itself, what a revocation takes in the server and in each
-// process, and how long a process that starts needs to read all of them.
+// BenchmarkSizing measures the figures that docs/sizing.md calculates with: the
+// time of a refresh in the server, the size of a revocation in the server and in
+// each process, and how long a starting process needs to read the feed.
 //
 //	GOWORK=off go test -run '^$' -bench Sizing -benchtime 1x
 func BenchmarkSizing(b *testing.B) {
@@ -37,7 +37,7 @@ func BenchmarkSizing(b *testing.B) {
 		c := redisClient(b, addr)
 		s := redisStore(b, addr)
 		must(c.ConfigResetStat(ctx).Err())
-		moves := moveMany(s)
+		rotations := rotateMany(s)
 		info, err := c.Info(ctx, "commandstats").Result()
 		must(err)
 		_, line, _ := strings.Cut(info, "cmdstat_evalsha:")
@@ -45,11 +45,11 @@ func BenchmarkSizing(b *testing.B) {
 		var calls, usec float64
 		must2(fmt.Sscanf(line, "calls=%f,usec=%f", &calls, &usec))
 		b.ReportMetric(usec/calls, "server-µs/call")
-		b.ReportMetric(moves, "refreshes/s")
+		b.ReportMetric(rotations, "refreshes/s")
 
 		before := redisSize(b, addr)
 		sizeFeed(b, s)
-		b.ReportMetric(float64(redisSize(b, addr)-before)/announcements, "feed-B/revocation")
+		b.ReportMetric(float64(redisSize(b, addr)-before)/feedRevocations, "feed-B/revocation")
 	})
 	b.Run("store=postgres", func(b *testing.B) {
 		addr := testserver.Postgres(b, "-c", "shared_preload_libraries=pg_stat_statements").Addr
@@ -58,30 +58,30 @@ func BenchmarkSizing(b *testing.B) {
 		must2(pool.Exec(ctx, "CREATE EXTENSION pg_stat_statements"))
 		var start string
 		must(pool.QueryRow(ctx, `SELECT pg_current_wal_lsn()::text`).Scan(&start))
-		moves := moveMany(s)
+		rotations := rotateMany(s)
 		var exec, calls, wal float64
 		must(pool.QueryRow(ctx, `SELECT total_exec_time * 1000 / calls, calls, pg_wal_lsn_diff(pg_current_wal_lsn(), $1::text::pg_lsn)
 			FROM pg_stat_statements WHERE query LIKE '%UPDATE%sessions SET%' ORDER BY calls DESC LIMIT 1`, start).Scan(&exec, &calls, &wal))
 		b.ReportMetric(exec, "server-µs/call")
 		b.ReportMetric(wal/calls, "WAL-B/refresh")
-		b.ReportMetric(moves, "refreshes/s")
+		b.ReportMetric(rotations, "refreshes/s")
 
 		before := postgresSize(b, addr)
 		sizeFeed(b, s)
-		b.ReportMetric(float64(postgresSize(b, addr)-before)/announcements, "feed-B/revocation")
+		b.ReportMetric(float64(postgresSize(b, addr)-before)/feedRevocations, "feed-B/revocation")
 	})
 }
 
 func must2(_ any, err error) { must(err) }
 
-// moveMany moves sessions on from 32 callers for a few seconds, and returns how
-// many moves there were in a second.
-func moveMany(s auth.Store) float64 {
+// rotateMany rotates sessions from 32 goroutines and returns the number of
+// rotations per second.
+func rotateMany(s auth.Store) float64 {
 	const callers, each = 32, 1000
 	ctx := context.Background()
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	device := auth.Device{UserAgent: browser, IP: netip.MustParseAddr("192.0.2.1")}
-	var done = make(chan struct{})
+	done := make(chan struct{})
 	begun := time.Now()
 	for caller := range callers {
 		go func() {
@@ -93,10 +93,12 @@ func moveMany(s auth.Store) float64 {
 			must(s.Create(ctx, session))
 			for i := range each {
 				at := now.Add(time.Duration(i) * time.Millisecond)
-				_, moved, err := s.Rotate(ctx, session.Subject, session.ID, auth.Rotation{From: int64(i + 1), At: at, NotAfter: at.Add(time.Hour), ExpiresAt: at.Add(time.Hour), Device: device})
+				_, rotated, err := s.Rotate(ctx, session.Subject, session.ID, auth.Rotation{
+					From: int64(i + 1), At: at, NotAfter: at.Add(time.Hour), ExpiresAt: at.Add(time.Hour), Device: device,
+				})
 				must(err)
-				if !moved {
-					panic("the session did not move")
+				if !rotated {
+					panic(errNotRotated)
 				}
 			}
 		}()
@@ -107,7 +109,7 @@ func moveMany(s auth.Store) float64 {
 	return callers * each / time.Since(begun).Seconds()
 }
 
-// sizeFeed announces many revocations, and lets a process that starts read
+// sizeFeed publishes many revocations and measures how a starting process reads
 // them.
 func sizeFeed(b *testing.B, s auth.Store) {
 	b.Helper()
@@ -119,7 +121,7 @@ func sizeFeed(b *testing.B, s auth.Store) {
 	for caller := range callers {
 		go func() {
 			defer func() { done <- struct{}{} }()
-			for i := caller; i < announcements; i += callers {
+			for i := caller; i < feedRevocations; i += callers {
 				must(s.Revoke(ctx, auth.Revocation{Subject: fmt.Sprintf("user-%d", i), Sessions: []string{idOf(i)}, Until: until}))
 			}
 		}()
@@ -140,9 +142,9 @@ func sizeFeed(b *testing.B, s auth.Store) {
 	}()
 	<-v.Ready()
 	b.ReportMetric(float64(time.Since(begun).Milliseconds()), "ms-to-ready")
-	b.ReportMetric((heapNow()-before)/announcements, "heap-B/revocation")
-	if n := v.Health().Revocations; n != announcements {
-		b.Fatalf("the process knows %d revocations", n)
+	b.ReportMetric((heapNow()-before)/feedRevocations, "heap-B/revocation")
+	if n := v.Health().Revocations; n != feedRevocations {
+		b.Fatalf("the verifier has %d revocations, want %d", n, feedRevocations)
 	}
 	cancel()
 	<-ended

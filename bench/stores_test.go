@@ -16,12 +16,12 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// store is a place for sessions, and who can keep them there.
+// store is a place for sessions, with the libraries that can use it.
 type store struct {
 	name  string
-	start func(testing.TB) (addr string)                // of a server of its own
-	open  func(tb testing.TB, addr string) []*refresher // in the order of a table
-	ping  func(tb testing.TB, addr string) func()       // nil where there is no server
+	start func(testing.TB) (addr string)                // starts a server and returns its address
+	open  func(tb testing.TB, addr string) []*refresher // returns the libraries, set up for the server
+	ping  func(tb testing.TB, addr string) func()       // returns a function that pings the server; nil without a server
 }
 
 var stores = []store{
@@ -33,7 +33,7 @@ var stores = []store{
 }
 
 func inMemory(tb testing.TB, _ string) []*refresher {
-	return []*refresher{bareMemory(), refreshRatchet(nil), resting(), refreshGinJWT(tb, ""), refreshFosite(), refreshGoOAuth2(":memory:")}
+	return []*refresher{bareMemory(), refreshRatchet(nil), cooldown(), refreshGinJWT(tb, ""), refreshFosite(), refreshGoOAuth2(":memory:")}
 }
 
 // startRedis starts Redis with an append-only file that is synced every second.
@@ -50,14 +50,14 @@ func onRedis(tb testing.TB, addr string) []*refresher {
 	return []*refresher{bareRedis(tb, addr), refreshRatchet(redisStore(tb, addr)), refreshGinJWT(tb, addr)}
 }
 
-// casScript replaces a field of a hash if it is still what it was.
+// casScript compares and swaps a field of a hash.
 var casScript = redis.NewScript(`
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1`)
 
-// bareRecord is the record of a session in the bare handlers, about as long as
-// a real one.
+// bareRecord returns the session record of the bare handlers, which is about as
+// long as a real one.
 func bareRecord(generation int64) string {
 	return strconv.FormatInt(generation, 10) + " 1764000000000 1764000000000 1764600000000 192.0.2.1 " + browser
 }
@@ -81,7 +81,8 @@ func pingRedis(tb testing.TB, addr string) func() {
 	return func() { must(c.Ping(context.Background()).Err()) }
 }
 
-// redisCalls counts commands by name, those that scripts call among them.
+// redisCalls returns a function that returns the number of commands so far by
+// name, including those that scripts call.
 func redisCalls(tb testing.TB, addr string) func() map[string]int {
 	c := redisClient(tb, addr)
 	return func() map[string]int {
@@ -100,17 +101,17 @@ func redisCalls(tb testing.TB, addr string) func() map[string]int {
 	}
 }
 
-// startPostgres starts PostgreSQL as it comes: a commit is on the disk before
-// it is answered.
+// startPostgres starts PostgreSQL with its default settings: a commit returns
+// after it was written to disk.
 func startPostgres(tb testing.TB) string { return testserver.Postgres(tb).Addr }
 
-// startPostgresAsync lets a commit be answered before it is on the disk, which
-// shows what else a refresh costs.
+// startPostgresAsync starts PostgreSQL so that a commit returns before it was
+// written to disk, which shows the other costs of a refresh.
 func startPostgresAsync(tb testing.TB) string {
 	return testserver.Postgres(tb, "-c", "synchronous_commit=off").Addr
 }
 
-// startPostgresCounting counts statements.
+// startPostgresCounting starts PostgreSQL with pg_stat_statements.
 func startPostgresCounting(tb testing.TB) string {
 	return testserver.Postgres(tb, "-c", "shared_preload_libraries=pg_stat_statements").Addr
 }
@@ -155,7 +156,8 @@ func pingPostgres(tb testing.TB, addr string) func() {
 	return func() { must(pool.Ping(context.Background())) }
 }
 
-// postgresCalls counts statements by their text.
+// postgresCalls returns a function that returns the number of statements so far
+// by their text.
 func postgresCalls(tb testing.TB, addr string) func() map[string]int {
 	pool := postgresPool(tb, addr)
 	ctx := context.Background()
@@ -173,25 +175,25 @@ func postgresCalls(tb testing.TB, addr string) func() map[string]int {
 	}
 }
 
-// startSQLite names a file, for a server in this process.
+// startSQLite returns the name of a new file, since SQLite has no server.
 func startSQLite(tb testing.TB) string { return tb.TempDir() + "/sessions.db" }
 
 func onSQLite(tb testing.TB, file string) []*refresher {
 	return []*refresher{refreshRatchet(sqliteStore(tb, file))}
 }
 
-// wire is a way to a server that counts the turns: how often a client, having
-// had an answer, sends again. That is how often it waited.
-type wire struct {
+// proxy forwards connections to a server and counts round trips: how often a
+// client sends after it received a response.
+type proxy struct {
 	addr  string
-	turns atomic.Int64
+	waits atomic.Int64
 }
 
-func newWire(tb testing.TB, target string) *wire {
+func newProxy(tb testing.TB, target string) *proxy {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
-	w := &wire{addr: l.Addr().String()}
+	w := &proxy{addr: l.Addr().String()}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -199,22 +201,22 @@ func newWire(tb testing.TB, target string) *wire {
 			if err != nil {
 				return
 			}
-			wg.Go(func() { w.carry(client, target) })
+			wg.Go(func() { w.forward(client, target) })
 		}
 	})
-	tb.Cleanup(func() { _ = l.Close() }) // the rest ends with the clients and the server
+	tb.Cleanup(func() { _ = l.Close() }) // the connections end with the clients and the server
 	return w
 }
 
-func (w *wire) carry(client net.Conn, target string) {
+func (w *proxy) forward(client net.Conn, target string) {
 	defer client.Close()
 	server, err := net.Dial("tcp", target)
 	if err != nil {
 		return
 	}
 	defer server.Close()
-	var answered atomic.Bool
-	answered.Store(true)
+	var responded atomic.Bool
+	responded.Store(true)
 	pass := func(to, from net.Conn, seen func()) {
 		b := make([]byte, 64<<10)
 		for {
@@ -234,11 +236,11 @@ func (w *wire) carry(client net.Conn, target string) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		pass(server, client, func() {
-			if answered.Swap(false) {
-				w.turns.Add(1)
+			if responded.Swap(false) {
+				w.waits.Add(1)
 			}
 		})
 	})
-	wg.Go(func() { pass(client, server, func() { answered.Store(true) }) })
+	wg.Go(func() { pass(client, server, func() { responded.Store(true) }) })
 	wg.Wait()
 }

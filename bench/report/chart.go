@@ -24,17 +24,17 @@ type kind string
 const (
 	ours      kind = "ours"
 	theirs    kind = "theirs"
-	reference kind = "reference" // what does less than any of them
+	reference kind = "reference" // a lower bound
 )
 
 type bar struct {
 	label string
-	note  string // beside the value
-	ns    float64
+	note  string // after the value
+	sec   float64
 	kind  kind
 }
 
-// The measures of a chart, in pixels.
+// The dimensions of a chart in pixels.
 const (
 	chartWidth = 840
 	labelWidth = 224
@@ -45,12 +45,12 @@ const (
 	margin     = 20
 )
 
-// svg draws the chart on a card of its own, light or dark as the reader's
-// system is.
+// svg draws the chart on a card, in the light or dark colors of the reader's
+// system.
 func (c chart) svg() []byte {
 	var most float64
 	for _, b := range c.bars {
-		most = math.Max(most, b.ns)
+		most = math.Max(most, b.sec)
 	}
 	height := headHeight + len(c.bars)*rowHeight + margin
 	var w bytes.Buffer
@@ -89,10 +89,10 @@ text.ours{fill:#2dd4bf}
 		if b.kind != theirs {
 			class = fmt.Sprintf(` class="%s"`, b.kind)
 		}
-		length := full * b.ns / most
+		length := full * b.sec / most
 		fmt.Fprintf(&w, `<text%s x="%d" y="%d" text-anchor="end">%s</text>`, class, left-10, y+15, escape(b.label))
 		fmt.Fprintf(&w, `<rect class="%s" x="%d" y="%d" width="%.1f" height="%d"/>`, b.kind, left, y, length, barHeight)
-		fmt.Fprintf(&w, `<text%s x="%.1f" y="%d">%s`, class, float64(left)+length+8, y+15, escape(micros(b.ns)))
+		fmt.Fprintf(&w, `<text%s x="%.1f" y="%d">%s`, class, float64(left)+length+8, y+15, escape(micros(b.sec)))
 		if b.note != "" {
 			fmt.Fprintf(&w, `<tspan class="note"> · %s</tspan>`, escape(b.note))
 		}
@@ -102,8 +102,8 @@ text.ours{fill:#2dd4bf}
 	return w.Bytes()
 }
 
-// micros prints every value of a chart in one unit.
-func micros(ns float64) string { return digits(ns/1e3) + " µs" }
+// micros formats seconds as microseconds, the unit of all values in charts.
+func micros(sec float64) string { return digits(sec*1e6) + " µs" }
 
 func escape(s string) string {
 	var b strings.Builder
@@ -111,16 +111,16 @@ func escape(s string) string {
 	return b.String()
 }
 
-// charts are those of performance.md.
+// charts returns the charts of performance.md.
 func charts(r *results) []chart {
 	var out []chart
 	for _, alg := range algs {
 		c := chart{
 			file:     "protected-" + strings.ToLower(alg) + ".svg",
-			title:    "A protected request, " + alg,
+			title:    "Protected request, " + alg,
 			subtitle: "time in the middleware and the handler; shorter is better; linear scale",
 		}
-		for _, p := range append([]string{"floor", "limit"}, peers...) {
+		for _, p := range append([]string{"none", "signature"}, peers...) {
 			c.add(r, p, protected(alg, p), protected(alg, byHand))
 		}
 		out = c.appendTo(out)
@@ -132,7 +132,7 @@ func charts(r *results) []chart {
 		c := chart{
 			file:     "refused-" + k.id + ".svg",
 			title:    "Refusing " + k.text + ", HS256",
-			subtitle: "time until the answer is written; shorter is better; linear scale",
+			subtitle: "time until the response is written; shorter is better; linear scale",
 		}
 		for _, p := range refusers() {
 			c.add(r, p, refused(k.id, p), refused(k.id, byHand))
@@ -141,45 +141,45 @@ func charts(r *results) []chart {
 	}
 	c := chart{
 		file:     "loopback.svg",
-		title:    "A whole request over loopback TCP, HS256",
+		title:    "Whole request over loopback TCP, HS256",
 		subtitle: "net/http with keep-alive, one client; shorter is better; linear scale",
 	}
-	for _, p := range []string{"none", "ratchet-warm", "ratchet-cold", byHand} {
+	for _, p := range []string{"none", "ratchet-cached", "ratchet-new", byHand} {
 		c.add(r, p, loopback(p), loopback(byHand))
 	}
 	out = c.appendTo(out)
 	c = chart{
 		file:     "refresh.svg",
-		title:    "A refresh",
-		subtitle: "from the request's body to the answer; shorter is better; linear scale",
+		title:    "Refresh",
+		subtitle: "time from the request body to the response; shorter is better; linear scale",
 	}
 	for _, s := range refreshStores[:2] {
 		for _, p := range s.peers {
-			c.bar(bar{label: refreshLabel(s, p), ns: r.get(refresh(s.id, p)).time()}, p, "gin-jwt", r.get(refresh(s.id, "gin-jwt")).time())
+			c.bar(bar{label: refreshLabel(s, p), sec: r.get(refresh(s.id, p)).time()}, p, "gin-jwt", r.get(refresh(s.id, "gin-jwt")).time())
 		}
 	}
 	return c.appendTo(out)
 }
 
-// add appends the bar of a peer, if it was measured.
+// add appends the bar of a peer if it was measured.
 func (c *chart) add(r *results, peer, name, byHand string) {
-	c.bar(bar{label: label(peer), ns: r.get(name).time()}, peer, "golang-jwt", r.get(byHand).time())
+	c.bar(bar{label: label(peer), sec: r.get(name).time()}, peer, "golang-jwt", r.get(byHand).time())
 }
 
-// bar appends b, if it was measured. Ratchet's says how much faster it is than
-// another.
+// bar appends b if it was measured. The bar of Ratchet has a note how much faster
+// it is than another peer.
 func (c *chart) bar(b bar, peer, other string, than float64) {
-	if math.IsNaN(b.ns) {
+	if math.IsNaN(b.sec) {
 		return
 	}
 	b.kind = theirs
 	switch {
-	case peer == "floor" || peer == "limit" || peer == "none" || peer == "ping":
+	case peer == "none" || peer == "signature" || peer == "bare" || peer == "ping":
 		b.kind = reference
 	case strings.HasPrefix(peer, "ratchet"):
 		b.kind = ours
-		if than > b.ns {
-			b.note = digits(than/b.ns) + " × as fast as " + other
+		if than > b.sec {
+			b.note = digits(than/b.sec) + " × as fast as " + other
 		}
 	}
 	c.bars = append(c.bars, b)
@@ -189,10 +189,10 @@ func (c chart) appendTo(out []chart) []chart {
 	if len(c.bars) == 0 {
 		return out
 	}
-	slices.SortStableFunc(c.bars, func(a, b bar) int { return cmp.Compare(a.ns, b.ns) })
+	slices.SortStableFunc(c.bars, func(a, b bar) int { return cmp.Compare(a.sec, b.sec) })
 	var alt []string
 	for _, b := range c.bars {
-		alt = append(alt, b.label+" "+micros(b.ns))
+		alt = append(alt, b.label+" "+micros(b.sec))
 	}
 	c.alt = c.title + ": " + strings.Join(alt, ", ")
 	return append(out, c)

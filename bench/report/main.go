@@ -1,8 +1,8 @@
-// Command report reads what the benchmarks of module bench printed, and writes
+// Command report reads the output of the benchmarks of module bench and writes
 // the medians as tables and charts.
 //
-// It draws the charts into DOCS/img, puts the tables between the markers of
-// DOCS/performance.md (which it makes if it is not there), and prints them.
+// It writes the charts to DOCS/img, replaces the summary and the tables between
+// the markers in DOCS/performance.md, and prints both.
 package main
 
 import (
@@ -14,22 +14,22 @@ import (
 )
 
 func main() {
-	in := flag.String("in", "results/latest.txt", "what the benchmarks printed")
-	docs := flag.String("docs", "../docs", "folder of performance.md and img")
-	goals := flag.Bool("goals", false, "also print what was to be reached, and what was")
+	in := flag.String("in", "results/latest.txt", "`file` with the output of the benchmarks")
+	docs := flag.String("docs", "../docs", "`directory` of performance.md and img")
+	withGoals := flag.Bool("goals", false, "also compare the results with the goals")
 	flag.Parse()
-	if err := run(*in, *docs, *goals); err != nil {
+	if err := run(*in, *docs, *withGoals); err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)
 		os.Exit(1)
 	}
 }
 
-func run(in, docs string, goals bool) error {
+func run(in, docs string, withGoals bool) error {
 	data, err := os.ReadFile(in)
 	if err != nil {
 		return err
 	}
-	res, err := parse(bytes.NewReader(data))
+	res, err := parse(bytes.NewReader(data), in)
 	if err != nil {
 		return err
 	}
@@ -41,25 +41,21 @@ func run(in, docs string, goals bool) error {
 			return err
 		}
 	}
-	results := page(res)
 	path := filepath.Join(docs, "performance.md")
 	old, err := os.ReadFile(path)
-	if os.IsNotExist(err) {
-		old, err = []byte(blank), nil
-	}
 	if err != nil {
 		return err
 	}
-	text, err := between(string(old), results)
+	text, err := update(string(old), res)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return err
 	}
-	fmt.Println(results)
-	if goals {
-		fmt.Println(reached(res))
+	fmt.Printf("%s\n%s\n", summary(res), page(res))
+	if withGoals {
+		fmt.Println(goals(res))
 	}
 	return nil
 }

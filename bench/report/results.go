@@ -1,8 +1,7 @@
 package main
 
 import (
-	"bufio"
-	"errors"
+	"bytes"
 	"fmt"
 	"io"
 	"maps"
@@ -10,153 +9,154 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
+
+	"golang.org/x/perf/benchfmt"
+	"golang.org/x/perf/benchmath"
+	"golang.org/x/perf/benchunit"
 )
 
-// results are all runs of all benchmarks, by name: "Protected alg=HS256
-// peer=jwx cpu=2".
+// results holds every run of every benchmark in a file.
 type results struct {
-	about map[string]string // "# cores: 2"
-	runs  map[string]*runs
+	config     map[string]string   // such as cores: 2
+	benchmarks map[string]measures // by full name, such as Protected/alg=HS256/peer=jwx-2
 }
 
-type runs struct {
-	ns, bytes, allocs, token []float64
-	other                    map[string][]float64 // what is neither time nor memory, by its unit
-}
+// measures holds what the runs of one benchmark reported, by unit. The units
+// are those of package benchunit: times are in seconds.
+type measures map[string]*benchmath.Sample
 
-var cpuSuffix = regexp.MustCompile(`-(\d+)$`)
+var (
+	comment = regexp.MustCompile(`(?m)^# `)
+	failure = regexp.MustCompile(`(?m)^(--- FAIL|FAIL$)`)
+)
 
-// parse reads what go test -bench -benchmem printed, and the lines above it
-// that tell of the machine.
-func parse(r io.Reader) (*results, error) {
-	res := &results{about: map[string]string{}, runs: map[string]*runs{}}
-	s := bufio.NewScanner(r)
+// parse reads the output of go test -bench -benchmem. The lines "# key: value"
+// before it describe the machine. They are comments, so that benchstat does
+// not treat results of two days as two configurations.
+func parse(r io.Reader, file string) (*results, error) {
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	if failure.Match(text) {
+		return nil, fmt.Errorf("%s: a benchmark failed", file)
+	}
+	res := &results{config: map[string]string{}, benchmarks: map[string]measures{}}
+	values := map[string]map[string][]float64{}
+	s := benchfmt.NewReader(bytes.NewReader(comment.ReplaceAll(text, nil)), file)
 	for s.Scan() {
-		line := s.Text()
-		if key, value, ok := strings.Cut(strings.TrimPrefix(line, "# "), ": "); ok && strings.HasPrefix(line, "# ") {
-			res.about[key] = value
-			continue
-		}
-		if strings.HasPrefix(line, "--- FAIL") || line == "FAIL" {
-			return nil, errors.New("a benchmark failed")
-		}
-		f := strings.Fields(line)
-		if len(f) < 4 || !strings.HasPrefix(f[0], "Benchmark") {
-			continue
-		}
-		name := strings.TrimPrefix(f[0], "Benchmark")
-		cpu := "1"
-		if m := cpuSuffix.FindStringSubmatch(name); m != nil {
-			cpu, name = m[1], strings.TrimSuffix(name, m[0])
-		}
-		name = strings.ReplaceAll(name, "/", " ") + " cpu=" + cpu
-		one := res.runs[name]
-		if one == nil {
-			one = &runs{other: map[string][]float64{}}
-			res.runs[name] = one
-		}
-		for i := 2; i+1 < len(f); i += 2 {
-			v, err := strconv.ParseFloat(f[i], 64)
-			if err != nil {
-				return nil, fmt.Errorf("%q: %w", line, err)
+		switch record := s.Result().(type) {
+		case *benchfmt.SyntaxError:
+			return nil, record
+		case *benchfmt.Result:
+			for _, c := range record.Config {
+				res.config[c.Key] = string(c.Value)
 			}
-			switch f[i+1] {
-			case "ns/op":
-				one.ns = append(one.ns, v)
-			case "B/op":
-				one.bytes = append(one.bytes, v)
-			case "allocs/op":
-				one.allocs = append(one.allocs, v)
-			case "token-bytes":
-				one.token = append(one.token, v)
-			default:
-				one.other[f[i+1]] = append(one.other[f[i+1]], v)
+			name := record.Name.String()
+			if values[name] == nil {
+				values[name] = map[string][]float64{}
+			}
+			for _, v := range record.Values {
+				values[name][v.Unit] = append(values[name][v.Unit], v.Value)
 			}
 		}
 	}
-	if len(res.runs) == 0 && s.Err() == nil {
-		return nil, errors.New("no results")
+	if err := s.Err(); err != nil {
+		return nil, err
 	}
-	return res, s.Err()
+	if len(values) == 0 {
+		return nil, fmt.Errorf("%s: no results", file)
+	}
+	for name, units := range values {
+		m := measures{}
+		for unit, v := range units {
+			m[unit] = benchmath.NewSample(v, &benchmath.DefaultThresholds)
+		}
+		res.benchmarks[name] = m
+	}
+	return res, nil
 }
 
-// get returns the runs of a benchmark on all CPUs, or nil.
-func (r *results) get(name string) *runs { return r.runs[name+" cpu="+r.about["cores"]] }
+// get returns the measures of a benchmark that ran on all CPUs. They are empty
+// if it did not run.
+func (r *results) get(name string) measures { return r.on(r.config["cores"], name) }
 
-// on is get for one number of CPUs.
-func (r *results) on(cpus, name string) *runs { return r.runs[name+" cpu="+cpus] }
+// on is get for a number of CPUs.
+func (r *results) on(cpus, name string) measures {
+	if cpus != "1" {
+		name += "-" + cpus
+	}
+	return r.benchmarks[name]
+}
 
-// time returns the median time of a benchmark, or NaN.
-func (r *runs) time() float64 {
-	if r == nil {
+// confidence is the level of confidence intervals.
+const confidence = 0.95
+
+// median returns the median of the runs, or NaN if there is none.
+func (m measures) median(unit string) float64 {
+	if m[unit] == nil {
 		return math.NaN()
 	}
-	return median(r.ns)
+	return benchmath.AssumeNothing.Summary(m[unit], confidence).Center
 }
 
-// value returns the median of a measure that is not the time, or NaN.
-func (r *runs) value(unit string) float64 {
-	if r == nil {
+// least returns the smallest value of the runs, or NaN if there is none.
+func (m measures) least(unit string) float64 {
+	if m[unit] == nil {
 		return math.NaN()
 	}
-	return median(r.other[unit])
+	return m[unit].Values[0]
 }
 
-// least returns the smallest of a measure to which a busy machine only ever
-// adds, or NaN.
-func (r *runs) least(unit string) float64 {
-	if r == nil || len(r.other[unit]) == 0 {
-		return math.NaN()
-	}
-	return slices.Min(r.other[unit])
-}
+// time returns the median time of an operation in seconds.
+func (m measures) time() float64 { return m.median("sec/op") }
 
-func median(v []float64) float64 { return quantile(v, 0.5) }
+// allocs returns the median number of allocations of an operation.
+func (m measures) allocs() float64 { return m.median("allocs/op") }
 
-func quantile(v []float64, q float64) float64 {
-	if len(v) == 0 {
-		return math.NaN()
-	}
-	v = slices.Sorted(slices.Values(v))
-	at := q * float64(len(v)-1)
-	low := int(at)
-	if low+1 == len(v) {
-		return v[low]
-	}
-	return v[low] + (at-float64(low))*(v[low+1]-v[low])
-}
-
-// count is how often each benchmark was run, and spread how far apart, at the
-// median benchmark, the quartiles lie, as a part of the median. Benchmarks that
-// measure something else than time do not count.
-func (r *results) count() (runs int, spread float64) {
+// precision describes how often each benchmark ran and how far apart its runs
+// are. It considers the benchmarks of time, which also report B/op.
+func (r *results) precision() string {
+	runs, intervals := 0, true
 	var spreads []float64
-	for _, name := range slices.Sorted(maps.Keys(r.runs)) {
-		if len(r.runs[name].other) > 0 {
+	for _, name := range slices.Sorted(maps.Keys(r.benchmarks)) {
+		m := r.benchmarks[name]
+		if m["B/op"] == nil {
 			continue
 		}
-		ns := r.runs[name].ns
-		runs = max(runs, len(ns))
-		spreads = append(spreads, (quantile(ns, 0.75)-quantile(ns, 0.25))/median(ns))
+		times := m["sec/op"]
+		runs = max(runs, len(times.Values))
+		s := benchmath.AssumeNothing.Summary(times, confidence)
+		if math.IsInf(s.Lo, 0) || math.IsInf(s.Hi, 0) {
+			intervals = false
+			spreads = append(spreads, (times.Values[len(times.Values)-1]-times.Values[0])/s.Center)
+			continue
+		}
+		spreads = append(spreads, max(s.Hi/s.Center-1, 1-s.Lo/s.Center))
 	}
-	return runs, median(spreads)
+	if runs < 2 {
+		return "Each figure is one run of " + r.config["benchtime"] + "."
+	}
+	text := fmt.Sprintf("Each figure is the median of %d runs of %s.", runs, r.config["benchtime"])
+	spread := 100 * measures{"": benchmath.NewSample(spreads, &benchmath.DefaultThresholds)}.median("")
+	if intervals {
+		return fmt.Sprintf("%s For the median benchmark, the %.0f %% confidence interval of the median is ± %.0f %%.", text, 100*confidence, spread)
+	}
+	return fmt.Sprintf("%s For the median benchmark, the slowest and the fastest run differ by %.0f %%.", text, spread)
 }
 
-// duration prints nanoseconds with three digits.
-func duration(ns float64) string {
-	if math.IsNaN(ns) {
+// duration formats seconds with three digits.
+func duration(sec float64) string {
+	if math.IsNaN(sec) {
 		return "–"
 	}
-	switch {
-	case ns < 999.5:
-		return digits(ns) + " ns"
-	case ns < 999_500:
-		return digits(ns/1e3) + " µs"
-	}
-	return digits(ns/1e6) + " ms"
+	// CommonScale selects the prefix for four digits, so round to three before.
+	sec, _ = strconv.ParseFloat(strconv.FormatFloat(sec, 'e', 2, 64), 64)
+	s := benchunit.CommonScale([]float64{sec}, benchunit.Decimal)
+	return strconv.FormatFloat(sec/s.Factor, 'f', s.Prec-1, 64) + " " + s.Prefix + "s"
 }
 
+// digits formats a number with three digits, but at most two decimals.
 func digits(v float64) string {
 	switch {
 	case v < 9.995:
@@ -167,7 +167,7 @@ func digits(v float64) string {
 	return strconv.FormatFloat(v, 'f', 0, 64)
 }
 
-// ratio prints how many times b a is.
+// ratio formats a as a multiple of b.
 func ratio(a, b float64) string {
 	if math.IsNaN(a) || math.IsNaN(b) {
 		return "–"
@@ -175,10 +175,10 @@ func ratio(a, b float64) string {
 	return digits(a/b) + " ×"
 }
 
-func number(v []float64) string {
-	m := median(v)
-	if math.IsNaN(m) {
+// whole formats a number without decimals.
+func whole(v float64) string {
+	if math.IsNaN(v) {
 		return "–"
 	}
-	return strconv.FormatFloat(math.Round(m), 'f', 0, 64)
+	return strconv.FormatFloat(math.Round(v), 'f', 0, 64)
 }
