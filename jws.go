@@ -48,45 +48,18 @@ func (ring *keyRing) signToken(now time.Time, payload []byte) (string, error) {
 	return string(b), nil
 }
 
-// base64Value maps the letters of base64url to their values (RFC 4648 section
-// 5), and every other byte to 0xff.
-var base64Value = func() (values [256]byte) {
-	for i := range values {
-		values[i] = 0xff
-	}
-	for i, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
-		values[c] = byte(i)
-	}
-	return values
-}()
+// strictBase64 refuses nonzero bits after the last byte, unlike base64url by
+// default. Both skip line breaks.
+var strictBase64 = base64.RawURLEncoding.Strict()
 
-// decodeSegment appends the decoded bytes of a segment to to. It accepts only the
-// one canonical spelling of the bytes (RFC 4648 section 3.5), without padding,
-// line breaks or bits after the last byte. The Strict mode of encoding/base64
-// does not do that: it skips line breaks.
-func decodeSegment(to []byte, segment string) ([]byte, bool) {
-	at, whole := len(to), len(segment)/4*3
-	to = slices.Grow(to, whole+2)[:at+whole]
-	var seen byte
-	for dst := to[at:]; len(segment) >= 4 && len(dst) >= 3; segment, dst = segment[4:], dst[3:] {
-		a, b, c, d := base64Value[segment[0]], base64Value[segment[1]], base64Value[segment[2]], base64Value[segment[3]]
-		seen |= a | b | c | d
-		dst[0], dst[1], dst[2] = a<<2|b>>4, b<<4|c>>2, c<<6|d
-	}
-	if seen > 63 {
+// decodeSegment appends the decoded bytes of segment to dst. It accepts only the
+// canonical spelling of the bytes (RFC 4648 section 3.5).
+func decodeSegment(dst []byte, segment string) ([]byte, bool) {
+	if strings.IndexByte(segment, '\n') >= 0 || strings.IndexByte(segment, '\r') >= 0 {
 		return nil, false
 	}
-	switch len(segment) {
-	case 0:
-		return to, true
-	case 2:
-		a, b := base64Value[segment[0]], base64Value[segment[1]]
-		return append(to, a<<2|b>>4), a|b <= 63 && b&15 == 0
-	case 3:
-		a, b, c := base64Value[segment[0]], base64Value[segment[1]], base64Value[segment[2]]
-		return append(to, a<<2|b>>4, b<<4|c>>2), a|b|c <= 63 && c&3 == 0
-	}
-	return nil, false
+	dst, err := strictBase64.AppendDecode(dst, []byte(segment))
+	return dst, err == nil
 }
 
 // malformed is an ErrInvalidToken with a reason that contains no text of the

@@ -172,7 +172,7 @@ var allowedVars = []string{
 	"ErrForbidden", "ErrReauthenticate", "ErrInvalidRequest", "ErrCrossOrigin", "ErrUnavailable",
 	"ErrUserNotFound", "ErrSessionNotFound", "ErrSessionExists", "ErrFeedReset", "ErrNotStorable",
 	"responses", "internalResponse", "reserved", "refusedHeaders", // tables
-	"base64Value", // an encoding
+	"strictBase64", // an encoding
 }
 
 func TestLayers_NoPackageState(t *testing.T) {

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"encoding/base64"
 	"maps"
 	"time"
 )
@@ -78,8 +79,8 @@ func (a *Authenticator) renewNotice(ctx context.Context) (next time.Time) {
 // between a quarter and three quarters of noticeLength. It differs between
 // processes, so that one of them renews the notice for all.
 func (a *Authenticator) renewBefore() time.Duration {
-	id := a.revoked.process
-	part := time.Duration(base64Value[id[0]])<<6 | time.Duration(base64Value[id[1]]) // 0 to 4095
+	random, _ := base64.RawURLEncoding.DecodeString(a.revoked.process)
+	part := time.Duration(random[0])<<4 | time.Duration(random[1]>>4) // 0 to 4095
 	return a.noticeLength()/4 + a.noticeLength()/2*part/4095
 }
 
