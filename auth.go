@@ -197,26 +197,3 @@ func (a *Authenticator) getSession(ctx context.Context, of Session) (s Session, 
 	})
 	return s, err
 }
-
-// notBefore returns the first whole second that is later than now + leeway. It
-// is later than the iat of every token issued so far, even if a clock was
-// leeway ahead. It is not later than necessary: a process that has not applied
-// the revocation issues tokens that the others refuse, until its own clock
-// reaches this instant.
-func notBefore(now time.Time, leeway time.Duration) time.Time {
-	return now.Add(leeway).Truncate(time.Second).Add(time.Second)
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
-}

@@ -46,19 +46,19 @@ type Config struct {
 	// a single process.
 	Secrets [][]byte
 
-	// AccessKeys and RefreshKeys are the alternative to Secrets; setting both
-	// is an error. The two lists must not have a secret in common. The first
-	// key of each list signs, and all of them verify. RefreshKeys must be HMAC
-	// keys, because only this service reads refresh tokens. See also
-	// [Authenticator.SetKeys].
+	// AccessKeys and RefreshKeys can be set instead of Secrets, but not
+	// together with them; set both or neither. The two lists must not have a
+	// secret in common. The first key of each list signs, and all of them
+	// verify. RefreshKeys must be HMAC keys, because only this service reads
+	// refresh tokens. See also [Authenticator.SetKeys].
 	AccessKeys  Keys
 	RefreshKeys Keys
 
 	// JWKSMaxAge is how long clients may cache the response of
 	// [Authenticator.JWKSHandler]. The default is 5 minutes; it must be from 5
 	// seconds to 24 hours. A key pair that [Authenticator.SetKeys] adds signs
-	// only after JWKSMaxAge + Leeway have passed, when every cache contains its
-	// public key, unless [Key.SignFrom] sets another time.
+	// only after JWKSMaxAge + Leeway have passed, when every older cached
+	// response has expired, unless [Key.SignFrom] sets another time.
 	JWKSMaxAge time.Duration
 
 	// Users is the application's user lookup. If it also implements
@@ -83,9 +83,9 @@ type Config struct {
 	// the bearer header and, if Cookies is set, the access cookie.
 	Extractors []Extractor
 
-	// AutoRefresh refreshes the tokens when a browser loads a page. A GET or
-	// HEAD request whose access cookie is absent or has expired, and which has
-	// a refresh cookie, is redirected to its own URL with new cookies. It
+	// AutoRefresh refreshes the tokens when a browser loads a page. A GET or HEAD
+	// request that has a refresh cookie, but has no access cookie or one whose
+	// token has expired, is redirected to its own URL with new cookies. It
 	// requires Cookies.
 	AutoRefresh bool
 
@@ -154,7 +154,7 @@ type Config struct {
 	Now func() time.Time
 }
 
-// Format prints the configuration without its secrets.
+// Format prints only the issuer and the audience.
 func (c Config) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "auth.Config{issuer %q audience %q}", c.Issuer, c.Audience)
 }
@@ -184,7 +184,7 @@ const (
 	maxJWKSMaxAge      = 24 * time.Hour
 	minStoreTimeout    = time.Millisecond
 	maxStoreTimeout    = time.Minute
-	cleanupTimeout     = 200 * time.Millisecond // for removing the session of a failed login, and for publishing a notice during a login
+	cleanupTimeout     = 200 * time.Millisecond // for removing the session of a failed login, and for publishing a notice when a token is issued
 )
 
 // keys returns the access keys and the refresh keys. The error reports every

@@ -20,10 +20,11 @@ import (
 // Both cookies expire with the session, not with the access token. So a request
 // with an expired access token is told to refresh, not to sign in.
 //
-// Requests that authenticate by cookie, and logins that set cookies, are checked
-// by [http.CrossOriginProtection]: from another origin, even of the same site,
-// WebSocket handshakes are refused, and so are requests with a method other than
-// GET, HEAD and OPTIONS.
+// Requests that authenticate by cookie, and logins that set cookies, are
+// refused if they come from an origin that is neither the host's own nor in
+// TrustedOrigins, even one of the same site. This applies to WebSocket
+// handshakes, and to all methods except GET, HEAD and OPTIONS. See
+// [http.CrossOriginProtection].
 type Cookies struct {
 	_ [0]func() // keyed literals only
 
@@ -43,9 +44,9 @@ type Cookies struct {
 	// against cross-site requests.
 	SameSite http.SameSite
 
-	// TrustedOrigins are other origins whose pages may send writes with the
-	// cookies. They are spelled as in the Origin header, such as
-	// https://app.example.com.
+	// TrustedOrigins are other origins whose pages may send requests that the
+	// check of the origin would refuse. They are spelled as in the Origin
+	// header, such as https://app.example.com.
 	TrustedOrigins []string
 
 	// AllowBody allows clients that are not browsers to request the tokens of

@@ -32,22 +32,23 @@
 // starts at 1. A refresh rotates the session: it advances the generation by one
 // and returns a token with the new generation. The old token is then spent.
 //
-// A spent token is accepted again during the retry window, which lasts ten
-// seconds after the rotation, and the response has the same new refresh token.
-// So a second tab, or a client that lost a response, is not signed out. If a
-// spent token arrives later, two parties have it, and the session is ended.
+// A spent token is accepted again during the retry window, which by default
+// lasts ten seconds after the rotation, and the response has the same new
+// refresh token. So a second tab, or a client that lost a response, is not
+// signed out. If a spent token arrives later, two parties have it, and the
+// session is ended.
 //
 // After a rotation, a cooldown of three retry windows begins. A refresh with the
 // new token during the cooldown returns a new access token and the same refresh
 // token.
 //
-// A session ends when it has not been refreshed for Config.IdleTTL, when it
-// reaches Config.SessionTTL, at a logout, and when it is revoked: by the
-// application, for example with [Authenticator.Revoke], or because a spent
-// token was presented, the user was deleted or disabled, or a login replaced it
-// or exceeded Config.MaxSessions. A revoked session's access tokens end with
-// it: in this process at once, in every other process as soon as [Verifier.Run]
-// has read the store's [Feed].
+// A session ends when it is not refreshed for Config.IdleTTL, when it is
+// Config.SessionTTL old, or at a logout. It is revoked when the application
+// calls, for example, [Authenticator.Revoke]; when a spent token is presented
+// after the retry window; when the user is found deleted or disabled at a
+// refresh; and when a login replaces it or exceeds Config.MaxSessions. A
+// revoked session's access tokens end with it: in this process at once, in
+// every other process as soon as [Verifier.Run] has read the store's [Feed].
 //
 // # Cookies
 //
@@ -75,7 +76,7 @@
 //
 // # Examples
 //
-// The package example is a whole server. Other examples show one task each:
+// The package example is a complete server. Other examples show one task each:
 //
 //   - roles and recent logins: Verifier.Require (Guards)
 //   - pages for all users, signed in or not: [Verifier.Optional]

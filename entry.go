@@ -111,7 +111,8 @@ type subjectTimes struct {
 }
 
 // times returns what revocations are compared with. An access token counts as
-// issued at its iat, or at its eff_iat claim if it has one.
+// issued at its iat or, if it has one, at its eff_iat: the latest not-before
+// instant or login time that applied when it was issued.
 func (c *Claims) times() subjectTimes {
 	return subjectTimes{c.Subject, c.SessionID, c.AuthTime, later(c.IssuedAt, time.Unix(c.countsFrom, 0).UTC())}
 }

@@ -19,7 +19,7 @@ const (
 	EventLoginRefused EventType = "login_refused" // Err says why; Session.Subject is set if the user exists
 	EventRefresh      EventType = "refresh"       // a session was rotated
 	EventRetry        EventType = "retry"         // a refresh did not rotate: a spent token in the retry window, or another device in the cooldown
-	EventReuse        EventType = "reuse"         // a spent token was presented after the retry window, or one of an older generation, so the session was ended
+	EventReuse        EventType = "reuse"         // a spent token was presented after the retry window, or one from before the previous generation; the session was ended
 	EventLogout       EventType = "logout"        // Logout ended a session; Err is set if the store has not confirmed it
 	EventRevoked      EventType = "revoked"       // sessions or access tokens were revoked; Reason says why
 	EventFault        EventType = "fault"         // something failed: a store, a user lookup, a hook, a clock, or issuing a token; see Err
@@ -53,8 +53,8 @@ type Event struct {
 }
 
 // LogEvents returns a function for Config.OnEvent that logs events to l. Faults
-// and stale feeds are logged at level Error, reuse, retries and refused logins at
-// Warn, and all other events at Info.
+// and stale feeds are logged at Error; reuse, retries and refused logins at Warn;
+// all other events at Info.
 func LogEvents(l *slog.Logger) func(context.Context, Event) {
 	return func(ctx context.Context, e Event) {
 		level := slog.LevelInfo

@@ -43,8 +43,8 @@ const (
 // Run follows the revocation feed until ctx is done, and returns ctx's error. A
 // server with a Store or a Feed calls it once, in a goroutine of its own. Until
 // Run has read the whole feed, Verify returns [ErrUnavailable]. Without a feed,
-// Run only waits for ctx. A second call returns an error while the first one is
-// running.
+// Run only waits for ctx. Otherwise a second call returns an error while the first
+// one is running.
 //
 // Another goroutine delivers the events of Run to OnEvent, so that an OnEvent
 // that blocks does not stop Run. At most 64 events wait for it; further ones
@@ -185,8 +185,9 @@ func unreadableEvent(r Revocation) Event {
 	return Event{Type: EventFault, Session: Session{Subject: r.Subject}, Err: err}
 }
 
-// readFeed calls Changes and passes the result to handle. The time limit does
-// not depend on wait, because there may be much to read.
+// readFeed calls Changes and passes the result to handle. The time limit is the
+// same for every wait, because even a call that does not wait may have a lot to
+// read.
 func (v *Verifier) readFeed(ctx context.Context, position string, wait time.Duration, handle func(rs []Revocation, next string, more bool) error) error {
 	ctx, cancel := context.WithTimeout(ctx, min(feedWait, v.maxStale/2)+v.storeTimeout)
 	defer cancel()
@@ -202,9 +203,9 @@ func (v *Verifier) readFeed(ctx context.Context, position string, wait time.Dura
 // republish publishes again what the store may not have: revocations of this
 // process, shortly before they end; those that the store has not confirmed; and
 // those that the feed has lost. A revocation that a failover has lost is
-// restored if a running Authenticator knows it. republish runs for
-// republishBudget only, so that the feed is read meanwhile, and leaves the rest
-// for later steps.
+// restored if a running Authenticator knows it. republish stops after
+// republishBudget, so that Run can read the feed again, and leaves the rest for
+// later steps.
 func (f *follower) republish(ctx context.Context) {
 	v := f.v
 	now := v.now()

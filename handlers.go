@@ -318,12 +318,6 @@ func (a *Authenticator) WriteTokens(w http.ResponseWriter, t Tokens, byCookie bo
 	writeBody(w, &headerSetter{h: w.Header()}, http.StatusOK, body.Close())
 }
 
-// secondsLeft returns the difference of the two times in whole Unix seconds, as
-// in an exp claim, or 0 if it is negative.
-func secondsLeft(until, now time.Time) int64 {
-	return max(0, until.Unix()-now.Unix())
-}
-
 func writeNoContent(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusNoContent)

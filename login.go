@@ -189,9 +189,9 @@ func (a *Authenticator) findByID(ctx context.Context, id string) (User, error) {
 	})
 }
 
-// checkPassword compares a password with the hash of u. It also derives a key for
-// a user who does not exist (the zero User) or who has no password, so that these
-// cases take as long as a wrong password does.
+// checkPassword compares a password with the hash of u. It hashes the password
+// even if the user does not exist (the zero User) or has no password, so that
+// these cases take as long as a wrong password does.
 func (a *Authenticator) checkPassword(ctx context.Context, u User, pass string) error {
 	var err error
 	if u.PasswordHash != "" {
@@ -296,9 +296,9 @@ func (a *Authenticator) finishLogin(ctx context.Context, s Session, o SessionOpt
 	return a.revokeNamed(ctx, replaced, "replaced")
 }
 
-// evictSessions ends the least recently used sessions of a user over MaxSessions,
-// except the one just created. The replaced sessions do not count toward the
-// limit, because the login ends them too.
+// evictSessions ends the least recently used sessions of a user who has more than
+// MaxSessions sessions, but never the one just created. The replaced sessions do
+// not count toward the limit, because the login ends them too.
 func (a *Authenticator) evictSessions(ctx context.Context, created Session, replaced []namedSession) error {
 	if a.maxSessions == 0 {
 		return nil

@@ -186,8 +186,8 @@ func (rs *revocationSet) takeBatch(now time.Time) (batch []publication, next tim
 }
 
 // isPaused reports whether now is in a pause that ends at until, in Unix
-// milliseconds. No pause lasts longer than longest. If until is further ahead
-// than that, the clock was set back, and the pause is over.
+// milliseconds. If until is further ahead than the longest possible pause, the
+// clock was set back, and the pause is over.
 func isPaused(now time.Time, until int64, longest time.Duration) bool {
 	left := until - now.UnixMilli()
 	return 0 < left && left <= longest.Milliseconds()

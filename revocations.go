@@ -91,9 +91,9 @@ type snapshot struct {
 
 // earliestIssue returns the issue time for a session or an access token whose
 // data was read after snap: the time of snap, or the latest not-before instant
-// that was known then, whichever is later. It ignores an instant that became
-// known since: data that was read before may be outdated, so tokens based on it
-// must be revoked.
+// that was known then, whichever is later. An instant that became known
+// after snap is ignored: the data may be older than that revocation, which must
+// then apply to the session or token.
 func (rs *revocationSet) earliestIssue(subject string, snap snapshot) time.Time {
 	at := snap.now
 	if rs.size.Load() == 0 {
@@ -327,8 +327,8 @@ func (rs *revocationSet) addSubjectLocked(r Revocation, from origin) *entry {
 // records an instant that this process sets for access tokens, and plans to set
 // it again if an instant of another process requires that.
 //
-// Another process may set an instant of its own, at or after ours, before it
-// has read ours. Its access tokens then count as issued at its instant, and
+// Another process that has not read our instant may set the same or a later
+// one. Access tokens that it then issues count as issued at its instant, so
 // ours does not revoke them. So ours must be set again, in a later second. If
 // the other instant is later by more than 2·maxLeeway + 1 s, differences
 // between clocks cannot explain it. Then it was set afterward, and nothing

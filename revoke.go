@@ -84,10 +84,10 @@ func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ..
 //
 // Times in tokens are whole seconds. So if the access tokens or all sessions of
 // a user were revoked within the same second, ExpireAccess waits for the next
-// second. If a process whose clock is ahead did so, it waits up to Leeway plus
-// two seconds. It returns [ErrUnavailable] if ctx is canceled first, or if
-// there was another such revocation meanwhile. Its other errors are those of
-// [Authenticator.Revoke].
+// second. If the earlier revocation came from a process whose clock is ahead,
+// ExpireAccess waits up to Leeway plus two seconds. It returns [ErrUnavailable]
+// if ctx is canceled first, or if there was another such revocation meanwhile.
+// Its other errors are those of [Authenticator.Revoke].
 func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error {
 	if err := checkName("a subject", subject); err != nil {
 		return err
@@ -107,23 +107,19 @@ func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error 
 			return fmt.Errorf("%w: %w", ErrUnavailable, detail{context.Cause(ctx)})
 		}
 		if before, latest = a.nextNotBefore(subject); !before.After(latest) {
-			return fmt.Errorf("%w: ExpireAccess was already called for this user in this second", ErrUnavailable)
+			return fmt.Errorf("%w: access was already expired for this user in this second", ErrUnavailable)
 		}
 	}
 	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Before: before}, "access")
 }
 
-// nextNotBefore returns the instant that a revocation made now would use, and the
-// time at which tokens issued now count as issued: the current time or the latest
-// known instant, whichever is later. next need not be later than latest.
+// nextNotBefore returns the instant that a revocation made now would use, and
+// the time at which tokens issued now count as issued: the current time or the
+// latest known instant, whichever is later. next may be equal to or earlier
+// than latest.
 func (a *Authenticator) nextNotBefore(subject string) (next, latest time.Time) {
 	snap := a.snapshot()
 	return notBefore(snap.now, a.leeway), a.revoked.earliestIssue(subject, snap)
-}
-
-// truncateMillis truncates t to the resolution of all stored times.
-func truncateMillis(t time.Time) time.Time {
-	return time.UnixMilli(t.UnixMilli()).UTC()
 }
 
 // revokeSession revokes one session, even if ctx is canceled.
@@ -187,8 +183,8 @@ func (a *Authenticator) publish(ctx context.Context, r Revocation, from origin) 
 	return err
 }
 
-// republish publishes r again; r may be a notice. If repeats is true, r is a
-// not-before instant that this process set, moved to a later second.
+// republish publishes r again; r may be a notice. If repeats is true, r sets
+// again, in a later second, a not-before instant that this process set before.
 func (a *Authenticator) republish(ctx context.Context, r Revocation, repeats bool) error {
 	if r.AccessTTL > 0 {
 		return a.storeNotice(ctx, r)
@@ -244,8 +240,9 @@ type namedSession struct {
 }
 
 // namedSessions returns the sessions of all tokens that this service signed,
-// without duplicates. The error joins an ErrUnavailable for each token that could
-// not be verified.
+// without duplicates. It ignores tokens that are not valid. The error joins the
+// ErrUnavailable of each token that could not be checked, for example because a
+// key source failed.
 func (a *Authenticator) namedSessions(ctx context.Context, tokens []string) (named []namedSession, err error) {
 	now := a.now()
 	index := map[sessionKey]int{}

@@ -66,7 +66,8 @@ type Rotation struct {
 	Device    Device    // becomes Device
 }
 
-// Revocation ends sessions of a user early, or only access tokens.
+// Revocation ends sessions of a user before they expire, or ends only access
+// tokens.
 //
 //   - It ends the sessions listed in Sessions.
 //   - If All is set, it also ends all sessions of Subject whose CreatedAt is
@@ -98,20 +99,19 @@ type Revocation struct {
 // Feed delivers revocations to every process. A [Verifier] needs only this.
 // It is safe for concurrent use.
 type Feed interface {
-	// Changes returns the revocations published since a position. The parameter
-	// after is the position: a value of next that an earlier call returned. The
-	// empty position means all revocations whose Until has not passed. If
-	// there are no revocations, Changes waits for one. If none arrives within the
-	// duration wait, it returns an empty list and no error. If wait is zero or
-	// negative, Changes does not wait. next is never empty.
+	// Changes returns the revocations published since a position. That is the
+	// next that an earlier call returned, or the empty string for all
+	// revocations whose Until has not passed. If there are no revocations,
+	// Changes waits for one. If none arrives within the duration wait, it
+	// returns an empty list and no error. If wait is zero or negative, Changes
+	// does not wait. next is never empty.
 	//
 	// Changes may return revocations in any order, and a revocation more than
 	// once. It must not miss any. If a revocation commits only after a call has
 	// returned newer ones, a later call still returns it.
 	//
-	// A store returns many revocations in pages of at most a few thousand. The
-	// result more reports whether a call with next returns further revocations
-	// immediately.
+	// A store returns many revocations in pages of at most a few thousand. If
+	// more is true, a call with next returns further revocations without waiting.
 	//
 	// An entry that this version of the store cannot read does not stop the
 	// feed. Changes returns it as a Revocation with only Subject and ID set, or

@@ -32,8 +32,8 @@ type Tokens struct {
 	SessionID        string
 
 	// presented is set if Refresh is the token that the request contained. Then
-	// its cookie is not set again: the response may arrive after a later one, and
-	// would then overwrite a newer token.
+	// its cookie is not set again: if the response to a later request arrives
+	// first, this one would overwrite the newer token.
 	presented bool
 }
 

@@ -22,9 +22,10 @@
 // a failover, after FLUSHALL, and if the stream was deleted or replaced by an
 // older copy. To detect this, the position that Changes takes and returns
 // contains the ID of the last entry that was returned and the server's run_id,
-// which comes from INFO if the Redis user may call it. Neither the removal of
-// an expired entry nor the expiry of the stream resets the feed. An entry
-// expires at the Until of its [auth.Revocation].
+// if the Redis user may call INFO. If not, a restart or failover is noticed
+// only if the last entry that was returned is missing before its Until. Neither
+// the removal of an expired entry nor the expiry of the stream resets the feed.
+// An entry expires at the Until of its [auth.Revocation].
 //
 // The database contains no secrets: reading it is not enough to create a token.
 // Writing to it is enough to restore a session that was revoked, for a client
@@ -71,11 +72,11 @@
 //   - A refresh: the stored session is one generation behind its token. The next
 //     refresh corrects it.
 //   - A login: its refresh token is refused, and the user signs in again.
-//   - A revocation: the session exists again. Changes returns [auth.ErrFeedReset],
-//     and every process with an Authenticator then republishes the revocations that it
-//     knows, which
-//     deletes the session again. The revocation is lost if no process that knew it
-//     is still running, or if it has expired.
+//   - A revocation: the session exists again. Changes returns
+//     [auth.ErrFeedReset], and every process with an Authenticator republishes
+//     the revocations that it knows and the feed lacks, which deletes the
+//     session again. The revocation is lost if no process that knew it is still
+//     running, or if it has expired.
 //
 // With Config.Replicas, a write is acknowledged only after that many replicas
 // have it. This helps only if one of them is promoted: Sentinel and Cluster

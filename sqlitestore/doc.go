@@ -12,12 +12,12 @@
 // synced first (synchronous=FULL). The write survives if the process is killed
 // and, if the disk honors the sync, if the power fails.
 //
-// Several processes on one machine may use the file at the same time. One of them
-// writes at a time. A process that waits to write stops waiting when its context
-// ends. There is no queue among processes: a waiting process tries about once a
-// millisecond, and a process that writes continuously pauses for 2 ms after every
-// 10 ms. So a write usually waits for a few transactions of other processes, but
-// there is no upper bound.
+// Several processes on one machine may use the file at the same time. One of
+// them writes at a time. A call that waits to write stops waiting when its
+// context ends. There is no queue among processes: a waiting process tries
+// about once a millisecond, and a process that writes continuously pauses for 2
+// ms after every 10 ms. So a write usually waits for a few transactions of
+// other processes, but there is no upper bound.
 //
 // A user who can write to the file can restore revoked sessions. On Unix,
 // [Open] returns an error if other users may write to the file or to its

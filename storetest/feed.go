@@ -134,7 +134,7 @@ func anyKey(m map[string]auth.Revocation) string {
 
 var feedCases = []testcase{{
 	name: "Feed_EmptyPositionReturnsAll",
-	rule: "The empty position means all revocations whose Until has not passed.",
+	rule: "or the empty string for all revocations whose Until has not passed.",
 	run: func(e *env) error {
 		nodes := e.nodes(4)
 		if _, _, err := e.changes(e.ctx, nodes[0], "", 0, e.patience); err != nil {
@@ -399,7 +399,7 @@ var feedCases = []testcase{{
 	},
 }, {
 	name: "Feed_ContinuesFromNext",
-	rule: "The parameter after is the position: a value of next that an earlier call returned.",
+	rule: "That is the next that an earlier call returned",
 	run: func(e *env) error {
 		st := e.open()
 		next, err := e.await(st, "")
