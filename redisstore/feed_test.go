@@ -61,13 +61,13 @@ func TestChanges_EndsSoonAfterItsContext(t *testing.T) {
 	started := time.Now()
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
-	require.Less(t, time.Since(started), 1200*time.Millisecond)
+	require.Less(t, time.Since(started), 3*time.Second)
 
 	// A deadline ends the blocking read itself.
 	started = time.Now()
 	_, _, _, err := st.Changes(within(t, 100*time.Millisecond), next, time.Hour)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Less(t, time.Since(started), 600*time.Millisecond)
+	require.Less(t, time.Since(started), 900*time.Millisecond)
 }
 
 func TestChanges_EndsIfCanceledWhileServerHangs(t *testing.T) {
