@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -46,10 +47,44 @@ func TestChanges_ReturnsAtOnce(t *testing.T) {
 	require.Less(t, best, 50*time.Millisecond)
 }
 
+// blockingReads records the commands XREAD of a client: how long the server may
+// block, and until when the client waits for its reply.
+type blockingReads struct {
+	mu    sync.Mutex
+	block []time.Duration
+	until []time.Time
+}
+
+func (r *blockingReads) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (r *blockingReads) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (r *blockingReads) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		args := cmd.Args()
+		if i := slices.Index(args, any("block")); cmd.Name() == "xread" && i > 0 {
+			ms, _ := args[i+1].(int64)
+			until, _ := ctx.Deadline()
+			r.mu.Lock()
+			r.block, r.until = append(r.block, time.Duration(ms)*time.Millisecond), append(r.until, until)
+			r.mu.Unlock()
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// TestChanges_EndsSoonAfterItsContext: the driver notices a canceled context
+// only between two reads, so each read must be short. A deadline ends the read
+// itself.
 func TestChanges_EndsSoonAfterItsContext(t *testing.T) {
 	t.Parallel()
-	c := single(t, testserver.Redis(t).Addr)
-	st := store(t, c, redisstore.Config{})
+	server := testserver.Redis(t)
+	c, watched := single(t, server.Addr), single(t, server.Addr)
+	var reads blockingReads
+	watched.AddHook(&reads)
+	st := store(t, watched, redisstore.Config{})
 	_, next := begin(t, st)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -58,16 +93,27 @@ func TestChanges_EndsSoonAfterItsContext(t *testing.T) {
 		done <- err
 	}()
 	blocked(t, c, 1)
-	started := time.Now()
+	reads.mu.Lock()
+	begun := len(reads.block)
+	reads.mu.Unlock()
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
-	require.Less(t, time.Since(started), 3*time.Second)
+	require.NotZero(t, begun)
+	require.LessOrEqual(t, len(reads.block), begun+1, "a read may have begun before the cancellation, and none after it")
+	for _, block := range reads.block {
+		require.Positive(t, block)
+		require.LessOrEqual(t, block, time.Second)
+	}
 
-	// A deadline ends the blocking read itself.
-	started = time.Now()
-	_, _, _, err := st.Changes(within(t, 100*time.Millisecond), next, time.Hour)
+	reads.until = nil
+	ctx = within(t, 100*time.Millisecond)
+	deadline, _ := ctx.Deadline()
+	_, _, _, err := st.Changes(ctx, next, time.Hour)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Less(t, time.Since(started), 900*time.Millisecond)
+	require.NotEmpty(t, reads.until)
+	for _, until := range reads.until {
+		require.Equal(t, deadline, until)
+	}
 }
 
 func TestChanges_EndsIfCanceledWhileServerHangs(t *testing.T) {
