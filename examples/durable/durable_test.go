@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth/examples/quickstart/site"
+	"github.com/ratchet-go/auth/internal/testserver"
 )
 
 // TestMain runs the program itself if DURABLE_MAIN is set, so that tests use it like
@@ -49,29 +50,11 @@ func command(t *testing.T, dir string, env []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// output is the output of a program so far.
-type output struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
 // server is a running program.
 type server struct {
 	base, greeting string
 	cmd            *exec.Cmd
-	stderr         output
+	stderr         testserver.Output
 	end            func(os.Signal) error // sends a signal, once, and returns the error of the exit
 }
 

@@ -64,25 +64,8 @@ type cluster struct {
 type node struct {
 	addr       string
 	cmd        *exec.Cmd
-	out        *lockedBuffer
+	out        *testserver.Output
 	goroutines int // before any request, see countGoroutines
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // newCluster starts a server and the nodes.
@@ -120,7 +103,7 @@ func (cl *cluster) startNode(c nodeConfig) {
 	}
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), nodeEnv+"="+string(text))
-	n := &node{cmd: cmd, out: &lockedBuffer{}}
+	n := &node{cmd: cmd, out: &testserver.Output{}}
 	cmd.Stdout, cmd.Stderr = n.out, n.out
 	stdin, err := cmd.StdinPipe() // closed when this process exits for any reason; the node then exits
 	if err == nil {
