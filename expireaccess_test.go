@@ -46,11 +46,7 @@ func TestExpireAccess_RepeatedCallsStayWithinLeeway(t *testing.T) {
 		behind, _ := newNode(t, store, func(c *auth.Config) {
 			c.Now = func() time.Time { return time.Now().Add(-10 * time.Second) }
 		})
-		for _, x := range []*auth.Authenticator{a, behind} {
-			stop := run(x.Verifier)
-			defer stop()
-			<-x.Ready()
-		}
+		runNodes(t, a, behind)
 		tokens := startSession(t, a)
 		for range 12 {
 			require.NoError(t, a.ExpireAccess(context.Background(), "u1"))
@@ -173,11 +169,7 @@ func TestExpireAccess_TwoProcessesInOneSecond(t *testing.T) {
 				store := newPausedStore(memory, &paused)
 				a, _ := newNode(t, memory)
 				b, _ := newNode(t, store, func(c *auth.Config) { c.Now = func() time.Time { return time.Now().Add(ahead) } })
-				for _, x := range []*auth.Authenticator{a, b} {
-					stop := run(x.Verifier)
-					defer stop()
-					<-x.Ready()
-				}
+				runNodes(t, a, b)
 				ctx := context.Background()
 				tokens := startSession(t, a)
 				time.Sleep(12 * time.Second)
@@ -211,11 +203,7 @@ func TestExpireAccess_WaitsForAClockThatIsAhead(t *testing.T) {
 		store := auth.NewMemoryStore()
 		a, _ := newNode(t, store)
 		b, _ := newNode(t, store, func(c *auth.Config) { c.Now = func() time.Time { return time.Now().Add(9 * time.Second) } })
-		for _, x := range []*auth.Authenticator{a, b} {
-			stop := run(x.Verifier)
-			defer stop()
-			<-x.Ready()
-		}
+		runNodes(t, a, b)
 		ctx := context.Background()
 		tokens := startSession(t, a)
 		require.NoError(t, b.ExpireAccess(ctx, "u1"))
@@ -238,9 +226,7 @@ func TestExpireAccess_AfterAnotherProcessPublishesOnce(t *testing.T) {
 		var nodes []*auth.Authenticator
 		for range 4 {
 			a, _ := newNode(t, store)
-			stop := run(a.Verifier)
-			defer stop()
-			<-a.Ready()
+			runNodes(t, a)
 			nodes = append(nodes, a)
 		}
 		for i, a := range nodes {

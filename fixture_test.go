@@ -326,6 +326,16 @@ func run(a *auth.Verifier) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
+// runNodes calls Run of each node until the test ends, and waits until they have
+// read the feed.
+func runNodes(t *testing.T, nodes ...*auth.Authenticator) {
+	t.Helper()
+	for _, a := range nodes {
+		t.Cleanup(run(a.Verifier))
+		<-a.Ready()
+	}
+}
+
 func verifiedClaims(t *testing.T, a *auth.Authenticator, token string) *auth.Claims {
 	t.Helper()
 	c, err := a.Verify(context.Background(), token)

@@ -75,9 +75,7 @@ func TestRun_ContinuesFromTheLastPositionAfterAnError(t *testing.T) {
 		store := newTestStore()
 		a, es := newNode(t, store)
 		b, _ := newNode(t, store.Store)
-		stop := run(a.Verifier)
-		defer stop()
-		<-a.Ready()
+		runNodes(t, a)
 		tokens := startSession(t, a)
 		store.failFeed(errStore)
 		time.Sleep(time.Minute)
@@ -195,9 +193,7 @@ func TestRun_PausesIfTheFeedIsAlwaysReset(t *testing.T) {
 			return nil
 		}}
 		a, _ := newNode(t, store)
-		stop := run(a.Verifier)
-		defer stop()
-		<-a.Ready()
+		runNodes(t, a)
 		resets.Store(true)
 		store.mu.Lock()
 		store.reads = nil
@@ -294,9 +290,7 @@ func TestRun_ReportsUnreadableEntries(t *testing.T) {
 		a, es := newNode(t, store)
 		tokens, others := startSession(t, a), startOtherSession(t, a)
 		whole.Store(true)
-		stop := run(a.Verifier)
-		defer stop()
-		<-a.Ready()
+		runNodes(t, a)
 		ctx := context.Background()
 		_, err := a.Verify(ctx, tokens.Access)
 		require.ErrorIs(t, err, auth.ErrTokenExpired, "the access tokens of its subject must expire")
@@ -328,18 +322,7 @@ func TestRun_ReportsUnreadableEntries(t *testing.T) {
 func TestRun_ContinuesWhileOnEventBlocks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var fails atomic.Bool
-		store := &testStore{Store: auth.NewMemoryStore(), changes: func(context.Context, string) error {
-			if fails.Load() {
-				return errStore
-			}
-			return nil
-		}, revoke: func(_ context.Context, r auth.Revocation) error {
-			if fails.Load() && r.AccessTTL == 0 {
-				return errStore
-			}
-			return nil
-		}}
+		store := newTestStore()
 		release := make(chan struct{})
 		events := 0
 		a, _ := newNode(t, store, func(c *auth.Config) {
@@ -355,9 +338,9 @@ func TestRun_ContinuesWhileOnEventBlocks(t *testing.T) {
 		<-a.Ready()
 		ctx := context.Background()
 		tokens := startSession(t, b)
-		fails.Store(true)
+		store.on(func(context.Context) error { return errStore }, "Changes", "Revoke")
 		time.Sleep(10 * time.Minute) // more events than are queued
-		fails.Store(false)
+		store.on(nil, "Changes", "Revoke")
 		time.Sleep(10 * time.Second)
 		require.NoError(t, b.Revoke(ctx, "u1", tokens.SessionID))
 		synctest.Wait()

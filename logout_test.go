@@ -147,11 +147,7 @@ func TestLogout_OfSessionsCreatedBeforeRevokeAllWasRead(t *testing.T) {
 			cutOff := &testStore{Store: memory}
 			a, _ := newNode(t, memory)
 			b, _ := newNode(t, cutOff)
-			for _, x := range []*auth.Authenticator{a, b} {
-				stop := run(x.Verifier)
-				defer stop()
-				<-x.Ready()
-			}
+			runNodes(t, a, b)
 			cutOff.failBefore("Changes", errStore)
 			time.Sleep(10 * time.Second)
 			require.NoError(t, a.RevokeAll(context.Background(), "u1"))

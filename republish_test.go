@@ -27,9 +27,7 @@ func TestRun_RepublishesWhatAFailoverLost(t *testing.T) {
 			store := newTestStore()
 			a, _ := newNode(t, store)
 			b, _ := newNode(t, store.Store)
-			stop := run(a.Verifier)
-			defer stop()
-			<-a.Ready()
+			runNodes(t, a)
 			tokens := startSession(t, a)
 			ctx := context.Background()
 			require.NoError(t, b.Revoke(ctx, "u1", tokens.SessionID)) // a knows it only from the feed
@@ -61,9 +59,7 @@ func TestRun_RepublishesNothingIfNothingWasLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newTestStore()
 		a, _ := newNode(t, store)
-		stop := run(a.Verifier)
-		defer stop()
-		<-a.Ready()
+		runNodes(t, a)
 		for i := range 20 {
 			require.NoError(t, a.Revoke(context.Background(), "u1", fmt.Sprint(i)))
 		}
@@ -89,9 +85,7 @@ func TestRun_RepublishesWhatKeptEntriesDoNotCover(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			store := newTestStore()
 			a, _ := newNode(t, store)
-			stop := run(a.Verifier)
-			defer stop()
-			<-a.Ready()
+			runNodes(t, a)
 			require.NoError(t, revoke(a))
 			time.Sleep(time.Minute)
 			require.NoError(t, revoke(a))
@@ -116,11 +110,7 @@ func TestRun_RepublishesOwnRevocationsBeforeTheyExpire(t *testing.T) {
 		store := newTestStore()
 		a, _ := newNode(t, store)
 		other, _ := newNode(t, store)
-		for _, x := range []*auth.Authenticator{a, other} {
-			stop := run(x.Verifier)
-			defer stop()
-			<-x.Ready()
-		}
+		runNodes(t, a, other)
 		tokens := startSession(t, a)
 		require.NoError(t, a.Revoke(context.Background(), "u1", tokens.SessionID))
 		require.Len(t, store.takePassed(), 1)
@@ -140,9 +130,7 @@ func TestRun_RepublishesWhatTheStoreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newTestStore()
 		a, _ := newNode(t, store)
-		stop := run(a.Verifier)
-		defer stop()
-		<-a.Ready()
+		runNodes(t, a)
 		tokens := startSession(t, a)
 		store.failFeed(errStore)
 		require.ErrorIs(t, a.Revoke(context.Background(), "u1", tokens.SessionID), auth.ErrUnavailable)
@@ -177,9 +165,7 @@ func TestRun_AFailingRevocationStopsNoOther(t *testing.T) {
 				return nil
 			}}
 			a, es := newNode(t, store)
-			stop := run(a.Verifier)
-			defer stop()
-			<-a.Ready()
+			runNodes(t, a)
 			ctx := context.Background()
 			tokens := startSession(t, a)
 			for i := range 5 {
@@ -229,9 +215,7 @@ func TestRun_ReadsTheFeedWhileItRepublishes(t *testing.T) {
 				}}
 				a, _ := newNode(t, store)
 				elsewhere, _ := newNode(t, memory)
-				stop := run(a.Verifier)
-				defer stop()
-				<-a.Ready()
+				runNodes(t, a)
 				down.Store(true)
 				ctx := context.Background()
 				for i := range due {
@@ -284,9 +268,7 @@ func TestRun_PausesIfTheStoreFails(t *testing.T) {
 			return nil
 		}}
 		a, _ := newNode(t, store)
-		stop := run(a.Verifier)
-		defer stop()
-		<-a.Ready()
+		runNodes(t, a)
 		down.Store(true)
 		for i := range 1000 {
 			require.Error(t, a.Revoke(context.Background(), fmt.Sprint("user", i), "one"))
@@ -312,9 +294,7 @@ func TestRun_LateConfirmedRevocationIsRepublishedOnce(t *testing.T) {
 			return nil
 		}}
 		a, _ := newNode(t, store)
-		stop := run(a.Verifier)
-		defer stop()
-		<-a.Ready()
+		runNodes(t, a)
 		down.Store(true)
 		require.Error(t, a.Revoke(context.Background(), "u1", "one"))
 		time.Sleep(20 * time.Minute)
@@ -350,9 +330,7 @@ func TestRun_NotBeforeRaisedDuringACallIsUnconfirmed(t *testing.T) {
 				return nil
 			}}
 			a, _ := newNode(t, store)
-			stop := run(a.Verifier)
-			defer stop()
-			<-a.Ready()
+			runNodes(t, a)
 			var wg sync.WaitGroup
 			wg.Go(func() { require.NoError(t, revoke(a)) })
 			time.Sleep(1100 * time.Millisecond)
@@ -372,9 +350,7 @@ func TestRun_RepublishesARaisedNotBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newTestStore()
 		a, _ := newNode(t, store)
-		stop := run(a.Verifier)
-		defer stop()
-		<-a.Ready()
+		runNodes(t, a)
 		for range 3 {
 			n := len(store.passed())
 			require.NoError(t, a.ExpireAccess(context.Background(), "u1"))
@@ -389,24 +365,16 @@ func TestRun_RepublishesARaisedNotBefore(t *testing.T) {
 func TestRun_KeepsOwnRevocationsUntilRepublished(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var fails atomic.Bool
-		store := &testStore{Store: auth.NewMemoryStore(), changes: func(context.Context, string) error {
-			if fails.Load() {
-				return errStore
-			}
-			return nil
-		}}
+		store := newTestStore()
 		a, _ := newNode(t, store)
-		stop := run(a.Verifier)
-		defer stop()
-		<-a.Ready()
+		runNodes(t, a)
 		ctx := context.Background()
 		require.NoError(t, a.Revoke(ctx, "u1", "one"))
 		time.Sleep(15 * time.Minute)
-		fails.Store(true)
+		store.on(func(context.Context) error { return errStore }, "Changes")
 		time.Sleep(5 * time.Minute)
 		require.NoError(t, a.Revoke(ctx, "u1", "two")) // other entries are removed now
-		fails.Store(false)
+		store.on(nil, "Changes")
 		time.Sleep(10 * time.Second)
 		named := map[string]int{}
 		for _, r := range store.passed() {
@@ -415,7 +383,7 @@ func TestRun_KeepsOwnRevocationsUntilRepublished(t *testing.T) {
 		require.Equal(t, map[string]int{"one": 2, "two": 1}, named)
 
 		// It is removed at last.
-		fails.Store(true)
+		store.on(func(context.Context) error { return errStore }, "Changes")
 		time.Sleep(25 * time.Hour) // while the feed is not read, 24 hours are assumed
 		require.NoError(t, a.Revoke(ctx, "u2", "three"))
 		require.Equal(t, 1, a.Health().Revocations)

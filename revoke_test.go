@@ -257,11 +257,7 @@ func TestRevokeAll_SuccessDoesNotConfirmAnEarlierFailure(t *testing.T) {
 			}}
 			a, _ := newNode(t, store)
 			b, _ := newNode(t, store)
-			for _, x := range []*auth.Authenticator{a, b} {
-				stop := run(x.Verifier)
-				defer stop()
-				<-x.Ready()
-			}
+			runNodes(t, a, b)
 			ctx := context.Background()
 			one, two := startSession(t, a), startSession(t, a)
 			time.Sleep(12 * time.Second)
@@ -290,11 +286,7 @@ func TestRevokeAll_OfOneUserUsesLittleMemory(t *testing.T) {
 		store := auth.NewMemoryStore()
 		a, _ := newNode(t, store)
 		b, _ := newNode(t, store)
-		for _, x := range []*auth.Authenticator{a, b} {
-			stop := run(x.Verifier)
-			defer stop()
-			<-x.Ready()
-		}
+		runNodes(t, a, b)
 		ctx := context.Background()
 		for i := range 2000 {
 			tokens := startSession(t, a)
@@ -317,11 +309,7 @@ func TestRevokeAll_ExceptDoesNotUndoAnEarlierCall(t *testing.T) {
 		store := auth.NewMemoryStore()
 		a, _ := newNode(t, store)
 		b, _ := newNode(t, store)
-		for _, x := range []*auth.Authenticator{a, b} {
-			stop := run(x.Verifier)
-			defer stop()
-			<-x.Ready()
-		}
+		runNodes(t, a, b)
 		ctx := context.Background()
 		one, two, three := startSession(t, a), startSession(t, a), startSession(t, a)
 		time.Sleep(15 * time.Second)
@@ -347,11 +335,7 @@ func TestRevokeAll_TwoProcessesInOneSecond(t *testing.T) {
 			store := newPausedStore(memory, &paused)
 			a, _ := newNode(t, memory)
 			b, _ := newNode(t, store, func(c *auth.Config) { c.Now = func() time.Time { return time.Now().Add(ahead) } })
-			for _, x := range []*auth.Authenticator{a, b} {
-				stop := run(x.Verifier)
-				defer stop()
-				<-x.Ready()
-			}
+			runNodes(t, a, b)
 			ctx := context.Background()
 			time.Sleep(100 * time.Millisecond)
 			paused.Store(true)
