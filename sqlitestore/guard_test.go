@@ -97,7 +97,7 @@ func TestOpen_RefusesWritableByOthers(t *testing.T) {
 func TestOpen_RefusesOtherOwners(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to change owners")
+		t.Skip("requires root, to change the owner of a file: run the tests with sudo")
 	}
 	const other = 65534
 	path := filepath.Join(t.TempDir(), "sessions.db")

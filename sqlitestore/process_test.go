@@ -237,8 +237,8 @@ func TestKilled_KeepsWhatWasAcknowledged(t *testing.T) {
 
 func TestOpen_ReadOnlyFileIsAnError(t *testing.T) {
 	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("needs root, to run as another user")
+	if os.Geteuid() != 0 {
+		t.Skip("requires root, to run as another user: run the tests with sudo")
 	}
 	dir, err := os.MkdirTemp("", "sqlitestore") // other users cannot enter t.TempDir
 	require.NoError(t, err)

@@ -211,7 +211,7 @@ func TestKeys_RefusedUnlessPrivate(t *testing.T) {
 func TestKeys_OfAnotherUserAreRefused(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("requires root, to change the owner of a file")
+		t.Skip("requires root, to change the owner of a file: run the tests with sudo")
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "sessions.db.keys")
