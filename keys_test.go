@@ -306,6 +306,38 @@ func TestKey_AcceptsRandomSecrets(t *testing.T) {
 	}
 }
 
+// TestKey_AcceptsRandomSecretsWithBytesOfKeyFiles tests that the short marks of
+// key files count only in text.
+func TestKey_AcceptsRandomSecretsWithBytesOfKeyFiles(t *testing.T) {
+	t.Parallel()
+	r := mathrand.NewChaCha8([32]byte{})
+	for _, size := range []int{32, 48, 64, 128} {
+		for _, mark := range []string{`"kty`, `'kty`, "ssh-"} {
+			for at := range size - len(mark) + 1 {
+				b := make([]byte, size)
+				_, _ = r.Read(b)
+				copy(b[at:], mark)
+				for _, secret := range [][]byte{b, hex.AppendEncode(nil, b), base64.StdEncoding.AppendEncode(nil, b), base64.RawURLEncoding.AppendEncode(nil, b)} {
+					require.NoError(t, keycheck.Secret(secret, 32), "%q", secret)
+				}
+			}
+		}
+	}
+	for text, keyFile := range map[string]string{
+		"escaped":           `{\"kty\":\"RSA\",\"n\":\"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7a\"}`,
+		"of Ruby":           `{"kty"=>"RSA", "n"=>"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7a"}`,
+		"of Python":         `{'kty': 'oct', 'k': 'AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ'}`,
+		"truncated":         `{"alg":"ES256","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","kty`,
+		"with broken bytes": "{\"kty\":\"RSA\",\"n\":\"0vx7agoebGc\xff\xfe\x00\x01\xffQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbf",
+		"in Chinese":        `{"kid":"密钥密钥密钥密钥密钥密钥密钥密钥密钥密钥","kty":"oct"`,
+		"of OpenSSH":        "ssh-rsa \xff\xfe damaged damaged damaged damaged",
+	} {
+		for _, secret := range [][]byte{[]byte(keyFile), hex.AppendEncode(nil, []byte(keyFile)), base64.StdEncoding.AppendEncode(nil, []byte(keyFile))} {
+			require.ErrorContains(t, keycheck.Secret(secret, 32), "the secret is a PEM block, a JWK or a DER key", text)
+		}
+	}
+}
+
 // TestKeys_RefuseSecretsEqualToPublicKeys tests that an HMAC secret must not be
 // a public key of the same list, or the kid of one, because those are public.
 func TestKeys_RefuseSecretsEqualToPublicKeys(t *testing.T) {
