@@ -137,12 +137,8 @@ const emitInterval = time.Minute
 // emitLimited emits an event that any client can cause, at most once per
 // emitInterval. last is the time of the last one, in Unix milliseconds.
 func (v *Verifier) emitLimited(ctx context.Context, last *atomic.Int64, e Event) {
-	now, before := v.now().UnixMilli(), last.Load()
-	ago := now - before
-	if before != 0 && 0 <= ago && ago < emitInterval.Milliseconds() { // less than 0: the clock was set back
-		return
-	}
-	if last.CompareAndSwap(before, now) {
+	now, before := v.now(), last.Load()
+	if !isPaused(now, before+emitInterval.Milliseconds(), emitInterval) && last.CompareAndSwap(before, now.UnixMilli()) {
 		v.emit(ctx, e)
 	}
 }

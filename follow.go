@@ -117,7 +117,7 @@ func (f *follower) succeeded() {
 // after a pause if there was another reset within minResetInterval.
 func (f *follower) failed(ctx context.Context, err error) time.Duration {
 	f.v.emit(ctx, Event{Type: EventFault, Err: fmt.Errorf("auth: revocation feed: %w", detail{err})})
-	f.v.isStale(ctx) // it emits an event even if there are no requests
+	f.v.isStale(ctx, f.v.now()) // it emits an event even if there are no requests
 	if errors.Is(err, ErrFeedReset) && f.position != "" {
 		f.position, f.moreToRead, f.fromStart, f.feedReset = "", false, true, true
 		now := f.v.now()
@@ -221,7 +221,7 @@ func (f *follower) republish(ctx context.Context) {
 		f.ttlGrowth = g
 		v.revoked.planGrown()
 	}
-	if now.Sub(f.plannedAt) >= republishEvery || now.Before(f.plannedAt) {
+	if !isPaused(now, f.plannedAt.Add(republishEvery).UnixMilli(), republishEvery) {
 		f.plannedAt = now
 		v.revoked.planExpiring(now)
 	}
@@ -304,23 +304,23 @@ func (v *Verifier) Health() Health {
 	default:
 	}
 	if v.feed != nil && h.Ready {
-		h.FeedAge = v.feedAge()
+		h.FeedAge = v.feedAge(v.now())
 	}
 	return h
 }
 
-func (v *Verifier) feedAge() time.Duration {
-	return max(0, v.now().Sub(time.UnixMilli(v.feedReadAt.Load())))
+func (v *Verifier) feedAge(now time.Time) time.Duration {
+	return max(0, now.Sub(time.UnixMilli(v.feedReadAt.Load())))
 }
 
 // isStale reports whether the feed was last read more than MaxStale ago. It
 // emits one EventStale for each period in which the feed is stale.
-func (v *Verifier) isStale(ctx context.Context) bool {
-	if v.feed == nil || v.feedReadAt.Load() == 0 || v.feedAge() <= v.maxStale {
+func (v *Verifier) isStale(ctx context.Context, now time.Time) bool {
+	if v.feedReadAt.Load() == 0 || v.feedAge(now) <= v.maxStale {
 		return false
 	}
 	if v.staleReported.CompareAndSwap(false, true) {
-		v.emit(ctx, Event{Type: EventStale, Err: fmt.Errorf("auth: the revocation feed was last read %s ago", v.feedAge().Round(time.Second))})
+		v.emit(ctx, Event{Type: EventStale, Err: fmt.Errorf("auth: the revocation feed was last read %s ago", v.feedAge(now).Round(time.Second))})
 	}
 	return true
 }

@@ -266,7 +266,11 @@ func (a *Authenticator) listSessions(w http.ResponseWriter, r *http.Request) err
 			s.ID, s.Name(), s.Device.UserAgent, s.Device.IP, s.CreatedAt, s.RotatedAt, s.ExpiresAt, s.ID == c.SessionID,
 		})
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"sessions": list})
+	body, err := json.Marshal(map[string]any{"sessions": list})
+	if err != nil {
+		return err
+	}
+	writeBody(w, &headerSetter{h: w.Header()}, http.StatusOK, body)
 	return nil
 }
 

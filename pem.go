@@ -69,7 +69,7 @@ func ParsePEM(data []byte) (Key, error) {
 		if err != nil {
 			return Key{}, fmt.Errorf("auth: PEM: %w", err)
 		}
-		if p, ok := key.public.(interface{ Equal(crypto.PublicKey) bool }); !ok || !p.Equal(half) {
+		if other, err := keyFor(half); err != nil || !key.samePublic(other) {
 			return Key{}, fmt.Errorf("auth: PEM: found %s, and the %s is not the public half of the %s", listOf(blocks), b.kind, one.kind)
 		}
 	}

@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"encoding/json"
 	"net/http"
 	"strconv"
 	"time"
@@ -195,15 +194,6 @@ func DefaultOnError(w http.ResponseWriter, _ *http.Request, err error) {
 	set := headerSetter{h: w.Header()}
 	a.setHeaders(&set)
 	writeBody(w, &set, a.Status, body.Close())
-}
-
-// writeJSON writes v as the response of an endpoint.
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil { // does not happen for the values of the endpoints
-		status, body = http.StatusInternalServerError, []byte(`{"error":"server_error"}`)
-	}
-	writeBody(w, &headerSetter{h: w.Header()}, status, body)
 }
 
 // writeBody writes a response with a JSON body that must not be cached.

@@ -346,7 +346,7 @@ func (rs *revocationSet) noteNotBefore(e *entry, before time.Time, from origin) 
 	if access == nil || access.ownNotBefore == nil || from.id == "" || rs.isOwn(from.id) {
 		return
 	}
-	if after := before.Sub(access.ownNotBefore.at); after < 0 || after > 2*maxLeeway+time.Second {
+	if after := before.Sub(access.ownNotBefore.at); after < 0 || after > maxAhead {
 		return
 	}
 	access.ownNotBefore.repeatAfter = later(access.ownNotBefore.repeatAfter, before)
@@ -370,8 +370,7 @@ func (rs *revocationSet) mayRecheck(e *entry, now time.Time) bool {
 	}
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	age := now.UnixMilli() - e.recheckedAt
-	return age < 0 || age >= time.Minute.Milliseconds()
+	return !isPaused(now, e.recheckedAt+time.Minute.Milliseconds(), time.Minute)
 }
 
 // markRechecked records that the store was asked about the session of an entry,

@@ -338,7 +338,7 @@ func (v *Verifier) checkRevoked(ctx context.Context, c *Claims, now time.Time) e
 	if _, err := v.revoked.find(c.times(), now); err != nil {
 		return err
 	}
-	if v.feed == nil || !v.isStale(ctx) || v.stalePolicy == StaleContinue {
+	if !v.isStale(ctx, now) || v.stalePolicy == StaleContinue {
 		return nil
 	}
 	if v.stalePolicy == StaleRefuse || v.backend == nil {

@@ -204,36 +204,30 @@ type feedRow struct {
 	before, until, accessTTL   *int64
 }
 
-// maxAccessTTL is the longest AccessTTL of a notice, in milliseconds.
-const maxAccessTTL = 24 * 60 * 60 * 1000
-
-// ids returns the IDs in an array. ok is false if one of them is NULL or empty.
-func ids(array []*string) (list []string, ok bool) {
-	list = make([]string, 0, len(array))
-	for _, id := range array {
-		if id == nil || *id == "" {
-			return nil, false
+// ids returns the IDs in an array. NULL becomes "", which is no valid ID.
+func ids(array []*string) []string {
+	list := make([]string, len(array))
+	for i, id := range array {
+		if id != nil {
+			list[i] = *id
 		}
-		list = append(list, *id)
 	}
-	return list, true
+	return list
 }
 
 // revocation returns the revocation in the row. If this version cannot read the
 // row, it returns a revocation with only the subject and an ID derived from
 // that of the row.
 func (f *feedRow) revocation() auth.Revocation {
-	sessions, ok1 := ids(f.sessions)
-	except, ok2 := ids(f.except)
-	if *f.version != 1 || *f.accessTTL < 0 || *f.accessTTL > maxAccessTTL || (*f.subject != "") == (*f.accessTTL > 0) || !ok1 || !ok2 {
-		return auth.Revocation{Subject: *f.subject, ID: fmt.Sprint("row.", *f.id)}
-	}
 	r := auth.Revocation{
-		Subject: *f.subject, Sessions: sessions, All: *f.all, Except: except, Until: fromMillis(*f.until),
+		Subject: *f.subject, Sessions: ids(f.sessions), All: *f.all, Except: ids(f.except), Until: fromMillis(*f.until),
 		ID: *f.revocationID, AccessTTL: time.Duration(*f.accessTTL) * time.Millisecond,
 	}
 	if f.before != nil {
 		r.Before = fromMillis(*f.before)
+	}
+	if *f.version != 1 || r.AccessTTL.Milliseconds() != *f.accessTTL || r.Check() != nil { // the multiplication may have overflowed
+		return auth.Revocation{Subject: *f.subject, ID: fmt.Sprint("row.", *f.id)}
 	}
 	return r
 }

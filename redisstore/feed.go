@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,16 +56,22 @@ type entry struct {
 	AccessTTL int64    `json:"t,omitempty"`
 }
 
-// maxAccessTTL is the longest AccessTTL of a notice, in milliseconds.
-const maxAccessTTL = 24 * 60 * 60 * 1000
-
-// valid reports whether the entry has this version and every required member. An
-// entry without Until would count as expired. An entry without Before would end
-// nothing, unless it only lists sessions.
-func (e *entry) valid() bool {
-	return e.Version == 0 && e.Until != nil && (e.Before != nil || e.AccessTTL != 0 || len(e.Sessions) > 0 && !e.All) &&
-		e.AccessTTL >= 0 && e.AccessTTL <= maxAccessTTL && (e.Subject != "") == (e.AccessTTL == 0) &&
-		!slices.Contains(e.Sessions, "") && !slices.Contains(e.Except, "") // null decodes as ""
+// revocation returns the revocation in the entry. ok is false if the entry has
+// another version, lacks a required member, or is not valid. An entry without
+// Until would count as expired. An entry without Before would end nothing, unless
+// it only lists sessions.
+func (e *entry) revocation() (r auth.Revocation, ok bool) {
+	if e.Version != 0 || e.Until == nil || e.Before == nil && e.AccessTTL == 0 && (len(e.Sessions) == 0 || e.All) {
+		return r, false
+	}
+	r = auth.Revocation{
+		Subject: e.Subject, Sessions: e.Sessions, All: e.All, Except: e.Except, Until: time.UnixMilli(*e.Until).UTC(),
+		ID: e.ID, AccessTTL: time.Duration(e.AccessTTL) * time.Millisecond,
+	}
+	if e.Before != nil {
+		r.Before = time.UnixMilli(*e.Before).UTC()
+	}
+	return r, r.AccessTTL.Milliseconds() == e.AccessTTL && r.Check() == nil // the multiplication may have overflowed
 }
 
 func encodeRevocation(r auth.Revocation) ([]byte, error) {
@@ -86,16 +91,10 @@ func encodeRevocation(r auth.Revocation) ([]byte, error) {
 // that can be read, and an ID derived from that of the entry.
 func decodeRevocation(id, text string) auth.Revocation {
 	var e entry
-	err := json.Unmarshal([]byte(text), &e)
-	if err == nil && e.valid() {
-		r := auth.Revocation{
-			Subject: e.Subject, Sessions: e.Sessions, All: e.All, Except: e.Except, Until: time.UnixMilli(*e.Until).UTC(),
-			ID: e.ID, AccessTTL: time.Duration(e.AccessTTL) * time.Millisecond,
+	if json.Unmarshal([]byte(text), &e) == nil {
+		if r, ok := e.revocation(); ok {
+			return r
 		}
-		if e.Before != nil {
-			r.Before = time.UnixMilli(*e.Before).UTC()
-		}
-		return r
 	}
 	var readable struct {
 		Subject string `json:"s"`

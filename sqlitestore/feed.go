@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/ratchet-go/auth"
@@ -144,9 +143,6 @@ func (r *revocationRow) fields() []any {
 	return []any{&r.id, &r.nonce, &r.version, &r.subject, &r.sessions, &r.all, &r.except, &r.before, &r.until, &r.revocationID, &r.accessTTL}
 }
 
-// maxAccessTTL is the longest AccessTTL of a notice, in milliseconds.
-const maxAccessTTL = 24 * 60 * 60 * 1000
-
 // revocation returns the revocation in the row. If this version cannot read the
 // row, it returns a revocation with only the subject and an ID derived from
 // that of the row.
@@ -158,9 +154,9 @@ func (r *revocationRow) revocation() auth.Revocation {
 	if r.before.Valid {
 		rev.Before = fromMillis(r.before.Int64)
 	}
-	if r.version != 1 || r.all&^1 != 0 || r.accessTTL < 0 || r.accessTTL > maxAccessTTL || (r.subject != "") == (r.accessTTL > 0) ||
+	if r.version != 1 || r.all&^1 != 0 ||
 		json.Unmarshal([]byte(r.sessions), &rev.Sessions) != nil || json.Unmarshal([]byte(r.except), &rev.Except) != nil ||
-		slices.Contains(rev.Sessions, "") || slices.Contains(rev.Except, "") { // null decodes as ""
+		rev.AccessTTL.Milliseconds() != r.accessTTL || rev.Check() != nil { // the multiplication may have overflowed
 		return auth.Revocation{Subject: r.subject, ID: "row." + r.String()}
 	}
 	return rev
