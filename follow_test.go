@@ -205,6 +205,24 @@ func TestRun_PausesIfTheFeedIsAlwaysReset(t *testing.T) {
 	})
 }
 
+func TestRun_PausesIfTheFirstReadIsReset(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newTestStore()
+		store.failBefore("Changes", auth.ErrFeedReset)
+		a, _ := newNode(t, store)
+		require.NoError(t, a.Revoke(context.Background(), "u1", "one"))
+		require.Len(t, store.takePassed(), 1)
+		defer run(a.Verifier)()
+		time.Sleep(time.Millisecond)
+		require.Equal(t, 1, store.count("Changes"))
+		store.failBefore("Changes", nil)
+		<-a.Ready()
+		time.Sleep(10 * time.Second)
+		require.Empty(t, store.passed(), "no entry was lost")
+	})
+}
+
 func TestRun_PausesIfThePositionNeverChanges(t *testing.T) {
 	t.Parallel()
 	for _, resets := range []bool{true, false} {

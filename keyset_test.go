@@ -189,6 +189,7 @@ func TestPublicKeys_AreCheckedAtConstruction(t *testing.T) {
 		"is empty":                              auth.PS256(&rsa.PublicKey{E: 65537}),
 		"not a point":                           auth.EdDSA(append(ed25519.PublicKey{1}, make([]byte, 31)...)),
 		"a point of large":                      auth.EdDSA(append(ed25519.PublicKey{2}, make([]byte, 31)...)),
+		"a point of large order":                auth.EdDSA(append(append(ed25519.PublicKey{0xf0}, bytes.Repeat([]byte{0xff}, 30)...), 0x7f)), // p + 3, not reduced
 		"is 63 bytes":                           auth.EdDSA(privateKeys()["EdDSA"].(ed25519.PrivateKey)[:63]),
 		"is 0 bytes":                            auth.EdDSA(ed25519.PrivateKey(nil)),
 		"does not match its public": auth.EdDSA(

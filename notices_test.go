@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -242,6 +243,31 @@ func TestRevoke_UsesNoticesOfOthersUntilTheyExpire(t *testing.T) {
 		time.Sleep(time.Hour)
 		require.Equal(t, time.Minute+2*time.Second, lasts(), "the other process's notice has expired")
 	})
+}
+
+func TestRevoke_UsesTheNoticeThatEndsLast(t *testing.T) {
+	t.Parallel()
+	for name, lengths := range map[string][]time.Duration{
+		"the earlier one ends last": {3 * time.Hour, 90 * time.Minute},
+		"the later one ends last":   {90 * time.Minute, 3 * time.Hour},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newTestStore()
+			a, _ := newNode(t, store)
+			runNodes(t, a)
+			ctx := context.Background()
+			for i, length := range lengths {
+				require.NoError(t, store.Store.Revoke(ctx, auth.Revocation{
+					AccessTTL: time.Hour, Until: time.Now().Add(length), ID: fmt.Sprint("other.", i),
+				}))
+				time.Sleep(time.Minute)
+			}
+			time.Sleep(2 * time.Hour)
+			require.NoError(t, a.RevokeAll(ctx, "u1"))
+			passed := store.passed()
+			require.GreaterOrEqual(t, time.Until(passed[len(passed)-1].Until), time.Hour, name)
+		})
+	}
 }
 
 func TestRun_RepublishesNoticesLostInAFailover(t *testing.T) {

@@ -255,6 +255,51 @@ func TestRun_ReadsTheFeedWhileItRepublishes(t *testing.T) {
 	}
 }
 
+// The clock is set back during the first publication, so the time since the step
+// began is unknown.
+func TestRun_ReadsTheFeedAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	for _, back := range []time.Duration{time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			var down, wasSetBack atomic.Bool
+			var calls, callsAtRead atomic.Int64
+			store := &testStore{Store: auth.NewMemoryStore(), revoke: func(context.Context, auth.Revocation) error {
+				if down.Load() {
+					return errStore
+				}
+				time.Sleep(5 * time.Millisecond)
+				calls.Add(1)
+				wasSetBack.Store(true)
+				return nil
+			}, changes: func(context.Context, string) error {
+				if wasSetBack.Load() {
+					callsAtRead.CompareAndSwap(0, calls.Load())
+				}
+				return nil
+			}}
+			a, _ := newNode(t, store, func(c *auth.Config) {
+				c.Now = func() time.Time {
+					if wasSetBack.Load() {
+						return time.Now().Add(-back)
+					}
+					return time.Now()
+				}
+			}, withAccessTTL(time.Minute))
+			runNodes(t, a)
+			down.Store(true)
+			for i := range 150 {
+				require.Error(t, a.Revoke(context.Background(), fmt.Sprint("user", i), "one"))
+			}
+			down.Store(false)
+			time.Sleep(time.Minute)
+			require.Positive(t, callsAtRead.Load())
+			require.Less(t, callsAtRead.Load(), int64(10), "the clock was set back by %s", back)
+			time.Sleep(2 * time.Minute)
+			require.GreaterOrEqual(t, calls.Load(), int64(150))
+		})
+	}
+}
+
 func TestRun_PausesIfTheStoreFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -341,6 +386,71 @@ func TestRun_NotBeforeRaisedDuringACallIsUnconfirmed(t *testing.T) {
 			require.Len(t, passed, 3, name)
 			require.True(t, passed[1].Before.After(passed[0].Before))
 			require.Equal(t, passed[1].Before, passed[2].Before)
+		})
+	}
+}
+
+// The same for a call of Run: a call of Revoke raises the not-before instant
+// meanwhile, and fails.
+func TestRun_NotBeforeRaisedWhileItRepublishesIsUnconfirmed(t *testing.T) {
+	t.Parallel()
+	for name, failsAfter := range map[string]time.Duration{"fails at once": 0, "fails after the call of Run": time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			var calls atomic.Int64
+			store := &testStore{Store: auth.NewMemoryStore(), revoke: func(_ context.Context, r auth.Revocation) error {
+				if r.AccessTTL > 0 {
+					return nil
+				}
+				switch calls.Add(1) {
+				case 1:
+					return errStore
+				case 2: // of Run
+					time.Sleep(1500 * time.Millisecond)
+				case 3:
+					time.Sleep(failsAfter)
+					return errStore
+				}
+				return nil
+			}}
+			a, _ := newNode(t, store)
+			runNodes(t, a)
+			ctx := context.Background()
+			require.ErrorIs(t, a.RevokeAll(ctx, "u1"), auth.ErrUnavailable)
+			for calls.Load() < 2 {
+				time.Sleep(100 * time.Millisecond)
+			}
+			time.Sleep(1100 * time.Millisecond)
+			require.ErrorIs(t, a.RevokeAll(ctx, "u1"), auth.ErrUnavailable)
+			time.Sleep(time.Minute)
+			passed := store.passed()
+			require.Len(t, passed, 4, name)
+			require.True(t, passed[2].Before.After(passed[1].Before), name)
+			require.Equal(t, passed[2].Before, passed[3].Before, name)
+		})
+	}
+}
+
+// A not-before instant of another process that is earlier than the own one is no
+// reason to raise the own one.
+func TestRun_AnEarlierNotBeforeOfAnotherProcessChangesNothing(t *testing.T) {
+	t.Parallel()
+	for _, earlier := range []time.Duration{time.Second, 5 * time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newTestStore()
+			a, _ := newNode(t, store)
+			runNodes(t, a)
+			ctx := context.Background()
+			require.NoError(t, a.ExpireAccess(ctx, "u1"))
+			time.Sleep(time.Second)
+			tokens := startSession(t, a)
+			own := store.takePassed()[0]
+			require.NoError(t, store.Store.Revoke(ctx, auth.Revocation{
+				Subject: "u1", Before: own.Before.Add(-earlier), Until: own.Until, ID: "other.1",
+			}))
+			time.Sleep(time.Minute)
+			require.Empty(t, store.passed())
+			_, err := a.Verify(ctx, tokens.Access)
+			require.NoError(t, err)
 		})
 	}
 }
