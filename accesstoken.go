@@ -126,7 +126,7 @@ func (v *Verifier) accessToken(r *http.Request) (chosen credential, err error) {
 	case err != nil:
 		return credential{}, err
 	case len(list) == 0:
-		return credential{}, ErrNoToken
+		return credential{}, v.missingToken(r)
 	case len(list) == 1:
 		chosen = list[0]
 	default:

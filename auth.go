@@ -34,6 +34,8 @@ type Authenticator struct {
 	maxSessions int // 0 means no limit
 	autoRefresh bool
 
+	noRefreshToken error // the ErrNoToken for a request without a refresh token
+
 	publishingNotice chan struct{} // full while a notice is being published
 	noticeRetry      atomic.Int64  // no notice is published before this time; Unix milliseconds
 }
@@ -108,6 +110,11 @@ func New(c Config) (*Authenticator, error) {
 		return nil, err
 	}
 	a.updater, _ = c.Users.(PasswordUpdater)
+	places := []string{"the header Refresh-Token", "the body field refresh_token"}
+	if a.cookies != nil {
+		places = append([]string{"the cookie " + a.cookies.refresh.Name}, places...)
+	}
+	a.noRefreshToken = noTokenIn("refresh", places)
 	a.accessKeys.ring.Store(a.newAccessRing(access))
 	a.refreshKeys.ring.Store(newKeyRing(refresh, typRefresh, a.sessionTTL+2*a.leeway, a.now))
 	if err := a.checkRefreshSize(refresh); err != nil {
@@ -154,7 +161,7 @@ func (a *Authenticator) snapshot() snapshot {
 // caused, such as claims that do not fit into a token, and returns the error.
 func (a *Authenticator) internalError(ctx context.Context, s Session, err error) error {
 	a.emit(ctx, Event{Type: EventFault, Session: s, Err: err})
-	return err
+	return reportedError{err}
 }
 
 // callStore calls the store with StoreTimeout. It returns ErrSessionNotFound and
@@ -187,7 +194,7 @@ func (a *Authenticator) unavailable(ctx context.Context, s Session, err error) e
 	if !errors.Is(ctx.Err(), context.Canceled) {
 		a.emit(ctx, Event{Type: EventFault, Session: s, Err: err})
 	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, detail{err})
+	return reportedError{fmt.Errorf("%w: %w", ErrUnavailable, detail{err})}
 }
 
 func (a *Authenticator) getSession(ctx context.Context, of Session) (s Session, err error) {

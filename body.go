@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"mime"
@@ -41,6 +42,9 @@ func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
 	case known && kind == typeJSON:
 		return jsonFields(body, names)
 	case known && kind == typeForm:
+		if looksLikeJSON(body) {
+			return nil, requestError("the body is JSON, but its Content-Type is " + typeForm + "; send " + typeJSON)
+		}
 		form, err := parseForm(string(body), names)
 		if err != nil {
 			return nil, err
@@ -55,6 +59,13 @@ const (
 	typeJSON = "application/json"
 	typeForm = "application/x-www-form-urlencoded"
 )
+
+// looksLikeJSON reports whether a body begins with a JSON object. A form encodes
+// the brace, unless a client does not follow the standard, and then it contains
+// an equals sign.
+func looksLikeJSON(body []byte) bool {
+	return bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) && json.Valid(body)
+}
 
 // readBody reads the body, and replaces it so that it can be read again.
 func readBody(r *http.Request) ([]byte, error) {
@@ -113,7 +124,9 @@ func jsonFields(body []byte, names []string) (map[string]string, error) {
 		return nil
 	})
 	var request requestError
-	if err != nil && !errors.As(err, &request) {
+	if err != nil && !errors.As(err, &request) && body[0] != '{' && bytes.IndexByte(body, '=') > 0 {
+		err = requestError("the body is not JSON; a form needs the Content-Type " + typeForm)
+	} else if err != nil && !errors.As(err, &request) {
 		err = requestError("body: " + err.Error())
 	}
 	if err != nil {

@@ -349,17 +349,54 @@ func readAccess(c *parsedClaims, payload, issuer string, audience []string) erro
 		err = c.check(issuer, audience)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: claims: %w", ErrInvalidToken, err)
+		return invalidClaims(err)
 	}
 	return nil
+}
+
+// invalidClaims returns the error for a payload with the mistake err.
+func invalidClaims(err error) error {
+	var known *tokenError
+	if errors.As(err, &known) {
+		return err
+	}
+	return fmt.Errorf("%w: claims: %w", ErrInvalidToken, err)
+}
+
+// unexpectedIssuer returns the error for a token with another iss. Like the
+// texts of unexpectedAudience, it quotes a token whose signature is valid.
+func unexpectedIssuer(found, want string) error {
+	return &tokenError{"claims: unexpected iss " + quoted(found) + ", want " + quoted(want), "iss", "the token is of another issuer"}
+}
+
+func unexpectedAudience(found, want []string) error {
+	return &tokenError{
+		fmt.Sprintf("claims: unexpected aud %s, want one of %s", quotedList(found), quotedList(want)), "aud", "the token is for another audience",
+	}
+}
+
+// quotedList returns at most four of the strings in quotes.
+func quotedList(list []string) string {
+	var b strings.Builder
+	for i, s := range list {
+		if i == 4 {
+			b.WriteString(", …")
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(quoted(s))
+	}
+	return "[" + b.String() + "]"
 }
 
 func (c *Claims) check(issuer string, audience []string) error {
 	switch {
 	case c.Issuer != issuer:
-		return errors.New("unexpected iss")
+		return unexpectedIssuer(c.Issuer, issuer)
 	case !intersects(c.Audience, audience):
-		return errors.New("unexpected aud")
+		return unexpectedAudience(c.Audience, audience)
 	case c.Subject == "", c.SessionID == "", c.TokenID == "":
 		return errors.New("sub, sid or jti is missing")
 	case c.IssuedAt.IsZero(), c.ExpiresAt.IsZero(), c.AuthTime.IsZero(), c.SessionExpiresAt.IsZero():

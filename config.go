@@ -143,6 +143,10 @@ type Config struct {
 
 	// OnEvent receives events. It is called concurrently, and while the request
 	// waits, so it must return soon. [LogEvents] returns such a function.
+	//
+	// nil means that faults (EventFault and EventStale) are logged to
+	// [slog.Default], without users and clients, and at most once per kind and
+	// minute. To silence them, set a function that does nothing.
 	OnEvent func(ctx context.Context, e Event)
 
 	// OnError writes the response to a request that is refused with err. nil

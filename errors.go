@@ -77,6 +77,11 @@ var (
 	errEndpoint    = errors.New("auth: no such endpoint")
 )
 
+// errNotRunning is the error for an access token while Run is not running and
+// has not read the feed. Its text is sent to the client: it helps the developer
+// who forgot to call Run, and tells others nothing that they could use.
+var errNotRunning = fmt.Errorf("%w: Run is not running, so no revocations are read; call it in a goroutine after New or NewVerifier", ErrUnavailable)
+
 // errCookieTooLarge means that the token of a user does not fit into a cookie.
 // The client cannot correct it by a retry or a new login.
 var errCookieTooLarge = errors.New("auth: token too large for a cookie")
@@ -102,6 +107,43 @@ type scopeError struct{ scope string }
 func (e *scopeError) Error() string { return "auth: scope " + strconv.Quote(e.scope) + " is missing" }
 
 func (e *scopeError) Unwrap() error { return ErrForbidden }
+
+// describedError is an error whose response has a description of its own.
+type describedError struct {
+	error
+	description string
+}
+
+func (e *describedError) Unwrap() error { return e.error }
+
+// tokenError is an ErrInvalidToken. Its text may contain text of the token,
+// which the others of its fields do not.
+type tokenError struct {
+	text        string
+	cause       string // one word; events of different causes are limited separately
+	description string // sent to the client
+}
+
+func (e *tokenError) Error() string { return ErrInvalidToken.Error() + ": " + e.text }
+
+func (e *tokenError) Unwrap() error { return ErrInvalidToken }
+
+// reportedError marks an error for which an event was emitted, so that
+// WriteError does not emit another.
+type reportedError struct{ error }
+
+func (e reportedError) Unwrap() error { return e.error }
+
+// quoted returns text of a client in quotes, without control characters, and cut
+// to 64 bytes.
+func quoted(s string) string {
+	const limit = 64
+	cut := cleanText(s, limit)
+	if len(s) > limit {
+		cut += "…"
+	}
+	return strconv.Quote(cut)
+}
 
 // requestError is an ErrInvalidRequest whose text is sent to the client.
 type requestError string

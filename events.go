@@ -24,12 +24,19 @@ const (
 	EventRevoked      EventType = "revoked"       // sessions or access tokens were revoked; Reason says why
 	EventFault        EventType = "fault"         // something failed: a store, a user lookup, a hook, a clock, or issuing a token; see Err
 	EventStale        EventType = "stale"         // the revocation feed is older than Config.MaxStale
+	EventRefused      EventType = "refused"       // a request was refused; Reason is the "error" of the response, and Err says why
 )
 
 // Event reports something worth logging. It contains no secrets. The only data
-// from clients in it are the [Device] and the session name, without control
-// characters. It does not contain the login name of a refused login, because
-// users sometimes type their password there.
+// from clients in it are the [Device], the session name and, in the Err of an
+// EventRefused, parts of the request such as its Origin or path; all without
+// control characters, and cut to a bounded length. It does not contain the login
+// name of a refused login, because users sometimes type their password there.
+//
+// There is at most one EventRefused per cause and minute, so that clients cannot
+// fill a log. There is none for a token that has expired or whose session has
+// ended, and none where another event reports the refusal, as EventLoginRefused
+// and EventReuse do.
 type Event struct {
 	Type EventType
 	Time time.Time
@@ -49,12 +56,18 @@ type Event struct {
 	// "login" (the login was not completed).
 	Reason string
 
-	Err error // what failed, or why a login was refused
+	// Suppressed is how many events of the same cause were not emitted since the
+	// last one, for EventRefused.
+	Suppressed int64
+
+	Err error // what failed, or why a login or a request was refused
 }
 
 // LogEvents returns a function for Config.OnEvent that logs events to l. Faults
-// and stale feeds are logged at Error; reuse, retries and refused logins at Warn;
-// all other events at Info.
+// and stale feeds are logged at Error. Reuse, retries, refused logins, and
+// refused requests whose cause may be a mistake in a configuration (an invalid
+// token, or an origin that is not trusted) are logged at Warn; all other events
+// at Info.
 func LogEvents(l *slog.Logger) func(context.Context, Event) {
 	return func(ctx context.Context, e Event) {
 		level := slog.LevelInfo
@@ -63,6 +76,10 @@ func LogEvents(l *slog.Logger) func(context.Context, Event) {
 			level = slog.LevelError
 		case EventReuse, EventLoginRefused, EventRetry:
 			level = slog.LevelWarn
+		case EventRefused:
+			if e.Reason == "invalid_token" || e.Reason == "invalid_grant" || e.Reason == "cross_origin" {
+				level = slog.LevelWarn
+			}
 		}
 		l.LogAttrs(ctx, level, "auth: "+string(e.Type), e.attrs()...)
 	}
@@ -90,6 +107,9 @@ func (e Event) attrs() []slog.Attr {
 	if e.Reason != "" {
 		as = append(as, slog.String("reason", e.Reason))
 	}
+	if e.Suppressed > 0 {
+		as = append(as, slog.Int64("suppressed", e.Suppressed))
+	}
 	if e.Err != nil {
 		as = append(as, slog.String("error", e.Err.Error()))
 	}
@@ -109,7 +129,7 @@ func appendDevice(as []slog.Attr, prefix string, d Device) []slog.Attr {
 // emit sets the time of e and delivers it. If ctx belongs to a call of Run, it
 // puts e into the queue of that call instead.
 func (v *Verifier) emit(ctx context.Context, e Event) {
-	if v.onEvent == nil {
+	if v.faultsOnly && e.Type != EventFault && e.Type != EventStale {
 		return
 	}
 	e.Time = v.now()

@@ -41,7 +41,7 @@ func ExampleNewVerifier() {
 	fmt.Println(err)
 	// Output:
 	// u1 <nil>
-	// auth: invalid token: wrong typ
+	// auth: invalid token: wrong typ rt+jwt: this is a refresh token
 }
 
 // issuerUsers is a user lookup in which every ID is a user.

@@ -76,6 +76,59 @@ func checkExtractors(field string, es []Extractor, jar *cookieJar) ([]Extractor,
 	return slices.Clone(es), errors.Join(errs...)
 }
 
+// placesOf returns the places in which es look for tokens, for error texts.
+func placesOf(es []Extractor, jar *cookieJar) []string {
+	var places []string
+	for _, e := range es {
+		switch e.source {
+		case inBearer:
+			places = append(places, "the header Authorization (Bearer)")
+		case inCookie:
+			if jar != nil {
+				places = append(places, "the cookie "+jar.access.Name)
+			}
+		case inHeader:
+			places = append(places, "the header "+e.name)
+		case inQuery:
+			places = append(places, "the query parameter "+cleanText(e.name, maxDeviceName))
+		}
+	}
+	return places
+}
+
+// noTokenIn returns the ErrNoToken for a request without a token of a kind in
+// the given places.
+func noTokenIn(kind string, places []string) error {
+	text := "no " + kind + " token in "
+	for i, place := range places {
+		switch {
+		case i > 0 && i == len(places)-1:
+			text += " or "
+		case i > 0:
+			text += ", "
+		}
+		text += place
+	}
+	return &describedError{fmt.Errorf("%w: %s", ErrNoToken, strings.TrimPrefix(text, "no ")), text}
+}
+
+// errNoScheme is the error for a token in the Authorization header without the
+// scheme Bearer.
+var errNoScheme = fmt.Errorf("%w: the Authorization header has a token without the scheme Bearer", ErrNoToken)
+
+// missingToken returns the ErrNoToken for a request without an access token.
+func (v *Verifier) missingToken(r *http.Request) error {
+	if slices.Contains(v.extractors, FromBearer()) {
+		for _, h := range r.Header["Authorization"] {
+			// A token begins with "eyJ", the start of a JSON object in base64.
+			if token := h[strings.LastIndexAny(h, " \t")+1:]; strings.HasPrefix(token, "eyJ") {
+				return &describedError{errNoScheme, "the Authorization header has a token without the scheme Bearer; send Authorization: Bearer, a space, and the token"}
+			}
+		}
+	}
+	return v.noToken
+}
+
 // varyOf returns the Vary header for responses to requests in which es look for
 // tokens, or nil.
 func varyOf(es []Extractor) []string {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ratchet-go/auth/internal/strictjson"
@@ -29,22 +31,78 @@ const maxListed = 100
 // RefreshHandler and so on return the individual endpoints.
 func (a *Authenticator) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/login", a.LoginHandler())
-	mux.Handle("/refresh", a.RefreshHandler())
-	mux.Handle("/logout", a.LogoutHandler())
-	mux.Handle("/logout/all", a.LogoutAllHandler())
-	mux.Handle("/sessions", a.SessionsHandler())
-	mux.Handle("/sessions/{id}", a.SessionsHandler())
-	mux.Handle("/jwks.json", a.JWKSHandler())
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { a.WriteError(w, r, errEndpoint) })
+	var found atomic.Bool // an endpoint has been found, so the handler is registered correctly
+	for pattern, h := range map[string]http.Handler{
+		"/login":         a.LoginHandler(),
+		"/refresh":       a.RefreshHandler(),
+		"/logout":        a.LogoutHandler(),
+		"/logout/all":    a.LogoutAllHandler(),
+		"/sessions":      a.SessionsHandler(),
+		"/sessions/{id}": a.SessionsHandler(),
+		"/jwks.json":     a.JWKSHandler(),
+	} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if !found.Load() {
+				found.Store(true)
+			}
+			h.ServeHTTP(w, r)
+		})
+	}
+	notFound := func(w http.ResponseWriter, r *http.Request) {
+		a.WriteError(w, r, noEndpoint(r.URL.Path, !found.Load()))
+	}
+	mux.HandleFunc("/", notFound)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = rooted(r)
 		if path.Clean(r.URL.Path) != r.URL.Path {
-			a.WriteError(w, r, errEndpoint)
+			notFound(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// noEndpoint returns the error for a path that is not an endpoint. The response
+// has advice until the first endpoint was found: after that, the handler is
+// registered correctly, and the path is a mistake of the client. The event
+// always has it.
+func noEndpoint(path string, advise bool) error {
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		if strings.HasPrefix(s, "eyJ") {
+			segments[i] = "…" // a token
+		}
+	}
+	path = strings.Join(segments, "/")
+	text := "there is no endpoint " + cleanText(path, maxDeviceName)
+	full := text
+	if advice := endpointAdvice(path); advice != "" {
+		full += "; " + advice
+	}
+	if advise {
+		text = full
+	}
+	return &describedError{fmt.Errorf("%w: %s", errEndpoint, full), text}
+}
+
+// endpointAdvice returns what to do about a path that is not an endpoint, or "".
+func endpointAdvice(path string) string {
+	clean := strings.TrimRight(path, "/")
+	for _, endpoint := range [...]string{"/logout/all", "/login", "/refresh", "/logout", "/sessions", "/jwks.json"} {
+		prefix, ok := strings.CutSuffix(clean, endpoint)
+		if endpoint == "/sessions" && !ok {
+			prefix, _, ok = strings.Cut(clean, endpoint+"/")
+		}
+		switch {
+		case ok && prefix != "":
+			return "register the handler with http.StripPrefix, and with the prefix " + cleanText(prefix, maxDeviceName)
+		case ok && clean != path:
+			return "remove the slash at the end"
+		case ok: // for example /refresh//
+			return ""
+		}
+	}
+	return "the endpoints are /login, /refresh, /logout, /logout/all, /sessions, /sessions/{id} and /jwks.json"
 }
 
 // rooted returns r with a path that begins with a slash, even if http.StripPrefix
@@ -125,6 +183,7 @@ func (a *Authenticator) login(w http.ResponseWriter, r *http.Request) error {
 
 // delivery reports whether the tokens of a login are set as cookies.
 func (a *Authenticator) delivery(wish string) (byCookie bool, err error) {
+	const notOffered = requestError("this delivery is not offered")
 	switch {
 	case wish == "":
 		return a.cookies != nil, nil
@@ -132,8 +191,12 @@ func (a *Authenticator) delivery(wish string) (byCookie bool, err error) {
 		return true, nil
 	case wish == "body" && (a.cookies == nil || a.cookies.allowBody):
 		return false, nil
+	case wish == "cookie":
+		return false, fmt.Errorf("%w: delivery is cookie, but Config.Cookies is nil", notOffered)
+	case wish == "body":
+		return false, fmt.Errorf("%w: delivery is body, but Cookies.AllowBody is not set", notOffered)
 	}
-	return false, requestError("this delivery is not offered")
+	return false, requestError(`delivery must be "cookie" or "body"`)
 }
 
 // RefreshHandler handles POST with a refresh token. [Authenticator.RefreshToken]

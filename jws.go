@@ -144,7 +144,7 @@ func otherHeader(ctx context.Context, token string, first, last int, sig []byte,
 		return Key{}, "", fmt.Errorf("%w: header: %w", ErrInvalidToken, err)
 	}
 	if h.typ != typ && (typ != typAccess || h.typ != "application/"+typAccess) {
-		return Key{}, "", malformed("wrong typ")
+		return Key{}, "", wrongType(h.typ, typ)
 	}
 	if h.hasKid && h.kid == "" {
 		return Key{}, "", malformed("empty kid")
@@ -165,6 +165,21 @@ func otherHeader(ctx context.Context, token string, first, last int, sig []byte,
 		}
 	}
 	return Key{}, "", malformed("signature does not verify")
+}
+
+// wrongType returns the error for a token whose header has the type found. The
+// header is not authenticated, so the text contains it only if it is one of the
+// known types.
+func wrongType(found, want string) error {
+	switch {
+	case found == typRefresh && want == typAccess:
+		return &tokenError{"wrong typ " + typRefresh + ": this is a refresh token", "typ", "this is a refresh token; an access token is required"}
+	case want == typRefresh && (found == typAccess || found == "application/"+typAccess):
+		return &tokenError{"wrong typ " + typAccess + ": this is an access token", "typ", "this is an access token; a refresh token is required"}
+	case found == "", strings.EqualFold(found, "JWT"):
+		return malformed("wrong typ: the token was not issued by this package, whose tokens have the typ " + want)
+	}
+	return malformed("wrong typ")
 }
 
 // lookupKeys calls source.VerifyKeys, which may be the application's code.

@@ -84,12 +84,18 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, o Session
 		return Tokens{}, err
 	}
 	u, err := a.findUser(ctx, "FindByLogin", func() (User, error) { return a.users.FindByLogin(ctx, login) })
-	exists := err == nil
-	if err != nil && !errors.Is(err, ErrUserNotFound) {
+	exists := !errors.Is(err, ErrUserNotFound)
+	// An unusable user is an error only after the password was checked, so that
+	// the response does not reveal that the login exists.
+	var unusable *userError
+	if err != nil && exists && !errors.As(err, &unusable) {
 		return Tokens{}, err
 	}
 	refused := func(why error) (Tokens, error) {
-		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: o.Device, Err: why})
+		if unusable != nil {
+			why = fmt.Errorf("%w; %w", why, detail{unusable})
+		}
+		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: unusable.subjectOf(u)}, Device: o.Device, Err: why})
 		return Tokens{}, ErrInvalidCredentials
 	}
 	switch err := a.checkPassword(ctx, u, pass); {
@@ -104,6 +110,9 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, o Session
 	}
 	if u.Disabled {
 		return refused(refusal("user is disabled"))
+	}
+	if unusable != nil {
+		return Tokens{}, a.internalError(ctx, Session{}, unusable)
 	}
 	t, err := a.createSession(ctx, snap, u, o, func(fresh User) error {
 		if fresh.PasswordHash == u.PasswordHash {
@@ -133,7 +142,7 @@ func (a *Authenticator) StartSession(ctx context.Context, userID string, o Sessi
 	u, err := a.findByID(ctx, userID)
 	switch {
 	case errors.Is(err, ErrUserNotFound):
-		err = refusal("unknown user")
+		err = refusal("FindByID does not find the user " + quoted(userID))
 	case err == nil && u.Disabled:
 		err = refusal("user is disabled")
 	}
@@ -159,8 +168,24 @@ func isRefusal(err error) bool {
 	return errors.Is(err, ErrInvalidCredentials) && !errors.Is(err, ErrUnavailable)
 }
 
+// userError is the error for a user whom the application returned but who cannot
+// be used. It is a mistake in the application or its data. Repeating the request
+// does not help, so the response is status 500, not 503.
+type userError struct{ error }
+
+func (e *userError) Unwrap() error { return e.error }
+
+// subjectOf returns the subject of events about u, or "" if the ID of u may be
+// the mistake e.
+func (e *userError) subjectOf(u User) string {
+	if e != nil {
+		return ""
+	}
+	return u.ID
+}
+
 // findUser calls a method of Users and checks the user that it returns. The error
-// is ErrUserNotFound or ErrUnavailable.
+// is ErrUserNotFound, ErrUnavailable or, with the user, a userError.
 func (a *Authenticator) findUser(ctx context.Context, name string, find func() (User, error)) (User, error) {
 	var u User
 	err := callHook("Users."+name, func() (err error) {
@@ -168,25 +193,30 @@ func (a *Authenticator) findUser(ctx context.Context, name string, find func() (
 		return err
 	})
 	if err == nil {
-		err = checkUser(&u)
-	}
-	switch {
-	case err == nil:
+		if err := checkUser(&u); err != nil {
+			return u, &userError{fmt.Errorf("auth: Users.%s returned the user %s: %w", name, quoted(u.ID), detail{err})}
+		}
 		return u, nil
-	case errors.Is(err, ErrUserNotFound):
+	}
+	if errors.Is(err, ErrUserNotFound) {
 		return User{}, ErrUserNotFound
 	}
 	return User{}, a.unavailable(ctx, Session{}, fmt.Errorf("auth: Users.%s: %w", name, detail{err}))
 }
 
+// findByID looks up a user by ID. The error is ErrUserNotFound, ErrUnavailable
+// or an error that was reported and has status 500.
 func (a *Authenticator) findByID(ctx context.Context, id string) (User, error) {
-	return a.findUser(ctx, "FindByID", func() (User, error) {
-		u, err := a.users.FindByID(ctx, id)
-		if err == nil && u.ID != id {
-			err = errors.New("returned a user with another ID")
-		}
+	u, err := a.findUser(ctx, "FindByID", func() (User, error) { return a.users.FindByID(ctx, id) })
+	var unusable *userError
+	switch {
+	case errors.As(err, &unusable):
+	case err == nil && u.ID != id:
+		unusable = &userError{fmt.Errorf("auth: Users.FindByID(%s) returned the user %s: FindByID must return the user with exactly that ID", quoted(id), quoted(u.ID))}
+	default:
 		return u, err
-	})
+	}
+	return User{}, a.internalError(ctx, Session{}, unusable)
 }
 
 // checkPassword compares a password with the hash of u. It hashes the password
@@ -274,7 +304,7 @@ func (a *Authenticator) finishLogin(ctx context.Context, s Session, o SessionOpt
 	fresh, err := a.findByID(ctx, s.Subject)
 	switch {
 	case errors.Is(err, ErrUserNotFound):
-		return refusal("user was deleted")
+		return refusal("user was deleted: FindByID does not find User.ID " + quoted(s.Subject) + ", which was found before")
 	case err != nil:
 		return err
 	case fresh.Disabled:

@@ -528,16 +528,63 @@ func TestLogin_AnErrorOfUsersIsUnavailableWhateverItWraps(t *testing.T) {
 	require.Empty(t, fx.events.take(auth.EventLoginRefused))
 }
 
-func TestFindByID_ReturningAnotherUserIsAFault(t *testing.T) {
+// TestLogin_TellsUsersThatCannotBeUsedOnlyAfterThePassword covers an ID in two
+// spellings, an ID that is too long, and lookups that do not agree.
+func TestLogin_TellsUsersThatCannotBeUsedOnlyAfterThePassword(t *testing.T) {
 	t.Parallel()
-	fx := newFixture(t)
-	tokens := fx.login(t)
-	fx.users.change("u1", func(u *auth.User) { u.ID = "u2" })
-	_, err := fx.StartSession(context.Background(), "u1", auth.SessionOptions{})
-	require.ErrorIs(t, err, auth.ErrUnavailable)
-	_, err = fx.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
-	require.ErrorIs(t, err, auth.ErrUnavailable, "no token may be issued for another user")
-	require.Zero(t, fx.store.count("Rotate"))
+	for name, c := range map[string]struct {
+		change func(*auth.User)
+		text   string
+		status int // with the right password
+	}{
+		"two spellings":   {func(u *auth.User) { u.ID = "U1" }, `Users.FindByID("U1") returned the user "u1"`, 500},
+		"a long ID":       {func(u *auth.User) { u.ID = strings.Repeat("x", 256) }, "User.ID is 256 bytes; the limit is 255", 500},
+		"an empty role":   {func(u *auth.User) { u.Roles = []string{""} }, "User.Roles[0] must be UTF-8 and not empty", 500},
+		"an unknown ID":   {func(u *auth.User) { u.ID = "other" }, `FindByID does not find User.ID "other"`, 401},
+		"a disabled user": {func(u *auth.User) { u.ID, u.Disabled = "", true }, "User.ID is empty", 401},
+	} {
+		fx := newFixture(t, func(config *auth.Config) {
+			byID := newUsers().byID["u1"]
+			byLogin := byID
+			c.change(&byLogin)
+			config.Users = &twoLookups{byLogin, map[string]auth.User{"u1": byID, "U1": byID}}
+		})
+		_, err := fx.Login(context.Background(), "ada", "wrong", auth.SessionOptions{})
+		require.Equal(t, auth.ErrInvalidCredentials, err, name)
+		require.Empty(t, fx.events.take(auth.EventFault), name)
+
+		_, err = fx.Login(context.Background(), "ada", pass, auth.SessionOptions{})
+		require.Equal(t, c.status, auth.ResponseFor(err).Status, name)
+		event := auth.EventFault
+		if c.status == 401 {
+			event = auth.EventLoginRefused
+			require.Equal(t, auth.ErrInvalidCredentials, err, "the text must not say why")
+		}
+		events := fx.events.take(event)
+		require.NotEmpty(t, events, name)
+		require.ErrorContains(t, events[len(events)-1].Err, c.text, name)
+		for _, id := range []string{"u1", "U1", "other"} {
+			list, err := fx.Sessions(context.Background(), id)
+			require.NoError(t, err)
+			require.Empty(t, list, "a session stays: %s", name)
+		}
+	}
+}
+
+// twoLookups returns different users by login and by ID.
+type twoLookups struct {
+	byLogin auth.User
+	byID    map[string]auth.User
+}
+
+func (u *twoLookups) FindByLogin(context.Context, string) (auth.User, error) { return u.byLogin, nil }
+
+func (u *twoLookups) FindByID(_ context.Context, id string) (auth.User, error) {
+	found, ok := u.byID[id]
+	if !ok {
+		return auth.User{}, auth.ErrUserNotFound
+	}
+	return found, nil
 }
 
 func TestLogin_RefusesInvalidUsers(t *testing.T) {
@@ -566,12 +613,12 @@ func TestLogin_RefusesInvalidUsers(t *testing.T) {
 		fx := newFixture(t)
 		fx.users.change("u1", c.change)
 		_, err := fx.StartSession(context.Background(), "u1", auth.SessionOptions{})
-		require.ErrorIs(t, err, auth.ErrUnavailable, name)
-		if !strings.Contains(err.Error(), "returned a user with another ID") {
+		require.Equal(t, 500, auth.ResponseFor(err).Status, name)
+		if !strings.Contains(err.Error(), "FindByID must return the user with exactly that ID") {
 			require.ErrorContains(t, err, c.text, name)
 		}
 		_, err = fx.Login(context.Background(), fx.users.byID["u1"].Username, pass, auth.SessionOptions{})
-		require.ErrorIs(t, err, auth.ErrUnavailable, name)
+		require.Equal(t, 500, auth.ResponseFor(err).Status, name)
 		require.ErrorContains(t, err, c.text, name)
 		require.Zero(t, fx.store.count("Create"), name)
 	}

@@ -185,10 +185,10 @@ func (v *Verifier) checkGuards(ctx context.Context, c *Claims, guards []Guard) e
 		var panicked *panicError
 		if errors.As(err, &panicked) {
 			v.emit(ctx, Event{Type: EventFault, Session: Session{Subject: c.Subject, ID: c.SessionID}, Err: err})
-			return err
+			return reportedError{err}
 		}
 		if err != nil {
-			if ResponseFor(err).Status == http.StatusInternalServerError {
+			if !isOwn(err) {
 				err = fmt.Errorf("%w: %w", ErrForbidden, detail{err})
 			}
 			return err
@@ -227,6 +227,7 @@ func (v *Verifier) Optional(next http.Handler) http.Handler {
 				reason = err
 			}
 			if reason != nil {
+				v.reportRefusal(r, reason)
 				ctx = context.WithValue(ctx, errorKey{}, reason)
 			}
 		default:
@@ -252,14 +253,4 @@ func (v *Verifier) setVary(h http.Header) {
 	default:
 		h["Vary"] = append(old, v.vary...)
 	}
-}
-
-// WriteError writes the response to a request that failed with err. It calls
-// Config.OnError, or [DefaultOnError] if that is nil.
-func (v *Verifier) WriteError(w http.ResponseWriter, r *http.Request, err error) {
-	if v.onError != nil {
-		v.onError(w, r, err)
-		return
-	}
-	DefaultOnError(w, r, err)
 }

@@ -57,7 +57,7 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 		// The client keeps its token, and a process of the newer version can
 		// refresh the session.
 		a.emitLimited(ctx, &a.newerReported, Event{Type: EventFault, Session: s, Device: cleanDevice(o.Device), Generation: c.generation, Err: newer})
-		return Tokens{}, newer
+		return Tokens{}, reportedError{newer}
 	}
 
 	u, err := a.findByID(ctx, c.subject)

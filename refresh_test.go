@@ -260,13 +260,25 @@ func TestRefresh_UserLookupErrorChangesNothing(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestRefresh_LookupOfAnotherUserIsAFault(t *testing.T) {
+func TestRefresh_UserThatCannotBeUsedIsAServerError(t *testing.T) {
 	t.Parallel()
-	fx := newFixture(t)
-	first := fx.login(t)
-	fx.users.change("u1", func(u *auth.User) { u.ID = "u2" })
-	_, err := fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
-	require.ErrorIs(t, err, auth.ErrUnavailable)
+	for text, change := range map[string]func(*auth.User){
+		`FindByID("u1") returned the user "u2"`: func(u *auth.User) { u.ID = "u2" },
+		`FindByID("u1") returned the user "U1"`: func(u *auth.User) { u.ID = "U1" },
+		"User.ID is empty":                      func(u *auth.User) { *u = auth.User{} },
+		"User.Roles[0] must be":                 func(u *auth.User) { u.Roles = []string{""} },
+	} {
+		fx := newFixture(t)
+		first := fx.login(t)
+		fx.users.change("u1", change)
+		_, err := fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
+		require.ErrorContains(t, err, text)
+		require.Equal(t, 500, auth.ResponseFor(err).Status, text)
+		faults := fx.events.take(auth.EventFault)
+		require.Len(t, faults, 1, text)
+		require.ErrorContains(t, faults[0].Err, text)
+		require.Zero(t, fx.store.count("Rotate"), "the token is not spent")
+	}
 }
 
 func TestRefresh_InvalidClaimsDoNotSpendTheToken(t *testing.T) {

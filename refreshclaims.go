@@ -3,7 +3,6 @@ package auth
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/ratchet-go/auth/internal/strictjson"
@@ -85,14 +84,14 @@ func readRefresh(payload, issuer string, audience []string) (refreshClaims, erro
 	switch {
 	case err != nil:
 	case iss != issuer:
-		err = errors.New("unexpected iss")
+		err = unexpectedIssuer(iss, issuer)
 	case !intersects(aud, audience):
-		err = errors.New("unexpected aud")
+		err = unexpectedAudience(aud, audience)
 	case c.subject == "", c.sid == "":
 		err = errors.New("sub or sid is missing")
 	}
 	if err != nil {
-		return refreshClaims{}, fmt.Errorf("%w: claims: %w", ErrInvalidToken, err)
+		return refreshClaims{}, invalidClaims(err)
 	}
 	switch {
 	case c.generation < 1, c.authTime.IsZero(), c.issuedAt.IsZero(), c.expiresAt.IsZero():

@@ -25,6 +25,7 @@ const codeMissing = "missing_token"
 // first row applies.
 var responses = [...]responseRow{
 	{password.ErrBusy, 503, "temporarily_unavailable", "", "", "too many logins at once; try again"},
+	{errNotRunning, 503, "temporarily_unavailable", "", "", "the server does not read revocations yet: it must call Run"},
 	{ErrUnavailable, 503, "temporarily_unavailable", "", "", "try again"},
 	{errCookieTooLarge, 500, "token_too_large", "", "", "the token is too large for a cookie; the request cannot succeed until the server is changed"},
 	{ErrCrossOrigin, 403, "cross_origin", "", "", "the request comes from an origin that is not trusted"},
@@ -43,6 +44,9 @@ var responses = [...]responseRow{
 	{ErrInvalidToken, 401, "invalid_token", "invalid_token", "login", "the token is not valid"},
 	{ErrReauthenticate, 401, "insufficient_user_authentication", "insufficient_user_authentication", "login", "a more recent login is required"},
 	{ErrForbidden, 403, "insufficient_scope", "insufficient_scope", "", "the token does not permit this"},
+	{password.ErrMismatch, 401, "invalid_credentials", "", "login", "login or password is wrong"},
+	{password.ErrTooLong, 400, "invalid_request", "", "", "the password is longer than 1024 bytes"},
+	{password.ErrEmpty, 400, "invalid_request", "", "", "the password is empty"},
 }
 
 var internalResponse = responseRow{nil, 500, "server_error", "", "", "the server could not do this"}
@@ -54,6 +58,10 @@ type errorParts struct {
 	request requestError
 	fresh   *freshError
 	scope   *scopeError
+
+	description string // replaces the text of the row; "" if there is none
+	cause       string // the cause of a tokenError or malformed
+	reported    bool   // an event was emitted for the error
 }
 
 // scan walks the tree of an error once. errors.Is and errors.As would walk it for
@@ -66,6 +74,15 @@ func (f *errorParts) scan(err error) {
 		if f.request == "" {
 			f.request = e
 		}
+	case *describedError:
+		f.describe(e.description)
+	case *tokenError:
+		f.describe(e.description)
+		f.cause = e.cause
+	case malformed:
+		f.cause = string(e)
+	case reportedError:
+		f.reported = true
 	case *freshError:
 		if f.fresh == nil {
 			f.fresh = e
@@ -96,6 +113,12 @@ func (f *errorParts) scan(err error) {
 	}
 }
 
+func (f *errorParts) describe(text string) {
+	if f.description == "" {
+		f.description = text
+	}
+}
+
 // retryAfter is the value of Retry-After, in seconds, with status 503.
 const retryAfter = "1"
 
@@ -116,11 +139,18 @@ func ResponseFor(err error) ErrorResponse {
 	if err != nil {
 		f.scan(err)
 	}
+	return f.response()
+}
+
+func (f *errorParts) response() ErrorResponse {
 	row := internalResponse
 	if f.row < len(responses) {
 		row = responses[f.row]
 	}
 	a := ErrorResponse{Status: row.status, Code: row.code, Description: row.text, Action: row.action}
+	if f.description != "" {
+		a.Description = f.description
+	}
 	if f.request != "" {
 		a.Description = string(f.request)
 	} else if f.grant && row.status == http.StatusUnauthorized {
@@ -184,7 +214,10 @@ func (s *headerSetter) to(name, value string) {
 // [ResponseFor] and a JSON body {"error","error_description","action"}. It does
 // not set or clear cookies.
 func DefaultOnError(w http.ResponseWriter, _ *http.Request, err error) {
-	a := ResponseFor(err)
+	ResponseFor(err).write(w)
+}
+
+func (a ErrorResponse) write(w http.ResponseWriter) {
 	body := strictjson.NewWriter(make([]byte, 0, 160))
 	body.String("error", a.Code)
 	body.String("error_description", a.Description)

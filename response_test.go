@@ -139,7 +139,7 @@ func TestWriteError_DescribesWhatIsMalformed(t *testing.T) {
 	for want, r := range map[string]response{
 		"login is missing":                              send(t, h, "POST", "/login", reqJSON(`{"password":"x"}`)),
 		"device is not a string":                        send(t, h, "POST", "/login", reqJSON(`{"login":"x","password":"x","device":1}`)),
-		"this delivery is not offered":                  send(t, h, "POST", "/login", reqJSON(`{"login":"x","password":"x","delivery":"x"}`)),
+		`delivery must be "cookie" or "body"`:           send(t, h, "POST", "/login", reqJSON(`{"login":"x","password":"x","delivery":"x"}`)),
 		"more than one bearer token":                    send(t, h, "GET", "/sessions", reqHeader("Authorization", "Bearer a", "Bearer b")),
 		"others must be \"true\" or \"false\"":          send(t, h, "POST", "/logout/all?others=x", reqBearer(fx.login(t).Access)),
 		"the body is not a form":                        send(t, h, "POST", "/login", reqForm("%zz")),
@@ -164,7 +164,7 @@ func TestResponseFor_SupportsCustomBodies(t *testing.T) {
 	})
 	r := send(t, fx.Require()(hello), "GET", "/")
 	require.Equal(t, 401, r.status)
-	require.Equal(t, "missing_token: a token is required", r.body)
+	require.Equal(t, "missing_token: no access token in the header Authorization (Bearer)", r.body)
 	require.Equal(t, "Bearer", r.header.Get("Www-Authenticate"))
 	require.Equal(t, "no-store", r.header.Get("Cache-Control"))
 	require.NotContains(t, r.header, "Retry-After")

@@ -42,7 +42,10 @@ type User struct {
 //
 // Both methods return [ErrUserNotFound] if the user does not exist. Any other
 // error means that the lookup failed; the caller then returns [ErrUnavailable]
-// (status 503).
+// (status 503). A user that cannot be used, for example because its ID is empty
+// or is not the ID that FindByID was called with, is status 500 and an
+// [EventFault] that names the field. At a login, it is found only after the
+// password was checked.
 //
 // FindByID is called for every refresh. So a change of roles takes effect with
 // the next access token, and a disabled or deleted user cannot refresh.

@@ -65,6 +65,9 @@ type Verifier struct {
 	leeway     time.Duration
 	now        func() time.Time // UTC, whole milliseconds
 	onEvent    func(context.Context, Event)
+	faultsOnly bool // onEvent needs faults only
+	refusals   eventLimiter[refusalKey]
+	noToken    error // the ErrNoToken for a request without an access token
 	onError    func(http.ResponseWriter, *http.Request, error)
 
 	cache         *tokenCache // nil if TokenCacheSize is negative
@@ -76,6 +79,8 @@ type Verifier struct {
 	running       atomic.Bool
 	feedReadAt    atomic.Int64 // when the feed was last read, Unix milliseconds
 	staleReported atomic.Bool  // an EventStale was emitted since the feed was last read
+	notRunning    atomic.Int64 // when a missing Run was last reported; see emitLimited
+	keysReported  atomic.Int64 // when an error of keys was last reported; see emitLimited
 	earlyReported atomic.Int64 // when tooEarly last emitted an event; see emitLimited
 	newerReported atomic.Int64 // when Refresh last reported a newerToken; see emitLimited
 	ready         chan struct{}
@@ -221,6 +226,8 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 		leeway:       leeway,
 		now:          func() time.Time { return truncateMillis(c.Now()) },
 		onEvent:      c.OnEvent,
+		faultsOnly:   c.OnEvent == nil,
+		noToken:      noTokenIn("access", placesOf(extractors, jar)),
 		onError:      c.OnError,
 		feed:         c.Feed,
 		storeTimeout: c.StoreTimeout,
@@ -232,6 +239,9 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 	}
 	if c.TokenCacheSize > 0 && c.TokenCacheSize <= maxTokenCacheSize {
 		v.cache = newTokenCache(c.TokenCacheSize)
+	}
+	if v.onEvent == nil {
+		v.onEvent = logFaults()
 	}
 	if v.feed == nil {
 		v.readyOnce.Do(func() { close(v.ready) })
@@ -270,7 +280,7 @@ func (v *Verifier) verify(ctx context.Context, token string, c *parsedClaims) er
 	} else {
 		var err error
 		if signed, err = openToken(ctx, token, typAccess, v.keys); err != nil {
-			return err
+			return v.reportKeys(ctx, err)
 		}
 		if err := readAccess(c, signed.payload, v.issuer, v.audience); err != nil {
 			return err
@@ -293,6 +303,36 @@ func (v *Verifier) verify(ctx context.Context, token string, c *parsedClaims) er
 		v.cache.add(token, signed, c, now)
 	}
 	return nil
+}
+
+// notReady returns the error for an access token before the feed has been read.
+// It emits an event if Run is not running, because it was most likely
+// forgotten. If it is running, it reports its errors itself.
+func (v *Verifier) notReady(ctx context.Context) error {
+	if v.running.Load() {
+		return reportedError{errNotRead}
+	}
+	v.emitLimited(ctx, &v.notRunning, Event{Type: EventFault, Err: errNotRunning})
+	return reportedError{errNotRunning}
+}
+
+// Errors that say why it is not known whether a token was revoked. EventStale
+// and the events of Run report the cause.
+var (
+	errNotRead = fmt.Errorf("%w: Run has not read the revocation feed yet", ErrUnavailable)
+	errStale   = fmt.Errorf("%w: the revocation feed is stale", ErrUnavailable)
+)
+
+// reportKeys emits an event if err is an error of a KeySource, at most once a
+// minute, because clients choose the keys that are looked for.
+func (v *Verifier) reportKeys(ctx context.Context, err error) error {
+	if !errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		v.emitLimited(ctx, &v.keysReported, Event{Type: EventFault, Err: err})
+	}
+	return reportedError{err}
 }
 
 // maxIssuedAhead returns how far ahead of this clock a valid iat or auth_time
@@ -318,7 +358,7 @@ func (v *Verifier) tooEarly(ctx context.Context, c *parsedClaims, claim string, 
 func (v *Verifier) parseAccess(ctx context.Context, token string) (*Claims, error) {
 	signed, err := openToken(ctx, token, typAccess, v.keys)
 	if err != nil {
-		return nil, err
+		return nil, v.reportKeys(ctx, err)
 	}
 	c := new(parsedClaims)
 	return &c.Claims, readAccess(c, signed.payload, v.issuer, v.audience)
@@ -332,7 +372,7 @@ func (v *Verifier) checkRevoked(ctx context.Context, c *Claims, now time.Time) e
 		select {
 		case <-v.ready:
 		default:
-			return fmt.Errorf("%w: revocations are not loaded yet (is Run running?)", ErrUnavailable)
+			return v.notReady(ctx)
 		}
 	}
 	if _, err := v.revoked.find(c.times(), now); err != nil {
@@ -342,7 +382,7 @@ func (v *Verifier) checkRevoked(ctx context.Context, c *Claims, now time.Time) e
 		return nil
 	}
 	if v.stalePolicy == StaleRefuse || v.backend == nil {
-		return fmt.Errorf("%w: the revocation feed is stale", ErrUnavailable)
+		return reportedError{errStale}
 	}
 	alive, err := v.backend.sessionExists(ctx, c.Subject, c.SessionID)
 	switch {

@@ -79,6 +79,9 @@ var (
 	// only on the password. No hashing was done.
 	ErrTooLong = errors.New("password: longer than 1024 bytes")
 
+	// ErrEmpty means that the password to hash is empty.
+	ErrEmpty = errors.New("password: empty")
+
 	// ErrHash means that the stored hash has a form that Verify does not
 	// accept, or is out of bounds. Errors that wrap it say what is wrong and
 	// never contain the hash. No hashing was done. To keep the response time of
@@ -188,7 +191,7 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	case len(password) > maxPassword:
 		return "", ErrTooLong
 	case password == "":
-		return "", errors.New("password: empty")
+		return "", ErrEmpty
 	}
 	h.init()
 	a := argon2idHash{params: h.params, salt: make([]byte, saltLength)}

@@ -1,0 +1,403 @@
+package auth_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/password"
+)
+
+func issuedBy(iss string) func(*auth.Config) { return func(c *auth.Config) { c.Issuer = iss } }
+
+// TestEventRefused_NamesTheCause has one row per mistake: the request, what the
+// event says, and what the response says.
+func TestEventRefused_NamesTheCause(t *testing.T) {
+	t.Parallel()
+	own := newFixture(t, withCookies()).login(t)
+	otherIssuer := newFixture(t, issuedBy("https://other.example")).login(t)
+	otherAudience := newFixture(t, func(c *auth.Config) { c.Audience = []string{"https://a.example", "https://b.example"} }).login(t)
+	otherSecret := newFixture(t, func(c *auth.Config) { c.Secrets = [][]byte{[]byte("another secret of these tests, 0123456789")} }).login(t)
+	const login, refresh, require1 = "/login", "/refresh", "/me"
+	for _, c := range []struct {
+		method, target string
+		option         requestOption
+		reason         string
+		event          string
+		body           string
+	}{
+		{"GET", require1, reqHeader("X-Other", "x"), "missing_token", "in the header Authorization (Bearer) or the cookie __Host-access", "no access token in the header Authorization (Bearer) or the cookie __Host-access"},
+		{"GET", require1, reqHeader("Authorization", own.Access), "missing_token", "without the scheme Bearer", "without the scheme Bearer; send Authorization: Bearer"},
+		{"GET", require1, reqHeader("Authorization", "Token "+own.Access), "missing_token", "without the scheme Bearer", "without the scheme Bearer"},
+		{"GET", require1, reqHeader("Authorization", "Basic YTpi"), "missing_token", "in the header Authorization (Bearer)", "no access token in"},
+		{"GET", require1, reqBearer(own.Refresh), "invalid_token", "this is a refresh token", "this is a refresh token; an access token is required"},
+		{"GET", require1, reqBearer("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.e30"), "invalid_token", "was not issued by this package", "the token is not valid"},
+		{"GET", require1, reqBearer(otherIssuer.Access), "invalid_token", `unexpected iss "https://other.example", want "https://example.com"`, "the token is of another issuer"},
+		{"GET", require1, reqBearer(otherAudience.Access), "invalid_token", `unexpected aud ["https://a.example", "https://b.example"], want one of ["https://api.example.com"]`, "the token is for another audience"},
+		{"GET", require1, reqBearer(otherSecret.Access), "invalid_token", "unknown kid", "the token is not valid"},
+		{"GET", require1, reqBearer("eyJ.x"), "invalid_token", "not three segments", "the token is not valid"},
+		{"POST", require1, reqCookie(accessCookie, own.Access), "cross_origin", "", ""},
+		{"POST", refresh, reqBearer(own.Refresh), "invalid_request", "in the cookie __Host-Http-refresh, the header Refresh-Token or the body field refresh_token", "no refresh token in the cookie"},
+		{"POST", refresh, reqHeader("Refresh-Token", own.Access), "invalid_grant", "this is an access token", "this is an access token; a refresh token is required"},
+		{"POST", refresh, reqHeader("Refresh-Token", otherIssuer.Refresh), "invalid_grant", `unexpected iss "https://other.example"`, "the token is of another issuer"},
+		{"POST", refresh, reqHeader("Refresh-Token", otherSecret.Refresh), "invalid_grant", "unknown kid", "the token is not valid"},
+		{"POST", login, reqJSON(`{"login":"ada","password":"x","delivery":"body"}`), "invalid_request", "Cookies.AllowBody is not set", "this delivery is not offered"},
+		{"POST", login, reqJSON(`{"login":"ada","password":"x","delivery":"mail"}`), "invalid_request", "delivery must be", `delivery must be \"cookie\" or \"body\"`},
+		{"POST", login, reqForm(`{"login":"ada","password":"x"}`), "invalid_request", "the body is JSON", "the body is JSON, but its Content-Type is application/x-www-form-urlencoded"},
+		{"POST", login, reqJSON(`login=ada&password=x`), "invalid_request", "is not JSON", "a form needs the Content-Type application/x-www-form-urlencoded"},
+		{"POST", login, reqBody("text/plain", goodLogin), "invalid_request", "content type", "the body must be application/json or application/x-www-form-urlencoded"},
+		{"GET", "/nowhere", reqBearer(""), "not_found", "no endpoint /nowhere", "there is no endpoint /nowhere"},
+	} {
+		fx := newFixture(t, withCookies())
+		mux := http.NewServeMux()
+		mux.Handle("/", fx.Handler())
+		mux.Handle(require1, fx.Require()(hello))
+		options := []requestOption{c.option, reqHeader("User-Agent", "probe")}
+		if c.reason == "cross_origin" {
+			options = append(options, crossSite)
+		}
+		r := send(t, mux, c.method, c.target, options...)
+		require.GreaterOrEqual(t, r.status, 400, c.event)
+		require.Contains(t, r.body, c.body)
+		events := fx.events.take(auth.EventRefused)
+		require.Len(t, events, 1, "%s %s: %s", c.method, c.target, r.body)
+		require.Equal(t, c.reason, events[0].Reason)
+		require.Equal(t, "probe", events[0].Device.UserAgent)
+		require.ErrorContains(t, events[0].Err, c.event)
+		require.NotContains(t, events[0].Err.Error(), "eyJ", "a token")
+	}
+}
+
+func TestEventRefused_IsLimitedPerCause(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	foreign := newFixture(t, issuedBy("https://other.example")).login(t).Access
+	h := fx.Require()(hello)
+	for range 1000 { // no flood may hide another cause
+		send(t, h, "GET", "/", reqBearer("garbage"))
+		send(t, h, "GET", "/")
+	}
+	send(t, h, "GET", "/", reqBearer(foreign))
+	events := fx.events.take(auth.EventRefused)
+	require.Len(t, events, 3)
+	require.ErrorContains(t, events[2].Err, "unexpected iss")
+
+	fx.clock.advance(time.Minute - time.Millisecond)
+	send(t, h, "GET", "/")
+	require.Empty(t, fx.events.take(auth.EventRefused))
+	fx.clock.advance(time.Millisecond)
+	send(t, h, "GET", "/")
+	events = fx.events.take(auth.EventRefused)
+	require.Len(t, events, 1)
+	require.EqualValues(t, 1000, events[0].Suppressed)
+
+	fx.clock.advance(-time.Hour) // a clock that is set back must not silence it for an hour
+	send(t, h, "GET", "/")
+	require.Len(t, fx.events.take(auth.EventRefused), 1)
+}
+
+func TestEventRefused_ChosenPathsDoNotGrowTheLimiter(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	for i := range 1000 {
+		send(t, fx.Handler(), "GET", fmt.Sprintf("/%d/eyJhbGciOiJIUzI1NiJ9.e30.sig%d", i, i))
+	}
+	events := fx.events.take(auth.EventRefused)
+	require.Len(t, events, 1)
+	require.NotContains(t, events[0].Err.Error(), "sig0", "a token in a path")
+}
+
+func TestEventRefused_NotForTokensAndSessionsThatHaveEnded(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, withCookies())
+	h := fx.Require()(hello)
+	tokens, other := fx.login(t), fx.login(t)
+	require.NoError(t, fx.Revoke(context.Background(), "u1", tokens.SessionID))
+	send(t, h, "GET", "/", reqBearer(tokens.Access)).requireRefused(t, 401, "invalid_token", "login")
+	fx.clock.advance(time.Hour)
+	send(t, h, "GET", "/", reqBearer(other.Access)).requireRefused(t, 401, "invalid_token", "refresh")
+	send(t, fx.Handler(), "POST", "/login", reqJSON(`{"login":"ada","password":"wrong"}`)).requireRefused(t, 401, "invalid_credentials", "login")
+	require.Empty(t, fx.events.take(auth.EventRefused))
+}
+
+func TestOptional_ReportsCookiesThatAreNotValid(t *testing.T) {
+	t.Parallel()
+	foreign := newFixture(t, issuedBy("https://other.example")).login(t).Access
+	fx := newFixture(t, withCookies())
+	r := send(t, fx.Optional(hello), "GET", "/", reqCookie(accessCookie, foreign))
+	require.Contains(t, r.body, "anonymous")
+	events := fx.events.take(auth.EventRefused)
+	require.Len(t, events, 1)
+	require.ErrorContains(t, events[0].Err, "unexpected iss")
+}
+
+// badError is an error of an application whose methods panic.
+type badError struct{ is, text bool }
+
+func (e badError) Error() string {
+	if e.text {
+		panic("in Error")
+	}
+	return "bad"
+}
+
+func (e badError) Is(error) bool {
+	if e.is {
+		panic("in Is")
+	}
+	return false
+}
+
+func TestWriteError_UnknownErrorIsAFault(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		text string
+	}{
+		{errors.New("no such table: carts"), "no such table: carts"},
+		{fmt.Errorf("cart: %w", context.DeadlineExceeded), "deadline exceeded"},
+		{password.ErrHash, "unusable hash"},
+		{nil, "WriteError was called without an error"},
+		{badError{is: true}, "error panicked"},
+		{badError{text: true}, "Error panicked"},
+		{fmt.Errorf("%w: the guard's database", auth.ErrUnavailable), "the guard's database"},
+	} {
+		fx := newFixture(t)
+		w := httptest.NewRecorder()
+		fx.WriteError(w, newRequest(), c.err)
+		require.GreaterOrEqual(t, w.Code, 500, c.text)
+		require.NotContains(t, w.Body.String(), "cart")
+		faults := fx.events.take(auth.EventFault)
+		require.Len(t, faults, 1, c.text)
+		require.ErrorContains(t, faults[0].Err, c.text)
+	}
+}
+
+func TestWriteError_ReportsAFaultOnce(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	tokens := fx.login(t)
+	fx.store.failBefore("Rotate", errors.New("connection refused"))
+	send(t, fx.Handler(), "POST", "/refresh", reqHeader("Refresh-Token", tokens.Refresh)).requireRefused(t, 503, "temporarily_unavailable", "")
+	require.Len(t, fx.events.take(auth.EventFault), 1)
+	guard := func(context.Context, *auth.Claims) error { panic("in a guard") }
+	send(t, fx.Require(guard)(hello), "GET", "/", reqBearer(tokens.Access)).requireRefused(t, 500, "server_error", "")
+	require.Len(t, fx.events.take(auth.EventFault), 1)
+	fx.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"sub": "u2"} })
+	send(t, fx.Handler(), "POST", "/login", reqJSON(goodLogin)).requireRefused(t, 500, "server_error", "")
+	require.Len(t, fx.events.take(auth.EventFault), 1)
+}
+
+func TestWriteError_CanceledRequestIsNoFault(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	fx.WriteError(httptest.NewRecorder(), newRequest().WithContext(ctx), fmt.Errorf("query: %w", context.Canceled))
+	require.Empty(t, fx.events.take(auth.EventFault))
+}
+
+// TestWriteError_PasswordErrors is for handlers that call package password
+// themselves, for a registration or a change of password.
+func TestWriteError_PasswordErrors(t *testing.T) {
+	t.Parallel()
+	_, empty := password.Hash("")
+	_, long := password.Hash(strings.Repeat("x", 1025))
+	fx := newFixture(t)
+	write := func(err error) response {
+		w := httptest.NewRecorder()
+		fx.WriteError(w, newRequest(), fmt.Errorf("sign-up: %w", err))
+		return readResponse(t, w.Result())
+	}
+	write(empty).requireRefused(t, 400, "invalid_request", "")
+	write(long).requireRefused(t, 400, "invalid_request", "")
+	write(password.ErrMismatch).requireRefused(t, 401, "invalid_credentials", "login")
+	write(password.ErrBusy).requireRefused(t, 503, "temporarily_unavailable", "")
+	require.Empty(t, fx.events.take(auth.EventFault))
+
+	// In a guard they are refusals, as every error is that package auth does
+	// not define.
+	token := fx.login(t).Access
+	for _, err := range []error{empty, long, password.ErrMismatch} {
+		h := fx.Require(func(context.Context, *auth.Claims) error { return err })(hello)
+		send(t, h, "GET", "/", reqBearer(token)).requireRefused(t, 403, "insufficient_scope", "")
+	}
+}
+
+func TestRequire_WithoutRunSaysSo(t *testing.T) {
+	t.Parallel()
+	es := &events{}
+	config := auth.Config{
+		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(), Hasher: fastHasher,
+		Store: &testStore{Store: auth.NewMemoryStore()}, OnEvent: es.add,
+	}
+	a, err := auth.New(config)
+	require.NoError(t, err)
+	tokens, err := a.Login(context.Background(), "ada", pass, auth.SessionOptions{})
+	require.NoError(t, err)
+	for range 3 {
+		r := send(t, a.Require()(hello), "GET", "/", reqBearer(tokens.Access))
+		r.requireRefused(t, 503, "temporarily_unavailable", "")
+		require.Contains(t, r.body, "it must call Run")
+	}
+	faults := es.take(auth.EventFault)
+	require.Len(t, faults, 1, "once a minute")
+	require.ErrorContains(t, faults[0].Err, "Run is not running")
+
+	_, err = a.Verify(context.Background(), tokens.Access)
+	require.ErrorIs(t, err, auth.ErrUnavailable)
+	require.ErrorContains(t, err, "Run is not running")
+}
+
+// TestRequire_BeforeTheFirstReadIsNoMistake: Run is running, and the store does
+// not respond.
+func TestRequire_BeforeTheFirstReadIsNoMistake(t *testing.T) {
+	t.Parallel()
+	es := &events{}
+	store := &testStore{Store: auth.NewMemoryStore()}
+	store.failBefore("Changes", errors.New("connection refused"))
+	a, err := auth.New(auth.Config{
+		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(), Hasher: fastHasher,
+		Store: store, OnEvent: es.add,
+	})
+	require.NoError(t, err)
+	tokens, err := a.Login(context.Background(), "ada", pass, auth.SessionOptions{})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = a.Run(ctx) }()
+	require.Eventually(t, func() bool { return len(es.take(auth.EventFault)) > 0 }, 10*time.Second, time.Millisecond)
+	r := send(t, a.Require()(hello), "GET", "/", reqBearer(tokens.Access))
+	cancel()
+	<-done
+	r.requireRefused(t, 503, "temporarily_unavailable", "")
+	require.Contains(t, r.body, "try again")
+	for _, e := range es.take(auth.EventFault) {
+		require.ErrorContains(t, e.Err, "connection refused")
+	}
+}
+
+// brokenKeys is a KeySource that fails.
+type brokenKeys struct{}
+
+func (brokenKeys) VerifyKeys(context.Context, string) ([]auth.Key, error) {
+	return nil, errors.New("no route to host")
+}
+
+func TestVerify_KeySourceFailureIsAFault(t *testing.T) {
+	t.Parallel()
+	es := &events{}
+	v, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: brokenKeys{}, OnEvent: es.add})
+	require.NoError(t, err)
+	token := newFixture(t).login(t).Access
+	for range 3 {
+		send(t, v.Require()(hello), "GET", "/", reqBearer(token)).requireRefused(t, 503, "temporarily_unavailable", "")
+	}
+	faults := es.take(auth.EventFault)
+	require.Len(t, faults, 1)
+	require.ErrorContains(t, faults[0].Err, "no route to host")
+
+	canceled, cancel := context.WithCancel(context.Background())
+	cancel()
+	v, err = auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: brokenKeys{}, OnEvent: es.add})
+	require.NoError(t, err)
+	_, err = v.Verify(canceled, token)
+	require.ErrorIs(t, err, auth.ErrUnavailable)
+	require.Empty(t, es.take(auth.EventFault))
+}
+
+// TestNew_WithoutOnEventLogsFaults replaces the default logger, so it is not
+// parallel.
+func TestNew_WithoutOnEventLogsFaults(t *testing.T) {
+	var out bytes.Buffer
+	old := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&out, nil)))
+	defer slog.SetDefault(old)
+
+	fx := newFixture(t, func(c *auth.Config) { c.OnEvent = nil })
+	r := []requestOption{reqHeader("User-Agent", "the user agent")}
+	send(t, fx.Handler(), "POST", "/login", append(r, reqJSON(`{"login":"ada","password":"wrong"}`))...)
+	send(t, fx.Require()(hello), "GET", "/", r...)
+	require.Empty(t, out.String(), "only faults are logged")
+
+	fx.store.failBefore("Create", errors.New("connection refused"))
+	fx.users.change("u1", func(u *auth.User) { u.Username = "ada" })
+	for range 100 {
+		send(t, fx.Handler(), "POST", "/login", append(r, reqJSON(goodLogin))...).requireRefused(t, 503, "temporarily_unavailable", "")
+	}
+	require.Equal(t, 1, strings.Count(out.String(), "\n"), out.String())
+	require.Contains(t, out.String(), "level=ERROR")
+	require.Contains(t, out.String(), "Store.Create: connection refused")
+	require.Contains(t, out.String(), "set Config.OnEvent")
+	for _, private := range []string{"the user agent", "u1", "192.0.2.1", pass} {
+		require.NotContains(t, out.String(), private)
+	}
+
+	fx.WriteError(httptest.NewRecorder(), newRequest(), errors.New("no such table"))
+	require.Contains(t, out.String(), "no such table", "another kind of fault has its own limit")
+	out.Reset()
+	fx.clock.advance(time.Minute)
+	send(t, fx.Handler(), "POST", "/login", append(r, reqJSON(goodLogin))...)
+	require.Contains(t, out.String(), "suppressed=99")
+}
+
+func TestLogEvents_LevelsOfRefusals(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	log := auth.LogEvents(slog.New(slog.NewTextHandler(&out, nil)))
+	for reason, level := range map[string]string{
+		"missing_token": "INFO", "invalid_request": "INFO", "not_found": "INFO", "insufficient_scope": "INFO",
+		"invalid_token": "WARN", "invalid_grant": "WARN", "cross_origin": "WARN",
+	} {
+		out.Reset()
+		log(context.Background(), auth.Event{Type: auth.EventRefused, Reason: reason, Suppressed: 7, Err: errors.New("why")})
+		require.Contains(t, out.String(), "level="+level)
+		require.Contains(t, out.String(), `msg="auth: refused"`)
+		require.Contains(t, out.String(), "reason="+reason+" suppressed=7 error=why")
+	}
+}
+
+func TestHandler_UnknownPathSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ path, advice string }{
+		{"/auth/login", "register the handler with http.StripPrefix, and with the prefix /auth"},
+		{"/api/v1/auth/logout/all", "the prefix /api/v1/auth"},
+		{"/auth/sessions/x", "the prefix /auth"},
+		{"/auth/sessions", "the prefix /auth"},
+		{"/login/", "remove the slash at the end"},
+		{"/", "the endpoints are /login"},
+		{"/signin", "the endpoints are /login"},
+		{"//login", "the prefix /"},
+	} {
+		fx := newFixture(t)
+		h := fx.Handler()
+		r := send(t, h, "POST", c.path)
+		r.requireRefused(t, 404, "not_found", "")
+		require.Contains(t, r.body, "there is no endpoint "+c.path)
+		require.Contains(t, r.body, c.advice, c.path)
+
+		// Once an endpoint has been found, only the event has the advice.
+		send(t, h, "POST", "/login", reqJSON(goodLogin))
+		r = send(t, h, "POST", c.path)
+		require.Contains(t, r.body, "there is no endpoint "+c.path)
+		require.NotContains(t, r.body, c.advice)
+		require.Contains(t, fx.events.take(auth.EventRefused)[0].Err.Error(), c.advice)
+	}
+}
+
+func TestHandler_StripPrefixWithASlashAtTheEndWorks(t *testing.T) {
+	t.Parallel()
+	mux := http.NewServeMux()
+	mux.Handle("/auth/", http.StripPrefix("/auth/", newFixture(t).Handler()))
+	require.Equal(t, 200, send(t, mux, "POST", "/auth/login", reqJSON(goodLogin)).status)
+}
