@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strconv"
 )
 
 // The same rule applies to access tokens and refresh tokens: a token counts
@@ -258,12 +259,16 @@ func mainRefusal(list []credential) credential {
 // WebSocket handshake does.
 func isUpgrade(r *http.Request) bool { return r.Header.Get("Upgrade") != "" }
 
+// maxShownOrigin bounds, in bytes, what an error shows of a header.
+const maxShownOrigin = 100
+
 // CheckOrigin returns [ErrCrossOrigin] if a browser sent the request from an
 // origin that is neither this one nor trusted, and the request may have side
 // effects: its method is not GET, HEAD or OPTIONS, or it opens a WebSocket. Call
 // it in custom handlers that set cookies but read none, such as a login. The
-// methods of this package that read cookies call it themselves. Without
-// Config.Cookies it returns nil.
+// methods of this package that read cookies call it themselves. The text of the
+// error contains the Origin and the Host of the request. Without Config.Cookies,
+// CheckOrigin returns nil.
 func (v *Verifier) CheckOrigin(r *http.Request) error {
 	if v.cookies == nil {
 		return nil
@@ -272,8 +277,10 @@ func (v *Verifier) CheckOrigin(r *http.Request) error {
 		r = r.WithContext(r.Context()) // a copy
 		r.Method = http.MethodPost
 	}
-	if err := v.cookies.origins.Check(r); err != nil {
-		return fmt.Errorf("%w: %w", ErrCrossOrigin, err)
+	if v.cookies.origins.Check(r) == nil {
+		return nil
 	}
-	return nil
+	shown := func(s string) string { return strconv.QuoteToASCII(s[:min(len(s), maxShownOrigin)]) }
+	return fmt.Errorf("%w: Origin %s is not in Cookies.TrustedOrigins (Host %s, Sec-Fetch-Site %s)",
+		ErrCrossOrigin, shown(r.Header.Get("Origin")), shown(r.Host), shown(r.Header.Get("Sec-Fetch-Site")))
 }

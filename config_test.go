@@ -44,33 +44,6 @@ func keysOf(secrets ...[]byte) auth.Keys {
 	return ks
 }
 
-// misspelled maps origins in a form that no browser sends to the error text.
-var misspelled = map[string]string{
-	"https://App.example.com":      "browsers send origins in lower case",
-	"https://app.example.com/":     "an origin is a scheme and a host, without path, user or trailing slash",
-	"https://app.example.com/x":    "an origin is a scheme and a host, without path, user or trailing slash",
-	"https://app.example.com?":     "an origin is a scheme and a host, without path, user or trailing slash",
-	"https://app.example.com#x":    "an origin is a scheme and a host, without path, user or trailing slash",
-	"https://u:p@app.example.com":  "an origin is a scheme and a host, without path, user or trailing slash",
-	"HTTPS://app.example.com":      "an origin is a scheme and a host, without path, user or trailing slash",
-	"https://app.example.com:443":  "browsers leave out the default port",
-	"http://app.example.com:80":    "browsers leave out the default port",
-	"https://app.example.com:":     "browsers leave out the default port",
-	"https://bücher.example":       "browsers send the host in its ASCII form (xn--…)",
-	"ftp://app.example.com":        "the scheme is neither https nor http",
-	"null":                         "not an origin such as https://app.example.com",
-	"":                             "not an origin such as https://app.example.com",
-	"*":                            "not an origin such as https://app.example.com",
-	"app.example.com":              "not an origin such as https://app.example.com",
-	"//app.example.com":            "not an origin such as https://app.example.com",
-	"https://":                     "not an origin such as https://app.example.com",
-	" https://app.example.com":     "not an origin such as https://app.example.com",
-	"https://app.example.com:port": "not an origin such as https://app.example.com",
-	"https://*.example.com":        "wildcards are not supported; list every origin",
-	"https://app.example.com:0443": "browsers send ports without leading zeros",
-	"https://a b":                  "not an origin such as https://app.example.com",
-}
-
 func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 	t.Parallel()
 	cookies := func(change func(*auth.Cookies)) func(*auth.Config) {
@@ -309,10 +282,6 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 			require.False(t, strings.HasSuffix(line, "."), c.name)
 		}
 	}
-	for origin, text := range misspelled {
-		got := newErrors(t, cookies(func(c *auth.Cookies) { c.TrustedOrigins = []string{"https://app.example.com", origin} }))
-		require.Equal(t, []string{fmt.Sprintf("auth: Config.Cookies.TrustedOrigins[1] %q: %s", origin, text)}, got)
-	}
 }
 
 func TestNew_ReportsAllMistakesAtOnce(t *testing.T) {
@@ -379,6 +348,7 @@ func TestNew_AcceptsValuesAtTheBounds(t *testing.T) {
 		"cookies":          func(c *auth.Config) { c.Cookies = &auth.Cookies{} },
 		"strict cookies":   func(c *auth.Config) { c.Cookies = &auth.Cookies{SameSite: http.SameSiteStrictMode} },
 		"cookies for loopback": func(c *auth.Config) {
+			c.Issuer = devIssuer
 			c.Cookies = &auth.Cookies{InsecureHTTP: true, TrustedOrigins: []string{"http://localhost:3000", "http://127.0.0.1", "http://[::1]:8080"}}
 		},
 		"cookies for all sites": func(c *auth.Config) {
@@ -394,7 +364,7 @@ func TestNew_AcceptsValuesAtTheBounds(t *testing.T) {
 			c.Cookies = &auth.Cookies{AccessName: strings.Repeat("a", 128), RefreshName: "__Secure-r", InsecureNames: true}
 		},
 		"names":          func(c *auth.Config) { c.Cookies = &auth.Cookies{AccessName: "__Host-a", RefreshName: "__Host-Http-r"} },
-		"loopback names": func(c *auth.Config) { c.Cookies = &auth.Cookies{AccessName: "a", RefreshName: "r", InsecureHTTP: true} },
+		"loopback names": withCookiesOf(auth.Cookies{AccessName: "a", RefreshName: "r", InsecureHTTP: true}),
 		"AutoRefresh":    func(c *auth.Config) { c.AutoRefresh, c.Cookies = true, &auth.Cookies{} },
 		"all extractors": func(c *auth.Config) {
 			c.Cookies, c.Extractors = &auth.Cookies{}, []auth.Extractor{
@@ -541,7 +511,8 @@ func TestNewVerifier_NamesTheFieldOfEveryMistake(t *testing.T) {
 		},
 		"origins": {
 			func(c *auth.VerifierConfig) { c.Cookies = &auth.Cookies{TrustedOrigins: []string{"null"}} },
-			`Cookies.TrustedOrigins[0] "null": not an origin such as https://app.example.com`,
+			`Cookies.TrustedOrigins[0] "null": any page can have the origin null, for example in a sandboxed frame; ` +
+				`send tokens to such clients in bodies (AllowBody)`,
 		},
 		"extractors": {func(c *auth.VerifierConfig) { c.Extractors = []auth.Extractor{auth.FromCookie()} }, "Extractors[0] reads a cookie, but Cookies is nil"},
 	} {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 )
@@ -39,14 +38,29 @@ type Cookies struct {
 	// example, it can sign a victim in to an account of the attacker.
 	InsecureNames bool
 
-	// SameSite is the SameSite attribute; zero means Lax. SameSite=None requires
-	// TrustedOrigins, because the check of the origin is then the only defense
-	// against cross-site requests.
+	// SameSite is the SameSite attribute; zero means Lax. Lax suffices for pages
+	// of the same site, even of another origin; pages of another site need None.
+	// SameSite=None requires TrustedOrigins, because the check of the origin is
+	// then the only defense against cross-site requests.
 	SameSite http.SameSite
+
+	// Partitioned sets the attribute Partitioned (CHIPS). Pages of another site
+	// then keep the cookies even in browsers that block third-party cookies. The
+	// cookies are separate for each site that the browser shows as the address
+	// of the page, so a user signs in once on each of these sites. Partitioned
+	// requires SameSite=None.
+	Partitioned bool
 
 	// TrustedOrigins are other origins whose pages may send requests that the
 	// check of the origin would refuse. They are spelled as in the Origin
-	// header, such as https://app.example.com.
+	// header, such as https://app.example.com or, for an app in a WebView,
+	// capacitor://localhost. An http origin must have a loopback name, such as
+	// http://localhost:3000, unless InsecureHTTP is set.
+	//
+	// List also this server's own public origin if a proxy in front of it
+	// replaces the Host header. Otherwise WebSocket handshakes are refused,
+	// because the check compares the Origin header with Host if a request has no
+	// Sec-Fetch-Site header.
 	TrustedOrigins []string
 
 	// AllowBody allows clients that are not browsers to request the tokens of
@@ -55,6 +69,7 @@ type Cookies struct {
 
 	// InsecureHTTP is for development on a loopback address without TLS. The
 	// cookies are not Secure, and their default names are access and refresh.
+	// It is an error if the Issuer is an https URL.
 	InsecureHTTP bool
 }
 
@@ -96,6 +111,9 @@ func newCookieJar(field string, c *Cookies) (*cookieJar, error) {
 	default:
 		bad("SameSite (%d) must be Lax, Strict or None", sameSite)
 	}
+	if c.Partitioned && sameSite != http.SameSiteNoneMode {
+		bad("Partitioned requires SameSite None: without it, browsers send the cookies to no page of another site")
+	}
 	access, refresh := c.AccessName, c.RefreshName
 	if access == "" {
 		access = prefixed("__Host-", c.InsecureHTTP) + "access"
@@ -119,13 +137,13 @@ func newCookieJar(field string, c *Cookies) (*cookieJar, error) {
 	}
 	origins := http.NewCrossOriginProtection()
 	for i, origin := range c.TrustedOrigins {
-		if err := checkOriginSpelling(origin); err != nil {
+		if err := checkTrustedOrigin(origin, c.InsecureHTTP); err != nil {
 			bad("TrustedOrigins[%d] %q: %w", i, origin, err)
 		} else if err := origins.AddTrustedOrigin(origin); err != nil {
 			bad("TrustedOrigins[%d] %q: %w", i, origin, err)
 		}
 	}
-	template := http.Cookie{Path: "/", Secure: !c.InsecureHTTP, HttpOnly: true, SameSite: sameSite}
+	template := http.Cookie{Path: "/", Secure: !c.InsecureHTTP, HttpOnly: true, SameSite: sameSite, Partitioned: c.Partitioned}
 	jar := &cookieJar{access: template, refresh: template, origins: origins, allowBody: c.AllowBody}
 	jar.access.Name, jar.refresh.Name = access, refresh
 	return jar, errors.Join(errs...)
@@ -136,31 +154,6 @@ func prefixed(prefix string, insecure bool) string {
 		return ""
 	}
 	return prefix
-}
-
-// checkOriginSpelling returns an error if browsers would spell the origin
-// differently (RFC 6454 section 6.2). Such an origin would never match.
-func checkOriginSpelling(origin string) error {
-	u, err := url.Parse(origin)
-	switch {
-	case err != nil || u.Scheme == "" || u.Host == "":
-		return errors.New("not an origin such as https://app.example.com")
-	case u.Scheme != "https" && u.Scheme != "http":
-		return errors.New("the scheme is neither https nor http")
-	case u.Scheme+"://"+u.Host != origin:
-		return errors.New("an origin is a scheme and a host, without path, user or trailing slash")
-	case strings.ToLower(origin) != origin:
-		return errors.New("browsers send origins in lower case")
-	case strings.ContainsFunc(origin, func(r rune) bool { return r >= 0x7f }):
-		return errors.New("browsers send the host in its ASCII form (xn--…)")
-	case strings.Contains(u.Host, "*"):
-		return errors.New("wildcards are not supported; list every origin")
-	case strings.HasPrefix(u.Port(), "0"):
-		return errors.New("browsers send ports without leading zeros")
-	case u.Port() == "443" && u.Scheme == "https", u.Port() == "80" && u.Scheme == "http", strings.HasSuffix(origin, ":"):
-		return errors.New("browsers leave out the default port")
-	}
-	return nil
 }
 
 // fits returns an error if browsers would drop the cookie.

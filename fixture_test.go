@@ -164,8 +164,9 @@ func knownKeys(c *auth.Config) {
 }
 
 const (
-	issuer   = "https://example.com"
-	audience = "https://api.example.com"
+	issuer    = "https://example.com"
+	devIssuer = "http://localhost:8080" // with Cookies.InsecureHTTP
+	audience  = "https://api.example.com"
 )
 
 var (

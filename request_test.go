@@ -30,6 +30,17 @@ func withCookies(change ...func(*auth.Cookies)) func(*auth.Config) {
 	}
 }
 
+// withCookiesOf sets the cookie settings. With InsecureHTTP, the issuer is one
+// for development.
+func withCookiesOf(cookies auth.Cookies) func(*auth.Config) {
+	return func(c *auth.Config) {
+		c.Cookies = &cookies
+		if cookies.InsecureHTTP {
+			c.Issuer = devIssuer
+		}
+	}
+}
+
 func allowBody(c *auth.Cookies) { c.AllowBody = true }
 
 func withExtractors(es ...auth.Extractor) func(*auth.Config) {

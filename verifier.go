@@ -199,6 +199,10 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 	if c.TokenCacheSize > maxTokenCacheSize {
 		bad("TokenCacheSize (%d) exceeds %d", c.TokenCacheSize, maxTokenCacheSize)
 	}
+	if c.Cookies != nil && c.Cookies.InsecureHTTP && isHTTPS(c.Issuer) {
+		bad("Cookies.InsecureHTTP is set, but %s.Issuer %q is an https URL; unset InsecureHTTP, or for development use an issuer such as http://localhost",
+			owner, c.Issuer)
+	}
 	jar, err := newCookieJar(owner+".Cookies", c.Cookies)
 	if err != nil {
 		errs = append(errs, err)

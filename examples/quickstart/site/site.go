@@ -48,15 +48,19 @@ func Run(ctx context.Context, o Options) error {
 
 	// The settings that every application has to choose.
 	c := o.Auth
+	loopback := isLoopback(ln.Addr())
 	c.Issuer = "https://quickstart.example"
-	c.Audience = []string{"https://quickstart.example/api"}
+	if loopback {
+		c.Issuer = "http://quickstart.localhost" // InsecureHTTP and an https issuer contradict each other
+	}
+	c.Audience = []string{c.Issuer + "/api"}
 	c.Hasher = &password.Hasher{} // shared, so that one memory budget bounds all hashing
 	if c.Users, err = newUsers(ctx, c.Hasher); err != nil {
 		return err
 	}
 	c.Cookies = &auth.Cookies{
-		AllowBody:    true,                  // the curl commands get their tokens in the body
-		InsecureHTTP: isLoopback(ln.Addr()), // no other machine can intercept loopback traffic
+		AllowBody:    true,     // the curl commands get their tokens in the body
+		InsecureHTTP: loopback, // no other machine can intercept loopback traffic
 	}
 	c.OnEvent = auth.LogEvents(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	a, err := auth.New(c) // the error lists every mistake
