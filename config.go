@@ -122,7 +122,15 @@ type Config struct {
 
 	// TrustedProxies are the networks of the proxies whose X-Forwarded-For
 	// header is used to find the client's address. There are none by default.
+	// They must not contain every public address, because any client could then
+	// choose the address that [Verifier.Device] returns.
 	TrustedProxies []netip.Prefix
+
+	// TrustUnixPeers says that whoever connects to a Unix socket of the server
+	// is a trusted proxy too. Such a connection has no address, so TrustedProxies
+	// cannot contain it. Set TrustUnixPeers if only the proxy may open the
+	// socket.
+	TrustUnixPeers bool
 
 	// TokenCacheSize is how many verified access tokens are cached, so that
 	// their signatures are not verified again: 65,536 by default, at most 1<<20.

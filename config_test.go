@@ -192,7 +192,7 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 		}, "TrustedProxies[1] is not a valid prefix"},
 		{
 			"a mapped prefix", func(c *auth.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")} },
-			"TrustedProxies[0] (::ffff:10.0.0.0/104) matches no address; write it as an IPv4 prefix",
+			"TrustedProxies[0] (::ffff:10.0.0.0/104) matches no address; write it as an IPv4 prefix, 10.0.0.0/8",
 		},
 
 		{"AutoRefresh without cookies", func(c *auth.Config) { c.AutoRefresh = true }, "AutoRefresh requires Config.Cookies"},

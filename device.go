@@ -1,6 +1,9 @@
 package auth
 
 import (
+	"errors"
+	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -20,18 +23,19 @@ const (
 //
 // The address is that of the connection. If that is in Config.TrustedProxies,
 // Device reads X-Forwarded-For from its end and returns the first address that is
-// not in TrustedProxies.
+// not in TrustedProxies. A connection over a Unix socket has no address: Device
+// returns none, or reads X-Forwarded-For if Config.TrustUnixPeers is set.
 func (v *Verifier) Device(r *http.Request) Device {
 	return Device{UserAgent: cleanText(r.UserAgent(), maxUserAgent), IP: v.clientIP(r)}
 }
 
 func (v *Verifier) clientIP(r *http.Request) netip.Addr {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	ip := plainAddr(peer.Addr())
-	if !v.isProxy(ip) {
+	var ip netip.Addr
+	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		if ip = plainAddr(peer.Addr()); !v.isProxy(ip) {
+			return ip
+		}
+	} else if !v.unixPeers || !overUnixSocket(r) {
 		return ip
 	}
 	for _, header := range slices.Backward(r.Header["X-Forwarded-For"]) {
@@ -61,6 +65,78 @@ func parseHop(hop string) (netip.Addr, bool) {
 		return plainAddr(ap.Addr()), true
 	}
 	return netip.Addr{}, false
+}
+
+// overUnixSocket reports whether a client sent the request to a Unix socket. It
+// asks net/http for the address of the listener, because middleware may replace
+// RemoteAddr, for example by a header that the client sent.
+func overUnixSocket(r *http.Request) bool {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return ok && local != nil && strings.HasPrefix(local.Network(), "unix")
+}
+
+// checkProxies returns an error that joins every mistake in proxies, which are
+// the value of a field.
+func checkProxies(field string, proxies []netip.Prefix) error {
+	var errs []error
+	var all []netip.Prefix
+	for i, p := range proxies {
+		switch {
+		case !p.IsValid():
+			errs = append(errs, fmt.Errorf("auth: %s[%d] is not a valid prefix", field, i))
+			continue
+		case p.Addr().Is4In6():
+			p = netip.PrefixFrom(p.Addr().Unmap(), max(0, p.Bits()-96))
+			if p.Bits() > 0 { // otherwise, as an IPv4 prefix it would be refused too
+				errs = append(errs, fmt.Errorf("auth: %s[%d] (%s) matches no address; write it as an IPv4 prefix, %s", field, i, proxies[i], p))
+			}
+		}
+		all = append(all, p)
+	}
+	for _, public := range [...]struct {
+		name   string
+		within string
+		except []string // addresses in the network that no client on the internet has (RFC 6890, RFC 5771)
+	}{
+		{"IPv4", "0.0.0.0/0", []string{
+			"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3",
+		}},
+		{"IPv6", "2000::/3", nil},
+	} {
+		covering := slices.Clone(all)
+		for _, p := range public.except {
+			covering = append(covering, netip.MustParsePrefix(p))
+		}
+		if covers(covering, netip.MustParsePrefix(public.within)) {
+			errs = append(errs, fmt.Errorf("auth: %s contains every public %s address, so any client could choose its address by X-Forwarded-For; "+
+				"list only the networks of your proxies, such as 10.0.0.0/8", field, public.name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// covers reports whether every address of network is in one of prefixes.
+func covers(prefixes []netip.Prefix, network netip.Prefix) bool {
+	var within []netip.Prefix
+	for _, p := range prefixes {
+		switch {
+		case !p.Overlaps(network):
+		case p.Bits() <= network.Bits():
+			return true
+		default:
+			within = append(within, p)
+		}
+	}
+	if within == nil {
+		return false
+	}
+	// Compare the two halves of the network.
+	bits := network.Bits() + 1
+	low := netip.PrefixFrom(network.Addr(), bits)
+	upper := network.Addr().AsSlice()
+	upper[(bits-1)/8] |= 0x80 >> ((bits - 1) % 8)
+	first, _ := netip.AddrFromSlice(upper)
+	return covers(within, low) && covers(within, netip.PrefixFrom(first, bits))
 }
 
 func plainAddr(ip netip.Addr) netip.Addr { return ip.Unmap().WithZone("") }

@@ -36,6 +36,7 @@ type VerifierConfig struct {
 	Cookies        *Cookies
 	Extractors     []Extractor
 	TrustedProxies []netip.Prefix
+	TrustUnixPeers bool
 	Leeway         time.Duration
 	TokenCacheSize int
 
@@ -62,6 +63,7 @@ type Verifier struct {
 	extractors []Extractor
 	vary       []string
 	proxies    []netip.Prefix
+	unixPeers  bool // Config.TrustUnixPeers
 	leeway     time.Duration
 	now        func() time.Time // UTC, whole milliseconds
 	onEvent    func(context.Context, Event)
@@ -185,13 +187,8 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 	if c.StalePolicy < StaleContinue || c.StalePolicy > StaleRefuse {
 		bad("StalePolicy (%d) must be StaleContinue, StaleAskStore or StaleRefuse", c.StalePolicy)
 	}
-	for i, p := range c.TrustedProxies {
-		switch {
-		case !p.IsValid():
-			bad("TrustedProxies[%d] is not a valid prefix", i)
-		case p.Addr().Is4In6():
-			bad("TrustedProxies[%d] (%s) matches no address; write it as an IPv4 prefix", i, p)
-		}
+	if err := checkProxies(owner+".TrustedProxies", c.TrustedProxies); err != nil {
+		errs = append(errs, err)
 	}
 	if c.TokenCacheSize == 0 {
 		c.TokenCacheSize = defaultTokenCacheSize
@@ -227,6 +224,7 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 		extractors:   extractors,
 		vary:         varyOf(extractors),
 		proxies:      slices.Clone(c.TrustedProxies),
+		unixPeers:    c.TrustUnixPeers,
 		leeway:       leeway,
 		now:          func() time.Time { return truncateMillis(c.Now()) },
 		onEvent:      c.OnEvent,
