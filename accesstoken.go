@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/url"
 	"slices"
-	"strconv"
 )
 
 // The same rule applies to access tokens and refresh tokens: a token counts
@@ -259,16 +259,14 @@ func mainRefusal(list []credential) credential {
 // WebSocket handshake does.
 func isUpgrade(r *http.Request) bool { return r.Header.Get("Upgrade") != "" }
 
-// maxShownOrigin bounds, in bytes, what an error shows of a header.
-const maxShownOrigin = 100
-
 // CheckOrigin returns [ErrCrossOrigin] if a browser sent the request from an
 // origin that is neither this one nor trusted, and the request may have side
 // effects: its method is not GET, HEAD or OPTIONS, or it opens a WebSocket. Call
 // it in custom handlers that set cookies but read none, such as a login. The
 // methods of this package that read cookies call it themselves. The text of the
-// error contains the Origin and the Host of the request. Without Config.Cookies,
-// CheckOrigin returns nil.
+// error contains the Origin and the Host of the request. CheckOrigin returns
+// [ErrInvalidRequest] if the page was loaded over http, so that the browser would
+// drop the Secure cookies. Without Config.Cookies, CheckOrigin returns nil.
 func (v *Verifier) CheckOrigin(r *http.Request) error {
 	if v.cookies == nil {
 		return nil
@@ -278,9 +276,34 @@ func (v *Verifier) CheckOrigin(r *http.Request) error {
 		r.Method = http.MethodPost
 	}
 	if v.cookies.origins.Check(r) == nil {
-		return nil
+		return v.checkTransport(r)
 	}
-	shown := func(s string) string { return strconv.QuoteToASCII(s[:min(len(s), maxShownOrigin)]) }
 	return fmt.Errorf("%w: Origin %s is not in Cookies.TrustedOrigins (Host %s, Sec-Fetch-Site %s)",
-		ErrCrossOrigin, shown(r.Header.Get("Origin")), shown(r.Host), shown(r.Header.Get("Sec-Fetch-Site")))
+		ErrCrossOrigin, quoted(r.Header.Get("Origin")), quoted(r.Host), quoted(r.Header.Get("Sec-Fetch-Site")))
 }
+
+// checkTransport returns an error if a browser has loaded the page of this host
+// over http and would therefore drop the cookies, because they are Secure.
+// Browsers accept them from a loopback host. They send Sec-Fetch-Site only over
+// https and to a loopback host, and a client that has a cookie has not dropped
+// it. If the cookies are not Secure and the host is not a loopback host,
+// checkTransport emits an event.
+func (v *Verifier) checkTransport(r *http.Request) error {
+	if v.cookies.access.Secure {
+		origin := r.Header["Origin"]
+		if len(origin) == 1 && origin[0] == "http://"+r.Host && r.Header["Sec-Fetch-Site"] == nil && !isLoopback(hostname(r)) &&
+			!hasCookie(r, v.cookies.access.Name) && !hasCookie(r, v.cookies.refresh.Name) {
+			return fmt.Errorf("%w: Origin %s", errInsecurePage, quoted(origin[0]))
+		}
+	} else if !isLoopback(hostname(r)) {
+		v.emitLimited(r.Context(), &v.insecureReported, Event{Type: EventFault, Err: fmt.Errorf(
+			"auth: Cookies.InsecureHTTP is for development on a loopback address, but a request has the Host %s; anyone on the network can read its tokens", quoted(r.Host))})
+	}
+	return nil
+}
+
+// hostname returns the host of a request without its port.
+func hostname(r *http.Request) string { return (&url.URL{Host: r.Host}).Hostname() }
+
+// errInsecurePage is the error of checkTransport.
+const errInsecurePage = requestError("the page was loaded over http, so browsers drop the Secure cookies; use https, or set Cookies.InsecureHTTP for development on a loopback address")

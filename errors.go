@@ -134,15 +134,13 @@ type reportedError struct{ error }
 
 func (e reportedError) Unwrap() error { return e.error }
 
-// quoted returns text of a client in quotes, without control characters, and cut
-// to 64 bytes.
+// quoted returns text of a client in quotes, in ASCII, and cut to 100 bytes.
 func quoted(s string) string {
-	const limit = 64
-	cut := cleanText(s, limit)
+	const limit = 100
 	if len(s) > limit {
-		cut += "…"
+		return strconv.QuoteToASCII(s[:limit]) + "…"
 	}
-	return strconv.Quote(cut)
+	return strconv.QuoteToASCII(s)
 }
 
 // requestError is an ErrInvalidRequest whose text is sent to the client.

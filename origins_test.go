@@ -203,8 +203,8 @@ func TestCheckOrigin_ErrorShowsOriginAndHost(t *testing.T) {
 		{"", "example.com", "cross-site", `Origin "" is not in Cookies.TrustedOrigins (Host "example.com", Sec-Fetch-Site "cross-site")`},
 		{
 			"a\"\n\x1b\xff\u202eé" + strings.Repeat("x", 200), strings.Repeat("h", 101), strings.Repeat("s", 1000),
-			`Origin "a\"\n\x1b\xff\u202e\u00e9` + strings.Repeat("x", 90) + `" is not in Cookies.TrustedOrigins (Host "` + strings.Repeat("h", 100) +
-				`", Sec-Fetch-Site "` + strings.Repeat("s", 100) + `")`,
+			`Origin "a\"\n\x1b\xff\u202e\u00e9` + strings.Repeat("x", 90) + `"… is not in Cookies.TrustedOrigins (Host "` + strings.Repeat("h", 100) +
+				`"…, Sec-Fetch-Site "` + strings.Repeat("s", 100) + `"…)`,
 		},
 	} {
 		r := newRequest(reqHeader("Origin", tt.origin))

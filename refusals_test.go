@@ -46,7 +46,7 @@ func TestEventRefused_NamesTheCause(t *testing.T) {
 		{"GET", require1, reqBearer(otherAudience.Access), "invalid_token", `unexpected aud ["https://a.example", "https://b.example"], want one of ["https://api.example.com"]`, "the token is for another audience"},
 		{"GET", require1, reqBearer(otherSecret.Access), "invalid_token", "unknown kid", "the token is not valid"},
 		{"GET", require1, reqBearer("eyJ.x"), "invalid_token", "not three segments", "the token is not valid"},
-		{"POST", require1, reqCookie(accessCookie, own.Access), "cross_origin", "", ""},
+		{"POST", require1, reqCookie(accessCookie, own.Access), "cross_origin", `Origin "https://evil.example" is not in Cookies.TrustedOrigins (Host "example.com"`, "from an origin that is not trusted"},
 		{"POST", refresh, reqBearer(own.Refresh), "invalid_request", "in the cookie __Host-Http-refresh, the header Refresh-Token or the body field refresh_token", "no refresh token in the cookie"},
 		{"POST", refresh, reqHeader("Refresh-Token", own.Access), "invalid_grant", "this is an access token", "this is an access token; a refresh token is required"},
 		{"POST", refresh, reqHeader("Refresh-Token", otherIssuer.Refresh), "invalid_grant", `unexpected iss "https://other.example"`, "the token is of another issuer"},
@@ -365,6 +365,63 @@ func TestLogEvents_LevelsOfRefusals(t *testing.T) {
 		require.Contains(t, out.String(), `msg="auth: refused"`)
 		require.Contains(t, out.String(), "reason="+reason+" suppressed=7 error=why")
 	}
+}
+
+// TestLogin_OverHTTPSaysThatBrowsersDropSecureCookies: the login would succeed,
+// and the next request would have no cookie.
+func TestLogin_OverHTTPSaysThatBrowsersDropSecureCookies(t *testing.T) {
+	t.Parallel()
+	from := func(origin, host string) requestOption {
+		return func(r *http.Request) {
+			r.Host = host
+			r.Header["Origin"] = []string{origin}
+		}
+	}
+	for _, c := range []struct {
+		origin, host string
+		status       int
+	}{
+		{"http://example.com", "example.com", 400},
+		{"http://192.168.1.7:8080", "192.168.1.7:8080", 400},
+		{"http://[2001:db8::1]:8080", "[2001:db8::1]:8080", 400},
+		{"http://localhost.example:80", "localhost.example:80", 400},
+		{"https://example.com", "example.com", 200},
+		{"http://localhost:8080", "localhost:8080", 200},
+		{"http://app.localhost", "app.localhost", 200},
+		{"http://127.0.0.1:8080", "127.0.0.1:8080", 200},
+		{"http://[::1]:8080", "[::1]:8080", 200},
+	} {
+		fx := newFixture(t, withCookies())
+		r := send(t, fx.Handler(), "POST", "/login", reqJSON(goodLogin), from(c.origin, c.host))
+		require.Equal(t, c.status, r.status, c.origin)
+		events := fx.events.take(auth.EventRefused)
+		if c.status == 200 {
+			require.Empty(t, events, c.origin)
+			continue
+		}
+		require.Contains(t, r.body, "browsers drop the Secure cookies; use https, or set Cookies.InsecureHTTP")
+		for _, o := range []requestOption{reqHeader("Sec-Fetch-Site", "same-origin"), reqCookie(accessCookie, "x"), reqCookie(refreshCookie, "x")} {
+			require.Equal(t, 200, send(t, fx.Handler(), "POST", "/login", reqJSON(goodLogin), from(c.origin, c.host), o).status)
+		}
+		require.Len(t, events, 1)
+		require.ErrorContains(t, events[0].Err, c.origin)
+	}
+}
+
+func TestLogin_InsecureHTTPOnAPublicHostIsReported(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, issuedBy("http://localhost:8080"), withCookies(func(c *auth.Cookies) { c.InsecureHTTP = true }))
+	on := func(host string) []auth.Event {
+		r := send(t, fx.Handler(), "POST", "/login", reqJSON(goodLogin), func(r *http.Request) { r.Host = host })
+		require.Equal(t, 200, r.status)
+		return fx.events.take(auth.EventFault)
+	}
+	require.Empty(t, on("localhost:8080"))
+	require.Empty(t, on("127.0.0.1"))
+	events := on("10.0.0.7:8080")
+	require.Len(t, events, 1)
+	require.ErrorContains(t, events[0].Err, `a request has the Host "10.0.0.7:8080"`)
+	require.Empty(t, on("10.0.0.7:8080"), "once a minute")
 }
 
 func TestHandler_UnknownPathSaysWhatToDo(t *testing.T) {

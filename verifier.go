@@ -72,21 +72,22 @@ type Verifier struct {
 	noToken    error // the ErrNoToken for a request without an access token
 	onError    func(http.ResponseWriter, *http.Request, error)
 
-	cache         *tokenCache // nil if TokenCacheSize is negative
-	revoked       revocationSet
-	feed          Feed
-	storeTimeout  time.Duration
-	maxStale      time.Duration
-	stalePolicy   StalePolicy
-	running       atomic.Bool
-	feedReadAt    atomic.Int64 // when the feed was last read, Unix milliseconds
-	staleReported atomic.Bool  // an EventStale was emitted since the feed was last read
-	notRunning    atomic.Int64 // when a missing Run was last reported; see emitLimited
-	keysReported  atomic.Int64 // when an error of keys was last reported; see emitLimited
-	earlyReported atomic.Int64 // when tooEarly last emitted an event; see emitLimited
-	newerReported atomic.Int64 // when Refresh last reported a newerToken; see emitLimited
-	ready         chan struct{}
-	readyOnce     sync.Once
+	cache            *tokenCache // nil if TokenCacheSize is negative
+	revoked          revocationSet
+	feed             Feed
+	storeTimeout     time.Duration
+	maxStale         time.Duration
+	stalePolicy      StalePolicy
+	running          atomic.Bool
+	feedReadAt       atomic.Int64 // when the feed was last read, Unix milliseconds
+	staleReported    atomic.Bool  // an EventStale was emitted since the feed was last read
+	notRunning       atomic.Int64 // when a missing Run was last reported; see emitLimited
+	insecureReported atomic.Int64 // when InsecureHTTP on another host than loopback was last reported; see emitLimited
+	keysReported     atomic.Int64 // when an error of keys was last reported; see emitLimited
+	earlyReported    atomic.Int64 // when tooEarly last emitted an event; see emitLimited
+	newerReported    atomic.Int64 // when Refresh last reported a newerToken; see emitLimited
+	ready            chan struct{}
+	readyOnce        sync.Once
 
 	backend backend // nil without an Authenticator
 }
