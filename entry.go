@@ -31,6 +31,7 @@ type entry struct {
 	ownNotBefore *ownNotBefore // set by this process for access tokens; nil if none, or if it was set again
 	calls        int32         // calls to Store.Revoke in progress
 	fails        uint8         // calls of Store.Revoke that failed in a row, at most 16
+	reason       revokeReason  // see addReason
 	own          bool          // it contains a revocation of this process
 	republished  bool          // it was republished, or no store can represent it
 	unconfirmed  bool          // the store has not confirmed it
@@ -78,6 +79,20 @@ func (e *entry) merge(until time.Time, from origin, grown bool) {
 	}
 }
 
+// addReason adds the reason of a revocation that was merged into an entry.
+//
+// Every revocation in an entry of a session names that session, so the greatest
+// reason applies. An entry of a subject does not record which of its revocations
+// ended which session, so it has a reason only if all of them have the same.
+func (e *entry) addReason(reason revokeReason) {
+	switch {
+	case e.session != "":
+		e.reason = max(e.reason, reason)
+	case e.reason != reason:
+		e.reason = reasonUnknown
+	}
+}
+
 // mergeSpared returns the spared sessions of an entry that combines two entries
 // of a subject. For each session, the later of the instants of a and b applies.
 func mergeSpared(a, b *entry) map[string]time.Time {
@@ -101,7 +116,7 @@ func mergeSpared(a, b *entry) map[string]time.Time {
 // errIssuedBefore is the error for an access token that was issued before the
 // not-before instant of its subject. It is an ErrTokenExpired, because the
 // client can refresh.
-var errIssuedBefore = fmt.Errorf("%w: issued before ExpireAccess was called for its subject", ErrTokenExpired)
+var errIssuedBefore = fmt.Errorf("%w: issued before the access tokens of its subject were revoked", ErrTokenExpired)
 
 // subjectTimes is what revocations are compared with: a session and its times.
 type subjectTimes struct {
@@ -124,10 +139,10 @@ func (e *entry) matches(t subjectTimes) error {
 	case e == nil:
 	case e.all:
 		if t.created.Before(e.beforeFor(t.sid)) {
-			return ErrSessionRevoked
+			return sessionRevoked(e.reason)
 		}
 	case !t.issued.IsZero() && t.issued.Before(e.before):
-		return errIssuedBefore
+		return accessRevoked(e.reason)
 	}
 	return nil
 }
@@ -139,7 +154,7 @@ func (e *entry) repeats() bool { return e.ownNotBefore != nil && !e.ownNotBefore
 // of a subject.
 func (e *entry) revocations() []Revocation {
 	if !e.all {
-		return []Revocation{{Subject: e.subject, Before: e.before}}
+		return []Revocation{{Subject: e.subject, Before: e.before, Reason: e.reason.String()}}
 	}
 	instants := []time.Time{e.before}
 	for _, at := range e.spared {
@@ -149,7 +164,7 @@ func (e *entry) revocations() []Revocation {
 	}
 	var rs []Revocation
 	for _, at := range instants {
-		next := Revocation{Subject: e.subject, All: true, Before: at}
+		next := Revocation{Subject: e.subject, All: true, Before: at, Reason: e.reason.String()}
 		for id := range e.spared {
 			if e.spared[id].Before(at) {
 				next.Except = append(next.Except, id)

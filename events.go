@@ -50,10 +50,8 @@ type Event struct {
 	Device     Device // the client that sent the request
 	Generation int64  // generation of the refresh token that was presented; 0 if none was
 
-	// Reason is set for EventRevoked and EventLogout: "request" (Revoke or
-	// RevokeAll), "access" (ExpireAccess), "logout", "reuse", "user" (the user
-	// was deleted or disabled), "replaced" or "evicted" (by another login), or
-	// "login" (the login was not completed).
+	// Reason is set for EventRevoked and EventLogout: the Reason of the
+	// Revocation.
 	Reason string
 
 	// Suppressed is how many events of the same cause were not emitted since the

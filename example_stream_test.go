@@ -45,7 +45,7 @@ func ExampleVerifier_SessionContext() {
 	fmt.Println(w.Body)
 	// Output:
 	// event: end
-	// data: auth: session revoked
+	// data: auth: session revoked: Revoke or RevokeAll was called
 }
 
 // streamUsers is a user lookup in which every ID is a user.

@@ -172,7 +172,8 @@ var allowedVars = []string{
 	"ErrNoToken", "ErrInvalidToken", "ErrTokenExpired", "ErrSessionRevoked", "ErrTokenReused", "ErrInvalidCredentials",
 	"ErrForbidden", "ErrReauthenticate", "ErrInvalidRequest", "ErrCrossOrigin", "ErrUnavailable",
 	"ErrUserNotFound", "ErrSessionNotFound", "ErrSessionExists", "ErrFeedReset", "ErrNotStorable",
-	"responses", "internalResponse", "reserved", "refusedHeaders", // tables
+	"sessionErrors", "accessErrors", // errors by reason
+	"responses", "internalResponse", "reserved", "refusedHeaders", "reasons", // tables
 	"strictBase64", // an encoding
 }
 

@@ -291,7 +291,7 @@ func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User
 		// briefly: if the store fails, Run tries again.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.storeTimeout, cleanupTimeout))
 		defer cancel()
-		_ = a.revoke(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, "login")
+		_ = a.revoke(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reasonLogin)
 		return Tokens{}, err
 	}
 	a.emit(ctx, Event{Type: EventLogin, Session: s, Device: o.Device})
@@ -323,7 +323,7 @@ func (a *Authenticator) finishLogin(ctx context.Context, s Session, o SessionOpt
 	}
 	// End the replaced sessions last. If an earlier step fails, the client gets
 	// no new session and keeps these.
-	return a.revokeNamed(ctx, replaced, "replaced")
+	return a.revokeNamed(ctx, replaced, reasonReplaced)
 }
 
 // evictSessions ends the least recently used sessions of a user who has more than
@@ -344,5 +344,5 @@ func (a *Authenticator) evictSessions(ctx context.Context, created Session, repl
 	for _, s := range list[min(len(list), a.maxSessions-1):] {
 		ids = append(ids, s.ID)
 	}
-	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: created.Subject, Sessions: ids}, "evicted")
+	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: created.Subject, Sessions: ids}, reasonEvicted)
 }

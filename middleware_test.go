@@ -322,7 +322,7 @@ func TestOptional_AllCases(t *testing.T) {
 	says("hello ada", reqBearer(good))
 	says("hello ada", reqCookie(accessCookie, good))
 	says("anonymous: auth: token expired", reqCookie(accessCookie, late.Access))
-	says("anonymous: auth: session revoked", reqCookie(accessCookie, gone.Access))
+	says("anonymous: auth: session revoked: Revoke or RevokeAll was called", reqCookie(accessCookie, gone.Access))
 	says("anonymous: auth: invalid token: not three segments", reqCookie(accessCookie, "garbage"))
 
 	no := func(status int, code, action string, options ...requestOption) {

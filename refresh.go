@@ -62,10 +62,10 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 
 	u, err := a.findByID(ctx, c.subject)
 	if gone := errors.Is(err, ErrUserNotFound); gone || err == nil && u.Disabled {
-		if err := a.revokeSession(ctx, s, "user"); err != nil {
+		if err := a.revokeSession(ctx, s, reasonUser); err != nil {
 			return Tokens{}, err
 		}
-		return Tokens{}, grantError{fmt.Errorf("%w: the user was deleted or disabled", ErrSessionRevoked)}
+		return Tokens{}, grantError{sessionRevoked(reasonUser)}
 	}
 	if err != nil {
 		return Tokens{}, err
@@ -102,6 +102,9 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 		err = a.callStore(ctx, s, "Rotate", rotate)
 	}
 	if errors.Is(err, ErrSessionNotFound) {
+		if _, revoked := a.revoked.find(c.times(), now); revoked != nil { // it was revoked meanwhile
+			return Tokens{}, grantError{revoked}
+		}
 		return Tokens{}, grantError{ErrSessionRevoked}
 	}
 	if err != nil {
@@ -161,7 +164,7 @@ func (a *Authenticator) outcome(ctx context.Context, c *refreshClaims, s Session
 	case !rotated && s.Generation == c.generation+1 && age <= a.window:
 		return EventRetry, nil
 	case !rotated && s.Generation > c.generation:
-		err := a.revokeSession(ctx, s, "reuse")
+		err := a.revokeSession(ctx, s, reasonReuse)
 		a.emit(ctx, Event{Type: EventReuse, Session: s, Device: device, Generation: c.generation, Err: err})
 		if err != nil {
 			return "", err

@@ -112,11 +112,12 @@ func (rs *revocationSet) planExpiring(now time.Time) {
 // Limits of what is published at once.
 const (
 	publishBatch    = 64  // publications in a batch
-	publishSessions = 100 // sessions of a subject in one publication
+	publishSessions = 100 // sessions of a subject, revoked for one reason, in one publication
 )
 
 // publication is what Run publishes again for one entry that concerns a whole
-// subject, or for several entries that each revoke one session of the subject.
+// subject, or for several entries that each revoke one session of the subject,
+// all for the same reason.
 type publication struct {
 	revocations []Revocation // each needs its own call to Store.Revoke
 	entries     []addedEntry
@@ -130,7 +131,11 @@ type publication struct {
 func (rs *revocationSet) takeBatch(now time.Time) (batch []publication, next time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	bySubject := map[string]int{}
+	type group struct {
+		subject string
+		reason  revokeReason
+	}
+	groups := map[group]int{}
 	keep := rs.toRepublish[:0]
 	wait := func(e *entry, until time.Time) {
 		keep = append(keep, e)
@@ -160,21 +165,22 @@ func (rs *revocationSet) takeBatch(now time.Time) (batch []publication, next tim
 		if e.session == "" {
 			p := publication{revocations: e.revocations(), entries: []addedEntry{added}}
 			if p.repeats = e.repeats(); p.repeats {
-				p.revocations = []Revocation{{Subject: e.subject, Before: notBefore(now, rs.leeway)}}
+				p.revocations = []Revocation{{Subject: e.subject, Before: notBefore(now, rs.leeway), Reason: e.reason.String()}}
 			}
 			batch = append(batch, p)
 			continue
 		}
-		if i, ok := bySubject[e.subject]; ok && !e.publishAlone && len(batch[i].entries) < publishSessions {
+		of := group{e.subject, e.reason}
+		if i, ok := groups[of]; ok && !e.publishAlone && len(batch[i].entries) < publishSessions {
 			batch[i].entries = append(batch[i].entries, added)
 			batch[i].revocations[0].Sessions = append(batch[i].revocations[0].Sessions, e.session)
 			continue
 		}
 		if !e.publishAlone {
-			bySubject[e.subject] = len(batch)
+			groups[of] = len(batch)
 		}
 		batch = append(batch, publication{
-			revocations: []Revocation{{Subject: e.subject, Sessions: []string{e.session}}}, entries: []addedEntry{added},
+			revocations: []Revocation{{Subject: e.subject, Sessions: []string{e.session}, Reason: e.reason.String()}}, entries: []addedEntry{added},
 		})
 	}
 	// Put the entries that are not due in front of those that were not visited.

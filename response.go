@@ -62,6 +62,7 @@ type errorParts struct {
 	description string // replaces the text of the row; "" if there is none
 	cause       string // the cause of a tokenError or malformed
 	reported    bool   // an event was emitted for the error
+	revoked *revokedError
 }
 
 // scan walks the tree of an error once. errors.Is and errors.As would walk it for
@@ -90,6 +91,10 @@ func (f *errorParts) scan(err error) {
 	case *scopeError:
 		if f.scope == nil {
 			f.scope = e
+		}
+	case *revokedError:
+		if f.revoked == nil {
+			f.revoked = e
 		}
 	}
 	is, hasIs := err.(interface{ Is(error) bool })
@@ -129,11 +134,17 @@ type ErrorResponse struct {
 	Description string // "error_description" in the body; contains no internal details
 	Action      string // what the client should do: "refresh", "login" or ""
 	Challenge   string // WWW-Authenticate (RFC 6750 section 3, RFC 9470 section 3), or ""
+
+	// Reason is "reason" in the body: for a token that was revoked, why; see
+	// [Revocation].Reason. It is "" if that is not known, or no longer, and for
+	// all other errors.
+	Reason string
 }
 
 // ResponseFor returns the response to an error of this package. For any other
 // error it returns status 500 without details. Use it in a Config.OnError that
-// writes its own bodies.
+// writes its own bodies. It also accepts the cause of a context that
+// [Verifier.SessionContext] has canceled.
 func ResponseFor(err error) ErrorResponse {
 	f := errorParts{row: len(responses)}
 	if err != nil {
@@ -150,6 +161,12 @@ func (f *errorParts) response() ErrorResponse {
 	a := ErrorResponse{Status: row.status, Code: row.code, Description: row.text, Action: row.action}
 	if f.description != "" {
 		a.Description = f.description
+	}
+	switch {
+	case row.err == ErrTokenReused: //nolint:errorlint // of this table
+		a.Reason = reasonReuse.String()
+	case f.revoked != nil && row.status == http.StatusUnauthorized:
+		a.Reason = f.revoked.reason.String()
 	}
 	if f.request != "" {
 		a.Description = string(f.request)
@@ -211,8 +228,8 @@ func (s *headerSetter) to(name, value string) {
 }
 
 // DefaultOnError responds to a request with the status and headers of
-// [ResponseFor] and a JSON body {"error","error_description","action"}. It does
-// not set or clear cookies.
+// [ResponseFor] and a JSON body {"error","error_description","action","reason"},
+// without the members that are empty. It does not set or clear cookies.
 func DefaultOnError(w http.ResponseWriter, _ *http.Request, err error) {
 	ResponseFor(err).write(w)
 }
@@ -223,6 +240,9 @@ func (a ErrorResponse) write(w http.ResponseWriter) {
 	body.String("error_description", a.Description)
 	if a.Action != "" {
 		body.String("action", a.Action)
+	}
+	if a.Reason != "" {
+		body.String("reason", a.Reason)
 	}
 	set := headerSetter{h: w.Header()}
 	a.setHeaders(&set)

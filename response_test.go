@@ -127,6 +127,11 @@ func TestWriteError_EveryError(t *testing.T) {
 		require.Equal(t, tt.challenge, r.header.Get("Www-Authenticate"))
 		require.NotContains(t, r.body, "secret")
 		a := auth.ResponseFor(tt.err)
+		if errors.Is(tt.err, auth.ErrTokenReused) {
+			require.Equal(t, "reuse", a.Reason)
+			require.Equal(t, "reuse", r.fields(t)["reason"])
+			a.Reason = ""
+		}
 		require.Equal(t, auth.ErrorResponse{Status: tt.status, Code: tt.code, Description: a.Description, Action: tt.action, Challenge: tt.challenge}, a)
 		require.Equal(t, a.Description, r.fields(t)["error_description"])
 	}

@@ -65,12 +65,17 @@ func (rs *revocationSet) find(t subjectTimes, now time.Time) (*entry, error) {
 
 // findLocked is like find, but considers only the entries for which applies
 // returns true. It returns ErrSessionRevoked if both the session and the access
-// token are revoked. It is called with rs locked.
+// token are revoked, with the greatest of the reasons for which the session is
+// revoked. It is called with rs locked.
 func (rs *revocationSet) findLocked(t subjectTimes, applies func(*entry) bool) (*entry, error) {
-	if e := rs.sessions[sessionKey{t.subject, t.sid}]; e != nil && applies(e) {
-		return e, ErrSessionRevoked
-	}
 	entries := rs.subjects[t.subject]
+	if e := rs.sessions[sessionKey{t.subject, t.sid}]; e != nil && applies(e) {
+		reason := e.reason
+		if all := entries.all; all != nil && applies(all) && all.matches(t) != nil {
+			reason = max(reason, all.reason)
+		}
+		return e, sessionRevoked(reason)
+	}
 	for _, e := range [...]*entry{entries.all, entries.access} {
 		if e == nil || !applies(e) {
 			continue
@@ -240,11 +245,12 @@ func (rs *revocationSet) addLocked(r Revocation, from origin, now time.Time) (to
 	if r.Until.Before(now) {
 		return nil, nil
 	}
+	reason := reasonOf(r.Reason)
 	for _, id := range r.Sessions {
 		key := sessionKey{r.Subject, id}
 		e := rs.sessions[key]
 		if e == nil {
-			e = &entry{subject: r.Subject, session: id}
+			e = &entry{subject: r.Subject, session: id, reason: reason}
 			rs.insert(e, r.Until, from)
 			if rs.sessions == nil {
 				rs.sessions = map[sessionKey]*entry{}
@@ -252,10 +258,11 @@ func (rs *revocationSet) addLocked(r Revocation, from origin, now time.Time) (to
 			rs.sessions[key] = e
 		} else {
 			e.merge(r.Until, from, false)
+			e.addReason(reason)
 		}
 		touched = append(touched, e)
 		for w := range rs.watchers[r.Subject][id] {
-			ended = rs.endWatcher(ended, w, ErrSessionRevoked)
+			ended = rs.endWatcher(ended, w, sessionRevoked(e.reason))
 		}
 	}
 	if r.All || !r.Before.IsZero() && len(r.Sessions) == 0 {
@@ -290,7 +297,7 @@ func (rs *revocationSet) addSubjectLocked(r Revocation, from origin) *entry {
 	if r.All {
 		slot = &entries.all
 	}
-	next := entry{subject: r.Subject, all: r.All, before: r.Before}
+	next := entry{subject: r.Subject, all: r.All, before: r.Before, reason: reasonOf(r.Reason)}
 	if r.All && len(r.Except) > 0 {
 		next.spared = make(map[string]time.Time, len(r.Except))
 		for _, id := range r.Except {
@@ -318,6 +325,7 @@ func (rs *revocationSet) addSubjectLocked(r Revocation, from origin) *entry {
 			from.seenInRead = 0
 		}
 		e.merge(r.Until, from, grown)
+		e.addReason(next.reason)
 	}
 	rs.noteNotBefore(e, r.Before, from)
 	return e
@@ -351,6 +359,13 @@ func (rs *revocationSet) noteNotBefore(e *entry, before time.Time, from origin) 
 	}
 	access.ownNotBefore.repeatAfter = later(access.ownNotBefore.repeatAfter, before)
 	rs.plan(access)
+}
+
+// reasonFor returns the reason of an entry.
+func (rs *revocationSet) reasonFor(e *entry) revokeReason {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	return e.reason
 }
 
 func (rs *revocationSet) isConfirmed(e *entry) bool {

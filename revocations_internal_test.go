@@ -1,7 +1,9 @@
 package auth
 
 import (
+	"errors"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -25,27 +27,49 @@ func seedOf(t *testing.T) uint64 {
 	return seed
 }
 
-// ends returns the error for the first revocation in the list that applies to
-// t.
-func ends(list []Revocation, t subjectTimes) error {
-	var access error
+// ends returns the error for the revocations in the list that apply to t, and
+// their reason.
+func ends(list []Revocation, t subjectTimes) (err error, reason string) {
+	var named, all, access bool // t is ended by name, with all sessions, or only its access token is
+	why := reasonUnknown        // the greatest reason of those that name t
+	var ofAll, ofAccess uint    // sets of reasons, as bits
 	for _, r := range list {
-		switch {
-		case r.Subject != t.subject:
-		case slices.Contains(r.Sessions, t.sid):
-			return ErrSessionRevoked
-		case r.All && t.created.Before(r.Before) && !slices.Contains(r.Except, t.sid):
-			return ErrSessionRevoked
-		case !r.All && len(r.Sessions) == 0 && !t.issued.IsZero() && t.issued.Before(r.Before):
-			access = errIssuedBefore
+		if r.Subject != t.subject {
+			continue
+		}
+		if slices.Contains(r.Sessions, t.sid) {
+			named, why = true, max(why, reasonOf(r.Reason))
+		}
+		if r.All {
+			ofAll |= 1 << reasonOf(r.Reason)
+			all = all || t.created.Before(r.Before) && !slices.Contains(r.Except, t.sid)
+		}
+		if !r.All && len(r.Sessions) == 0 && !r.Before.IsZero() {
+			ofAccess |= 1 << reasonOf(r.Reason)
+			access = access || !t.issued.IsZero() && t.issued.Before(r.Before)
 		}
 	}
-	return access
+	common := func(set uint) revokeReason {
+		if bits.OnesCount(set) == 1 {
+			return revokeReason(bits.TrailingZeros(set))
+		}
+		return reasonUnknown
+	}
+	if all {
+		why = max(why, common(ofAll))
+	}
+	switch {
+	case named || all:
+		return ErrSessionRevoked, why.String()
+	case access:
+		return errIssuedBefore, common(ofAccess).String()
+	}
+	return nil, ""
 }
 
-// The merged entries of a subject have the effect of all its revocations, in
-// any order. The same holds for the revocations that are published again for
-// them.
+// The merged entries of a subject have the effect and the reason of all its
+// revocations, in any order. The same holds for the revocations that are
+// published again for them.
 func TestRevocations_MergingKeepsTheEffectOfEach(t *testing.T) {
 	t.Parallel()
 	base := seedOf(t)
@@ -66,6 +90,11 @@ func TestRevocations_MergingKeepsTheEffectOfEach(t *testing.T) {
 		var list []Revocation
 		for range 1 + r.IntN(8) {
 			x := Revocation{Subject: []string{"u1", "u2"}[r.IntN(2)], Until: at.Add(time.Hour)}
+			if words := []string{"", "reuse", "revoked", "logout", "newer", "access"}; r.IntN(4) > 0 {
+				x.Reason = words[r.IntN(len(words))]
+			} else {
+				x.Reason = words[round%len(words)] // often the same
+			}
 			switch r.IntN(4) {
 			case 0:
 				x.Sessions = some()
@@ -82,7 +111,7 @@ func TestRevocations_MergingKeepsTheEffectOfEach(t *testing.T) {
 		}
 		var published []Revocation
 		for _, e := range rs.sessions {
-			published = append(published, Revocation{Subject: e.subject, Sessions: []string{e.session}, Until: at.Add(time.Hour)})
+			published = append(published, Revocation{Subject: e.subject, Sessions: []string{e.session}, Until: at.Add(time.Hour), Reason: e.reason.String()})
 		}
 		for _, entries := range rs.subjects {
 			for _, e := range []*entry{entries.all, entries.access} {
@@ -105,12 +134,13 @@ func TestRevocations_MergingKeepsTheEffectOfEach(t *testing.T) {
 						if issued > 0 {
 							times.issued = at.Add(time.Duration(issued-1) * time.Second)
 						}
-						want := ends(list, times)
-						if _, err := rs.find(times, at); err != want {
-							t.Fatalf("round %d: %v, want %v for %v\n%+v", round, err, want, times, list)
+						want, reason := ends(list, times)
+						_, err := rs.find(times, at)
+						if !errors.Is(err, want) || want == nil && err != nil || ResponseFor(err).Reason != reason {
+							t.Fatalf("round %d: %v, want %v with the reason %q for %v\n%+v", round, err, want, reason, times, list)
 						}
-						if _, err := again.find(times, at); err != want {
-							t.Fatalf("round %d, republished: %v, want %v for %v\n%+v\n%+v", round, err, want, times, list, published)
+						if _, repeated := again.find(times, at); repeated != err {
+							t.Fatalf("round %d, republished: %v, want %v for %v\n%+v\n%+v", round, repeated, err, times, list, published)
 						}
 					}
 				}

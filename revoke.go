@@ -43,7 +43,7 @@ func (a *Authenticator) liveSessions(ctx context.Context, subject string, omit f
 // sessions have then ended in this process; call Revoke again. It returns
 // [ErrNotStorable] if subject is not a valid user ID; see [Session.Check].
 func (a *Authenticator) Revoke(ctx context.Context, subject string, ids ...string) error {
-	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Sessions: storableIDs(ids)}, "request")
+	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Sessions: storableIDs(ids)}, reasonRevoked)
 }
 
 // storableIDs returns the ids that a session can have. Other ids belong to no
@@ -62,7 +62,7 @@ func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ..
 	ctx, cancel := a.withinStoreTimeout(ctx)
 	defer cancel()
 	snap := a.snapshot()
-	r := Revocation{Subject: subject, All: true, Except: storableIDs(except), Before: notBefore(snap.now, a.leeway), Until: a.revokedUntil(snap.now)}
+	r := Revocation{Subject: subject, All: true, Except: storableIDs(except), Before: notBefore(snap.now, a.leeway), Until: a.revokedUntil(snap.now), Reason: reasonRevoked.String()}
 	added := a.revoked.add(r, origin{own: true}, snap.now)
 
 	// A session may have a CreatedAt at or after r.Before, if a clock is ahead or
@@ -73,7 +73,7 @@ func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ..
 			r.Sessions = append(r.Sessions, s.ID)
 		}
 	}
-	err := a.revoke(ctx, r, "request")
+	err := a.revoke(ctx, r, reasonRevoked)
 	a.revoked.confirm(added, err, snap.now)
 	return errors.Join(listErr, err)
 }
@@ -110,7 +110,7 @@ func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error 
 			return fmt.Errorf("%w: access was already expired for this user in this second", ErrUnavailable)
 		}
 	}
-	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Before: before}, "access")
+	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Before: before}, reasonAccess)
 }
 
 // nextNotBefore returns the instant that a revocation made now would use, and
@@ -123,35 +123,36 @@ func (a *Authenticator) nextNotBefore(subject string) (next, latest time.Time) {
 }
 
 // revokeSession revokes one session, even if ctx is canceled.
-func (a *Authenticator) revokeSession(ctx context.Context, s Session, reason string) error {
+func (a *Authenticator) revokeSession(ctx context.Context, s Session, reason revokeReason) error {
 	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reason)
 }
 
 // revoke applies a revocation in this process, then publishes it in the store,
 // and emits an event. If the store fails, the revocation stays in effect in this
 // process.
-func (a *Authenticator) revoke(ctx context.Context, r Revocation, reason string) error {
+func (a *Authenticator) revoke(ctx context.Context, r Revocation, reason revokeReason) error {
 	if err := checkName("a subject", r.Subject); err != nil {
 		return err
 	}
 	if len(r.Sessions) == 0 && r.Before.IsZero() {
 		return nil
 	}
+	r.Reason = reason.String()
 	err := a.publish(ctx, r, origin{own: true})
-	a.emitRevoked(ctx, r, reason, err)
+	a.emitRevoked(ctx, r, err)
 	return err
 }
 
-func (a *Authenticator) emitRevoked(ctx context.Context, r Revocation, reason string, err error) {
+func (a *Authenticator) emitRevoked(ctx context.Context, r Revocation, err error) {
 	about := Session{Subject: r.Subject}
 	if len(r.Sessions) == 1 {
 		about.ID = r.Sessions[0]
 	}
-	a.emit(ctx, Event{Type: revokedType(reason), Session: about, Reason: reason, Err: err})
+	a.emit(ctx, Event{Type: revokedType(r.Reason), Session: about, Reason: r.Reason, Err: err})
 }
 
 func revokedType(reason string) EventType {
-	if reason == "logout" {
+	if reason == reasonLogout.String() {
 		return EventLogout
 	}
 	return EventRevoked
@@ -210,7 +211,8 @@ func (a *Authenticator) recheckRevoked(ctx context.Context, e *entry, s Session)
 			return nil
 		}
 	}
-	return a.publish(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, origin{own: true})
+	r := Revocation{Subject: s.Subject, Sessions: []string{s.ID}, Reason: a.revoked.reasonFor(e).String()}
+	return a.publish(ctx, r, origin{own: true})
 }
 
 // sessionExists reports whether the store has the session and it has not expired.
@@ -230,7 +232,7 @@ func (a *Authenticator) sessionExists(ctx context.Context, subject, id string) (
 // It returns [ErrUnavailable] if the store did not confirm it; call Logout again.
 func (a *Authenticator) Logout(ctx context.Context, tokens ...string) error {
 	named, err := a.namedSessions(ctx, tokens)
-	return errors.Join(err, a.revokeNamed(ctx, named, "logout"))
+	return errors.Join(err, a.revokeNamed(ctx, named, reasonLogout))
 }
 
 // namedSession is a session that one or more tokens name.
@@ -269,7 +271,7 @@ func (a *Authenticator) namedSessions(ctx context.Context, tokens []string) (nam
 // revokeNamed ends sessions. For each user it publishes one revocation of all
 // sessions that have live tokens. For any other session it first checks whether
 // there is something to revoke.
-func (a *Authenticator) revokeNamed(ctx context.Context, named []namedSession, reason string) error {
+func (a *Authenticator) revokeNamed(ctx context.Context, named []namedSession, reason revokeReason) error {
 	ctx, cancel := a.withinStoreTimeout(ctx)
 	defer cancel()
 	now := a.now()
@@ -289,7 +291,7 @@ func (a *Authenticator) revokeNamed(ctx context.Context, named []namedSession, r
 		i := slices.IndexFunc(list, func(r Revocation) bool { return r.Subject == n.subject })
 		if i < 0 {
 			i = len(list)
-			list = append(list, Revocation{Subject: n.subject})
+			list = append(list, Revocation{Subject: n.subject, Reason: reason.String()})
 		}
 		list[i].Sessions = append(list[i].Sessions, n.sid)
 	}
@@ -297,7 +299,7 @@ func (a *Authenticator) revokeNamed(ctx context.Context, named []namedSession, r
 	for _, r := range list {
 		err := a.publish(ctx, r, origin{own: true})
 		for _, id := range r.Sessions {
-			a.emitRevoked(ctx, Revocation{Subject: r.Subject, Sessions: []string{id}}, reason, err)
+			a.emitRevoked(ctx, Revocation{Subject: r.Subject, Sessions: []string{id}, Reason: r.Reason}, err)
 		}
 		errs = append(errs, err)
 	}
@@ -310,7 +312,7 @@ func (a *Authenticator) revokeNamed(ctx context.Context, named []namedSession, r
 // revokeIfExists ends a session that only expired tokens name. Clients can send
 // such tokens any number of times, so it writes to the store only if the session
 // exists.
-func (a *Authenticator) revokeIfExists(ctx context.Context, s Session, reason string) error {
+func (a *Authenticator) revokeIfExists(ctx context.Context, s Session, reason revokeReason) error {
 	switch _, err := a.getSession(ctx, s); {
 	case errors.Is(err, ErrSessionNotFound):
 		return nil

@@ -86,6 +86,8 @@ func (rs *revocationSet) unwatch(w *watcher) {
 //   - [ErrUnavailable]: the revocation feed was read again after more than a
 //     minute, so a revocation may have been missed.
 //
+// [ResponseFor] returns the reason of a revocation.
+//
 // The expiry of the access token does not cancel the context. A refresh does
 // not cancel or extend it.
 //

@@ -94,6 +94,23 @@ type Revocation struct {
 	// nothing. Notices let processes with different AccessTTLs share a store.
 	// AccessTTL is in whole milliseconds.
 	AccessTTL time.Duration
+
+	// Reason is why it was made. It has no effect on what the Revocation ends. An
+	// [Authenticator] sets one of these words:
+	//
+	//   - "reuse": a spent refresh token was presented, so two clients had it
+	//   - "user": the user was deleted or disabled
+	//   - "revoked": Revoke or RevokeAll was called
+	//   - "logout": Logout was called
+	//   - "replaced": a login in the same browser replaced the session
+	//   - "evicted": a login exceeded Config.MaxSessions
+	//   - "login": the login was not completed, and no client has its tokens
+	//   - "access": ExpireAccess was called
+	//
+	// Versions may add words. Of several revocations that name a session, the
+	// reason that comes first in this list applies. Any other word counts as "",
+	// which means that the reason is not known.
+	Reason string
 }
 
 // Feed delivers revocations to every process. A [Verifier] needs only this.
@@ -116,7 +133,8 @@ type Feed interface {
 	// An entry that this version of the store cannot read does not stop the
 	// feed. Changes returns it as a Revocation with only Subject and ID set, or
 	// only ID if it cannot read the subject either. The store chooses the ID,
-	// which is the same at every read.
+	// which is the same at every read. An entry whose Reason is not valid is
+	// returned without it.
 	//
 	// If ctx is done, Changes returns promptly with an error. After an error
 	// the caller continues from the last position that it reached. ErrFeedReset
@@ -280,7 +298,7 @@ func (r Rotation) Check() error {
 // a [Store] must refuse. The rules of [Session.Check] apply to subjects, session
 // IDs and times. ID must be at most 64 printable ASCII characters. AccessTTL must
 // be zero, or from 1ms to 24h; with it, Subject, Sessions, All, Except and Before
-// must not be set.
+// must not be set. Reason must be at most 16 letters from a to z.
 func (r Revocation) Check() error {
 	var errs []error
 	switch {
@@ -302,6 +320,9 @@ func (r Revocation) Check() error {
 	}
 	if len(r.ID) > 64 || !isPrintable(r.ID) {
 		errs = append(errs, notStorable("a Revocation.ID must be at most 64 printable ASCII characters"))
+	}
+	if !isReason(r.Reason) {
+		errs = append(errs, notStorable("a Revocation.Reason must be at most 16 letters from a to z"))
 	}
 	errs = append(errs, checkTime("Until", r.Until))
 	return firstError(errs...)
