@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/faults"
 	"github.com/ratchet-go/auth/storetest"
 )
 
@@ -22,4 +23,10 @@ func TestStore_ConformanceShared(t *testing.T) {
 		s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
 		return func() auth.Store { return s }
 	})
+}
+
+func TestStore_CarriesTheReasonOfATheft(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	faults.Theft(t, func() auth.Store { return open(t, path) })
 }

@@ -136,28 +136,36 @@ type revocationRow struct {
 	subject, sessions, except, revocationID string
 	before                                  sql.NullInt64
 	until, accessTTL                        int64
+	reason                                  string
 }
 
 // fields returns the destinations for Scan.
 func (r *revocationRow) fields() []any {
-	return []any{&r.id, &r.nonce, &r.version, &r.subject, &r.sessions, &r.all, &r.except, &r.before, &r.until, &r.revocationID, &r.accessTTL}
+	return []any{&r.id, &r.nonce, &r.version, &r.subject, &r.sessions, &r.all, &r.except, &r.before, &r.until, &r.revocationID, &r.accessTTL, &r.reason}
 }
 
 // revocation returns the revocation in the row. If this version cannot read the
 // row, it returns a revocation with only the subject and an ID derived from
 // that of the row.
 func (r *revocationRow) revocation() auth.Revocation {
+	unreadable := auth.Revocation{Subject: r.subject, ID: "row." + r.String()}
 	rev := auth.Revocation{
 		Subject: r.subject, All: r.all != 0, Until: fromMillis(r.until),
-		ID: r.revocationID, AccessTTL: time.Duration(r.accessTTL) * time.Millisecond,
+		ID: r.revocationID, AccessTTL: time.Duration(r.accessTTL) * time.Millisecond, Reason: r.reason,
 	}
 	if r.before.Valid {
 		rev.Before = fromMillis(r.before.Int64)
 	}
 	if r.version != 1 || r.all&^1 != 0 ||
 		json.Unmarshal([]byte(r.sessions), &rev.Sessions) != nil || json.Unmarshal([]byte(r.except), &rev.Except) != nil ||
-		rev.AccessTTL.Milliseconds() != r.accessTTL || rev.Check() != nil { // the multiplication may have overflowed
-		return auth.Revocation{Subject: r.subject, ID: "row." + r.String()}
+		rev.AccessTTL.Milliseconds() != r.accessTTL { // the multiplication may have overflowed
+		return unreadable
+	}
+	if rev.Check() != nil {
+		rev.Reason = "" // it has no effect, so a reason that is not valid must not hide the revocation
+	}
+	if rev.Check() != nil {
+		return unreadable
 	}
 	return rev
 }

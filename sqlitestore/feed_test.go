@@ -143,6 +143,30 @@ func TestChanges_UnreadableRowDoesNotStopTheFeed(t *testing.T) {
 	}
 }
 
+// TestChanges_MalformedReasonIsOmitted writes reasons that no version writes.
+func TestChanges_MalformedReasonIsOmitted(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := open(t, path)
+	for value, want := range map[string]string{
+		"'reuse'": "reuse", "'newer'": "newer", "''": "", "'Reuse'": "", "'re use'": "", "CAST(x'ff00' AS TEXT)": "", "'abcdefghijklmnopq'": "",
+		"hex(zeroblob(1000000))": "", "7": "",
+	} {
+		_, next, _, err := s.Changes(t.Context(), "", 0)
+		require.NoError(t, err)
+		r := revocation("ada", "one", "two")
+		r.Reason = "logout"
+		require.NoError(t, s.Revoke(t.Context(), r))
+		execute(t, path, "UPDATE revocations SET reason = "+value+" WHERE id = (SELECT max(id) FROM revocations)")
+		rs, _, _, err := s.Changes(t.Context(), next, 0)
+		require.NoError(t, err, value)
+		r.Reason = want
+		require.Len(t, rs, 1, value)
+		rs[0].Except = nil // it may be empty
+		require.Equal(t, []auth.Revocation{r}, rs, value)
+	}
+}
+
 // TestStore_UnreadableAddressIsUnknown checks that a malformed IP address is no
 // error, since it is only informative.
 func TestStore_UnreadableAddressIsUnknown(t *testing.T) {

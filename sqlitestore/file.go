@@ -66,12 +66,17 @@ CREATE TABLE revocations (
 	until        INTEGER NOT NULL,
 	version      INTEGER NOT NULL DEFAULT 1,
 	revocation_id TEXT NOT NULL DEFAULT '',
-	access_ttl   INTEGER NOT NULL DEFAULT 0
+	access_ttl   INTEGER NOT NULL DEFAULT 0,
+	reason       TEXT NOT NULL DEFAULT ''
 ) STRICT;
-INSERT INTO revocations VALUES (1, %d, '', '[]', 0, '[]', NULL, 0, 1, '', 0);
+INSERT INTO revocations VALUES (1, %d, '', '[]', 0, '[]', NULL, 0, 1, '', 0, '');
 PRAGMA application_id = %d;
 PRAGMA user_version = %d;
 `
+
+// addReason adds the column reason to a file of an earlier version, which did
+// not have it. Processes of that version continue to work.
+const addReason = "ALTER TABLE revocations ADD COLUMN reason TEXT NOT NULL DEFAULT ''"
 
 const sessionColumns = "subject, id, generation, created_at, rotated_at, expires_at, user_agent, ip, data"
 
@@ -131,7 +136,8 @@ func cause(err error) error {
 	return err
 }
 
-// open opens the file at path, and creates the tables if the file is empty. If
+// open opens the file at path, and creates the tables if the file is empty, or
+// the column that a file of an earlier version lacks. If
 // busy reports true for the error, the caller may try again.
 func open(ctx context.Context, path string) (_ *file, err error) {
 	info, err := os.Stat(path)
@@ -193,15 +199,17 @@ func open(ctx context.Context, path string) (_ *file, err error) {
 	return f, f.checkPlace()
 }
 
-// inspect returns the statements that create the tables, or "" if they exist. It
-// returns an error if this package must not use the file.
+// inspect returns the statements that create the tables, or a column that they
+// lack, or "" if there is nothing to do. It returns an error if this package must
+// not use the file.
 func (f *file) inspect(ctx context.Context) (missing string, err error) {
-	var application, version, objects int64
+	var application, version, objects, reasons int64
 	var foreign sql.NullString
 	err = f.writer.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id),
 		(SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema),
-		(SELECT type || ' ' || name FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%' LIMIT 1)`).
-		Scan(&application, &version, &objects, &foreign)
+		(SELECT type || ' ' || name FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%' LIMIT 1),
+		(SELECT count(*) FROM pragma_table_info('revocations') WHERE name = 'reason')`).
+		Scan(&application, &version, &objects, &foreign, &reasons)
 	switch {
 	case err != nil:
 		return "", err
@@ -216,11 +224,13 @@ func (f *file) inspect(ctx context.Context) (missing string, err error) {
 	case foreign.Valid:
 		// A trigger could restore sessions that were revoked.
 		return "", fmt.Errorf("%s contains the %s, which this package did not create; find out who created it, and drop it", f.path, foreign.String)
+	case reasons == 0:
+		return addReason, nil
 	}
 	return "", nil
 }
 
-// setUp creates the tables, unless another process has just created them.
+// setUp runs the statements of inspect, unless another process has just done so.
 func (f *file) setUp(ctx context.Context) error {
 	if _, err := f.writer.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return err
@@ -246,7 +256,7 @@ func (f *file) prepare(ctx context.Context) error {
 	}{
 		{f.db, &f.get, get},
 		{f.db, &f.list, "SELECT " + sessionColumns + " FROM sessions WHERE subject = ? ORDER BY rotated_at DESC, id"},
-		{f.db, &f.feed, `SELECT id, nonce, version, subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl
+		{f.db, &f.feed, `SELECT id, nonce, version, subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl, reason
 			FROM revocations WHERE id >= ? ORDER BY id LIMIT ?`},
 		{f.writer, &f.reread, get},
 		{f.writer, &f.insert, "INSERT INTO sessions (" + sessionColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"},
@@ -255,8 +265,8 @@ func (f *file) prepare(ctx context.Context) error {
 			WHERE subject = ?1 AND id = ?2 AND (generation < ?3 OR generation = ?3 AND rotated_at <= ?4) RETURNING ` + sessionColumns},
 		{f.writer, &f.end, "DELETE FROM sessions WHERE subject = ? AND id IN (SELECT value FROM json_each(?))"},
 		{f.writer, &f.endAll, "DELETE FROM sessions WHERE subject = ? AND created_at < ? AND id NOT IN (SELECT value FROM json_each(?))"},
-		{f.writer, &f.publish, `INSERT INTO revocations (nonce, subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{f.writer, &f.publish, `INSERT INTO revocations (nonce, subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl, reason)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		// A row is deleted when it and the next row have expired. Until then it
 		// may be the position of a reader.
 		{f.writer, &f.trim, `DELETE FROM revocations WHERE id IN (SELECT id FROM

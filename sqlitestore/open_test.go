@@ -2,6 +2,7 @@ package sqlitestore_test
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -283,4 +284,70 @@ func TestOpen_FileOfANewerVersion(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, rs, 1)
 	require.Equal(t, "kept", newer("cleanup", "true"))
+}
+
+// TestOpen_FileOfAnEarlierVersion opens a file without the column reason, while a
+// process of that version, which is played by its statements, uses the file.
+func TestOpen_FileOfAnEarlierVersion(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := open(t, path)
+	record := session("ada", "one")
+	require.NoError(t, s.Create(t.Context(), record))
+	require.NoError(t, s.Close())
+	execute(t, path, "ALTER TABLE revocations DROP COLUMN reason")
+
+	older := raw(t, path)
+	defer older.Close()
+	publish, err := older.Prepare(`INSERT INTO revocations (nonce, subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+	require.NoError(t, err)
+	defer publish.Close()
+	feed, err := older.Prepare(`SELECT id, nonce, version, subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl
+		FROM revocations WHERE id >= ? ORDER BY id LIMIT ?`)
+	require.NoError(t, err)
+	defer feed.Close()
+	revoke := func(subject string) {
+		_, err := publish.Exec(1, subject, `["one"]`, 0, "[]", nil, now().Add(time.Hour).UnixMilli(), "p.1", 0)
+		require.NoError(t, err)
+	}
+	revoke("before")
+
+	stores := make([]*sqlitestore.Store, 4) // all of them may find that the column is missing
+	errs := make([]error, len(stores))
+	together(len(stores), func(i int) { stores[i], errs[i] = sqlitestore.Open(path, sqlitestore.Config{}) })
+	require.NoError(t, errors.Join(errs...))
+	for _, s := range stores {
+		defer s.Close()
+	}
+	got, err := stores[0].Get(t.Context(), "ada", "one")
+	require.NoError(t, err)
+	require.Equal(t, record, got)
+	revoke("after")
+	r := revocation("bob", "one")
+	r.Reason = "reuse"
+	require.NoError(t, stores[0].Revoke(t.Context(), r))
+	revoke("later")
+
+	rs, _, _, err := stores[1].Changes(t.Context(), "", 0)
+	require.NoError(t, err)
+	reasons := map[string]string{}
+	for _, r := range rs {
+		require.Equal(t, []string{"one"}, r.Sessions)
+		reasons[r.Subject] = r.Reason
+	}
+	require.Equal(t, map[string]string{"before": "", "after": "", "bob": "reuse", "later": ""}, reasons)
+	rows, err := feed.Query(0, 100)
+	require.NoError(t, err)
+	defer rows.Close()
+	n := 0
+	for ; rows.Next(); n++ {
+		var id, nonce, version, all, until, ttl int64
+		var subject, sessions, except, revocation string
+		var before sql.NullInt64
+		require.NoError(t, rows.Scan(&id, &nonce, &version, &subject, &sessions, &all, &except, &before, &until, &revocation, &ttl))
+		require.EqualValues(t, 1, version)
+	}
+	require.NoError(t, rows.Err())
+	require.Equal(t, 5, n, "with the first row, which is no revocation")
 }

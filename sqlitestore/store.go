@@ -327,7 +327,7 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 			return err
 		}
 		before := sql.NullInt64{Int64: r.Before.UnixMilli(), Valid: !r.Before.IsZero()}
-		_, err := f.publish.Exec(nonce(), r.Subject, sessions, r.All, except, before, r.Until.UnixMilli(), r.ID, r.AccessTTL.Milliseconds())
+		_, err := f.publish.Exec(nonce(), r.Subject, sessions, r.All, except, before, r.Until.UnixMilli(), r.ID, r.AccessTTL.Milliseconds(), r.Reason)
 		return err
 	})
 	if err != nil {
