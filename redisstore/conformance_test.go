@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/faults"
 	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/redisstore"
 	"github.com/ratchet-go/auth/storetest"
@@ -60,4 +61,10 @@ func TestStore_ConformanceWithReplica(t *testing.T) {
 			return store(t, single(t, master.Addr), redisstore.Config{Replicas: 1, ReplicaTimeout: 2 * time.Second})
 		}
 	})
+}
+
+func TestStore_CarriesTheReasonOfATheft(t *testing.T) {
+	t.Parallel()
+	server := testserver.Redis(t)
+	faults.Theft(t, func() auth.Store { return store(t, single(t, server.Addr), redisstore.Config{}) })
 }

@@ -54,6 +54,20 @@ type entry struct {
 	Until     *int64   `json:"u"`
 	ID        string   `json:"n,omitempty"`
 	AccessTTL int64    `json:"t,omitempty"`
+	Reason    word     `json:"r,omitempty"`
+}
+
+// word is a string that has no effect on what a revocation ends. A member of
+// another type counts as "".
+type word string
+
+func (w *word) UnmarshalJSON(b []byte) error {
+	var text string
+	if json.Unmarshal(b, &text) != nil {
+		text = ""
+	}
+	*w = word(text)
+	return nil
 }
 
 // revocation returns the revocation in the entry. ok is false if the entry has
@@ -66,10 +80,13 @@ func (e *entry) revocation() (r auth.Revocation, ok bool) {
 	}
 	r = auth.Revocation{
 		Subject: e.Subject, Sessions: e.Sessions, All: e.All, Except: e.Except, Until: time.UnixMilli(*e.Until).UTC(),
-		ID: e.ID, AccessTTL: time.Duration(e.AccessTTL) * time.Millisecond,
+		ID: e.ID, AccessTTL: time.Duration(e.AccessTTL) * time.Millisecond, Reason: string(e.Reason),
 	}
 	if e.Before != nil {
 		r.Before = time.UnixMilli(*e.Before).UTC()
+	}
+	if r.Check() != nil {
+		r.Reason = "" // a reason that is not valid must not hide the revocation
 	}
 	return r, r.AccessTTL.Milliseconds() == e.AccessTTL && r.Check() == nil // the multiplication may have overflowed
 }
@@ -78,7 +95,7 @@ func encodeRevocation(r auth.Revocation) ([]byte, error) {
 	before, until := r.Before.UnixMilli(), r.Until.UnixMilli()
 	b, err := json.Marshal(entry{
 		Subject: r.Subject, Sessions: r.Sessions, All: r.All, Except: r.Except, Before: &before, Until: &until,
-		ID: r.ID, AccessTTL: r.AccessTTL.Milliseconds(),
+		ID: r.ID, AccessTTL: r.AccessTTL.Milliseconds(), Reason: word(r.Reason),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("redisstore: revoking: %w", err)

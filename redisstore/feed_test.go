@@ -503,6 +503,44 @@ func TestChanges_PagesAreBounded(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrFeedReset, "the entry was deleted before its time had passed")
 }
 
+// TestChanges_MalformedReasonIsOmitted also reads the entry of an earlier version,
+// which has no reason, and checks that such a version can read an entry with one.
+func TestChanges_MalformedReasonIsOmitted(t *testing.T) {
+	t.Parallel()
+	c := single(t, testserver.Redis(t).Addr)
+	st, ctx := store(t, c, redisstore.Config{}), t.Context()
+	for member, want := range map[string]string{
+		``: "", `,"r":"reuse"`: "reuse", `,"r":"newer"`: "newer", `,"r":""`: "", `,"r":null`: "", `,"r":7`: "", `,"r":{"s":"bob"}`: "", `,"r":["reuse"]`: "",
+		`,"r":"Reuse"`: "", `,"r":"re use"`: "", `,"r":"\u0000"`: "", ",\"r\":\"\xff\"": "", `,"r":"` + strings.Repeat("x", 1<<20) + `"`: "",
+		`,"r":{},"r":"reuse"`: "reuse", `,"r":"reuse","r":7`: "",
+	} {
+		entry := `{"s":"ada","i":["one"],"b":-62135596800000,"u":9999999999999` + member + `}`
+		require.NoError(t, c.XAdd(ctx, &redis.XAddArgs{Stream: feedKey, Values: []any{"u", "9999999999999", "r", entry}}).Err())
+		rs, _ := begin(t, st)
+		require.Equal(t, []auth.Revocation{{Subject: "ada", Sessions: []string{"one"}, Until: time.UnixMilli(9999999999999).UTC(), Reason: want}}, rs, member)
+		require.NoError(t, c.Del(ctx, feedKey).Err())
+	}
+
+	r := ending("ada", "one")
+	r.Reason = "reuse"
+	require.NoError(t, st.Revoke(ctx, r))
+	entries, err := c.XRange(ctx, feedKey, "-", "+").Result()
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+	require.Len(t, entries[0].Values, 2)
+	var older struct {
+		Version  int      `json:"v,omitempty"`
+		Subject  string   `json:"s"`
+		Sessions []string `json:"i,omitempty"`
+		Until    *int64   `json:"u"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(entries[0].Values["r"].(string)), &older))
+	require.Zero(t, older.Version)
+	require.Equal(t, "ada", older.Subject)
+	require.Equal(t, []string{"one"}, older.Sessions)
+	require.Equal(t, r.Until.UnixMilli(), *older.Until)
+}
+
 // TestChanges_UnknownEntryDoesNotStopTheFeed also checks that the ID of the
 // revocation is the same at every read.
 func TestChanges_UnknownEntryDoesNotStopTheFeed(t *testing.T) {
