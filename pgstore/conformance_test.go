@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/faults"
 	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/pgstore"
 	"github.com/ratchet-go/auth/storetest"
@@ -66,4 +67,10 @@ func TestStore_ConformanceVariants(t *testing.T) {
 			c.ConnConfig.RuntimeParams["timezone"] = "America/St_Johns"
 		})
 	})
+}
+
+func TestStore_CarriesTheReasonOfATheft(t *testing.T) {
+	t.Parallel()
+	server, schema := conformanceServer(t), uniqueName()
+	faults.Theft(t, func() auth.Store { return open(t, pool(t, server.Addr), pgstore.Config{Schema: schema}) })
 }

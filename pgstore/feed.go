@@ -171,7 +171,7 @@ func (s *Store) read(ctx context.Context, q querier, from position) ([]auth.Revo
 	for rows.Next() {
 		var f feedRow
 		if err := rows.Scan(&now.history, &now.snapshot, &f.xid, &f.id, &f.version, &f.subject, &f.sessions, &f.all, &f.except,
-			&f.before, &f.until, &f.revocationID, &f.accessTTL); err != nil {
+			&f.before, &f.until, &f.revocationID, &f.accessTTL, &f.reason); err != nil {
 			return nil, position{}, false, err
 		}
 		if f.id == nil { // the row has no revocation
@@ -198,6 +198,7 @@ func (s *Store) read(ctx context.Context, q querier, from position) ([]auth.Revo
 // feedRow is a row of feedSQL. Fields are nil if there is no revocation.
 type feedRow struct {
 	xid, subject, revocationID *string
+	reason                     *string
 	id, version                *int64
 	sessions, except           []*string
 	all                        *bool
@@ -221,10 +222,13 @@ func ids(array []*string) []string {
 func (f *feedRow) revocation() auth.Revocation {
 	r := auth.Revocation{
 		Subject: *f.subject, Sessions: ids(f.sessions), All: *f.all, Except: ids(f.except), Until: fromMillis(*f.until),
-		ID: *f.revocationID, AccessTTL: time.Duration(*f.accessTTL) * time.Millisecond,
+		ID: *f.revocationID, AccessTTL: time.Duration(*f.accessTTL) * time.Millisecond, Reason: *f.reason,
 	}
 	if f.before != nil {
 		r.Before = fromMillis(*f.before)
+	}
+	if r.Check() != nil {
+		r.Reason = "" // it has no effect, so a reason that is not valid must not hide the revocation
 	}
 	if *f.version != 1 || r.AccessTTL.Milliseconds() != *f.accessTTL || r.Check() != nil { // the multiplication may have overflowed
 		return auth.Revocation{Subject: *f.subject, ID: fmt.Sprint("row.", *f.id)}

@@ -270,6 +270,26 @@ func TestChanges(t *testing.T) {
 			next = to
 		}
 	})
+	t.Run("MalformedReasonIsOmitted", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		_, next := changes(t, st, "", 0)
+		for value, want := range map[string]string{
+			"reuse": "reuse", "newer": "newer", "": "", "Reuse": "", "re use": "", "é": "", "\x01": "", strings.Repeat("x", 17): "", strings.Repeat("x", 1<<20): "",
+		} {
+			r := expire(uniqueName())
+			r.Reason = "logout"
+			require.NoError(t, st.Revoke(t.Context(), r))
+			exec(t, p, `UPDATE `+schema+`.revocations SET reason = $2 WHERE subject = $1`, r.Subject, value)
+			rs, to, _, err := st.Changes(t.Context(), next, 0)
+			require.NoError(t, err)
+			require.Len(t, rs, 1)
+			require.Equal(t, r.Subject, rs[0].Subject)
+			require.Equal(t, r.Before, rs[0].Before)
+			require.Equal(t, want, rs[0].Reason)
+			next = to
+		}
+	})
 	t.Run("MalformedPositionIsReset", func(t *testing.T) {
 		p := pool(t, server.Addr)
 		st := open(t, p, pgstore.Config{Schema: uniqueName()})

@@ -69,6 +69,9 @@ COMMENT ON COLUMN {schema}.revocations.xid IS 'the transaction that inserted the
 COMMENT ON TABLE {schema}.history IS 'one row; a crash or a failover empties the table, and transaction numbers may be reused after it';
 COMMENT ON COLUMN {schema}.revocations.version IS 'the format of the row; if it is above 1, this release reads only the subject';
 COMMENT ON COLUMN {schema}.revocations.access_ttl IS 'in milliseconds; if it is positive, the row is a notice: access tokens with this lifetime may exist';
+`, `
+ALTER TABLE {schema}.revocations ADD COLUMN reason pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT '';
+COMMENT ON COLUMN {schema}.revocations.reason IS 'why it was made, one word; informative';
 `}
 	for i := range list {
 		list[i] = strings.ReplaceAll(strings.TrimSpace(list[i]), "{schema}", `"`+schema+`"`)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
@@ -45,7 +46,7 @@ func TestMigrate(t *testing.T) {
 				require.NoError(t, err)
 			}
 			p := pool(t, server.Addr)
-			require.Equal(t, 1, versions(t, p, schema))
+			require.Equal(t, 2, versions(t, p, schema))
 			works(t, open(t, p, pgstore.Config{Schema: schema}))
 		}
 	})
@@ -55,6 +56,64 @@ func TestMigrate(t *testing.T) {
 		require.NoError(t, st.Create(t.Context(), session("ada", "one")))
 		_, err := open(t, p, pgstore.Config{Schema: schema}).Get(t.Context(), "ada", "one")
 		require.NoError(t, err)
+	})
+	t.Run("PreviousVersionWorksDuringAndAfter", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		record := session("ada", "one")
+		require.NoError(t, st.Create(t.Context(), record))
+		exec(t, p, `ALTER TABLE `+schema+`.revocations DROP COLUMN reason`)
+		exec(t, p, `DELETE FROM `+schema+`.migrations WHERE version > 3`)
+
+		// Prepared statements of a process of version 3.
+		older, err := p.Acquire(t.Context())
+		require.NoError(t, err)
+		defer older.Release()
+		_, err = older.Conn().Prepare(t.Context(), "publish", `INSERT INTO `+schema+`.revocations
+			(subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl)
+			VALUES ($1, '{one}', false, '{}', NULL, now() + interval '1 hour', 'p.1', 0)`)
+		require.NoError(t, err)
+		_, err = older.Conn().Prepare(t.Context(), "feed", `SELECT r.id, r.version, r.subject, r.sessions, r.access_ttl
+			FROM (SELECT 1) AS m LEFT JOIN LATERAL (SELECT * FROM `+schema+`.revocations ORDER BY xid, id) AS r ON true`)
+		require.NoError(t, err)
+		revoke := func(subject string) {
+			_, err := older.Exec(t.Context(), "publish", subject)
+			require.NoError(t, err)
+		}
+		read := func() (subjects []string) {
+			rows, err := older.Query(t.Context(), "feed")
+			require.NoError(t, err)
+			defer rows.Close()
+			for rows.Next() {
+				var id, version, ttl int64
+				var subject string
+				var ids []string
+				require.NoError(t, rows.Scan(&id, &version, &subject, &ids, &ttl))
+				require.EqualValues(t, 1, version)
+				require.Equal(t, []string{"one"}, ids)
+				subjects = append(subjects, subject)
+			}
+			require.NoError(t, rows.Err())
+			return subjects
+		}
+		revoke("before")
+		require.Equal(t, []string{"before"}, read())
+
+		st = open(t, p, pgstore.Config{Schema: schema})
+		require.Equal(t, 2, versions(t, p, schema))
+		got, err := st.Get(t.Context(), "ada", "one")
+		require.NoError(t, err)
+		require.Equal(t, record, got)
+		revoke("after")
+		require.NoError(t, st.Revoke(t.Context(), auth.Revocation{Subject: "bob", Sessions: []string{"one"}, Until: now().Add(time.Hour), Reason: "reuse"}))
+		rs, _, _, err := st.Changes(t.Context(), "", 0)
+		require.NoError(t, err)
+		reasons := map[string]string{}
+		for _, r := range rs {
+			reasons[r.Subject] = r.Reason
+		}
+		require.Equal(t, map[string]string{"before": "", "after": "", "bob": "reuse"}, reasons)
+		require.Equal(t, []string{"before", "after", "bob"}, read())
 	})
 	t.Run("ScriptDoesTheSame", func(t *testing.T) {
 		p, schema := pool(t, server.Addr), "Upper_"+uniqueName()
@@ -66,7 +125,7 @@ func TestMigrate(t *testing.T) {
 		conn.Release()
 		require.NoError(t, err)
 		require.NoError(t, st.Migrate(t.Context()))
-		require.Equal(t, 1, versions(t, p, schema))
+		require.Equal(t, 2, versions(t, p, schema))
 		works(t, st)
 		require.Equal(t, 0, scan[int](t, p, `SELECT count(*) FROM pg_class WHERE relname IN ('sessions', 'revocations') AND relnamespace = 'public'::regnamespace`))
 	})
@@ -160,7 +219,7 @@ func TestMigrate(t *testing.T) {
 	t.Run("RefusesTablesThatWereNeverReleased", func(t *testing.T) {
 		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
-		exec(t, p, `UPDATE `+schema+`.migrations SET version = 2`)
+		exec(t, p, `UPDATE `+schema+`.migrations SET version = version - 2`)
 		require.EqualError(t, st.Migrate(t.Context()),
 			"pgstore: migrating: the schema "+schema+" has tables of version 2, which was never released; drop the schema, and with it all sessions")
 	})

@@ -135,9 +135,9 @@ WITH named AS (
 ), history AS (
 	INSERT INTO {schema}.history SELECT WHERE NOT EXISTS (SELECT FROM {schema}.history) ON CONFLICT DO NOTHING
 ), published AS (
-	INSERT INTO {schema}.revocations (subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl)
+	INSERT INTO {schema}.revocations (subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl, reason)
 	VALUES ($1::pg_catalog.text, $2::pg_catalog.text[], $3::boolean, $4::pg_catalog.text[], $5::pg_catalog.text::timestamp with time zone,
-		$6::pg_catalog.text::timestamp with time zone, $7::pg_catalog.text, $8::bigint)
+		$6::pg_catalog.text::timestamp with time zone, $7::pg_catalog.text, $8::bigint, $9::pg_catalog.text)
 )
 SELECT pg_catalog.pg_notify('{channel}', '')`
 
@@ -155,7 +155,7 @@ SELECT pg_catalog.pg_notify('{channel}', '')`
 func feedSQL(condition string) string {
 	return `
 SELECT m.*, r.xid::pg_catalog.text, r.id, r.version, r.subject, r.sessions, r.all_sessions, r.except_ids,
-	CASE WHEN r.not_before IS NOT NULL THEN ` + millis("r.not_before") + ` END, ` + millis("r.until") + `, r.revocation_id, r.access_ttl
+	CASE WHEN r.not_before IS NOT NULL THEN ` + millis("r.not_before") + ` END, ` + millis("r.until") + `, r.revocation_id, r.access_ttl, r.reason
 FROM (
 	SELECT pg_catalog.concat_ws('-', (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) {*} 1000000)::bigint,
 			(SELECT oid FROM pg_catalog.pg_database WHERE datname {=} pg_catalog.current_database()),

@@ -233,7 +233,7 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 		if !r.Before.IsZero() {
 			before = iso(r.Before)
 		}
-		_, err := q.Exec(ctx, s.sql.revoke, r.Subject, texts(r.Sessions), r.All, texts(r.Except), orNull(before), iso(r.Until), r.ID, r.AccessTTL.Milliseconds())
+		_, err := q.Exec(ctx, s.sql.revoke, r.Subject, texts(r.Sessions), r.All, texts(r.Except), orNull(before), iso(r.Until), r.ID, r.AccessTTL.Milliseconds(), r.Reason)
 		return err
 	})
 }
