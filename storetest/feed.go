@@ -21,7 +21,7 @@ func notBefore(subject string) auth.Revocation {
 // of IDs.
 func diffRevocation(got, want auth.Revocation) error {
 	ids := func(ids []string) []string { return slices.Sorted(slices.Values(ids)) }
-	if got.Subject == want.Subject && got.ID == want.ID && got.AccessTTL == want.AccessTTL && got.All == want.All &&
+	if got.Subject == want.Subject && got.ID == want.ID && got.AccessTTL == want.AccessTTL && got.All == want.All && got.Reason == want.Reason &&
 		got.Before.Equal(want.Before) && got.Until.Equal(want.Until) &&
 		slices.Equal(ids(got.Sessions), ids(want.Sessions)) && slices.Equal(ids(got.Except), ids(want.Except)) {
 		return nil
@@ -192,6 +192,7 @@ var feedCases = []testcase{{
 		} {
 			r.Subject = fmt.Sprintf("%s %d", []string{"ada", "{ada}", `a"d:a`, "Ädä", "a b"}[i%5], i)
 			r.Until = until.Add(time.Duration(i) * 1001 * time.Millisecond)
+			r.Reason = []string{"reuse", "", "abcdefghijklmnop", "z"}[i%4]
 			for _, id := range append(r.Sessions, "one-more") {
 				if err := e.create(nodes[0], session(r.Subject, id)); err != nil {
 					return err

@@ -371,6 +371,8 @@ func (f *flawedStore) publish(r auth.Revocation) {
 	defer f.mu.Unlock()
 	f.numbers++
 	switch {
+	case f.has("loses reasons"):
+		r.Reason = ""
 	case f.has("loses revocation IDs"):
 		r.ID = ""
 	case f.has("truncates AccessTTL to seconds"):

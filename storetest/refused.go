@@ -209,6 +209,9 @@ var refusedCases = []testcase{{
 		}
 		add(func(r *auth.Revocation) { r.ID = strings.Repeat("x", 65) })
 		add(func(r *auth.Revocation) { r.ID = "é.1" })
+		for _, reason := range []string{"Reuse", "re use", "reuse\n", "reuse1", "é", "\xff", "\x00", strings.Repeat("x", 17)} {
+			add(func(r *auth.Revocation) { r.Reason = reason })
+		}
 		for _, t := range farTimes() {
 			add(func(r *auth.Revocation) { r.Before = t })
 			add(func(r *auth.Revocation) { r.Until = t })

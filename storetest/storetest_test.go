@@ -108,6 +108,7 @@ var flaws = []struct {
 	{flaw: "deletes before it checks", fails: []string{"Refuse_InvalidRevoke"}},
 	{flaw: "returns a fault for invalid names", fails: []string{"Refuse_InvalidNamesAreNotFound"}},
 	{flaw: "unmaps addresses", fails: []string{"Refuse_NoValidValue"}},
+	{flaw: "loses reasons", fails: []string{"Feed_ReturnsWhatWasRevoked"}},
 	{flaw: "loses revocation IDs", fails: []string{"Feed_ReturnsIDsAndNotices"}, may: []string{"Refuse_NoValidValue"}},
 	{flaw: "truncates AccessTTL to seconds", fails: []string{"Feed_ReturnsIDsAndNotices"}},
 	{flaw: "applies a notice to all subjects", fails: []string{"Feed_ReturnsIDsAndNotices"}},
