@@ -62,7 +62,7 @@ type errorParts struct {
 	description string // replaces the text of the row; "" if there is none
 	cause       string // the cause of a tokenError or malformed
 	reported    bool   // an event was emitted for the error
-	revoked *revokedError
+	revoked     *revokedError
 }
 
 // scan walks the tree of an error once. errors.Is and errors.As would walk it for
