@@ -21,6 +21,8 @@ type Authenticator struct {
 	users       Users
 	updater     PasswordUpdater // nil if users does not implement it
 	store       Store
+	memory      *MemoryStore // the store, if it is a MemoryStore
+	shared      bool         // other processes or Authenticators may use the store
 	hasher      *password.Hasher
 	accessKeys  activeKeys
 	refreshKeys activeKeys
@@ -78,15 +80,16 @@ func New(c Config) (*Authenticator, error) {
 	if err := c.setLifetimes(); err != nil {
 		errs = append(errs, err)
 	}
-	var feed Feed
-	if c.Store == nil {
-		c.Store = NewMemoryStore() // no other process revokes in it, so there is no feed to follow
-	} else {
-		feed = c.Store
+	shared := c.Store != nil
+	if !shared {
+		c.Store = NewMemoryStore()
 	}
+	memory, _ := c.Store.(*MemoryStore)
 	a := &Authenticator{
 		users:            c.Users,
 		store:            c.Store,
+		memory:           memory,
+		shared:           shared,
 		hasher:           c.Hasher,
 		jwksMaxAge:       c.JWKSMaxAge,
 		accessTTL:        c.AccessTTL,
@@ -102,7 +105,7 @@ func New(c Config) (*Authenticator, error) {
 		Issuer: c.Issuer, Audience: c.Audience, Keys: &a.accessKeys,
 		Cookies: c.Cookies, Extractors: c.Extractors, TrustedProxies: c.TrustedProxies, TrustUnixPeers: c.TrustUnixPeers,
 		Leeway: c.Leeway, TokenCacheSize: c.TokenCacheSize,
-		Feed: feed, StoreTimeout: c.StoreTimeout, MaxStale: c.MaxStale, StalePolicy: c.StalePolicy,
+		Feed: c.Store, StoreTimeout: c.StoreTimeout, MaxStale: c.MaxStale, StalePolicy: c.StalePolicy,
 		OnEvent: c.OnEvent, OnError: c.OnError, Now: c.Now,
 	}, a); err != nil {
 		errs = append(errs, err)

@@ -48,8 +48,10 @@ func TestTokenCache_DoesNotChangeResults(t *testing.T) {
 		without, err := auth.New(auth.Config{
 			Issuer: issuer, Audience: []string{audience}, AccessKeys: keys, RefreshKeys: refresh,
 			Users: with.users, Now: with.clock.Now, TokenCacheSize: -1, AccessTTL: 5 * time.Minute, Leeway: 5 * time.Second,
+			Store: database{auth.NewMemoryStore()},
 		})
 		require.NoError(t, err)
+		runNodes(t, without)
 		both := func(f func(a *auth.Authenticator) error) {
 			require.NoError(t, f(with.Authenticator))
 			require.NoError(t, f(without))

@@ -94,6 +94,7 @@ type accessGrant struct {
 	amr        []string
 	issuedAt   time.Time // by the clock, so that a verifier does not reject it as issued in the future
 	countsFrom time.Time // the time of issue for comparison with revocations; written as eff_iat if it is later than issuedAt
+	memoryID   string    // the ID of the MemoryStore that has the session; empty for another store
 	expiresAt  time.Time
 	authTime   time.Time
 	sessionEnd time.Time
@@ -116,6 +117,9 @@ func (g *accessGrant) payload() ([]byte, error) {
 	w.Int("session_exp", g.sessionEnd.Unix())
 	if g.countsFrom.Unix() > g.issuedAt.Unix() {
 		w.Int("eff_iat", g.countsFrom.Unix())
+	}
+	if g.memoryID != "" {
+		w.String("mem_store", g.memoryID)
 	}
 	if u.Username != "" {
 		w.String("username", u.Username)
@@ -146,7 +150,7 @@ var reserved = [...]string{
 	"sid", "auth_time", "acr", "amr", "azp", "nonce", // OpenID Connect
 	"client_id", "scope", "roles", "groups", "entitlements", "username", // RFC 9068 section 2.2, RFC 7662
 	"cnf", "act", "may_act", "events", // RFC 7800, 8693, 8417
-	"gen", "session_exp", "eff_iat", "token_type", "typ",
+	"gen", "session_exp", "eff_iat", "mem_store", "token_type", "typ",
 }
 
 // imitates returns the reserved name that equals name if case is ignored, or
@@ -275,8 +279,9 @@ func numericDate(value string) (int64, bool) {
 
 // readAccess reads the claims of an access token, whose signature was checked,
 // into c, and checks them as RFC 9068 section 4 requires, except for the times,
-// which the caller checks.
-func readAccess(c *parsedClaims, payload, issuer string, audience []string) error {
+// which the caller checks. It returns the claim mem_store, which is only needed
+// when a token is verified for the first time.
+func readAccess(c *parsedClaims, payload, issuer string, audience []string) (memoryID string, err error) {
 	c.payload = payload
 	space := c.lists[:0]
 	strs := func(list *[]string, value string) (ok bool) {
@@ -286,7 +291,7 @@ func readAccess(c *parsedClaims, payload, issuer string, audience []string) erro
 		}
 		return ok
 	}
-	err := strictjson.Object(payload, maxClaims, func(name, value string) error {
+	err = strictjson.Object(payload, maxClaims, func(name, value string) error {
 		var ok bool
 		switch name {
 		case "iss":
@@ -333,6 +338,8 @@ func readAccess(c *parsedClaims, payload, issuer string, audience []string) erro
 			c.SessionExpiresAt, ok = numericTime(value)
 		case "eff_iat":
 			c.countsFrom, ok = numericDate(value)
+		case "mem_store":
+			memoryID, ok = strictjson.String(value)
 		case "gen", "cnf":
 			// Only refresh tokens have a generation. A token that is bound to a
 			// key (RFC 7800) must not be accepted without a proof of that key.
@@ -349,9 +356,9 @@ func readAccess(c *parsedClaims, payload, issuer string, audience []string) erro
 		err = c.check(issuer, audience)
 	}
 	if err != nil {
-		return invalidClaims(err)
+		return "", invalidClaims(err)
 	}
-	return nil
+	return memoryID, nil
 }
 
 // invalidClaims returns the error for a payload with the mistake err.

@@ -120,7 +120,7 @@ func TestExpireAccess_WithClockSkewAndStrictVerifiers(t *testing.T) {
 			base := newClock()
 			base.advance(phase)
 			clocks := []func() time.Time{base.Now, func() time.Time { return base.Now().Add(skew) }}
-			store := auth.NewMemoryStore()
+			store := database{auth.NewMemoryStore()}
 			list := newNodes(t, 2, func(i int, c *auth.Config) {
 				knownKeys(c)
 				c.Now, c.Store = clocks[i], store

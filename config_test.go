@@ -382,7 +382,7 @@ func TestNew_AcceptsValuesAtTheBounds(t *testing.T) {
 func TestNew_CopiesItsConfiguration(t *testing.T) {
 	t.Parallel()
 	c := newClock()
-	store := auth.NewMemoryStore()
+	store := database{auth.NewMemoryStore()}
 	jar := &auth.Cookies{TrustedOrigins: []string{"https://app.example.com"}}
 	config := auth.Config{
 		Issuer: issuer, Audience: []string{audience}, AccessKeys: keysOf(accessSecret), RefreshKeys: keysOf(refreshSecret),

@@ -278,11 +278,19 @@ func newProcess(t *testing.T, fx *fixture, change func(c *auth.Config)) *fixture
 	return other
 }
 
+// database is a MemoryStore that stands for a database: an Authenticator on it
+// follows its feed.
+type database struct{ *auth.MemoryStore }
+
 // newNode returns an Authenticator that uses the real clock, which in a
-// synctest bubble is the clock of the bubble.
+// synctest bubble is the clock of the bubble. It is a process of its own: if its
+// store is a MemoryStore, it follows the feed of the store as that of a database.
 func newNode(t *testing.T, store auth.Store, change ...func(*auth.Config)) (*auth.Authenticator, *events) {
 	t.Helper()
 	es := &events{}
+	if memory, ok := store.(*auth.MemoryStore); ok {
+		store = database{memory}
+	}
 	c := auth.Config{
 		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret},
 		Users: newUsers(), Hasher: fastHasher, Store: store, OnEvent: es.add,

@@ -168,7 +168,7 @@ func TestLayers_GolangJWTIsNotInTheSurface(t *testing.T) {
 // initialization.
 var allowedVars = []string{
 	"errTooLarge", "errContentType", "errMethod", "errEndpoint", "errCookieTooLarge", "errTwoSessions", "errIssuedBefore", // errors
-	"errNotRunning", "errNotRead", "errStale", "errNoScheme", "errHostCharacter",
+	"errNotRunning", "errNotRead", "errStale", "errNoScheme", "errHostCharacter", "errForeign",
 	"ErrNoToken", "ErrInvalidToken", "ErrTokenExpired", "ErrSessionRevoked", "ErrTokenReused", "ErrInvalidCredentials",
 	"ErrForbidden", "ErrReauthenticate", "ErrInvalidRequest", "ErrCrossOrigin", "ErrUnavailable",
 	"ErrUserNotFound", "ErrSessionNotFound", "ErrSessionExists", "ErrFeedReset", "ErrNotStorable",

@@ -28,6 +28,10 @@ type MemoryStore struct {
 	shards [64]memoryShard
 	clock  atomic.Int64 // Unix milliseconds
 	feed   memoryFeed
+
+	// revoked is the set of the Verifiers and Authenticators on this store. It
+	// has every revocation as soon as Revoke returns.
+	revoked revocationSet
 }
 
 // memoryShard has the sessions of some of the subjects. The keys of its maps are
@@ -64,7 +68,19 @@ func NewMemoryStore() *MemoryStore {
 	m := &MemoryStore{seed: maphash.MakeSeed(), mask: ^uint64(0)}
 	m.feed.changed = make(chan struct{})
 	m.feed.name = randomID()
+	m.revoked.process = m.feed.name
 	return m
+}
+
+// id returns the random ID of the store.
+func (m *MemoryStore) id() string { return m.feed.name }
+
+// has reports whether the store has a session, expired or not.
+func (m *MemoryStore) has(subject, id string) bool {
+	k, sh := m.find(subject, id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.get(k) != nil
 }
 
 // find returns the key of a session and the shard that holds it.
@@ -241,6 +257,11 @@ func (m *MemoryStore) Revoke(ctx context.Context, r Revocation) error {
 	}
 	sh.mu.Unlock()
 	m.feed.publish(r, m.clock.Load())
+	if !m.revoked.isOwn(r.ID) { // otherwise its Authenticator has added it
+		// The clock may have been set back since it was read, so it must not
+		// be later than the end of r.
+		m.revoked.apply([]Revocation{r}, false, earlier(fromMillis(m.clock.Load()), r.Until))
+	}
 	return nil
 }
 

@@ -32,13 +32,13 @@ func (a *Authenticator) noticeLength() time.Duration { return max(a.accessTTL, m
 
 // needsNotice reports whether access tokens live longer than other processes
 // assume without a notice.
-func (a *Authenticator) needsNotice() bool { return a.feed != nil && a.accessTTL > unnoticedTTL }
+func (a *Authenticator) needsNotice() bool { return a.shared && a.accessTTL > unnoticedTTL }
 
 // noticeCovers reports whether tokens with a lifetime of a.accessTTL may be
 // issued until now + length.
 func (a *Authenticator) noticeCovers(now time.Time, length time.Duration) bool {
 	return !a.needsNotice() ||
-		a.revoked.noticedUntil.Load() >= now.Add(length+a.accessTTL+noticeMargin).UnixMilli()
+		!a.revoked.noticedUntil(a.accessTTL).Before(now.Add(length+a.accessTTL+noticeMargin))
 }
 
 // issuableTTL returns the lifetime of an access token that is issued now:
@@ -46,8 +46,9 @@ func (a *Authenticator) noticeCovers(now time.Time, length time.Duration) bool {
 func (a *Authenticator) issuableTTL(ctx context.Context, now time.Time) time.Duration {
 	if !a.noticeCovers(now, 0) {
 		// Do not wait long for the store, because a more important call
-		// follows. Run waits longer.
-		ctx, cancel := context.WithTimeout(ctx, min(a.storeTimeout, cleanupTimeout))
+		// follows. Run waits longer. The notice is for other requests too, so
+		// it does not end with this one.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.storeTimeout, cleanupTimeout))
 		defer cancel()
 		a.publishNotice(ctx, now)
 		if !a.noticeCovers(now, 0) {
@@ -71,7 +72,7 @@ func (a *Authenticator) renewNotice(ctx context.Context) (next time.Time) {
 	case !a.noticeCovers(now, a.renewBefore()):
 		return now.Add(publishRetryFirst)
 	default:
-		return time.UnixMilli(a.revoked.noticedUntil.Load() + 1).Add(-a.renewBefore() - a.accessTTL - noticeMargin)
+		return a.revoked.noticedUntil(a.accessTTL).Add(time.Millisecond - a.renewBefore() - a.accessTTL - noticeMargin)
 	}
 }
 
@@ -131,9 +132,6 @@ func (rs *revocationSet) addNotice(r Revocation, seenInRead uint64, now time.Tim
 	if n := rs.notices[r.AccessTTL]; !r.Until.Before(n.until) {
 		rs.notices[r.AccessTTL] = notice{r.Until, max(seenInRead, n.seenInRead)}
 	}
-	if r.AccessTTL >= rs.accessTTL {
-		rs.noticedUntil.Store(max(rs.noticedUntil.Load(), r.Until.UnixMilli()))
-	}
 	if r.AccessTTL > max(longest, rs.accessTTL) {
 		rs.ttlGrowths++
 	}
@@ -144,6 +142,19 @@ func (rs *revocationSet) addOwnNotice(r Revocation, now time.Time) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	rs.addNotice(r, rs.fullReads, now)
+}
+
+// noticedUntil returns until when notices permit access tokens with this
+// lifetime to exist, or the zero Time if none does.
+func (rs *revocationSet) noticedUntil(ttl time.Duration) (until time.Time) {
+	rs.mu.RLock()
+	defer rs.mu.RUnlock()
+	for d, n := range rs.notices {
+		if d >= ttl {
+			until = later(until, n.until)
+		}
+	}
+	return until
 }
 
 // ttlGrowth returns how many times the longest known lifetime of access tokens

@@ -106,7 +106,7 @@ func TestRevoke_CoversProcessesWithALongerAccessTTL(t *testing.T) {
 			},
 		} {
 			synctest.Test(t, func(t *testing.T) {
-				c := cluster{t, auth.NewMemoryStore()}
+				c := cluster{t, database{auth.NewMemoryStore()}}
 				dead, good, nodes := scenario(c)
 				require.Greater(t, time.Until(good.AccessExpiresAt), 50*time.Minute, name)
 				var verifiers []*auth.Verifier

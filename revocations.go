@@ -11,20 +11,21 @@ import (
 	"time"
 )
 
-// revocationSet is the set of revocations that this process knows. Each entry
+// revocationSet is the set of revocations that this process knows. A Verifier
+// has a set of its own, which Run fills from the feed, or the set of its
+// MemoryStore, which all Verifiers on that store have in common. Each entry
 // is kept at least until its Until has passed. A lookup in an empty set costs
 // one atomic load. Besides the entries of single sessions, a subject has at most
 // two: one for its sessions and one for its access tokens. So no user can make
 // a lookup slow.
 type revocationSet struct {
-	size         atomic.Int64  // the number of entries
-	seq          atomic.Uint64 // counts new entries and changes of their not-before instants
-	republishes  bool          // whether entries are published again
-	process      string        // random; the prefix of the IDs of the revocations that this process publishes
-	idCount      atomic.Uint64 // the number of IDs that nextID has returned
-	leeway       time.Duration
-	accessTTL    time.Duration // the AccessTTL of this process; 0 if it issues no tokens
-	noticedUntil atomic.Int64  // the latest Until of a notice that covers accessTTL, in Unix milliseconds
+	size        atomic.Int64  // the number of entries
+	seq         atomic.Uint64 // counts new entries and changes of their not-before instants
+	republishes bool          // whether entries are published again
+	process     string        // random; the prefix of the IDs of the revocations that this process publishes
+	idCount     atomic.Uint64 // the number of IDs that nextID has returned
+	leeway      time.Duration
+	accessTTL   time.Duration // the AccessTTL of this process; 0 if it issues no tokens, or in a MemoryStore
 
 	mu          sync.RWMutex
 	fullReads   uint64 // how often a read of the whole feed has begun

@@ -14,7 +14,7 @@ import (
 func TestRevocation_ReachesEveryNodeAndVerifier(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := auth.NewMemoryStore()
+		store := database{auth.NewMemoryStore()}
 		a, _ := newNode(t, store, withSeparateKeys)
 		b, _ := newNode(t, store, withSeparateKeys)
 		v, err := auth.NewVerifier(auth.VerifierConfig{

@@ -164,11 +164,11 @@ func revokedType(reason string) EventType {
 // process has not read the feed within maxFeedGap, it assumes maxAccessTTL.
 func (a *Authenticator) revokedUntil(now time.Time) time.Time {
 	ttl := a.accessTTL
-	if a.feed != nil {
+	if a.shared {
 		ttl = max(ttl, a.revoked.longestTTL(now))
-		if now.Sub(time.UnixMilli(a.feedReadAt.Load())) > maxFeedGap { // or never
-			ttl = maxAccessTTL
-		}
+	}
+	if a.feed != nil && now.Sub(time.UnixMilli(a.feedReadAt.Load())) > maxFeedGap { // or never
+		ttl = maxAccessTTL
 	}
 	return now.Add(ttl + noticeMargin)
 }
@@ -177,11 +177,17 @@ func (a *Authenticator) revokedUntil(now time.Time) time.Time {
 // which adds it to the feed.
 func (a *Authenticator) publish(ctx context.Context, r Revocation, from origin) error {
 	now := a.now()
-	r.Until, r.ID = a.revokedUntil(now), a.revoked.nextID()
-	added := a.revoked.add(r, from, now)
-	err := a.callStore(ctx, Session{Subject: r.Subject}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
-	a.revoked.confirm(added, err, a.now())
-	return err
+	for {
+		r.Until, r.ID = a.revokedUntil(now), a.revoked.nextID()
+		added := a.revoked.add(r, from, now)
+		err := a.callStore(ctx, Session{Subject: r.Subject}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
+		a.revoked.confirm(added, err, a.now())
+		// With a MemoryStore, no Run publishes it again if the first notice of a
+		// longer lifetime arrived meanwhile.
+		if err != nil || a.memory == nil || !a.revokedUntil(now).After(r.Until) {
+			return err
+		}
+	}
 }
 
 // republish publishes r again; r may be a notice. If repeats is true, r sets
@@ -238,7 +244,7 @@ func (a *Authenticator) Logout(ctx context.Context, tokens ...string) error {
 // namedSession is a session that one or more tokens name.
 type namedSession struct {
 	subjectTimes
-	live bool // one of the tokens has not expired, so other tokens of the session may be valid too
+	live bool // one of the tokens is live (see sessionOf), so other tokens of the session may be valid too
 }
 
 // namedSessions returns the sessions of all tokens that this service signed,
@@ -246,11 +252,10 @@ type namedSession struct {
 // ErrUnavailable of each token that could not be checked, for example because a
 // key source failed.
 func (a *Authenticator) namedSessions(ctx context.Context, tokens []string) (named []namedSession, err error) {
-	now := a.now()
 	index := map[sessionKey]int{}
 	var errs []error
 	for _, token := range tokens {
-		t, expires, err := a.sessionOf(ctx, token)
+		t, live, err := a.sessionOf(ctx, token)
 		if errors.Is(err, ErrUnavailable) {
 			errs = append(errs, err)
 		}
@@ -263,7 +268,7 @@ func (a *Authenticator) namedSessions(ctx context.Context, tokens []string) (nam
 			index[sessionKey{t.subject, t.sid}] = i
 			named = append(named, namedSession{subjectTimes: t})
 		}
-		named[i].live = named[i].live || expires.IsZero() || now.Before(expires)
+		named[i].live = named[i].live || live
 	}
 	return named, errors.Join(errs...)
 }
@@ -309,9 +314,9 @@ func (a *Authenticator) revokeNamed(ctx context.Context, named []namedSession, r
 	return errors.Join(errs...)
 }
 
-// revokeIfExists ends a session that only expired tokens name. Clients can send
-// such tokens any number of times, so it writes to the store only if the session
-// exists.
+// revokeIfExists ends a session that only tokens that are not live name. Clients
+// can send such tokens any number of times, so it writes to the store only if
+// the session exists.
 func (a *Authenticator) revokeIfExists(ctx context.Context, s Session, reason revokeReason) error {
 	switch _, err := a.getSession(ctx, s); {
 	case errors.Is(err, ErrSessionNotFound):
@@ -322,17 +327,21 @@ func (a *Authenticator) revokeIfExists(ctx context.Context, s Session, reason re
 	return a.revoke(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reason)
 }
 
-// sessionOf returns the session that an access or refresh token names, and the
-// time at which the token expires.
-func (a *Authenticator) sessionOf(ctx context.Context, token string) (t subjectTimes, expires time.Time, err error) {
+// sessionOf returns the session that an access or refresh token names. live is
+// false if the token has expired. With a MemoryStore, it is also false for an
+// access token of an earlier process, and for a refresh token whose session the
+// store does not have.
+func (a *Authenticator) sessionOf(ctx context.Context, token string) (t subjectTimes, live bool, err error) {
+	now := a.now()
 	if c, _ := a.openRefresh(ctx, token); c.sid != "" {
-		return c.times(), c.expiresAt, nil
+		live = c.expiresAt.IsZero() || now.Before(c.expiresAt)
+		return c.times(), live && (a.memory == nil || a.memory.has(c.subject, c.sid)), nil
 	}
-	c, err := a.parseAccess(ctx, token)
+	c, foreign, err := a.parseAccess(ctx, token)
 	if err != nil {
-		return subjectTimes{}, time.Time{}, err
+		return subjectTimes{}, false, err
 	}
 	t = c.times()
 	t.issued = time.Time{} // a not-before instant ends access, not the session
-	return t, c.ExpiresAt, nil
+	return t, now.Before(c.ExpiresAt) && !foreign, nil
 }

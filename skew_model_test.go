@@ -54,7 +54,7 @@ type skewModel struct {
 func newSkewModel(t *testing.T, seed uint64) *skewModel {
 	w := &skewModel{t: t, r: rand.New(rand.NewPCG(seed, 33)), clock: newClock(), tokens: map[int64]string{}}
 	w.note("seed %d", seed)
-	store, us := auth.NewMemoryStore(), newUsers()
+	store, us := database{auth.NewMemoryStore()}, newUsers()
 	for _, skew := range skews {
 		a, err := auth.New(auth.Config{
 			Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: us, Hasher: fastHasher, Store: store,

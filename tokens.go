@@ -74,6 +74,7 @@ func (a *Authenticator) mintAccess(ctx context.Context, u User, sid string, amr 
 		issuedAt: now, countsFrom: countsFrom, authTime: authTime,
 		expiresAt:  earlier(now.Add(a.issuableTTL(ctx, now)), sessionEnd).Truncate(time.Second),
 		sessionEnd: sessionEnd.Truncate(time.Second),
+		memoryID:   a.memoryID,
 	}
 	payload, err := g.payload()
 	if err != nil {

@@ -72,8 +72,9 @@ type Verifier struct {
 	noToken    error // the ErrNoToken for a request without an access token
 	onError    func(http.ResponseWriter, *http.Request, error)
 
-	cache            *tokenCache // nil if TokenCacheSize is negative
-	revoked          revocationSet
+	cache            *tokenCache    // nil if TokenCacheSize is negative
+	revoked          *revocationSet // of this Verifier alone, or of its MemoryStore
+	memoryID         string         // the mem_store that access tokens must have; empty if they need none
 	feed             Feed
 	storeTimeout     time.Duration
 	maxStale         time.Duration
@@ -214,8 +215,15 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 	}
 	leeway := max(0, c.Leeway).Truncate(time.Millisecond)
 	var accessTTL time.Duration
+	feedField := "Feed"
 	if b != nil {
 		accessTTL = b.lifetime()
+		feedField = "Store"
+	}
+	memory, isMemory := c.Feed.(*MemoryStore)
+	if isMemory && (memory == nil || memory.id() == "") {
+		bad("%s is a MemoryStore that NewMemoryStore has not created", feedField)
+		memory = nil
 	}
 	v := &Verifier{
 		issuer:       c.Issuer,
@@ -238,7 +246,13 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 		stalePolicy:  c.StalePolicy,
 		ready:        make(chan struct{}),
 		backend:      b,
-		revoked:      revocationSet{process: randomID(), leeway: leeway, accessTTL: accessTTL, republishes: b != nil && c.Feed != nil},
+		revoked:      &revocationSet{process: randomID(), leeway: leeway, accessTTL: accessTTL, republishes: b != nil && c.Feed != nil},
+	}
+	if memory != nil {
+		v.feed, v.revoked = nil, &memory.revoked
+		if b != nil {
+			v.memoryID = memory.id()
+		}
 	}
 	if c.TokenCacheSize > 0 && c.TokenCacheSize <= maxTokenCacheSize {
 		v.cache = newTokenCache(c.TokenCacheSize)
@@ -285,8 +299,12 @@ func (v *Verifier) verify(ctx context.Context, token string, c *parsedClaims) er
 		if signed, err = openToken(ctx, token, typAccess, v.keys); err != nil {
 			return v.reportKeys(ctx, err)
 		}
-		if err := readAccess(c, signed.payload, v.issuer, v.audience); err != nil {
+		memoryID, err := readAccess(c, signed.payload, v.issuer, v.audience)
+		if err != nil {
 			return err
+		}
+		if v.isForeign(memoryID) {
+			return errForeign
 		}
 	}
 	now := v.now()
@@ -356,15 +374,30 @@ func (v *Verifier) tooEarly(ctx context.Context, c *parsedClaims, claim string, 
 	return err
 }
 
+// errForeign is the error for an access token whose session is not in the
+// MemoryStore of this Authenticator. It is an ErrTokenExpired: if the session
+// exists after all, a refresh returns a token that is accepted.
+var errForeign = fmt.Errorf("%w: it was issued with another store, or before this process started", ErrTokenExpired)
+
+// isForeign reports whether a token with this mem_store is refused because its
+// session is not in the MemoryStore of this Authenticator. Only an Authenticator
+// on a MemoryStore refuses tokens for this reason. A revocation set does not
+// outlive its process, so it does not contain the sessions that were revoked in
+// an earlier one.
+func (v *Verifier) isForeign(memoryID string) bool {
+	return v.memoryID != "" && memoryID != v.memoryID
+}
+
 // parseAccess verifies the signature and the claims of an access token, but
-// neither its times nor revocations.
-func (v *Verifier) parseAccess(ctx context.Context, token string) (*Claims, error) {
+// neither its times nor revocations. foreign is the result of isForeign.
+func (v *Verifier) parseAccess(ctx context.Context, token string) (c *Claims, foreign bool, err error) {
 	signed, err := openToken(ctx, token, typAccess, v.keys)
 	if err != nil {
-		return nil, v.reportKeys(ctx, err)
+		return nil, false, v.reportKeys(ctx, err)
 	}
-	c := new(parsedClaims)
-	return &c.Claims, readAccess(c, signed.payload, v.issuer, v.audience)
+	parsed := new(parsedClaims)
+	memoryID, err := readAccess(parsed, signed.payload, v.issuer, v.audience)
+	return &parsed.Claims, v.isForeign(memoryID), err
 }
 
 // checkRevoked returns an error if the token or its session was revoked. It

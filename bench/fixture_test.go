@@ -117,11 +117,15 @@ func (u users) FindByLogin(ctx context.Context, login string) (auth.User, error)
 	return u.FindByID(ctx, login)
 }
 
+// sessions is the store of all Authenticators that have no other, so that each
+// accepts the tokens of the others.
+var sessions = auth.NewMemoryStore()
+
 // ratchet returns an Authenticator for tokens of the algorithm. change may
 // modify its configuration.
 func (a *algorithm) ratchet(cacheSize int, change func(*auth.Config)) *auth.Authenticator {
 	c := auth.Config{
-		Issuer: issuer, Audience: []string{audience}, Users: users{}, AccessTTL: lifetime, TokenCacheSize: cacheSize,
+		Issuer: issuer, Audience: []string{audience}, Users: users{}, AccessTTL: lifetime, TokenCacheSize: cacheSize, Store: sessions,
 		AccessKeys: auth.Keys{a.key}, RefreshKeys: auth.Keys{auth.HS256(refreshSecret())},
 	}
 	if change != nil {
