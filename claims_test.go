@@ -54,7 +54,7 @@ func TestExtra_RefusesReservedNames(t *testing.T) {
 	names := []string{
 		"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "auth_time", "acr", "amr", "azp", "nonce", "client_id", "scope",
 		"roles", "groups", "entitlements",
-		"username", "cnf", "act", "may_act", "events", "gen", "session_exp", "eff_iat", "token_type", "typ",
+		"username", "cnf", "act", "may_act", "events", "gen", "session_exp", "eff_iat", "mem_store", "token_type", "typ",
 	}
 	for _, name := range names {
 		twins := []string{

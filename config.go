@@ -66,8 +66,9 @@ type Config struct {
 	Users Users
 
 	// Store keeps the sessions. If it is nil, the Authenticator creates a
-	// [MemoryStore]. If it is not nil, even if it is a [MemoryStore], call
-	// [Verifier.Run].
+	// [MemoryStore]. If it is neither nil nor a *MemoryStore, call
+	// [Verifier.Run]. With a [MemoryStore], an access token that was issued
+	// before the process started is refused with [ErrTokenExpired].
 	Store Store
 
 	// Hasher checks passwords. nil means a zero [password.Hasher]. Use the same

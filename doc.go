@@ -49,6 +49,7 @@
 // refresh; and when a login replaces it or exceeds Config.MaxSessions. A
 // revoked session's access tokens end with it: in this process at once, in
 // every other process as soon as [Verifier.Run] has read the store's [Feed].
+// With a [MemoryStore], sessions and access tokens also end with the process.
 //
 // # Cookies
 //

@@ -19,8 +19,9 @@ var (
 	ErrInvalidToken = errors.New("auth: invalid token")
 	// ErrTokenExpired means that the token was valid and has expired. It is also
 	// the error for an access token that [Authenticator.ExpireAccess] has ended,
-	// and for one whose iat is ahead of this server's clock. The client
-	// can refresh an access token.
+	// for one whose iat is ahead of this server's clock, and, with a
+	// [MemoryStore], for one of an earlier process. The client can refresh an
+	// access token.
 	ErrTokenExpired = errors.New("auth: token expired")
 	// ErrSessionRevoked means that the session of the token has ended.
 	ErrSessionRevoked = errors.New("auth: session revoked")

@@ -43,8 +43,8 @@ const (
 // Run follows the revocation feed until ctx is done, and returns ctx's error. A
 // server with a Store or a Feed calls it once, in a goroutine of its own. Until
 // Run has read the whole feed, Verify returns [ErrUnavailable]. Without a feed,
-// Run only waits for ctx. Otherwise a second call returns an error while the first
-// one is running.
+// or with a [MemoryStore], no call is needed, and Run only waits for ctx.
+// Otherwise a second call returns an error while the first one is running.
 //
 // Another goroutine delivers the events of Run to OnEvent, so that an OnEvent
 // that blocks does not stop Run. At most 64 events wait for it; further ones
@@ -285,13 +285,13 @@ func (f *follower) republishPlanned(ctx context.Context, begun time.Time) (next 
 }
 
 // Ready returns a channel that is closed when [Verifier.Run] has read the whole
-// feed. Without a feed, it is closed from the start.
+// feed. Without a feed, or with a [MemoryStore], it is closed from the start.
 func (v *Verifier) Ready() <-chan struct{} { return v.ready }
 
 // Health is the state of the revocation feed in one process.
 type Health struct {
 	Ready       bool          // the channel of Ready is closed
-	FeedAge     time.Duration // the time since the feed was last read; 0 if Ready is false or there is no feed
+	FeedAge     time.Duration // the time since the feed was last read; 0 if Ready is false, without a feed, or with a MemoryStore
 	Revocations int           // the number of entries in memory
 }
 

@@ -498,6 +498,11 @@ func (f *forger) onlyAccess() {
 	f.refuse("time/eff_iat twice", f.signClaims(f.claims.with("eff_iat", f.at(0)).and("eff_iat", f.at(0))))
 	f.accept("time/eff_iat", f.signClaims(f.claims.with("eff_iat", f.at(121*time.Second))))
 	f.accept("time/eff_iat long ago", f.signClaims(f.claims.with("eff_iat", "0")))
+	for _, raw := range []string{"7", "null", "[]", `["x"]`} {
+		f.refuse("mem_store "+raw, f.signClaims(f.claims.with("mem_store", raw)))
+	}
+	f.refuse("mem_store twice", f.signClaims(f.claims.with("mem_store", `"x"`).and("mem_store", `"x"`)))
+	f.accept("mem_store of a MemoryStore", f.signClaims(f.claims.with("mem_store", `"x"`)))
 	f.accept("time/nbf at the leeway", f.signClaims(f.claims.with("nbf", f.at(10*time.Second))))
 	f.accept("time/nbf long ago", f.signClaims(f.claims.with("nbf", "0")))
 	// The default Leeway is 10 s, so the bound is 2·10 + 1 seconds.

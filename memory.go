@@ -16,7 +16,24 @@ import (
 )
 
 // MemoryStore is a [Store] in the memory of a process, for tests and for a single
-// process whose sessions may end with it. It is safe for concurrent use.
+// process whose sessions may end with it. It is safe for concurrent use. Create
+// it with [NewMemoryStore].
+//
+// Several Authenticators and Verifiers may share a MemoryStore, as Config.Store
+// or VerifierConfig.Feed. A revocation by one of them, or by Revoke, takes effect
+// in all of them before the call returns. None of them needs [Verifier.Run].
+//
+// An Authenticator on a MemoryStore accepts only access tokens that were issued
+// by an Authenticator on the same MemoryStore. They have its random ID in the
+// claim mem_store. The error for other tokens is [ErrTokenExpired]. So a process
+// that restarts does not accept tokens whose sessions ended in the process before
+// it. A Verifier that [NewVerifier] returns does not check the claim. It accepts
+// such tokens until they expire.
+//
+// A type that embeds or wraps a MemoryStore is a store of another kind: its
+// Authenticators follow its feed, so they need Run, and their tokens do not have
+// the claim. Do not also pass the MemoryStore itself to an Authenticator that
+// accepts these tokens.
 //
 // Create and Rotate examine a few records and remove those that expired more
 // than a minute ago. So the memory in use is proportional to the number of live

@@ -41,7 +41,8 @@ type VerifierConfig struct {
 	TokenCacheSize int
 
 	// Feed delivers revocations. If it is nil, the access tokens of a revoked
-	// session are accepted until they expire. With a Feed, call [Verifier.Run].
+	// session are accepted until they expire. With a Feed that is not a
+	// *MemoryStore, call [Verifier.Run].
 	Feed         Feed
 	StoreTimeout time.Duration
 	MaxStale     time.Duration
