@@ -33,8 +33,8 @@ type Authenticator struct {
 	sessionTTL  time.Duration
 	window      time.Duration // the retry window; negative means none
 	cooldown    time.Duration
-	maxSessions int // 0 means no limit
-	autoRefresh bool
+	maxSessions int            // 0 means no limit
+	redirects   *redirectTable // nil without AutoRefresh
 
 	noRefreshToken error // the ErrNoToken for a request without a refresh token
 
@@ -64,7 +64,7 @@ func New(c Config) (*Authenticator, error) {
 		bad("AutoRefresh requires Config.Cookies")
 	}
 	if c.AutoRefresh && len(c.Extractors) > 0 && !slices.Contains(c.Extractors, FromCookie()) {
-		bad("AutoRefresh requires FromCookie in Config.Extractors; otherwise the cookies that it sets are never read, and it redirects forever")
+		bad("AutoRefresh requires FromCookie in Config.Extractors; otherwise the cookies that it sets are never read")
 	}
 	if c.JWKSMaxAge == 0 {
 		c.JWKSMaxAge = defaultJWKSMaxAge
@@ -98,7 +98,6 @@ func New(c Config) (*Authenticator, error) {
 		window:           c.RetryWindow,
 		cooldown:         max(0, cooldownWindows*c.RetryWindow),
 		maxSessions:      max(0, c.MaxSessions),
-		autoRefresh:      c.AutoRefresh,
 		publishingNotice: make(chan struct{}, 1),
 	}
 	if a.Verifier, err = newVerifier("Config", VerifierConfig{
@@ -119,6 +118,9 @@ func New(c Config) (*Authenticator, error) {
 		places = append([]string{"the cookie " + a.cookies.refresh.Name}, places...)
 	}
 	a.noRefreshToken = noTokenIn("refresh", places)
+	if c.AutoRefresh {
+		a.redirects = newRedirectTable()
+	}
 	a.accessKeys.ring.Store(a.newAccessRing(access))
 	a.refreshKeys.ring.Store(newKeyRing(refresh, typRefresh, a.sessionTTL+2*a.leeway, a.now))
 	if err := a.checkRefreshSize(refresh); err != nil {

@@ -84,10 +84,19 @@ type Config struct {
 	// the bearer header and, if Cookies is set, the access cookie.
 	Extractors []Extractor
 
-	// AutoRefresh refreshes the tokens when a browser loads a page. A GET or HEAD
-	// request that has a refresh cookie, but has no access cookie or one whose
-	// token has expired, is redirected to its own URL with new cookies. It
-	// requires Cookies.
+	// AutoRefresh refreshes the tokens of requests by cookie, for pages that the
+	// server renders. It applies to requests that have a refresh cookie, and no
+	// access cookie or one whose token has expired. It requires Cookies.
+	//
+	// A GET or HEAD request is redirected to its own URL with new cookies, with
+	// status 307. A client that returns to the same URL without them is not
+	// redirected again for a minute: the handler then serves the request, and the
+	// response sets the cookies.
+	//
+	// Any other request, such as a form that a user has filled in, is served: the
+	// handler reads the body and gets the claims as usual, and the response sets
+	// the new cookies. Its origin must be trusted ([Verifier.CheckOrigin]). The
+	// exceptions are OPTIONS requests and WebSocket handshakes, which are refused.
 	AutoRefresh bool
 
 	// AccessTTL is the lifetime of access tokens. The default is 15 minutes; it

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -187,9 +188,11 @@ func (a *Authenticator) SetCookies(w http.ResponseWriter, t Tokens) {
 	if err := a.fitsCookie(t.Access, false); err != nil { // issued with InBody
 		a.emit(context.Background(), Event{Type: EventFault, Session: Session{Subject: t.Subject, ID: t.SessionID}, Err: err})
 	}
+	dropCookie(w, a.cookies.access.Name)
 	age := int(min(secondsLeft(t.RefreshExpiresAt, a.now()), int64(maxCookieAge/time.Second)))
 	a.setCookie(w, a.cookies.access, t.Access, age)
 	if !t.presented {
+		dropCookie(w, a.cookies.refresh.Name)
 		a.setCookie(w, a.cookies.refresh, t.Refresh, age)
 	}
 }
@@ -200,8 +203,20 @@ func (a *Authenticator) ClearCookies(w http.ResponseWriter) {
 	if a.cookies == nil {
 		return
 	}
+	dropCookie(w, a.cookies.access.Name)
+	dropCookie(w, a.cookies.refresh.Name)
 	a.setCookie(w, a.cookies.access, "", -1)
 	a.setCookie(w, a.cookies.refresh, "", -1)
+}
+
+// dropCookie removes a cookie that the response already sets, for example when a
+// handler signs the user out after Config.AutoRefresh has refreshed the tokens.
+func dropCookie(w http.ResponseWriter, name string) {
+	old := w.Header()["Set-Cookie"]
+	kept := slices.DeleteFunc(old, func(line string) bool { return strings.HasPrefix(line, name+"=") })
+	if len(kept) < len(old) {
+		w.Header()["Set-Cookie"] = kept
+	}
 }
 
 func (a *Authenticator) setCookie(w http.ResponseWriter, c http.Cookie, value string, age int) {

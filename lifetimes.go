@@ -14,9 +14,9 @@ func (a *Authenticator) sessionEnd(created, used time.Time) time.Time {
 // at the earliest, or at SessionTTL if that is sooner. If the session may be in
 // its cooldown, the refresh may return the presented token again, so the result
 // is no later than that token's expiry.
-func (a *Authenticator) minSessionEnd(c *refreshClaims, now time.Time) time.Time {
-	end := earlier(now.Add(a.idleTTL-a.cooldown), c.authTime.Add(a.sessionTTL))
-	if c.expiresAt.Before(end) && now.Sub(c.issuedAt) <= a.cooldown+a.leeway+time.Second {
+func (a *Authenticator) minSessionEnd(c *refreshClaims, now time.Time, cooldown time.Duration) time.Time {
+	end := earlier(now.Add(a.idleTTL-cooldown), c.authTime.Add(a.sessionTTL))
+	if c.expiresAt.Before(end) && now.Sub(c.issuedAt) <= cooldown+a.leeway+time.Second {
 		return c.expiresAt
 	}
 	return end

@@ -131,6 +131,10 @@ func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 // handler gets the claims with [FromContext]. [Verifier.WriteError] responds to
 // all other requests, except those that Config.AutoRefresh redirects.
 //
+// Responses have Cache-Control: no-store, so that browsers do not show a page
+// after the logout, unless the handler sets another Cache-Control or middleware
+// around this one has set it.
+//
 // OPTIONS requests are authenticated like all others. So CORS middleware, which
 // responds to preflight requests, must wrap this middleware.
 func (v *Verifier) Require(guards ...Guard) func(http.Handler) http.Handler {
@@ -138,17 +142,24 @@ func (v *Verifier) Require(guards ...Guard) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			v.setVary(w.Header())
+			v.setNoStore(w.Header())
+			var ctx *requestContext
 			token, _, err := v.AccessToken(r)
+			if err == nil {
+				ctx, err = v.verifyRequest(r, token)
+			}
 			if err != nil {
-				v.refuse(w, r, err)
-				return
+				if r, token, err = v.refreshRequest(w, r, err); r == nil {
+					return
+				}
+				if err == nil {
+					ctx, err = v.verifyRequest(r, token)
+				}
 			}
-			ctx := &requestContext{Context: r.Context()}
-			if err := v.verify(ctx.Context, token, &ctx.parsedClaims); err != nil {
-				v.refuse(w, r, err)
-				return
+			if err == nil {
+				err = v.checkGuards(ctx.Context, &ctx.Claims, guards)
 			}
-			if err := v.checkGuards(ctx.Context, &ctx.Claims, guards); err != nil {
+			if err != nil {
 				v.WriteError(w, r, err)
 				return
 			}
@@ -157,25 +168,20 @@ func (v *Verifier) Require(guards ...Guard) func(http.Handler) http.Handler {
 	}
 }
 
-// refuse responds to a request without a valid access token.
-func (v *Verifier) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	done, reason := v.refreshPage(w, r, err)
-	if done {
-		return
-	}
-	if reason != nil {
-		err = reason
-	}
-	v.WriteError(w, r, err)
+// verifyRequest verifies the access token of a request, and returns the
+// request's context together with the claims.
+func (v *Verifier) verifyRequest(r *http.Request, token string) (*requestContext, error) {
+	ctx := &requestContext{Context: r.Context()}
+	return ctx, v.verify(ctx.Context, token, &ctx.parsedClaims)
 }
 
-// refreshPage responds to a request as Config.AutoRefresh describes, if that
-// applies. See backend.
-func (v *Verifier) refreshPage(w http.ResponseWriter, r *http.Request, err error) (done bool, reason error) {
+// refreshRequest does what Config.AutoRefresh describes, if that applies to a
+// request that is refused with cause. See backend.
+func (v *Verifier) refreshRequest(w http.ResponseWriter, r *http.Request, cause error) (next *http.Request, access string, err error) {
 	if v.backend == nil {
-		return false, nil
+		return r, "", cause
 	}
-	return v.backend.refreshPage(w, r, err)
+	return v.backend.refreshRequest(w, r, cause)
 }
 
 // checkGuards returns the error of the first guard that refuses c, or nil.
@@ -198,7 +204,8 @@ func (v *Verifier) checkGuards(ctx context.Context, c *Claims, guards []Guard) e
 }
 
 // Optional wraps a handler that also serves anonymous requests. The handler
-// gets the claims, if there are any, with [FromContext].
+// gets the claims, if there are any, with [FromContext]. Responses to requests
+// with claims have Cache-Control: no-store, as with [Verifier.Require].
 //
 // A request without a token is anonymous. So is a request whose only tokens are
 // cookies that are not valid: [ErrorFromContext] then returns the reason. All
@@ -209,38 +216,44 @@ func (v *Verifier) checkGuards(ctx context.Context, c *Claims, guards []Guard) e
 func (v *Verifier) Optional(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v.setVary(w.Header())
-		ctx := r.Context()
-		token, byCookie, err := v.AccessToken(r)
 		var c *Claims
+		token, byCookie, err := v.AccessToken(r)
 		if err == nil {
-			c, err = v.Verify(ctx, token)
+			c, err = v.Verify(r.Context(), token)
 		}
-		switch {
-		case err == nil:
-			ctx = NewContext(ctx, c)
-		case errors.Is(err, ErrNoToken), byCookie && ResponseFor(err).Status == http.StatusUnauthorized:
-			done, reason := v.refreshPage(w, r, err)
-			if done {
+		anonymous := err != nil && (byCookie || errors.Is(err, ErrNoToken)) && ResponseFor(err).Status == http.StatusUnauthorized
+		if err != nil && ResponseFor(err).Status == http.StatusUnauthorized {
+			if r, token, err = v.refreshRequest(w, r, err); r == nil {
 				return
 			}
-			if reason == nil && !errors.Is(err, ErrNoToken) {
-				reason = err
+			if err == nil {
+				c, err = v.Verify(r.Context(), token)
 			}
-			if reason != nil {
-				v.reportRefusal(r, reason)
-				ctx = context.WithValue(ctx, errorKey{}, reason)
-			}
-		default:
-			if ResponseFor(err).Status == http.StatusUnauthorized {
-				if done, _ := v.refreshPage(w, r, err); done {
-					return
-				}
-			}
+		}
+		ctx := r.Context()
+		switch {
+		case err == nil:
+			v.setNoStore(w.Header())
+			ctx = NewContext(ctx, c)
+		case !anonymous || errors.Is(err, ErrCrossOrigin) || ResponseFor(err).Status >= 500:
 			v.WriteError(w, r, err)
 			return
+		case !errors.Is(err, ErrNoToken):
+			v.reportRefusal(r, err)
+			ctx = context.WithValue(ctx, errorKey{}, err)
 		}
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// setNoStore sets Cache-Control: no-store, unless other middleware has set it. A
+// browser that keeps the page for its back button would show it after the
+// logout. RFC 9111 section 3.5 keeps only responses to requests with
+// Authorization out of shared caches, and no response out of the browser's own.
+func (v *Verifier) setNoStore(h http.Header) {
+	if h["Cache-Control"] == nil {
+		h["Cache-Control"] = v.noStore // an append to it copies it
+	}
 }
 
 // setVary adds to Vary the names of the headers that are searched for tokens, so

@@ -358,3 +358,57 @@ func TestRequire_GuardThatPanicsRefuses(t *testing.T) {
 	h := fx.Require(func(context.Context, *auth.Claims) error { panic("x") })(hello)
 	require.NotPanics(t, func() { send(t, h, "GET", "/", reqBearer(k.Access)).requireRefused(t, 500, "server_error", "") })
 }
+
+func TestRequire_ResponsesAreNotStored(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, withCookies())
+	k := fx.login(t)
+	set := func(value string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if value != "" {
+				w.Header().Set("Cache-Control", value)
+			}
+		})
+	}
+	for _, wrap := range []func(http.Handler) http.Handler{fx.Require(), fx.Optional} {
+		for _, token := range []requestOption{reqBearer(k.Access), reqCookie(accessCookie, k.Access)} {
+			for _, method := range []string{"GET", "HEAD", "POST"} {
+				require.Equal(t, []string{"no-store"}, send(t, wrap(set("")), method, "/", token).header["Cache-Control"])
+				require.Equal(t, []string{"private"}, send(t, wrap(set("private")), method, "/", token).header["Cache-Control"])
+			}
+			outer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Cache-Control", "private, max-age=60")
+				wrap(set("")).ServeHTTP(w, r)
+			})
+			require.Equal(t, []string{"private, max-age=60"}, send(t, outer, "GET", "/", token).header["Cache-Control"])
+			more := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Add("Cache-Control", "private") })
+			require.Equal(t, []string{"no-store", "private"}, send(t, wrap(more), "GET", "/", token).header["Cache-Control"])
+			require.Equal(t, []string{"no-store"}, send(t, wrap(set("")), "GET", "/", token).header["Cache-Control"])
+		}
+	}
+	require.Empty(t, send(t, fx.Optional(set("")), "GET", "/").header["Cache-Control"], "anonymous")
+	require.Empty(t, send(t, fx.Optional(set("")), "GET", "/", reqCookie(accessCookie, "junk")).header["Cache-Control"], "anonymous")
+	// An OnError that sets no headers.
+	bare := newFixture(t, withCookies(), func(c *auth.Config) {
+		c.OnError = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(403) }
+	})
+	require.Equal(t, "no-store", send(t, bare.Require()(set("")), "GET", "/").header.Get("Cache-Control"))
+}
+
+func TestRequire_CacheControlCostsNoAllocation(t *testing.T) {
+	fx := newFixture(t)
+	h := fx.Require()(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	r := newRequest(reqBearer(fx.login(t).Access))
+	w := &nopWriter{http.Header{}}
+	given := []string{"private"}
+	count := func(set bool) float64 {
+		return testing.AllocsPerRun(1000, func() {
+			clear(w.h)
+			if set {
+				w.h["Cache-Control"] = given
+			}
+			h.ServeHTTP(w, r)
+		})
+	}
+	require.InDelta(t, count(true), count(false), 0)
+}

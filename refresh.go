@@ -35,6 +35,11 @@ type RefreshOptions struct {
 // cannot be issued, for example because it is too large for a cookie. The refresh
 // token is then not spent.
 func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOptions) (Tokens, error) {
+	return a.refreshWithin(ctx, token, o, a.cooldown)
+}
+
+// refreshWithin is Refresh with a cooldown, which is at least a.cooldown.
+func (a *Authenticator) refreshWithin(ctx context.Context, token string, o RefreshOptions, cooldown time.Duration) (Tokens, error) {
 	c, err := a.openRefresh(ctx, token)
 	var newer newerToken
 	isNewer := errors.As(err, &newer)
@@ -72,7 +77,7 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 	}
 
 	// Do everything that can fail before Rotate spends the token.
-	t, err := a.mintAccess(ctx, u, c.sid, c.amr, snap.now, a.countsFrom(&c, snap), c.authTime, a.minSessionEnd(&c, snap.now))
+	t, err := a.mintAccess(ctx, u, c.sid, c.amr, snap.now, a.countsFrom(&c, snap), c.authTime, a.minSessionEnd(&c, snap.now, cooldown))
 	if err == nil {
 		err = a.fitsCookie(t.Access, o.InBody)
 	}
@@ -82,8 +87,8 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 
 	device := cleanDevice(o.Device)
 	now := a.now()
-	r := Rotation{From: c.generation, At: now, NotAfter: now.Add(-a.cooldown), ExpiresAt: earlier(now.Add(a.idleTTL), absolute), Device: device}
-	if c.generation == 1 {
+	r := Rotation{From: c.generation, At: now, NotAfter: now.Add(-cooldown), ExpiresAt: earlier(now.Add(a.idleTTL), absolute), Device: device}
+	if c.generation == 1 && cooldown == a.cooldown {
 		r.NotAfter = later(now, c.authTime).Add(a.sessionTTL) // a session that was never refreshed has no cooldown
 	}
 	var rotated bool

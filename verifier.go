@@ -63,6 +63,7 @@ type Verifier struct {
 	cookies    *cookieJar
 	extractors []Extractor
 	vary       []string
+	noStore    []string // the value of Cache-Control; shared, so that a request needs no allocation
 	proxies    []netip.Prefix
 	unixPeers  bool // Config.TrustUnixPeers
 	leeway     time.Duration
@@ -134,9 +135,10 @@ type backend interface {
 	// refreshSessions returns the sessions of those refresh tokens in r's
 	// cookies that this service signed.
 	refreshSessions(r *http.Request) []sessionKey
-	// refreshPage may respond to a request that is refused with err, and
-	// reports whether it did. If not, a reason that is not nil replaces err.
-	refreshPage(w http.ResponseWriter, r *http.Request, err error) (done bool, reason error)
+	// refreshRequest may refresh the tokens of a request that is refused with
+	// cause; see autorefresh.go. It returns the request to continue with and its
+	// new access token, or a nil request if it has responded, or an error.
+	refreshRequest(w http.ResponseWriter, r *http.Request, cause error) (next *http.Request, access string, err error)
 }
 
 // newVerifier returns the Verifier of NewVerifier or of New. Its errors name
@@ -233,6 +235,7 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 		cookies:      jar,
 		extractors:   extractors,
 		vary:         varyOf(extractors),
+		noStore:      []string{"no-store"},
 		proxies:      slices.Clone(c.TrustedProxies),
 		unixPeers:    c.TrustUnixPeers,
 		leeway:       leeway,

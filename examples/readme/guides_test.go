@@ -35,8 +35,10 @@ var packages = map[string]string{
 	"slog":        "log/slog",
 	"sqlitestore": "github.com/ratchet-go/auth/sqlitestore",
 	"storetest":   "github.com/ratchet-go/auth/storetest",
+	"strings":     "strings",
 	"testing":     "testing",
 	"time":        "time",
+	"url":         "net/url",
 }
 
 // given are the variables that the guides use without declaring them.
