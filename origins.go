@@ -101,7 +101,7 @@ func checkHost(host, authority string) error {
 		switch {
 		case label == "" || len(label) > 63:
 			return errors.New("a part of the host between dots has no characters or more than 63")
-		case strings.ContainsFunc(label, func(r rune) bool { return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_') }):
+		case strings.ContainsFunc(label, isNotHostLetter):
 			return errHostCharacter
 		}
 	}
@@ -113,6 +113,11 @@ func checkHost(host, authority string) error {
 		return errors.New("browsers send an IPv4 address as four decimal numbers, such as 127.0.0.1")
 	}
 	return nil
+}
+
+// isNotHostLetter reports whether r is in no host name, as browsers send it.
+func isNotHostLetter(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_'
 }
 
 // isLoopback reports whether host is a name or an address of this machine.
