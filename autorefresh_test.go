@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -670,4 +671,20 @@ func TestAutoRefresh_TwoTabsWithOneURLGetTheirPage(t *testing.T) {
 		require.EqualValues(t, 5, fine.Load())
 	}
 	require.Empty(t, fx.events.take(auth.EventReuse))
+}
+
+func TestAutoRefresh_OnlyTheHandlerSeesTheNewCookies(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, autoRefresh)
+	k := fx.login(t)
+	fx.clock.advance(time.Hour)
+	r := newRequest(reqHeader("Cookie", "a=\"b c\"; "+accessCookie+"="+k.Access, refreshCookie+"="+k.Refresh+"; "+accessCookie+"=junk;d"))
+	r.Method = "POST"
+	before := r.Header.Clone()
+	var cookies string
+	w := httptest.NewRecorder()
+	fx.Require()(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { cookies = strings.Join(r.Header["Cookie"], "|") })).ServeHTTP(w, r)
+	set := readResponse(t, w.Result()).cookies
+	require.Equal(t, `a="b c"; d; `+accessCookie+"="+set[accessCookie].Value+"; "+refreshCookie+"="+k.Refresh, cookies)
+	require.Equal(t, before, r.Header, "other middleware still has the request as the client sent it")
 }
