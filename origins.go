@@ -79,16 +79,13 @@ func checkPort(u *url.URL) error {
 // Standard, "host serializing"), or if it cannot be the name of a host. authority is the host as it is in the origin.
 func checkHost(host, authority string) error {
 	ip, err := netip.ParseAddr(host)
-	if strings.HasPrefix(authority, "[") {
+	if strings.HasPrefix(authority, "[") { // url.Parse accepts only an IPv6 address in brackets
 		spelled := ip.String()
 		if ip.Is4In6() { // browsers write all of an IPv6 address in hexadecimal
 			b := ip.As16()
 			spelled = fmt.Sprintf("::ffff:%x:%x", int(b[12])<<8|int(b[13]), int(b[14])<<8|int(b[15]))
 		}
-		switch {
-		case err != nil:
-			return errors.New("not an origin such as https://app.example.com")
-		case spelled != host:
+		if spelled != host {
 			return fmt.Errorf("browsers send this address as [%s]", spelled)
 		}
 		return nil
@@ -123,7 +120,7 @@ func isNotHostLetter(r rune) bool {
 // isLoopback reports whether host is a name or an address of this machine.
 func isLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && ip.Unmap().IsLoopback()
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && ip.IsLoopback()
 }
 
 // isHTTPS reports whether an issuer is an https URL.

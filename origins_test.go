@@ -86,6 +86,8 @@ func TestTrustedOrigins_RefusesWhatNeverMatches(t *testing.T) {
 		"https://a b":                                     malformed,
 		"https://[::1":                                    malformed,
 		"https://[host]":                                  malformed,
+		"https://[1.2.3.4]":                               malformed,
+		"https://[::1%lo]":                                malformed,
 		"blob:https://app.example.com":                    malformed,
 		"chrome-extension://<id>":                         letters,
 		"https://App.example.com":                         upperCase,
