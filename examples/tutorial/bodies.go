@@ -1,71 +1,83 @@
+// This file plays the contract of the article that sends both tokens in bodies.
+
 package main
 
 import (
+	"context"
 	"errors"
-	"fmt"
+	"io"
 	"net/http"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/redisstore"
 )
 
-// bodyConfig configures the API with tokens in bodies.
-type bodyConfig struct {
-	shared
-	tokenSecret   []byte // two secrets, as in the original
-	refreshSecret []byte
-
-	// queryToken also accepts access tokens in the query, as in the original.
-	// It is off by default, because servers and proxies log URLs.
-	queryToken bool
-}
-
-// newBodyAPI returns the API of the tutorial that sends tokens in bodies:
+// newBodyAPI returns the API with bodies:
 //
-//	POST /api/login      email, password → {"status":"Logged in","token","refreshToken"}
-//	POST /api/token      refreshToken → {"token","refreshToken"}; 404 if invalid
-//	GET  /api/secure     token in body token, query token or header x-access-token
-//	POST /api/logout     204; the original had no logout
+//	GET  /api/           Ok
+//	POST /api/login      email, name, password
+//	POST /api/token      refreshToken
+//	any  /api/secure     token in body or query, or header x-access-token
+//	POST /api/logout     the library's LogoutHandler; the article has no logout
 //	GET  /api/sessions   and DELETE …/{id}, the library's SessionsHandler
 //
 // It uses no cookies, so a browser sends no credentials with the requests of
-// another site.
-func newBodyAPI(c bodyConfig) (http.Handler, error) {
+// another site. It follows the store until ctx is done.
+func newBodyAPI(ctx context.Context, o options) (http.Handler, error) {
+	var store auth.Store // nil means memory
+	var err error
+	if o.redis != "" {
+		// This line puts the sessions in Redis, where all processes of the service share them.
+		store, err = redisstore.New(redis.NewClient(&redis.Options{Addr: o.redis, ContextTimeoutEnabled: true}), redisstore.Config{})
+	}
+	if err != nil {
+		return nil, err
+	}
 	from := []auth.Extractor{auth.FromHeader("X-Access-Token")}
-	if c.queryToken {
+	if o.queryToken { // a concession: servers and proxies log URLs
 		from = append(from, auth.FromQuery("token"))
 	}
 	a, err := auth.New(auth.Config{
 		Issuer:      "https://bodies.example.com",
 		Audience:    []string{"https://bodies.example.com/api"},
-		AccessKeys:  auth.Keys{auth.HS256(c.tokenSecret)},
-		RefreshKeys: auth.Keys{auth.HS256(c.refreshSecret)},
-		Users:       c.users,
-		Hasher:      c.hasher,
+		AccessKeys:  o.accessKeys,
+		RefreshKeys: o.refreshKeys,
+		Users:       lookup{o.users, bodyUser},
+		Store:       store,
+		Hasher:      o.hasher,
 
-		AccessTTL: 900 * time.Second,
-		// As in the original, a session ends a day after its login, with or
-		// without refreshes.
-		IdleTTL:     86_400 * time.Second,
-		SessionTTL:  86_400 * time.Second,
-		MaxSessions: maxSessions,
+		AccessTTL:  900 * time.Second,
+		IdleTTL:    86_400 * time.Second,
+		SessionTTL: 86_400 * time.Second, // a refresh token of the article cannot be extended
 
 		Extractors: from,
 		OnError:    bodyError,
-		OnEvent:    auth.LogEvents(c.log),
-		Now:        c.now,
+		OnEvent:    auth.LogEvents(o.log),
+		Now:        o.now,
 	})
 	if err != nil {
 		return nil, err
 	}
+	go func() { _ = a.Run(ctx) }() // learns of revocations by other processes, if there is a store
 	mux := http.NewServeMux()
-	mux.Handle("POST /api/login", bodyLogin(a))
-	mux.Handle("POST /api/token", bodyToken(a))
-	mux.Handle("GET /api/secure", requireToken(a, http.HandlerFunc(bodySecure)))
-	mux.Handle("POST /api/logout", bodyLogout(a))
-	mux.Handle("/api/sessions", a.SessionsHandler())
-	mux.Handle("/api/sessions/{id}", a.SessionsHandler())
+	mux.Handle("GET /api/{$}", text("Ok"))
+	mux.HandleFunc("POST /api/login", func(w http.ResponseWriter, r *http.Request) { bodyLogin(a, w, r) })
+	mux.HandleFunc("POST /api/token", func(w http.ResponseWriter, r *http.Request) { bodyToken(a, w, r) })
+	// The handler finds the claims with auth.FromContext, where the article has req.decoded.
+	mux.Handle("/api/secure", tokenFromBody(a.Require()(text("I am secured..."))))
+	mux.Handle("POST /api/logout", tokenFromBody(a.LogoutHandler()))
+	mux.Handle("/api/sessions", tokenFromBody(a.SessionsHandler()))
+	mux.Handle("/api/sessions/{id}", tokenFromBody(a.SessionsHandler()))
 	return mux, nil
+}
+
+// bodyUser returns the user of an account. The article copies the claims from the
+// request.
+func bodyUser(a account) auth.User {
+	return auth.User{ID: a.id, PasswordHash: a.hash, Extra: map[string]any{"email": a.email, "name": a.name}}
 }
 
 // bodyTokens is the body of a login and of a refresh.
@@ -75,137 +87,83 @@ type bodyTokens struct {
 	RefreshToken string `json:"refreshToken"`
 }
 
-func bodyLogin(a *auth.Authenticator) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fields, err := auth.ReadFields(r, "email", "password")
-		if err != nil {
-			status := auth.ResponseFor(err).Status
-			bodyRefusal(w, status, http.StatusText(status))
-			return
-		}
-		if fields["email"] == "" || fields["password"] == "" {
-			bodyRefusal(w, http.StatusBadRequest, "email and password are required.")
-			return
-		}
-		// The original copied the fields of the request into the token. Here
-		// they only identify the user.
-		t, err := a.Login(r.Context(), fields["email"], fields["password"], auth.SessionOptions{Device: a.Device(r)})
-		if err != nil {
-			a.WriteError(w, r, err)
-			return
-		}
-		writeJSON(w, http.StatusOK, bodyTokens{Status: "Logged in", Token: t.Access, RefreshToken: t.Refresh})
-	})
-}
-
-func bodyToken(a *auth.Authenticator) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, _, err := a.RefreshToken(r)
-		var t auth.Tokens
-		if err == nil {
-			t, err = a.Refresh(r.Context(), token, auth.RefreshOptions{Device: a.Device(r)})
-		}
-		switch {
-		case err == nil:
-			writeJSON(w, http.StatusOK, bodyTokens{Token: t.Access, RefreshToken: t.Refresh})
-		case errors.Is(err, auth.ErrNoToken), badToken(err):
-			bodyRefusal(w, http.StatusNotFound, "Invalid request.")
-		default:
-			a.WriteError(w, r, err)
-		}
-	})
-}
-
-// bodyLogout is like a.LogoutHandler(), but also accepts the token in the body.
-// Otherwise a client that sends it there would get 204 and stay signed in.
-func bodyLogout(a *auth.Authenticator) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fields, err := auth.ReadFields(r, "token")
-		if err != nil {
-			status := auth.ResponseFor(err).Status
-			bodyRefusal(w, status, http.StatusText(status))
-			return
-		}
-		tokens, _, err := a.RequestTokens(r)
-		if err == nil {
-			err = a.Logout(r.Context(), append(tokens, fields["token"])...)
-		}
-		if err != nil {
-			a.WriteError(w, r, err)
-			return
-		}
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(http.StatusNoContent)
-	})
-}
-
-// requireToken is like a.Require(), but also accepts the token in the body, which no
-// [auth.Extractor] reads.
-func requireToken(a *auth.Authenticator, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Vary", "X-Access-Token")
-		w.Header().Set("Cache-Control", "no-store")
-		w.Header().Set("Referrer-Policy", "no-referrer") // the URL may contain a token
-		fields, err := auth.ReadFields(r, "token")
-		if err != nil {
-			status := auth.ResponseFor(err).Status
-			bodyRefusal(w, status, http.StatusText(status))
-			return
-		}
-		token, _, err := a.AccessToken(r)
-		switch inBody := fields["token"]; {
-		case inBody == "" || inBody == token:
-		case errors.Is(err, auth.ErrNoToken):
-			token, err = inBody, nil
-		case err == nil:
-			err = fmt.Errorf("%w: the request has two different tokens", auth.ErrInvalidRequest)
-		}
-		var claims *auth.Claims
-		if err == nil {
-			claims, err = a.Verify(r.Context(), token)
-		}
-		if err != nil {
-			a.WriteError(w, r, err)
-			return
-		}
-		next.ServeHTTP(w, r.WithContext(auth.NewContext(r.Context(), claims)))
-	})
-}
-
-func bodySecure(w http.ResponseWriter, r *http.Request) {
-	claims, _ := auth.FromContext(r.Context())
-	user, err := identityOf(claims)
+func bodyLogin(a *auth.Authenticator, w http.ResponseWriter, r *http.Request) {
+	f, err := auth.ReadFields(r, "email", "password")
 	if err != nil {
-		auth.DefaultOnError(w, r, err)
+		a.WriteError(w, r, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, struct {
-		Message string   `json:"message"`
-		User    identity `json:"user"`
-	}{"I am secured...", user})
+	if f["password"] == "" {
+		writeJSON(w, http.StatusBadRequest, bodyRefusal{true, "A password is required."})
+		return
+	}
+	t, err := a.Login(r.Context(), f["email"], f["password"], auth.SessionOptions{Device: a.Device(r)})
+	if err != nil {
+		a.WriteError(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, bodyTokens{"Logged in", t.Access, t.Refresh})
 }
 
-// bodyError writes the error responses that the original defines. The library
-// writes the others.
-func bodyError(w http.ResponseWriter, r *http.Request, err error) {
+func bodyToken(a *auth.Authenticator, w http.ResponseWriter, r *http.Request) {
+	token, _, err := a.RefreshToken(r)
+	var t auth.Tokens
+	if err == nil {
+		t, err = a.Refresh(r.Context(), token, auth.RefreshOptions{Device: a.Device(r)})
+	}
 	switch {
-	case errors.Is(err, auth.ErrUnavailable):
-		auth.DefaultOnError(w, r, err) // 503 with Retry-After, even if err also wraps another error
-	case errors.Is(err, auth.ErrInvalidCredentials):
-		bodyRefusal(w, http.StatusUnauthorized, "Invalid email or password.") // the same for both, so that it does not reveal which is wrong
-	case errors.Is(err, auth.ErrNoToken):
-		bodyRefusal(w, http.StatusForbidden, "No token provided.")
-	case badToken(err):
-		bodyRefusal(w, http.StatusUnauthorized, "Unauthorized access.")
-	default:
-		auth.DefaultOnError(w, r, err)
+	case err == nil:
+		writeJSON(w, http.StatusOK, bodyTokens{"", t.Access, t.Refresh})
+	case auth.ResponseFor(err).Status < http.StatusInternalServerError:
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, "Invalid request")
+	default: // an outage does not make the token invalid
+		a.WriteError(w, r, err)
 	}
 }
 
-// bodyRefusal writes an error response of the original.
-func bodyRefusal(w http.ResponseWriter, status int, message string) {
-	writeJSON(w, status, struct {
-		Error   bool   `json:"error"`
-		Message string `json:"message"`
-	}{true, message})
+// tokenFromBody puts the token of the body into the header, because no
+// [auth.Extractor] reads a body. A body that is neither JSON nor a form has no
+// token.
+func tokenFromBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Referrer-Policy", "no-referrer") // the URL may contain a token
+		w.Header().Set("Cache-Control", "no-store")
+		if f, _ := auth.ReadFields(r, "token"); f["token"] != "" {
+			r = r.Clone(r.Context())
+			r.Header.Set("X-Access-Token", f["token"])
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// text returns a handler that responds with s.
+func text(s string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = io.WriteString(w, s)
+	})
+}
+
+// bodyRefusal is the body of an error response of the article.
+type bodyRefusal struct {
+	Error   bool   `json:"error"`
+	Message string `json:"message"`
+}
+
+// bodyError writes err as the article does.
+func bodyError(w http.ResponseWriter, _ *http.Request, err error) {
+	response := auth.ResponseFor(err)
+	response.SetHeaders(w.Header())
+	status, message := response.Status, response.Description
+	switch {
+	case status >= http.StatusInternalServerError: // even if err also wraps another error
+	case errors.Is(err, auth.ErrNoToken):
+		status, message = http.StatusForbidden, "No token provided."
+	case errors.Is(err, auth.ErrInvalidCredentials):
+		message = "Invalid email or password." // the same for an unknown user and a wrong password
+	case status == http.StatusUnauthorized:
+		message = "Unauthorized access."
+	}
+	writeJSON(w, status, bodyRefusal{true, message})
 }
