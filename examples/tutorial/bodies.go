@@ -156,14 +156,15 @@ func bodyError(w http.ResponseWriter, _ *http.Request, err error) {
 	response := auth.ResponseFor(err)
 	response.SetHeaders(w.Header())
 	status, message := response.Status, response.Description
-	switch {
-	case status >= http.StatusInternalServerError: // even if err also wraps another error
-	case errors.Is(err, auth.ErrNoToken):
-		status, message = http.StatusForbidden, "No token provided."
-	case errors.Is(err, auth.ErrInvalidCredentials):
-		message = "Invalid email or password." // the same for an unknown user and a wrong password
-	case status == http.StatusUnauthorized:
-		message = "Unauthorized access."
+	if status == http.StatusUnauthorized {
+		switch {
+		case errors.Is(err, auth.ErrNoToken):
+			status, message = http.StatusForbidden, "No token provided."
+		case errors.Is(err, auth.ErrInvalidCredentials):
+			message = "Invalid email or password." // the same for an unknown user and a wrong password
+		default:
+			message = "Unauthorized access."
+		}
 	}
 	writeJSON(w, status, bodyRefusal{true, message})
 }
