@@ -31,6 +31,9 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
+// command starts the program with random secrets.
+const command = "SECRET_KEY=$(openssl rand -base64 48) REFRESH_SECRET_KEY=$(openssl rand -base64 48) go run ./examples/tutorial"
+
 // options has the settings of both APIs.
 type options struct {
 	addr, origin, redis string
@@ -73,8 +76,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (options
 	}
 	access, refresh := getenv("SECRET_KEY"), getenv("REFRESH_SECRET_KEY")
 	if access == "" || refresh == "" { // the default of the article
-		return o, errors.New("SECRET_KEY and REFRESH_SECRET_KEY must be set:\n" +
-			"SECRET_KEY=$(openssl rand -base64 48) REFRESH_SECRET_KEY=$(openssl rand -base64 48) go run ./examples/tutorial")
+		return o, errors.New("SECRET_KEY and REFRESH_SECRET_KEY must be set:\n" + command)
 	}
 	o.accessKeys, o.refreshKeys = auth.Keys{auth.HS256([]byte(access))}, auth.Keys{auth.HS256([]byte(refresh))}
 	return o, nil
@@ -85,7 +87,11 @@ func run(ctx context.Context, o options, stdout io.Writer) error {
 	handler, err := newHandler(ctx, o)
 	if err != nil {
 		// The errors of auth.New name its fields; the user has set variables.
-		return errors.New(strings.NewReplacer("Config.AccessKeys[0]", "SECRET_KEY", "Config.RefreshKeys[0]", "REFRESH_SECRET_KEY").Replace(err.Error()))
+		names := strings.NewReplacer("Config.AccessKeys[0]", "SECRET_KEY", "Config.RefreshKeys[0]", "REFRESH_SECRET_KEY")
+		if text := names.Replace(err.Error()); text != err.Error() {
+			return fmt.Errorf("%s; random secrets:\n%s", text, command)
+		}
+		return err
 	}
 	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {

@@ -258,6 +258,7 @@ func TestRun_NamesTheWeakSecret(t *testing.T) {
 	for _, weak := range []string{"secret", strings.Repeat("a", 64), strings.Repeat("changeme", 8)} {
 		require.Contains(t, refused(weak, strong), "auth: SECRET_KEY")
 		require.Contains(t, refused(strong, weak), "auth: REFRESH_SECRET_KEY")
+		require.Contains(t, refused(strong, weak), command)
 	}
 	require.Contains(t, refused(strong, strong), "same secret")
 }
