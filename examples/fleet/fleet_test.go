@@ -1,13 +1,13 @@
 package main
 
 import (
+	"bufio"
+	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
-	"runtime/debug"
-	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -16,17 +16,29 @@ import (
 	"github.com/ratchet-go/auth/internal/testserver"
 )
 
+// TestMain runs the program instead of the tests if FLEET_MAIN is set. So the
+// tests need no other build of it.
+func TestMain(m *testing.M) {
+	if os.Getenv("FLEET_MAIN") == "1" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// program returns a command that runs the program.
+func program(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd.Env = append(os.Environ(), "FLEET_MAIN=1")
+	return cmd
+}
+
 // TestFleet_NodesBehaveLikeOne runs the program on each store.
 func TestFleet_NodesBehaveLikeOne(t *testing.T) {
 	t.Parallel()
-	program := filepath.Join(t.TempDir(), "fleet")
-	args := []string{"build", "-o", program}
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		args = append(args, "-race")
-	}
-	out, err := exec.CommandContext(t.Context(), "go", append(args, ".")...).CombinedOutput()
-	require.NoError(t, err, string(out))
-
 	for name, store := range map[string]func(t *testing.T) string{
 		"SQLite":  func(*testing.T) string { return "sqlite" },
 		"Default": func(*testing.T) string { return "" },
@@ -37,7 +49,7 @@ func TestFleet_NodesBehaveLikeOne(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			out, err := exec.CommandContext(t.Context(), program, "-nodes", "3", "-users", "6", "-store", store(t)).CombinedOutput()
+			out, err := program(t, "-nodes", "3", "-users", "6", "-store", store(t)).CombinedOutput()
 			output := string(out)
 			t.Log("\n" + output)
 			require.NoError(t, err)
@@ -62,7 +74,86 @@ func TestFleet_NodesBehaveLikeOne(t *testing.T) {
 
 func TestFleet_RefusesInvalidOptions(t *testing.T) {
 	t.Parallel()
-	for _, o := range []options{{nodes: 1, users: 1}, {nodes: 17, users: 1}, {nodes: 2, users: 0}, {nodes: 2, users: 1, store: "nowhere"}} {
-		require.Error(t, runDemo(t.Context(), t.Output(), o))
+	for _, o := range []options{{nodes: 1, users: 1}, {nodes: 17, users: 1}, {nodes: 2, users: 0}} {
+		require.ErrorContains(t, runDemo(t.Context(), t.Output(), o), "must be between")
 	}
+	out, err := program(t, "sqlite").CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), `unexpected argument "sqlite"`)
+}
+
+// TestFleet_RefusesStoresItCannotUse also checks that no password of a URL is
+// printed.
+func TestFleet_RefusesStoresItCannotUse(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and says nothing
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = silent.Close() })
+	closed := "127.0.0.1:" + testserver.FreePort(t)
+	for store, want := range map[string]string{
+		"nowhere":                                               "is not a URL",
+		"SQLITE":                                                "is not a URL",
+		"/tmp/sessions.db":                                      "is not a URL",
+		"sqlite:sessions.db":                                    `unknown scheme "sqlite"`,
+		"mysql://u:hunter2@127.0.0.1/":                          `unknown scheme "mysql"`,
+		"http://127.0.0.1":                                      `unknown scheme "http"`,
+		"redis://":                                              "has no host",
+		"redis:127.0.0.1":                                       "has no host",
+		"rediss://:6379/0":                                      "has no host",
+		"postgres:///db":                                        "has no host",
+		"redis://u:hunter2%zz@h/0":                              "not a valid URL",
+		"postgres://u:hunter2#x@h/db":                           "not a valid URL",
+		"redis://u:hunter2@" + closed + "/first":                "invalid database number",
+		"redis://u:hunter2@" + closed:                           "Redis at " + closed + ": dial tcp",
+		"REDIS://u:hunter2@" + closed:                           "Redis at " + closed + ": dial tcp",
+		"redis://u:hunter2@" + silent.Addr().String():           "no response within 5s",
+		"postgres://u:hunter2@" + closed + "/db":                "PostgreSQL at " + closed + "/db: failed to connect",
+		"Postgresql://u@" + closed + "/db?password=hunter2":     "PostgreSQL at " + closed + "/db: failed to connect",
+		"postgres://u@127.0.0.1:99999/db?password=hunter2":      "invalid port",
+		"postgres://u:hunter2@" + closed + "/db?sslmode=hunter": "sslmode is invalid",
+	} {
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			out, err := program(t, "-store", store).CombinedOutput()
+			require.Error(t, err)
+			require.Contains(t, string(out), want, store)
+			require.True(t, strings.HasPrefix(string(out), "fleet: -store"), "%s: %s", store, out)
+			require.NotContains(t, string(out), "hunter2")
+			require.NotContains(t, string(out), "node 1")
+		})
+	}
+}
+
+// TestFleet_ServePrintsCommandsThatWork pastes the commands into a shell.
+func TestFleet_ServePrintsCommandsThatWork(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"sh", "curl", "sed"} {
+		if _, err := exec.LookPath(name); err != nil {
+			if os.Getenv("AUTH_REQUIRE_SERVICES") == "1" {
+				t.Fatalf("%s is missing: apt-get install %s", name, name)
+			}
+			t.Skipf("%s is missing: apt-get install %s", name, name)
+		}
+	}
+	cmd := program(t, "-nodes", "2", "-users", "1", "-store", "sqlite", "-serve")
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	defer func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		require.NoError(t, cmd.Wait())
+	}()
+	script := ""
+	lines := bufio.NewScanner(stdout)
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Serving until interrupted") {
+	}
+	require.True(t, lines.Scan(), "the program must print commands")
+	for lines.Scan() && lines.Text() != "" {
+		script += lines.Text() + "\n"
+	}
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", script).CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.Regexp(t, `^(user-1, session \S+, served by pid \d+\n){2}204\n\{.*"action":"login"\}\n? 401\n$`, string(out))
+	served := regexp.MustCompile(`pid (\d+)`).FindAllStringSubmatch(string(out), -1)
+	require.NotEqual(t, served[0][1], served[1][1], "the nodes take turns")
 }

@@ -14,8 +14,9 @@
 //	go run ./examples/fleet -store postgres://user@127.0.0.1/db
 //	go run ./examples/fleet -store sqlite
 //
-// Without -serve it exits after a few seconds. If a check fails, it exits with an
-// error.
+// A server that -store names keeps the sessions of the program until they expire.
+// Without -serve the program exits after a few seconds. If a check fails, it
+// exits with an error.
 package main
 
 import (
@@ -30,6 +31,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/redis/go-redis/v9/logging"
 )
 
 func main() {
@@ -40,6 +43,11 @@ func main() {
 	flag.StringVar(&o.store, "store", "", "URL of a Redis or PostgreSQL server, or \"sqlite\"")
 	flag.BoolVar(&o.serve, "serve", false, "keep serving until interrupted")
 	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "fleet: unexpected argument %q; there are only flags (see -help)\n", flag.Arg(0))
+		os.Exit(2)
+	}
+	logging.Disable() // go-redis logs each attempt to connect; the program reports the error itself
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
@@ -72,7 +80,7 @@ func runDemo(ctx context.Context, out io.Writer, o options) error {
 	defer endStore()
 	fmt.Fprintf(out, "store: %s\n", store.description)
 
-	f := &fleet{setup: nodeSetup{Store: store.url, Secret: rand.Text() + rand.Text()}}
+	f := &fleet{setup: nodeSetup{File: store.file, URL: store.url, Secret: rand.Text() + rand.Text()}}
 	defer f.end()
 	for range o.nodes {
 		n, err := f.start(ctx)
@@ -95,13 +103,21 @@ func runDemo(ctx context.Context, out io.Writer, o options) error {
 		}
 	}
 	if o.serve {
-		fmt.Fprintf(out, "\nServing until interrupted. Commands to try:\n\n"+
-			"  curl -si http://%[1]s/auth/login -d login=user-1 -d password=%[2]s -d device=curl\n"+
-			"  curl -s  http://%[1]s/me -H \"Authorization: Bearer $access_token\"\n\n", proxy.Addr, demoPassword)
+		fmt.Fprintf(out, "\nServing until interrupted (Ctrl-C). Paste these lines into another shell:\n\n"+serveCommands, proxy.Addr, demoPassword)
 		<-ctx.Done()
 	}
 	return nil
 }
+
+// serveCommands are the shell commands to try with -serve. The nodes take turns,
+// so the responses of GET /me name different processes.
+const serveCommands = `ACCESS=$(curl -s http://%[1]s/auth/login -d login=user-1 -d password=%[2]s | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+curl -s http://%[1]s/me -H "Authorization: Bearer $ACCESS"
+curl -s http://%[1]s/me -H "Authorization: Bearer $ACCESS"
+curl -s -w '%%{http_code}\n' -X POST http://%[1]s/auth/logout/all -H "Authorization: Bearer $ACCESS"
+curl -s -w ' %%{http_code}\n' http://%[1]s/me -H "Authorization: Bearer $ACCESS"
+
+`
 
 // demo runs the steps of the demo as a client of the nodes.
 type demo struct {

@@ -23,8 +23,8 @@ const demoPassword = "correct-horse-battery-staple"
 // nodeSetup is the configuration of a node, which it reads from its standard input.
 // All nodes have the same store and the same secret.
 type nodeSetup struct {
-	Store  string
-	Secret string
+	File, URL string // of the store; one of them is empty
+	Secret    string
 }
 
 // serveNode runs a node until in is closed.
@@ -39,7 +39,7 @@ func serveNode(in io.Reader, out io.Writer) error {
 		_, _ = io.Copy(io.Discard, in)
 		os.Exit(0)
 	}()
-	store, err := openStore(ctx, setup.Store)
+	store, _, err := openStore(ctx, location{setup.File, setup.URL})
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func serveNode(in io.Reader, out io.Writer) error {
 
 func me(w http.ResponseWriter, r *http.Request) {
 	c, _ := auth.FromContext(r.Context())
-	fmt.Fprintf(w, "%s, session %s, node %d\n", c.Username, c.SessionID, os.Getpid())
+	fmt.Fprintf(w, "%s, session %s, served by pid %d\n", c.Username, c.SessionID, os.Getpid())
 }
 
 // stream streams until the session ends, on any node.

@@ -1,12 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
-	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,25 +14,56 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// TestMain runs the program instead of the tests if KEYROTATION_MAIN is set. So
+// the tests need no other build of it.
+func TestMain(m *testing.M) {
+	if os.Getenv("KEYROTATION_MAIN") == "1" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// program returns a command that runs the program.
+func program(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd.Env = append(os.Environ(), "KEYROTATION_MAIN=1")
+	return cmd
+}
+
 func TestKeyRotation_RefusesNoRequest(t *testing.T) {
 	t.Parallel()
-	program := filepath.Join(t.TempDir(), "keyrotation")
-	args := []string{"build", "-o", program}
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		args = append(args, "-race")
+	if testing.Short() {
+		t.Skip("runs for 20 seconds; skipped by -short")
 	}
-	out, err := exec.CommandContext(t.Context(), "go", append(args, ".")...).CombinedOutput()
-	require.NoError(t, err, string(out))
-
 	begin := time.Now()
-	out, err = exec.CommandContext(t.Context(), program).CombinedOutput()
-	output := string(out)
-	t.Log("\n" + output)
+	cmd := program(t)
+	cmd.Stderr = t.Output()
+	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	var printed strings.Builder
+	at := map[string]time.Duration{} // by stage, when its line was printed
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		printed.WriteString(lines.Text() + "\n")
+		if m := regexp.MustCompile(`^ *[\d.]+s  (.*)$`).FindStringSubmatch(lines.Text()); m != nil {
+			at[m[1]] = time.Since(begin)
+		}
+	}
+	output := printed.String()
+	t.Log("\n" + output)
+	require.NoError(t, cmd.Wait())
 	require.Less(t, time.Since(begin), 25*time.Second)
 	require.Contains(t, output, "\nissuer: 0 refused\n")
 	require.Contains(t, output, "\nverifier: 0 refused\n")
 	require.Regexp(t, `\nlogins and refreshes: [1-9]\d+, 0 refused\n`, output)
+	require.Equal(t, 7, strings.Count(output, ", 0 refused; verifier "), "one summary for each stage")
+	require.Regexp(t, `Look at the number of refused requests`, output)
+	require.Len(t, at, 7)
+	require.Greater(t, at["only ES256 remains"]-at["HS256 signs"], 10*time.Second, "each stage must be printed when it begins")
 	require.Regexp(t, `\nFailed fetches .*: [1-9]\d*\n`, output)
 	require.NotContains(t, output, "DATA RACE")
 
@@ -51,11 +80,18 @@ func TestKeyRotation_RefusesNoRequest(t *testing.T) {
 	}
 
 	// The second process has exited.
-	pid, err := strconv.Atoi(regexp.MustCompile(`\(pid (\d+)\) has exited`).FindStringSubmatch(output)[1])
+	pid, err := strconv.Atoi(regexp.MustCompile(`verifier \(pid (\d+)\) has exited`).FindStringSubmatch(output)[1])
 	require.NoError(t, err)
 	process, err := os.FindProcess(pid)
 	if err == nil {
 		err = process.Signal(syscall.Signal(0))
 	}
 	require.Error(t, err)
+}
+
+func TestKeyRotation_RefusesArguments(t *testing.T) {
+	t.Parallel()
+	out, err := program(t, "now").CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), `unexpected argument "now"`)
 }

@@ -47,6 +47,27 @@ func (l *load) stage(name string) {
 	l.stages = append(l.stages, name)
 }
 
+// summarize prints the number of requests in the current stage. It prints
+// nothing before the first stage.
+func (l *load) summarize(out io.Writer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.stages) == 0 {
+		return
+	}
+	var sent, denied [2]int
+	for c, n := range l.counts {
+		switch {
+		case c.stage != len(l.stages)-1:
+		case c.column == refused:
+			denied[c.server] += n
+		default:
+			sent[c.server] += n
+		}
+	}
+	fmt.Fprintf(out, "         Requests: issuer %d, %d refused; verifier %d, %d refused.\n", sent[0], denied[0], sent[1], denied[1])
+}
+
 // start runs a client for each user until end is called.
 func (l *load) start(us users) (end func()) {
 	stop, running := make(chan struct{}), sync.WaitGroup{}
@@ -67,7 +88,7 @@ func (l *load) client(id string, stop <-chan struct{}) {
 		select {
 		case <-stop:
 			return
-		case <-time.After(2 * time.Millisecond):
+		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(tokens.renew) {
 			if tokens, ok = l.grant("/auth/refresh", map[string]string{"refresh_token": tokens.Refresh}); !ok {

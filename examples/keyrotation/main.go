@@ -6,8 +6,8 @@
 //
 // One server is the issuer. The other runs in a second process and only verifies
 // tokens, with the keys that the issuer publishes. Meanwhile the server of the key
-// set is killed and restarted. The program exits after about 20 seconds, with an
-// error if any request was refused.
+// set is killed and restarted. The program prints each stage when it begins, and
+// exits after about 20 seconds, with an error if any request was refused.
 package main
 
 import (
@@ -45,6 +45,10 @@ const (
 func main() {
 	verify := flag.Bool("verify-only", false, "run the second process; for internal use")
 	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "keyrotation: unexpected argument %q; there are no arguments\n", flag.Arg(0))
+		os.Exit(2)
+	}
 	do := rotate
 	if *verify {
 		do = verifyOnly
@@ -100,12 +104,22 @@ func rotate(ctx context.Context, _ io.Reader, out io.Writer) error {
 	}
 	defer func() { _, _ = second.end() }() // it may have exited already
 
+	fmt.Fprintf(out, "issuer:   http://%s\nverifier: http://%s, a second process (pid %d)\nkey set:  http://%s\n\n"+
+		"%d clients send requests to the issuer and to the verifier, while the signing key is\n"+
+		"replaced twice. This takes about 20 seconds. Look at the number of refused requests:\n"+
+		"it must stay 0 in each stage.\n\n",
+		server.Addr, second.addr, second.cmd.Process.Pid, keySet.Addr, len(us))
 	l := &load{servers: [2]string{"http://" + server.Addr, "http://" + second.addr}, counts: map[cell]int{}}
 	w := newWatch(ctx, a, us, hs, ed, es)
+	stage := func(name, why string) {
+		l.summarize(out)
+		l.stage(name)
+		fmt.Fprintf(out, "%6.1fs  %s\n         %s\n", time.Since(w.begin).Seconds(), name, why)
+	}
+	stage("HS256 signs", "The verifier must have the secret.")
 	endLoad := l.start(us)
 	defer endLoad()
 
-	l.stage("HS256 signs")
 	w.note("HS256", signing)
 	w.pause(500 * time.Millisecond)
 
@@ -116,11 +130,11 @@ func rotate(ctx context.Context, _ io.Reader, out io.Writer) error {
 	// meanwhile would switch at once, because New assumes that a key without
 	// SignFrom was always published. Use SignFrom then, as in the second rotation.
 	w.check(a.SetKeys(auth.Keys{ed, hs}, nil))
-	l.stage("EdDSA published, HS256 signs")
+	stage("EdDSA published, HS256 signs", "EdDSA signs when each cached key set has it: after JWKSMaxAge (5s) plus Leeway (0.5s).")
 	w.until("EdDSA", published, func() bool { return hasKey(keySet.Addr, ed) })
 	w.until("EdDSA", signing, func() bool { return w.signs("EdDSA") })
 	w.note("HS256", verifying)
-	l.stage("EdDSA signs, HS256 verifies")
+	stage("EdDSA signs, HS256 verifies", "New tokens are signed with EdDSA. Tokens of HS256 are valid until they expire.")
 	w.pause(1500 * time.Millisecond)
 
 	// Second rotation: the key set changes while its server is down. Verifiers
@@ -137,14 +151,14 @@ func rotate(ctx context.Context, _ io.Reader, out io.Writer) error {
 	w.check(keySet.Close())
 	next := es.SignFrom(time.Now().Add(jwksMaxAge + leeway + 2*time.Second))
 	w.check(a.SetKeys(auth.Keys{next, ed, hs}, nil))
-	l.stage("ES256 published, key set down")
+	stage("ES256 published, key set down", "The server of the key set is killed. The verifier uses the keys that it has.")
 	w.pause(4 * time.Second) // long enough for a failing fetch of the second process
 	again, err := serve(keySet.Addr, a.JWKSHandler())
 	if err != nil {
 		return err
 	}
 	defer again.Close()
-	l.stage("ES256 published, EdDSA signs")
+	stage("ES256 published, EdDSA signs", "The server of the key set is back. ES256 signs from the time that SignFrom set.")
 	w.until("ES256", published, func() bool { return hasKey(again.Addr, es) })
 
 	// The issuer removes HS256 automatically. The second process must be told to
@@ -154,21 +168,24 @@ func rotate(ctx context.Context, _ io.Reader, out io.Writer) error {
 	w.check(second.dropSecret())
 	w.until("ES256", signing, func() bool { return w.signs("ES256") })
 	w.note("EdDSA", verifying)
-	l.stage("ES256 signs, EdDSA verifies")
+	stage("ES256 signs, EdDSA verifies", "HS256 was removed after its last token had expired.")
 	w.until("EdDSA", gone, func() bool { return w.refused("EdDSA") })
-	l.stage("only ES256 remains")
+	stage("only ES256 remains", "EdDSA was removed after its last token had expired.")
 	w.pause(500 * time.Millisecond)
 
 	endLoad()
+	l.summarize(out)
 	if said, ok := l.get(1, w.lasting["HS256"]); ok || !strings.HasPrefix(said, "401") {
 		w.check(errors.New("the second process must refuse HS256 after dropping the secret, but responded: " + said))
 	}
 	failed, err := second.end()
 	w.check(err)
+	fmt.Fprint(out, "\nWhen each key entered each stage, in seconds from the start:\n\n")
 	w.print(out)
-	fmt.Fprintf(out, "\nFailed fetches of the second process while the key set was down: %d\n\n", failed)
+	fmt.Fprintf(out, "\nFailed fetches of the verifier while the key set was down: %d\n\n"+
+		"Number of requests by stage, server and algorithm of the token:\n\n", failed)
 	w.check(l.print(out))
-	fmt.Fprintf(out, "\nThe second process (pid %d) has exited.\n", second.cmd.Process.Pid)
+	fmt.Fprintf(out, "\nThe verifier (pid %d) has exited.\n", second.cmd.Process.Pid)
 	return w.err
 }
 

@@ -90,7 +90,7 @@ func (w *watch) pause(d time.Duration) {
 
 func (w *watch) print(out io.Writer) {
 	t := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "KEY\tpublished\tsigning\tverifying only\tgone")
+	fmt.Fprintln(t, "KEY\tpublished\tsigning\tverifying only\tremoved")
 	for _, alg := range algs {
 		fmt.Fprint(t, alg)
 		for _, at := range w.at[alg] {

@@ -5,8 +5,11 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"log/slog"
+	"net"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/ratchet-go/auth"
 	"github.com/ratchet-go/auth/password"
@@ -27,14 +30,19 @@ func (u users) FindByID(ctx context.Context, id string) (auth.User, error) {
 }
 
 func main() {
+	secret := os.Getenv("AUTH_SECRET")
+	if secret == "" || len(os.Args) > 1 {
+		log.Fatal("set AUTH_SECRET, and give no arguments: AUTH_SECRET=$(openssl rand -base64 48)")
+	}
 	hash, err := password.Hash("correct horse battery staple")
 	if err != nil {
 		log.Fatal(err)
 	}
 	a, err := auth.New(auth.Config{
 		Issuer: "https://example.com", Audience: []string{"https://example.com/api"},
-		Secrets: [][]byte{[]byte(os.Getenv("AUTH_SECRET"))}, // openssl rand -base64 48
+		Secrets: [][]byte{[]byte(secret)},
 		Users:   users{auth.User{ID: "ada", Username: "ada", Roles: []string{"admin"}, PasswordHash: hash}},
+		OnEvent: auth.LogEvents(slog.Default()), // logs logins, refusals, revocations and faults, but no secrets
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -44,5 +52,14 @@ func main() {
 		claims, _ := auth.FromContext(r.Context())
 		fmt.Fprintln(w, "hello", claims.Username)
 	})))
-	log.Fatal(http.ListenAndServe("127.0.0.1:8090", nil))
+	listener, err := net.Listen("tcp", "127.0.0.1:8090")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("listening on http://%s\n", listener.Addr())
+	server := &http.Server{ // without timeouts, slow clients could hold connections forever
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+	}
+	log.Fatal(server.Serve(listener))
 }

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/testserver"
 )
 
 // fenced returns the blocks of a language in the README.
@@ -34,7 +37,7 @@ func TestREADME_ShowsThisProgram(t *testing.T) {
 	require.NoError(t, err)
 	shown := fenced(t, "go")[0]
 	require.Equal(t, strings.TrimPrefix(string(source), "// Command readme is the program of the README.\n"), shown)
-	require.LessOrEqual(t, strings.Count(shown, "\n"), 50)
+	require.LessOrEqual(t, strings.Count(shown, "\n"), 64)
 }
 
 func TestREADME_TranscriptIsWhatHappens(t *testing.T) {
@@ -47,43 +50,15 @@ func TestREADME_TranscriptIsWhatHappens(t *testing.T) {
 			t.Skipf("%s is missing: apt-get install %s", program, program)
 		}
 	}
-	// The same program on a free port.
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := listener.Addr().String()
-	require.NoError(t, listener.Close())
-	dir := t.TempDir()
-	source, err := os.ReadFile("main.go")
-	require.NoError(t, err)
-	moved := filepath.Join(dir, "main.go")
-	require.NoError(t, os.WriteFile(moved, []byte(strings.ReplaceAll(string(source), "127.0.0.1:8090", address)), 0o600))
-	here, err := filepath.Abs("main.go")
-	require.NoError(t, err)
-	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{here: moved}})
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600))
-	build := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", filepath.Join(dir, "readme"), ".")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, string(out))
-
-	server := exec.CommandContext(t.Context(), filepath.Join(dir, "readme"))
-	server.Env = append(os.Environ(), "AUTH_SECRET="+rand.Text()+rand.Text())
-	require.NoError(t, server.Start())
-	defer func() {
-		_ = server.Process.Kill()
-		_ = server.Wait()
-	}()
+	address := "127.0.0.1:" + testserver.FreePort(t)
+	output, _ := start(t, build(t, address), "AUTH_SECRET="+rand.Text()+rand.Text())
 	require.Eventually(t, func() bool {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	}, 10*time.Second, 20*time.Millisecond)
+		return strings.HasPrefix(output.String(), "listening on http://"+address+"\n")
+	}, 10*time.Second, 20*time.Millisecond, "the address must be the first line")
 
 	script := strings.ReplaceAll(fenced(t, "sh")[2], "127.0.0.1:8090", address)
 	began := time.Now()
-	out, err = exec.CommandContext(t.Context(), "bash", "-c", script).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "bash", "-c", script).CombinedOutput()
 	require.NoError(t, err, string(out))
 	took := int(time.Since(began)/time.Second) + 1 // a second may have begun since
 	got := regexp.MustCompile(`eyJ[\w.-]+`).ReplaceAllString(string(out), "eyJ…")
@@ -106,4 +81,74 @@ func TestREADME_TranscriptIsWhatHappens(t *testing.T) {
 		return member
 	})
 	require.Equal(t, want, got)
+	for _, event := range []auth.EventType{auth.EventLogin, auth.EventLogout} {
+		require.Contains(t, output.String(), "auth: "+string(event), "the program must log its events")
+	}
+	require.NotContains(t, output.String(), "eyJ")
+}
+
+func TestREADME_ProgramSaysWhyItDoesNotStart(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	program := build(t, taken.Addr().String())
+	secret := "AUTH_SECRET=" + rand.Text() + rand.Text()
+	for _, test := range []struct {
+		env  string
+		args []string
+		want string
+	}{
+		{env: "AUTH_SECRET=", want: "AUTH_SECRET=$(openssl rand -base64 48)"},
+		{env: secret, args: []string{"-addr", ":1"}, want: "give no arguments"},
+		{env: "AUTH_SECRET=too-short", want: "Config.Secrets[0]: the secret is 9 bytes; it must be at least 32"},
+		{env: secret, want: taken.Addr().String() + ": bind: address already in use"},
+	} {
+		output, exited := start(t, program, test.env, test.args...)
+		require.Error(t, <-exited)
+		require.Contains(t, output.String(), test.want)
+		require.NotContains(t, output.String(), "listening")
+	}
+}
+
+// build builds the program with another address, and returns its path.
+func build(t *testing.T, address string) string {
+	t.Helper()
+	dir := t.TempDir()
+	source, err := os.ReadFile("main.go")
+	require.NoError(t, err)
+	changed := strings.ReplaceAll(string(source), "127.0.0.1:8090", address)
+	require.NotEqual(t, string(source), changed)
+	moved := filepath.Join(dir, "main.go")
+	require.NoError(t, os.WriteFile(moved, []byte(changed), 0o600))
+	here, err := filepath.Abs("main.go")
+	require.NoError(t, err)
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{here: moved}})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600))
+	program := filepath.Join(dir, "readme")
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program, ".").CombinedOutput()
+	require.NoError(t, err, string(out))
+	return program
+}
+
+// start starts the program with one more environment variable, and kills it
+// when the test ends. exited receives the result of the program.
+func start(t *testing.T, program, env string, args ...string) (output *testserver.Output, exited <-chan error) {
+	t.Helper()
+	output = &testserver.Output{}
+	server := exec.CommandContext(t.Context(), program, args...)
+	server.Env = append(os.Environ(), env)
+	server.Stdout, server.Stderr = output, output
+	require.NoError(t, server.Start())
+	ended, result := make(chan struct{}), make(chan error, 1)
+	go func() {
+		result <- server.Wait()
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		_ = server.Process.Kill()
+		<-ended
+	})
+	return output, result
 }
