@@ -122,6 +122,9 @@ func TestLayers_OnlyTestsImportTestify(t *testing.T) {
 // TestLayers_GolangJWTIsNotInTheSurface type-checks the package and examines the
 // types of all exported names, methods and fields.
 func TestLayers_GolangJWTIsNotInTheSurface(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: type-checks all dependencies")
+	}
 	t.Parallel()
 	var files []*ast.File
 	for name, f := range goFiles(t, ".") {

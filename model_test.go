@@ -17,12 +17,16 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// iterations returns short, or long if AUTH_LONG is set.
-func iterations(short, long int) int {
-	if os.Getenv("AUTH_LONG") == "1" {
+// iterations returns normal, a tenth of it with -short, or long if AUTH_LONG is
+// set.
+func iterations(normal, long int) int {
+	switch {
+	case os.Getenv("AUTH_LONG") == "1":
 		return long
+	case testing.Short():
+		return normal / 10
 	}
-	return short
+	return normal
 }
 
 func seed(t testing.TB) uint64 {
@@ -436,7 +440,7 @@ func TestModel_RandomHistories(t *testing.T) {
 	for n := range workers {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			t.Parallel()
-			for i := range 10_000 / workers {
+			for i := range iterations(10_000, 10_000) / workers {
 				s := base + uint64(i*workers+n)
 				r := rand.New(rand.NewPCG(s, 1))
 				w := &model{t: t, r: r, raw: auth.NewMemoryStore(), notBefore: map[string]time.Time{}}

@@ -54,8 +54,9 @@ type VerifierConfig struct {
 }
 
 // Verifier verifies access tokens, and wraps handlers that require one. A
-// service that only verifies tokens needs nothing else. An [Authenticator]
-// embeds a Verifier. A Verifier is safe for concurrent use.
+// service that only verifies tokens needs nothing else. A Verifier accepts only
+// tokens that an Authenticator has issued, not those of other issuers. An
+// [Authenticator] embeds a Verifier. A Verifier is safe for concurrent use.
 type Verifier struct {
 	issuer     string
 	audience   []string

@@ -6,6 +6,11 @@
 //	go keys.Run(ctx)
 //	v, err := auth.NewVerifier(auth.VerifierConfig{Issuer: …, Audience: …, Keys: keys})
 //
+// [auth.Verifier] accepts only tokens that package auth has issued. For the
+// tokens of other issuers use another library: github.com/coreos/go-oidc for ID
+// tokens of OpenID Connect providers, or github.com/golang-jwt/jwt with
+// github.com/MicahParks/keyfunc.
+//
 // # When the key set is fetched
 //
 // A key set is used for the lifetime that its publisher gives: Cache-Control

@@ -37,6 +37,9 @@ func need(t *testing.T, program, install string) string {
 // repository verify the token is each algorithm with the key set that is served
 // on a loopback socket, and refuse invalid ones.
 func TestInterop_OtherLibrariesVerify(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: installs a package from npm")
+	}
 	t.Parallel()
 	node, npm := need(t, "node", "nodejs"), need(t, "npm", "npm")
 

@@ -24,6 +24,9 @@ import (
 // the issuer's key is replaced three times, and its key server is killed and
 // restarted.
 func TestRotation_UnderLoadRefusesNoToken(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: takes ten seconds")
+	}
 	t.Parallel()
 	c := newClock()
 	key := newEd(t)

@@ -42,6 +42,9 @@ func TestStore_Conformance(t *testing.T) {
 // variants. It never runs the long rounds, for which TestStore_Conformance
 // suffices.
 func TestStore_ConformanceVariants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: runs the conformance tests twice")
+	}
 	long := os.Getenv("AUTH_LONG") == "1"
 	t.Setenv("AUTH_LONG", "")
 	server := conformanceServer(t)

@@ -49,6 +49,9 @@ func TestFaults(t *testing.T) { faults.Run(t, faultsBackend()) }
 
 // TestFaults_BackendsTerminated repeatedly terminates the backends of the nodes.
 func TestFaults_BackendsTerminated(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: takes several seconds")
+	}
 	faults.Disturb(t, faultsBackend(), func(addr string, over <-chan struct{}) {
 		conn, err := pgx.Connect(context.Background(), "postgres://postgres@"+addr+"/postgres?sslmode=disable")
 		require.NoError(t, err)
@@ -69,6 +72,9 @@ func TestFaults_BackendsTerminated(t *testing.T) {
 // TestFaults_Serializable plays with the strictest isolation, which makes the
 // server refuse what runs at the same time.
 func TestFaults_Serializable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: kills and pauses processes")
+	}
 	b := faultsBackend("-c", "default_transaction_isolation=serializable")
 	faults.Disturb(t, b, func(_ string, over <-chan struct{}) { <-over })
 }

@@ -313,6 +313,9 @@ func TestChanges(t *testing.T) {
 // TestChanges_RestoredCopyIsReset restores a copy, which has the same row in
 // history, into a server that has not been restarted.
 func TestChanges_RestoredCopyIsReset(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: takes several seconds")
+	}
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 
@@ -357,6 +360,9 @@ func TestChanges_RestoredCopyIsReset(t *testing.T) {
 // TestChanges_RestartIsReset restarts the server, also by a crash of one of its
 // processes. Transaction numbers that the position contains may then be reused.
 func TestChanges_RestartIsReset(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: takes several seconds")
+	}
 	t.Parallel()
 	server := testserver.Postgres(t)
 	first := pool(t, server.Addr)

@@ -156,6 +156,9 @@ func checkLifecycle(t testing.TB, st *pgstore.Store, reader *pgstore.Store) {
 // TestStore_WorksWithAnySettings uses roles with many settings, in every query
 // mode of the driver. Stores with other settings must read the same values.
 func TestStore_WorksWithAnySettings(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: takes ten seconds")
+	}
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off", "-c", "max_connections=400")
 	admin := pool(t, server.Addr)

@@ -31,6 +31,9 @@ func TestStore_Conformance(t *testing.T) {
 }
 
 func TestStore_ConformanceOnCluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts a cluster")
+	}
 	t.Parallel()
 	addrs := cluster(t)
 	conformance(t, func(t testing.TB) redis.UniversalClient { return clusterClient(t, addrs) })

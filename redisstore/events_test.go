@@ -43,6 +43,9 @@ func TestOnEvent_ReportsEvictionPolicy(t *testing.T) {
 }
 
 func TestOnEvent_ChecksEveryMaster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts a cluster")
+	}
 	t.Parallel()
 	addrs := cluster(t)
 	for _, addr := range addrs {

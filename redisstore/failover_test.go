@@ -90,6 +90,9 @@ func TestFailover_Sentinel(t *testing.T) {
 // TestFailover_Cluster checks that the client uses the new master soon,
 // although it reloads the state of the Cluster only once a minute by itself.
 func TestFailover_Cluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: takes ten seconds")
+	}
 	t.Parallel()
 	nodes := testserver.RedisCluster(t)
 	var addrs []string

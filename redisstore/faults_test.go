@@ -41,6 +41,9 @@ func TestFaults(t *testing.T) { faults.Run(t, faultsBackend()) }
 // refreshes and logouts: at once, so that the nodes see no outage, and after an
 // outage.
 func TestFaults_FailoverLosesWrites(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: takes fifteen seconds")
+	}
 	for name, outage := range map[string]time.Duration{"AtOnce": 0, "AfterAnOutage": 4 * time.Second} {
 		t.Run(name, func(t *testing.T) { failover(t, outage) })
 	}

@@ -52,6 +52,9 @@ func TestReplicas_WriteWaits(t *testing.T) {
 // are no replicas, so the error of each write says that the master has the
 // write.
 func TestReplicas_FollowMovedKey(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts a cluster")
+	}
 	t.Parallel()
 	addrs := cluster(t)
 	c, ctx := clusterClient(t, addrs), t.Context()

@@ -274,6 +274,9 @@ func TestRotate_RepeatedByTheDriver(t *testing.T) {
 }
 
 func TestStore_CallsEndAtDeadlineIfServerHangs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: waits for timeouts")
+	}
 	t.Parallel()
 	server := testserver.Redis(t)
 	proxy := testserver.NewProxy(t, server.Addr)
@@ -319,6 +322,9 @@ func TestStore_CallsEndAtDeadlineIfServerHangs(t *testing.T) {
 // TestStore_CallsEndAtDeadlineIfClusterHangs also uses a client that has not
 // yet read the state of the Cluster.
 func TestStore_CallsEndAtDeadlineIfClusterHangs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: waits for timeouts")
+	}
 	t.Parallel()
 	nodes := testserver.RedisCluster(t)
 	var addrs []string

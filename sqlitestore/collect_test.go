@@ -12,6 +12,9 @@ import (
 )
 
 func TestCreate_DeletesEndedSessions(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: takes several seconds")
+	}
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)

@@ -316,6 +316,9 @@ func (v *visitor) run(name string) {
 }
 
 func TestKilled_KeepsSessionsAndLogouts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: kills the program twenty times")
+	}
 	t.Parallel()
 	runs := 1
 	if os.Getenv("AUTH_LONG") == "1" {

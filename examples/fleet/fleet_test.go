@@ -47,6 +47,9 @@ func TestFleet_NodesBehaveLikeOne(t *testing.T) {
 			return "postgres://postgres@" + testserver.Postgres(t).Addr + "/postgres?sslmode=disable"
 		},
 	} {
+		if testing.Short() && name != "SQLite" {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			out, err := program(t, "-nodes", "3", "-users", "6", "-store", store(t)).CombinedOutput()

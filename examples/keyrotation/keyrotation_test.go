@@ -37,7 +37,7 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 func TestKeyRotation_RefusesNoRequest(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("runs for 20 seconds; skipped by -short")
+		t.Skip("skipped by -short: takes twenty seconds")
 	}
 	begin := time.Now()
 	cmd := program(t)

@@ -20,8 +20,11 @@ import (
 
 // Run runs every scenario against a store's server, each on a new server.
 // With AUTH_LONG=1 they run at full length, otherwise at a tenth of it or
-// less.
+// less. With -short they are skipped.
 func Run(t *testing.T, b Backend) {
+	if testing.Short() {
+		t.Skip("skipped by -short: kills and pauses processes for half a minute")
+	}
 	for _, s := range []struct {
 		name string
 		run  func(t *testing.T, b Backend)

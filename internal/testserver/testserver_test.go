@@ -25,6 +25,9 @@ func TestRedis_RestartsAfterKill(t *testing.T) {
 }
 
 func TestRedisCluster_HasThreeNodes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts a cluster")
+	}
 	require.Len(t, RedisCluster(t), 3)
 }
 
@@ -39,6 +42,9 @@ func TestPostgres_RestartsAfterKill(t *testing.T) {
 // TestProcess_DetectsAnotherServerOnItsPort starts servers on a port that another
 // server already uses.
 func TestProcess_DetectsAnotherServerOnItsPort(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: takes several seconds")
+	}
 	for name, other := range map[string]*Process{"Redis": Redis(t), "Postgres": Postgres(t)} {
 		require.NoError(t, other.ready(other.PID()), name)
 		require.Error(t, other.ready(other.PID()+1), name)
