@@ -27,6 +27,9 @@ func changes(t testing.TB, st *pgstore.Store, after string, wait time.Duration) 
 }
 
 func TestChanges(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts a server of its own")
+	}
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 

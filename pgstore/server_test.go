@@ -344,6 +344,9 @@ func TestStore_OnServer(t *testing.T) {
 // TestWrite_WaitsForOutcomeAfterContextEnds ends the context while the
 // statement waits in the server for another transaction.
 func TestWrite_WaitsForOutcomeAfterContextEnds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts a server of its own")
+	}
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 	p := pool(t, server.Addr)
@@ -394,6 +397,9 @@ func TestWrite_WaitsForOutcomeAfterContextEnds(t *testing.T) {
 // statement that rotates it and the statement that reads it. The result must be
 // that of some order of the calls.
 func TestRotate_ResultIsSerializable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts a server of its own")
+	}
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 	other := open(t, pool(t, server.Addr), pgstore.Config{})
@@ -468,6 +474,9 @@ func TestRotate_ResultIsSerializable(t *testing.T) {
 // TestRevoke_RetriesDeadlock makes the server detect a deadlock and roll Revoke
 // back.
 func TestRevoke_RetriesDeadlock(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts a server of its own")
+	}
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 	p := pool(t, server.Addr)
@@ -500,6 +509,9 @@ func TestRevoke_RetriesDeadlock(t *testing.T) {
 // TestCreate_LostReplyIsAnError: if Create repeated the statement, it would
 // find its own record and return ErrSessionExists.
 func TestCreate_LostReplyIsAnError(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts a server of its own")
+	}
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 	direct := open(t, pool(t, server.Addr), pgstore.Config{})

@@ -225,6 +225,9 @@ func TestStore_WorksWithAnySettings(t *testing.T) {
 // TestMigrate_RefusesObjectsOfOtherRoles uses a schema or tables that another
 // role has created or changed.
 func TestMigrate_RefusesObjectsOfOtherRoles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts a server of its own")
+	}
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 	admin := pool(t, server.Addr)

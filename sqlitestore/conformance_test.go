@@ -18,6 +18,9 @@ func TestStore_Conformance(t *testing.T) {
 }
 
 func TestStore_ConformanceShared(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: runs the conformance tests again")
+	}
 	t.Setenv("AUTH_LONG", "") // TestStore_Conformance runs the long rounds; not parallel because of Setenv
 	storetest.Run(t, func(t *testing.T) func() auth.Store {
 		s := open(t, filepath.Join(t.TempDir(), "sessions.db"))

@@ -171,6 +171,9 @@ func storm(s *sqlitestore.Store) error {
 }
 
 func TestKilled_KeepsWhatWasAcknowledged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: kills processes repeatedly")
+	}
 	t.Parallel()
 	rounds := 30
 	if os.Getenv("AUTH_LONG") == "1" {

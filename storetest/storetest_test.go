@@ -144,6 +144,9 @@ func TestRun_CorrectStorePasses(t *testing.T) {
 // TestCases_EachFlawFailsItsCases runs every case against every flaw. Only the
 // cases that are listed for the flaw fail.
 func TestCases_EachFlawFailsItsCases(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: runs the cases against each of many stores")
+	}
 	t.Parallel()
 	tested := map[string]bool{}
 	for _, f := range flaws {
