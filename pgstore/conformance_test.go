@@ -38,14 +38,13 @@ func TestStore_Conformance(t *testing.T) {
 }
 
 // TestStore_ConformanceVariants runs the kit with other isolation levels and
-// query modes and through PgBouncer; with AUTH_LONG=1 it runs two more
-// variants. It never runs the long rounds, for which TestStore_Conformance
-// suffices.
+// query modes and through PgBouncer. The tests of settings and of the feed do
+// so without AUTH_LONG=1. It never runs the long rounds, for which
+// TestStore_Conformance suffices.
 func TestStore_ConformanceVariants(t *testing.T) {
-	if testing.Short() {
-		t.Skip("skipped by -short: runs the conformance tests twice")
+	if os.Getenv("AUTH_LONG") != "1" {
+		t.Skip("runs only with AUTH_LONG=1")
 	}
-	long := os.Getenv("AUTH_LONG") == "1"
 	t.Setenv("AUTH_LONG", "")
 	server := conformanceServer(t)
 	t.Run("Serializable", func(t *testing.T) {
@@ -57,9 +56,6 @@ func TestStore_ConformanceVariants(t *testing.T) {
 		t.Parallel()
 		run(t, bouncer.Addr, 20*time.Millisecond, mode(pgx.QueryExecModeExec))
 	})
-	if !long {
-		return
-	}
 	t.Run("RepeatableRead", func(t *testing.T) {
 		t.Parallel()
 		run(t, server.Addr, 0, isolation("repeatable read"))
