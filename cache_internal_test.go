@@ -10,6 +10,9 @@ import (
 )
 
 func TestTokenCache_StoresATokenOnceWithinItsSize(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: takes a second or more")
+	}
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
 	c := &parsedClaims{Claims: Claims{ExpiresAt: now.Add(time.Hour), payload: strings.Repeat("x", 300)}}

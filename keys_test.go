@@ -119,6 +119,9 @@ func keyFiles(t *testing.T) map[string][]byte {
 const notASecret = "the secret is a PEM block, a JWK or a DER key, not a random secret"
 
 func TestKey_RefusesKeyFilesAndTextsAsSecrets(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: creates many keys")
+	}
 	t.Parallel()
 	ders := keyFiles(t)
 	bad := map[string][]byte{}
@@ -341,6 +344,9 @@ func TestKey_AcceptsRandomSecretsWithBytesOfKeyFiles(t *testing.T) {
 // TestKeys_RefuseSecretsEqualToPublicKeys tests that an HMAC secret must not be
 // a public key of the same list, or the kid of one, because those are public.
 func TestKeys_RefuseSecretsEqualToPublicKeys(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: creates many keys")
+	}
 	t.Parallel()
 	for alg, private := range privateKeys() {
 		key := publicAlgs[alg](private)

@@ -62,6 +62,9 @@ func memoryKept(t *testing.T, m *auth.MemoryStore, n int, at func(n int) time.Ti
 }
 
 func TestMemoryStore_GrowsWithLiveSessionsOnly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: takes a second or more")
+	}
 	t.Parallel()
 	const sessions, live = 100_000, 10_000
 	step := time.Hour / live

@@ -70,6 +70,9 @@ func ends(list []Revocation, t subjectTimes) (reason string, err error) {
 // revocations, in any order. The same holds for the revocations that are
 // published again for them.
 func TestRevocations_MergingKeepsTheEffectOfEach(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: takes a second or more")
+	}
 	t.Parallel()
 	base := seedOf(t)
 	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)

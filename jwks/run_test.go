@@ -310,6 +310,9 @@ func TestRun_ReturnsAtOnceDuringAFetch(t *testing.T) {
 // verifies a new token and an old one every three seconds. The cache ignores
 // that it is asked to revalidate.
 func TestRun_KeyChangeRefusesNoToken(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: takes several seconds")
+	}
 	t.Parallel()
 	for _, run := range []bool{true, false} {
 		for _, through := range []string{"publisher", "cache"} {

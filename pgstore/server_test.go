@@ -175,6 +175,9 @@ func TestStore_OnServer(t *testing.T) {
 	})
 
 	t.Run("RotationsAreHeapOnly", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("skipped by -short: writes thousands of sessions")
+		}
 		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		const n, rounds = 2000, 5
@@ -208,6 +211,9 @@ func TestStore_OnServer(t *testing.T) {
 	})
 
 	t.Run("GrowthIsBoundedByLiveSessions", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("skipped by -short: writes thousands of sessions")
+		}
 		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
 		const live, expired = 1000, 3000

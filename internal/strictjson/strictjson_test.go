@@ -105,6 +105,9 @@ func (w *jsonWriter) object(depth int) string {
 }
 
 func TestObject_AgreesWithEncodingJSON(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: tries many random objects")
+	}
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
 	accepted := 0
