@@ -174,9 +174,19 @@ func (a *Authenticator) internalError(ctx context.Context, s Session, err error)
 // ErrNotStorable as they are. Any other error of the store becomes
 // ErrUnavailable.
 func (a *Authenticator) callStore(ctx context.Context, s Session, name string, call func(context.Context) error) error {
+	return a.reportStore(ctx, s, name, a.tryStore(ctx, name, call))
+}
+
+// tryStore calls the store with StoreTimeout, and emits no event.
+func (a *Authenticator) tryStore(ctx context.Context, name string, call func(context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, a.storeTimeout)
 	defer cancel()
-	err := callHook("Store."+name, func() error { return call(limited) })
+	return callHook("Store."+name, func() error { return call(limited) })
+}
+
+// reportStore emits an event for an error of tryStore, and returns the error of
+// callStore.
+func (a *Authenticator) reportStore(ctx context.Context, s Session, name string, err error) error {
 	switch {
 	case err == nil || errors.Is(err, ErrSessionNotFound):
 		return err

@@ -3,7 +3,9 @@ package auth_test
 import (
 	"context"
 	"fmt"
+	"net/http/httptest"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -370,6 +372,172 @@ func TestRun_ContinuesWhileOnEventBlocks(t *testing.T) {
 		require.LessOrEqual(t, time.Since(begun), 2*time.Second, "Run must return")
 		close(release)
 	})
+}
+
+// blockedKey marks the context of a request whose OnEvent blocks.
+type blockedKey struct{}
+
+// blockMarked returns an OnEvent that blocks in requests with a marked context
+// until release is closed. entered receives the type of each such event.
+func blockMarked(release <-chan struct{}) (onEvent func(context.Context, auth.Event), entered chan auth.EventType) {
+	entered = make(chan auth.EventType, 64)
+	return func(ctx context.Context, e auth.Event) {
+		if ctx.Value(blockedKey{}) != nil {
+			entered <- e.Type
+			<-release
+		}
+	}, entered
+}
+
+// A request whose OnEvent blocks holds nothing that Run or another request
+// needs.
+func TestRun_ContinuesWhileOnEventBlocksARequest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newTestStore()
+		release := make(chan struct{})
+		onEvent, entered := blockMarked(release)
+		a, _ := newNode(t, store, func(c *auth.Config) { c.OnEvent = onEvent })
+		b, _ := newNode(t, store.Store)
+		ctx := context.Background()
+		marked := context.WithValue(ctx, blockedKey{}, true)
+		revoked, other := startSession(t, b), startSession(t, b)
+
+		// One request fails to publish a notice, the others fail to publish
+		// revocations.
+		store.failBefore(notice, errStore)
+		store.failBefore("Revoke", errStore)
+		store.failBefore("List", errStore)
+		var results [3]error
+		done := make(chan struct{}, len(results))
+		go func() {
+			_, results[0] = a.StartSession(marked, "u2", auth.SessionOptions{})
+			done <- struct{}{}
+		}()
+		go func() {
+			results[1] = a.Revoke(marked, "u1", revoked.SessionID)
+			done <- struct{}{}
+		}()
+		go func() {
+			results[2] = a.RevokeAll(marked, "u3")
+			done <- struct{}{}
+		}()
+		synctest.Wait()
+		require.Len(t, entered, len(results))
+		for range results {
+			require.Equal(t, auth.EventFault, <-entered)
+		}
+		for _, method := range []string{notice, "Revoke", "List"} {
+			store.failBefore(method, nil)
+		}
+
+		stop := run(a.Verifier)
+		<-a.Ready()
+		time.Sleep(10 * time.Second)
+		feed := readFeed(t, store.Store)
+		require.True(t, slices.ContainsFunc(feed, func(r auth.Revocation) bool {
+			return slices.Contains(r.Sessions, revoked.SessionID)
+		}), "Run must publish the revocation of a session again")
+		require.True(t, slices.ContainsFunc(feed, func(r auth.Revocation) bool { return r.Subject == "u3" && r.All }), "Run must publish RevokeAll again")
+		require.Equal(t, 15*time.Minute, time.Until(startSession(t, a).AccessExpiresAt).Round(time.Second), "another login has the whole lifetime")
+		require.NoError(t, b.Revoke(ctx, "u1", other.SessionID))
+		synctest.Wait()
+		_, err := a.Verify(ctx, other.Access)
+		require.ErrorIs(t, err, auth.ErrSessionRevoked)
+		require.Empty(t, done, "the two requests still wait")
+		stop()
+		close(release)
+		for range results {
+			<-done
+		}
+		require.NoError(t, results[0])
+		require.ErrorIs(t, results[1], auth.ErrUnavailable)
+		require.ErrorIs(t, results[2], auth.ErrUnavailable)
+	})
+}
+
+// Requests that wait for OnEvent do not delay the requests of others, whatever
+// they were doing.
+func TestOnEvent_ABlockedCallCostsOnlyItsRequest(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	onEvent, entered := blockMarked(release)
+	fx := newFixture(t, func(c *auth.Config) { c.OnEvent = onEvent })
+	ctx := context.Background()
+	marked := context.WithValue(ctx, blockedKey{}, true)
+	spent := fx.chain(t, 3)[0]
+	fx.clock.advance(time.Minute)
+	first, second := fx.refreshed(t)
+	fresh := fx.login(t)
+	guarded := fx.Require(func(context.Context, *auth.Claims) error { panic("guard") })(hello)
+	token := reqBearer(fx.login(t).Access)
+	blocked := map[string]func(){
+		"login":   func() { _, _ = fx.Login(marked, "ada", pass, auth.SessionOptions{}) },
+		"refused": func() { _, _ = fx.Login(marked, "ada", "wrong", auth.SessionOptions{}) },
+		"refresh": func() { _, _ = fx.Refresh(marked, fresh.Refresh, auth.RefreshOptions{}) },
+		"retry":   func() { _, _ = fx.Refresh(marked, first.Refresh, auth.RefreshOptions{}) },
+		"reuse":   func() { _, _ = fx.Refresh(marked, spent.Refresh, auth.RefreshOptions{}) },
+		"logout":  func() { _ = fx.Logout(marked, fx.login(t).Refresh) },
+		"revoke":  func() { _ = fx.Revoke(marked, "u1", fx.login(t).SessionID) },
+		"all":     func() { _ = fx.RevokeAll(marked, "u9") },
+		"expire":  func() { _ = fx.ExpireAccess(marked, "u10") },
+		"guard": func() {
+			guarded.ServeHTTP(httptest.NewRecorder(), newRequest(token).WithContext(marked))
+		},
+	}
+	finished := make(chan struct{}, len(blocked))
+	for _, call := range blocked {
+		go func() {
+			call()
+			finished <- struct{}{}
+		}()
+	}
+	for range blocked {
+		<-entered
+	}
+	var others sync.WaitGroup
+	for i := range 16 {
+		others.Go(func() {
+			for range 4 {
+				k, err := fx.Login(ctx, "bob", pass, auth.SessionOptions{})
+				if !assert(t, err) {
+					return
+				}
+				c, err := fx.Verify(ctx, k.Access)
+				if !assert(t, err) {
+					return
+				}
+				_, cancel := fx.SessionContext(ctx, c)
+				_, err = fx.Refresh(ctx, k.Refresh, auth.RefreshOptions{})
+				assert(t, err)
+				_, err = fx.Refresh(ctx, second.Refresh, auth.RefreshOptions{})
+				assert(t, err)
+				_, err = fx.Sessions(ctx, "u2")
+				assert(t, err)
+				assert(t, fx.Revoke(ctx, "u2", k.SessionID))
+				if i == 0 {
+					assert(t, fx.RevokeAll(ctx, "u8"))
+					assert(t, fx.SetKeys(nil, nil))
+				}
+				cancel()
+			}
+		})
+	}
+	others.Wait()
+	require.Empty(t, finished)
+	close(release)
+	for range blocked {
+		<-finished
+	}
+}
+
+// assert reports an error in a goroutine of a test.
+func assert(t *testing.T, err error) bool {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+	return err == nil
 }
 
 func TestRun_AnEmptyPositionIsAFault(t *testing.T) {

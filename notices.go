@@ -86,27 +86,36 @@ func (a *Authenticator) renewBefore() time.Duration {
 }
 
 // publishNotice publishes a notice of a.accessTTL, unless another call has done
-// so in the meantime. After a failure it does nothing for noticePause.
+// so in the meantime. After a failure it does nothing for noticePause. An event
+// is emitted only after the other calls may go on, because OnEvent may block.
 func (a *Authenticator) publishNotice(ctx context.Context, now time.Time) {
+	_ = a.reportStore(ctx, Session{}, "Revoke", a.tryNotice(ctx, now))
+}
+
+// tryNotice is publishNotice without the event. It returns the error of the
+// store.
+func (a *Authenticator) tryNotice(ctx context.Context, now time.Time) error {
 	select {
 	case a.publishingNotice <- struct{}{}:
 		defer func() { <-a.publishingNotice }()
 	case <-ctx.Done():
-		return
+		return nil
 	}
 	if a.noticeCovers(now, a.renewBefore()) || isPaused(now, a.noticeRetry.Load(), noticePause) {
-		return
+		return nil
 	}
-	r := Revocation{AccessTTL: a.accessTTL, Until: now.Add(a.noticeLength() + a.accessTTL + noticeMargin)}
-	if err := a.storeNotice(ctx, r); err != nil {
+	err := a.storeNotice(ctx, Revocation{AccessTTL: a.accessTTL, Until: now.Add(a.noticeLength() + a.accessTTL + noticeMargin)})
+	if err != nil {
 		a.noticeRetry.Store(a.now().Add(noticePause).UnixMilli())
 	}
+	return err
 }
 
-// storeNotice writes a notice to the store, then applies it in this process.
+// storeNotice writes a notice to the store, then applies it in this process. It
+// emits no event.
 func (a *Authenticator) storeNotice(ctx context.Context, r Revocation) error {
 	r.ID = a.revoked.nextID()
-	err := a.callStore(ctx, Session{}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
+	err := a.tryStore(ctx, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
 	if err == nil {
 		a.revoked.addOwnNotice(r, a.now())
 	}

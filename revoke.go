@@ -19,8 +19,14 @@ func (a *Authenticator) Sessions(ctx context.Context, subject string) ([]Session
 // liveSessions lists the sessions of a subject, except those that have expired
 // and those that are revoked by an entry for which omit returns true.
 func (a *Authenticator) liveSessions(ctx context.Context, subject string, omit func(*entry) bool) ([]Session, error) {
+	list, err := a.tryLiveSessions(ctx, subject, omit)
+	return list, a.reportStore(ctx, Session{Subject: subject}, "List", err)
+}
+
+// tryLiveSessions is liveSessions without an event.
+func (a *Authenticator) tryLiveSessions(ctx context.Context, subject string, omit func(*entry) bool) ([]Session, error) {
 	var list []Session
-	err := a.callStore(ctx, Session{Subject: subject}, "List", func(ctx context.Context) (err error) {
+	err := a.tryStore(ctx, "List", func(ctx context.Context) (err error) {
 		list, err = a.store.List(ctx, subject)
 		return err
 	})
@@ -67,14 +73,19 @@ func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ..
 
 	// A session may have a CreatedAt at or after r.Before, if a clock is ahead or
 	// another process has set the same not-before instant. List it by its ID.
-	list, listErr := a.liveSessions(ctx, subject, a.revoked.isConfirmed)
+	list, listErr := a.tryLiveSessions(ctx, subject, a.revoked.isConfirmed)
 	for _, s := range list {
 		if !s.CreatedAt.Before(r.Before) && !slices.Contains(except, s.ID) {
 			r.Sessions = append(r.Sessions, s.ID)
 		}
 	}
-	err := a.revoke(ctx, r, reasonRevoked)
+	err := a.tryPublish(ctx, r, origin{own: true})
 	a.revoked.confirm(added, err, snap.now)
+	// Emit events last, because OnEvent may block, and Run publishes nothing that
+	// is not confirmed or failed yet.
+	listErr = a.reportStore(ctx, Session{Subject: subject}, "List", listErr)
+	err = a.reportStore(ctx, Session{Subject: subject}, "Revoke", err)
+	a.emitRevoked(ctx, r, err)
 	return errors.Join(listErr, err)
 }
 
@@ -176,11 +187,16 @@ func (a *Authenticator) revokedUntil(now time.Time) time.Time {
 // publish applies a revocation in this process, then writes it to the store,
 // which adds it to the feed.
 func (a *Authenticator) publish(ctx context.Context, r Revocation, from origin) error {
+	return a.reportStore(ctx, Session{Subject: r.Subject}, "Revoke", a.tryPublish(ctx, r, from))
+}
+
+// tryPublish is publish without an event.
+func (a *Authenticator) tryPublish(ctx context.Context, r Revocation, from origin) error {
 	now := a.now()
 	for {
 		r.Until, r.ID = a.revokedUntil(now), a.revoked.nextID()
 		added := a.revoked.add(r, from, now)
-		err := a.callStore(ctx, Session{Subject: r.Subject}, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
+		err := a.tryStore(ctx, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
 		a.revoked.confirm(added, err, a.now())
 		// With a MemoryStore, no Run publishes it again if the first notice of a
 		// longer lifetime arrived meanwhile.
@@ -194,7 +210,7 @@ func (a *Authenticator) publish(ctx context.Context, r Revocation, from origin) 
 // again, in a later second, a not-before instant that this process set before.
 func (a *Authenticator) republish(ctx context.Context, r Revocation, repeats bool) error {
 	if r.AccessTTL > 0 {
-		return a.storeNotice(ctx, r)
+		return a.reportStore(ctx, Session{}, "Revoke", a.storeNotice(ctx, r))
 	}
 	return a.publish(ctx, r, origin{own: repeats, repetition: repeats, republish: !repeats})
 }
