@@ -53,7 +53,9 @@ func New(c Config) (*Authenticator, error) {
 		errs = append(errs, err)
 	}
 	if c.Users == nil {
-		bad("Users is nil")
+		bad("Users is nil; set it to your application's user lookup")
+	} else if err := checkNotNil("Config.Users", c.Users); err != nil {
+		errs = append(errs, err)
 	}
 	if c.Hasher == nil {
 		c.Hasher = &password.Hasher{}
@@ -81,7 +83,11 @@ func New(c Config) (*Authenticator, error) {
 		errs = append(errs, err)
 	}
 	shared := c.Store != nil
-	if !shared {
+	if err := checkFeed("Config.Store", c.Store); err != nil {
+		errs = append(errs, err)
+		c.Store = nil
+	}
+	if c.Store == nil {
 		c.Store = NewMemoryStore()
 	}
 	memory, _ := c.Store.(*MemoryStore)

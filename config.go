@@ -8,8 +8,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/ratchet-go/auth/internal/keycheck"
 	"github.com/ratchet-go/auth/password"
@@ -27,12 +30,14 @@ import (
 type Config struct {
 	_ [0]func() // keyed literals only
 
-	// Issuer is the iss claim of all tokens, usually the URL of the service.
+	// Issuer is the iss claim of all tokens, usually the URL of the service. It
+	// is UTF-8 without control characters or invisible characters, and without
+	// spaces at its ends. So is each Audience.
 	Issuer string
 
 	// Audience is the aud claim of all tokens: the services that accept the
 	// access tokens. A token is accepted if its aud contains at least one of
-	// these values.
+	// these values, of which no two are equal.
 	Audience []string
 
 	// Secrets are the secrets from which the access keys and the refresh keys
@@ -62,7 +67,9 @@ type Config struct {
 	JWKSMaxAge time.Duration
 
 	// Users is the application's user lookup. If it also implements
-	// [PasswordUpdater], weak password hashes are upgraded at login.
+	// [PasswordUpdater], weak password hashes are upgraded at login. A nil
+	// pointer, map, slice or function is an error, also as a Store, even if its
+	// type has methods that accept it.
 	Users Users
 
 	// Store keeps the sessions. If it is nil, the Authenticator creates a
@@ -154,8 +161,8 @@ type Config struct {
 	StoreTimeout time.Duration
 
 	// MaxStale is the age at which the revocation feed counts as stale: a
-	// minute by default, at least a second. StalePolicy says how requests are
-	// then handled: [StaleContinue] by default.
+	// minute by default, from a second to 24 hours. StalePolicy says how requests
+	// are then handled: [StaleContinue] by default.
 	MaxStale    time.Duration
 	StalePolicy StalePolicy
 
@@ -230,8 +237,68 @@ func (c *Config) keys() (access, refresh Keys, err error) {
 		}
 		return derivedKeys(c.Secrets)
 	}
+	if len(c.AccessKeys) == 0 && len(c.RefreshKeys) == 0 {
+		return nil, nil, errors.New("auth: Config.Secrets has no secret" + keycheck.HowToCreate +
+			" and set Config.Secrets, or set both Config.AccessKeys and Config.RefreshKeys")
+	}
 	return slices.Clone(c.AccessKeys), slices.Clone(c.RefreshKeys),
-		checkKeys("Config.", ", and so is Config.Secrets", c.AccessKeys, c.RefreshKeys)
+		checkKeys("Config.", "; set both Config.AccessKeys and Config.RefreshKeys, or only Config.Secrets", c.AccessKeys, c.RefreshKeys)
+}
+
+// checkNotNil returns an error if v is not nil, but holds a nil pointer, map,
+// slice, function or channel. A call of its methods would nearly always panic,
+// and v cannot become valid later.
+func checkNotNil(field string, v any) error {
+	if isNil(v) {
+		return fmt.Errorf("auth: %s is a nil %T; create the value before you pass it", field, v)
+	}
+	return nil
+}
+
+// isNil reports whether v is nil or holds a nil value.
+func isNil(v any) bool {
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Pointer, reflect.Map, reflect.Slice, reflect.Func, reflect.Chan, reflect.UnsafePointer:
+		return r.IsNil()
+	}
+	return false
+}
+
+// checkFeed returns an error if feed, a Feed or a Store, is not nil and cannot
+// be used.
+func checkFeed(field string, feed Feed) error {
+	if feed == nil {
+		return nil
+	}
+	if m, ok := feed.(*MemoryStore); ok && m != nil && m.feed.changed == nil {
+		return fmt.Errorf("auth: %s is a zero MemoryStore; create it with NewMemoryStore", field)
+	}
+	return checkNotNil(field, feed)
+}
+
+// badName returns the end of an error text that says why s, which is not empty,
+// cannot be an issuer or an audience. If it can be one, badName returns "". The
+// values are compared byte for byte, and nobody sees an invisible character.
+func badName(s string) string {
+	switch {
+	case !isPlainText(s):
+		return "must be UTF-8 without control characters"
+	case strings.TrimSpace(s) == "":
+		return fmt.Sprintf("%+q is blank", s)
+	case strings.TrimSpace(s) != s:
+		return fmt.Sprintf("%+q begins or ends with a space; remove it", s)
+	case strings.ContainsFunc(s, isInvisible):
+		return fmt.Sprintf("%+q contains an invisible character; remove it", s)
+	}
+	return ""
+}
+
+// isInvisible reports whether c is a space other than U+0020, or a character
+// that is usually not displayed.
+func isInvisible(c rune) bool {
+	return c != ' ' && unicode.In(c, unicode.Z, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
 // missingUnit returns an error if d is positive and less than a millisecond. No

@@ -66,9 +66,27 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 		change func(*auth.Config)
 		want   string // after "auth: Config."
 	}{
-		{"no issuer", func(c *auth.Config) { c.Issuer = "" }, "Issuer is empty"},
+		{"no issuer", func(c *auth.Config) { c.Issuer = "" }, "Issuer is empty; set it to the URL of the service that issues the tokens"},
+		{"a blank issuer", func(c *auth.Config) { c.Issuer = "  " }, `Issuer "  " is blank`},
+		{"a blank issuer, other spaces", func(c *auth.Config) { c.Issuer = "\u00a0\u2003\u3000" }, `Issuer "\u00a0\u2003\u3000" is blank`},
+		{"a blank audience", func(c *auth.Config) { c.Audience = []string{audience, " "} }, `Audience[1] " " is blank`},
+		{"a leading space", func(c *auth.Config) { c.Issuer = " https://a.example" }, `Issuer " https://a.example" begins or ends with a space; remove it`},
+		{
+			"a trailing space", func(c *auth.Config) { c.Audience = []string{"https://a.example\u00a0"} },
+			`Audience[0] "https://a.example\u00a0" begins or ends with a space; remove it`,
+		},
+		{"a trailing newline", func(c *auth.Config) { c.Issuer = "https://a.example\n" }, "Issuer must be UTF-8 without control characters"},
+		{
+			"a byte order mark", func(c *auth.Config) { c.Issuer = "\ufeffhttps://a.example" },
+			`Issuer "\ufeffhttps://a.example" contains an invisible character; remove it`,
+		},
+		{"a no-break space", func(c *auth.Config) { c.Issuer = "my\u00a0service" }, `Issuer "my\u00a0service" contains an invisible character; remove it`},
+		{"a soft hyphen", func(c *auth.Config) { c.Audience = []string{"a\u00adb"} }, `Audience[0] "a\u00adb" contains an invisible character; remove it`},
+		{"a filler", func(c *auth.Config) { c.Issuer = "\u3164" }, `Issuer "\u3164" contains an invisible character; remove it`},
+		{"a variation selector", func(c *auth.Config) { c.Issuer = "a\ufe0f" }, `Issuer "a\ufe0f" contains an invisible character; remove it`},
+		{"an audience twice", func(c *auth.Config) { c.Audience = []string{"a", "b", "a"} }, "Audience[2] duplicates Config.Audience[0]"},
 		{"no audience", func(c *auth.Config) { c.Audience = nil }, "Audience is empty; name the service that the tokens are for"},
-		{"an empty audience", func(c *auth.Config) { c.Audience = []string{audience, ""} }, "Audience[1] is empty"},
+		{"an empty audience", func(c *auth.Config) { c.Audience = []string{audience, ""} }, "Audience[1] is empty; remove it, or name a service that the tokens are for"},
 		{"a control character", func(c *auth.Config) { c.Issuer = "a\nb" }, "Issuer must be UTF-8 without control characters"},
 		{"not UTF-8", func(c *auth.Config) { c.Audience = []string{"\xff"} }, "Audience[0] must be UTF-8 without control characters"},
 		{
@@ -76,16 +94,24 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 			"Issuer and Config.Audience are too long for refresh tokens: the token is ",
 		},
 		{
-			"too long an audience", func(c *auth.Config) { c.Audience = slices.Repeat([]string{audience}, 200) },
+			"too long an audience", func(c *auth.Config) { c.Audience = distinctAudiences(200) },
 			"Issuer and Config.Audience are too long for refresh tokens: the token is ",
 		},
 		{
 			"too long for a cookie", func(c *auth.Config) { c.Issuer, c.Cookies = strings.Repeat("x", 1500), &auth.Cookies{} },
 			"Issuer and Config.Audience are too long for refresh tokens: cookie __Host-Http-refresh would be ",
 		},
-		{"no users", func(c *auth.Config) { c.Users = nil }, "Users is nil"},
+		{"no users", func(c *auth.Config) { c.Users = nil }, "Users is nil; set it to your application's user lookup"},
+		{"a nil pointer as users", func(c *auth.Config) { c.Users = (*users)(nil) }, "Users is a nil *auth_test.users; create the value before you pass it"},
+		{"a nil map as users", func(c *auth.Config) { c.Users = mapUsers(nil) }, "Users is a nil auth_test.mapUsers; create the value before you pass it"},
+		{"a nil slice as users", func(c *auth.Config) { c.Users = sliceUsers(nil) }, "Users is a nil auth_test.sliceUsers; "},
+		{"a nil function as users", func(c *auth.Config) { c.Users = funcUsers(nil) }, "Users is a nil auth_test.funcUsers; "},
+		{"a nil channel as users", func(c *auth.Config) { c.Users = chanUsers(nil) }, "Users is a nil auth_test.chanUsers; "},
+		{"a nil pointer as store", func(c *auth.Config) { c.Store = (*testStore)(nil) }, "Store is a nil *auth_test.testStore; create the value before you pass it"},
+		{"a nil MemoryStore", func(c *auth.Config) { c.Store = (*auth.MemoryStore)(nil) }, "Store is a nil *auth.MemoryStore; create the value before you pass it"},
+		{"a zero MemoryStore", func(c *auth.Config) { c.Store = &auth.MemoryStore{} }, "Store is a zero MemoryStore; create it with NewMemoryStore"},
 
-		{"a short secret", secrets(distinctBytes(31)), "Secrets[0]: the secret is 31 bytes; it must be at least 32"},
+		{"a short secret", secrets(distinctBytes(31)), "Secrets[0]: the secret is 31 bytes; it must be at least 32; create one with `openssl rand -base64 48`"},
 		{"an empty secret", secrets(secret, nil), "Secrets[1]: the secret is 0 bytes; it must be at least 32"},
 		{"a constant secret", secrets(make([]byte, 32)), "Secrets[0]: all bytes of the secret are equal"},
 		{"an example secret", secrets([]byte("a-string-secret-at-least-256-bits-long")), "Secrets[0]: the secret is a published example"},
@@ -102,8 +128,18 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 			"secrets and refresh keys", func(c *auth.Config) { c.RefreshKeys = keysOf(refreshSecret) },
 			"Secrets is set, so Config.AccessKeys and Config.RefreshKeys must be empty",
 		},
-		{"no access keys", keys(nil, keysOf(refreshSecret)), "AccessKeys is empty, and so is Config.Secrets"},
-		{"no refresh keys", keys(keysOf(accessSecret), auth.Keys{}), "RefreshKeys is empty, and so is Config.Secrets"},
+		{
+			"no secret at all", keys(nil, auth.Keys{}), "Secrets has no secret; create one with `openssl rand -base64 48` and set Config.Secrets, " +
+				"or set both Config.AccessKeys and Config.RefreshKeys",
+		},
+		{
+			"no access keys", keys(nil, keysOf(refreshSecret)),
+			"AccessKeys is empty; set both Config.AccessKeys and Config.RefreshKeys, or only Config.Secrets",
+		},
+		{
+			"no refresh keys", keys(keysOf(accessSecret), auth.Keys{}),
+			"RefreshKeys is empty; set both Config.AccessKeys and Config.RefreshKeys, or only Config.Secrets",
+		},
 		{"a zero refresh key", keys(keysOf(accessSecret), auth.Keys{{}}), "RefreshKeys[0] is the zero Key"},
 		{"a zero access key", keys(auth.Keys{{}}, keysOf(refreshSecret)), "AccessKeys[0] is the zero Key"},
 		{
@@ -184,7 +220,10 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 		{"a negative cache", func(c *auth.Config) { c.JWKSMaxAge = -1 }, "JWKSMaxAge (-1ns) is not between"},
 		{"a long cache", func(c *auth.Config) { c.JWKSMaxAge = 25 * time.Hour }, "JWKSMaxAge (25h0m0s) is not between"},
 		{"too large a token cache", func(c *auth.Config) { c.TokenCacheSize = 1<<20 + 1 }, "TokenCacheSize (1048577) exceeds 1048576"},
-		{"a negative staleness", func(c *auth.Config) { c.MaxStale = -1 }, "MaxStale (-1ns) is less than 1s"},
+		{"a negative staleness", func(c *auth.Config) { c.MaxStale = -1 }, "MaxStale (-1ns) is not between 1s and 24h0m0s"},
+		{"a short staleness", func(c *auth.Config) { c.MaxStale = 999 * time.Millisecond }, "MaxStale (999ms) is not between 1s and 24h0m0s"},
+		{"a long staleness", func(c *auth.Config) { c.MaxStale = 24*time.Hour + 1 }, "MaxStale (24h0m0.000000001s) is not between 1s and 24h0m0s"},
+		{"a staleness of a year", func(c *auth.Config) { c.MaxStale = 10000 * time.Hour }, "MaxStale (10000h0m0s) is not between 1s and 24h0m0s"},
 		{"no such policy", func(c *auth.Config) { c.StalePolicy = 3 }, "StalePolicy (3) must be StaleContinue, StaleAskStore or StaleRefuse"},
 		{"no such policy, below", func(c *auth.Config) { c.StalePolicy = -1 }, "StalePolicy (-1) must be StaleContinue, StaleAskStore or StaleRefuse"},
 		{"a bad prefix", func(c *auth.Config) {
@@ -264,12 +303,9 @@ func TestNew_NamesTheFieldOfEveryMistake(t *testing.T) {
 		{"an extractor twice", extractors(auth.FromBearer(), auth.FromBearer()), "Extractors[1] duplicates Config.Extractors[0]"},
 		{"a header twice", extractors(auth.FromHeader("X-Access-Token"), auth.FromHeader("x-access-token")), "Extractors[1] duplicates Config.Extractors[0]"},
 		{"a cookie without cookies", extractors(auth.FromCookie()), "Extractors[0] reads a cookie, but Cookies is nil"},
-		{"a header without a name", extractors(auth.FromHeader("")), `Extractors[0]: "" is not a valid name`},
-		{"a header with a space", extractors(auth.FromHeader("X Token")), `Extractors[0]: "X Token" is not a valid name`},
-		{"a query without a name", extractors(auth.FromQuery("")), `Extractors[0]: "" is not a valid name`},
-		{"the authorization header", extractors(auth.FromHeader("authorization")), "Extractors[0]: header Authorization is reserved"},
-		{"the cookie header", extractors(auth.FromHeader("Cookie")), "Extractors[0]: header Cookie is reserved"},
-		{"the refresh header", extractors(auth.FromHeader("refresh-token")), "Extractors[0]: header Refresh-Token is reserved"},
+		{"a header without a name", extractors(auth.FromHeader("")), `Extractors[0]: "" is not a valid header name, such as X-Access-Token`},
+		{"a header with a space", extractors(auth.FromHeader("X Token")), `Extractors[0]: "X Token" is not a valid header name`},
+		{"a query without a name", extractors(auth.FromQuery("")), `Extractors[0]: "" is not a valid parameter name, such as access_token`},
 	} {
 		got := newErrors(t, c.change)
 		require.NotEmpty(t, got, c.name)
@@ -302,24 +338,68 @@ func TestNew_ReportsAllMistakesAtOnce(t *testing.T) {
 	require.NotContains(t, err.Error(), string(secret[:8]))
 
 	_, err = auth.New(auth.Config{})
-	require.ElementsMatch(t, []string{
-		"auth: Config.AccessKeys is empty, and so is Config.Secrets", "auth: Config.RefreshKeys is empty, and so is Config.Secrets",
-		"auth: Config.Users is nil",
-		"auth: Config.Issuer is empty", "auth: Config.Audience is empty; name the service that the tokens are for",
+	require.Equal(t, []string{
+		"auth: Config.Secrets has no secret; create one with `openssl rand -base64 48` and set Config.Secrets, " +
+			"or set both Config.AccessKeys and Config.RefreshKeys",
+		"auth: Config.Users is nil; set it to your application's user lookup",
+		"auth: Config.Issuer is empty; set it to the URL of the service that issues the tokens",
+		"auth: Config.Audience is empty; name the service that the tokens are for",
 	}, strings.Split(err.Error(), "\n"), "these and no others")
+
+	// A nil Store is one mistake. Config has no Feed.
+	require.Equal(t, []string{"auth: Config.Store is a nil *auth_test.testStore; create the value before you pass it"},
+		newErrors(t, func(c *auth.Config) { c.Store = (*testStore)(nil) }))
 }
+
+func distinctAudiences(n int) []string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf("%s/%d", audience, i))
+	}
+	return list
+}
+
+// These are user lookups of kinds that can be nil.
+type (
+	sliceUsers []auth.User
+	funcUsers  func(login string) (auth.User, error)
+	chanUsers  chan auth.User
+)
+
+func (sliceUsers) FindByLogin(context.Context, string) (auth.User, error) {
+	return auth.User{}, auth.ErrUserNotFound
+}
+
+func (sliceUsers) FindByID(context.Context, string) (auth.User, error) {
+	return auth.User{}, auth.ErrUserNotFound
+}
+
+func (f funcUsers) FindByLogin(_ context.Context, login string) (auth.User, error) { return f(login) }
+
+func (f funcUsers) FindByID(_ context.Context, id string) (auth.User, error) { return f(id) }
+
+func (c chanUsers) FindByLogin(context.Context, string) (auth.User, error) { return <-c, nil }
+
+func (c chanUsers) FindByID(context.Context, string) (auth.User, error) { return <-c, nil }
+
+// structUsers has no value that is nil.
+type structUsers struct{ sliceUsers }
 
 func TestNew_AcceptsValuesAtTheBounds(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*auth.Config){
-		"unchanged":       func(*auth.Config) {},
-		"longest access":  func(c *auth.Config) { c.AccessTTL = 24 * time.Hour },
-		"shortest access": func(c *auth.Config) { c.AccessTTL = 21*time.Second + time.Millisecond },
-		"no leeway":       func(c *auth.Config) { c.AccessTTL, c.Leeway = time.Second+time.Millisecond, -1 },
-		"longest leeway":  func(c *auth.Config) { c.AccessTTL, c.Leeway = 2*time.Minute+2*time.Second, time.Minute },
-		"longest window":  func(c *auth.Config) { c.RetryWindow = time.Minute },
-		"no window":       func(c *auth.Config) { c.RetryWindow = -1 },
-		"shortest idle":   func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 10*time.Second + 300*time.Millisecond },
+		"unchanged":              func(*auth.Config) {},
+		"users by value":         func(c *auth.Config) { c.Users = structUsers{} },
+		"an empty map":           func(c *auth.Config) { c.Users = mapUsers{} },
+		"an issuer with a space": func(c *auth.Config) { c.Issuer, c.Audience = "my service", []string{"Caf\u00e9 \U0001F600", "urn:x"} },
+		"longest staleness":      func(c *auth.Config) { c.MaxStale = 24 * time.Hour },
+		"longest access":         func(c *auth.Config) { c.AccessTTL = 24 * time.Hour },
+		"shortest access":        func(c *auth.Config) { c.AccessTTL = 21*time.Second + time.Millisecond },
+		"no leeway":              func(c *auth.Config) { c.AccessTTL, c.Leeway = time.Second+time.Millisecond, -1 },
+		"longest leeway":         func(c *auth.Config) { c.AccessTTL, c.Leeway = 2*time.Minute+2*time.Second, time.Minute },
+		"longest window":         func(c *auth.Config) { c.RetryWindow = time.Minute },
+		"no window":              func(c *auth.Config) { c.RetryWindow = -1 },
+		"shortest idle":          func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 10*time.Second + 300*time.Millisecond },
 		"shortest with window": func(c *auth.Config) {
 			c.IdleTTL, c.RetryWindow = 15*time.Minute+40*time.Second, 10*time.Second
 		},
@@ -489,19 +569,39 @@ func TestNewVerifier_NamesTheFieldOfEveryMistake(t *testing.T) {
 		change func(*auth.VerifierConfig)
 		want   string
 	}{
-		"no issuer":         {func(c *auth.VerifierConfig) { c.Issuer = "" }, "Issuer is empty"},
-		"no audience":       {func(c *auth.VerifierConfig) { c.Audience = []string{} }, "Audience is empty; name the service that the tokens are for"},
-		"an empty audience": {func(c *auth.VerifierConfig) { c.Audience = []string{""} }, "Audience[0] is empty"},
-		"not printable":     {func(c *auth.VerifierConfig) { c.Issuer = "\x00" }, "Issuer must be UTF-8 without control characters"},
-		"no keys":           {func(c *auth.VerifierConfig) { c.Keys = nil }, "Keys is nil"},
-		"an empty list":     {func(c *auth.VerifierConfig) { c.Keys = auth.Keys{} }, "Keys is empty"},
-		"a zero key":        {func(c *auth.VerifierConfig) { c.Keys = auth.Keys{{}} }, "Keys[0] is the zero Key"},
+		"no issuer":         {func(c *auth.VerifierConfig) { c.Issuer = "" }, "Issuer is empty; set it to the URL of the service that issues the tokens"},
+		"a blank issuer":    {func(c *auth.VerifierConfig) { c.Issuer = "\u2000" }, `Issuer "\u2000" is blank`},
+		"an audience twice": {func(c *auth.VerifierConfig) { c.Audience = []string{"a", "a"} }, "Audience[1] duplicates VerifierConfig.Audience[0]"},
+		"a nil feed": {
+			func(c *auth.VerifierConfig) { c.Feed = (*testStore)(nil) },
+			"Feed is a nil *auth_test.testStore; create the value before you pass it",
+		},
+		"a zero MemoryStore": {
+			func(c *auth.VerifierConfig) { c.Feed = &auth.MemoryStore{} },
+			"Feed is a zero MemoryStore; create it with NewMemoryStore",
+		},
+		"a nil pointer to keys": {
+			func(c *auth.VerifierConfig) { c.Keys = (*auth.Keys)(nil) },
+			"Keys is a nil *auth.Keys; create the value before you pass it",
+		},
+		"a nil key source": {
+			func(c *auth.VerifierConfig) { c.Keys = funcKeys(nil) },
+			"Keys is a nil auth_test.funcKeys; create the value before you pass it",
+		},
+		"a nil list":              {func(c *auth.VerifierConfig) { c.Keys = auth.Keys(nil) }, "Keys is empty; add a key that verifies access tokens"},
+		"a pointer to a zero key": {func(c *auth.VerifierConfig) { c.Keys = &auth.Keys{{}} }, "Keys[0] is the zero Key"},
+		"no audience":             {func(c *auth.VerifierConfig) { c.Audience = []string{} }, "Audience is empty; name the service that the tokens are for"},
+		"an empty audience":       {func(c *auth.VerifierConfig) { c.Audience = []string{""} }, "Audience[0] is empty; remove it, or name a service that the tokens are for"},
+		"not printable":           {func(c *auth.VerifierConfig) { c.Issuer = "\x00" }, "Issuer must be UTF-8 without control characters"},
+		"no keys":                 {func(c *auth.VerifierConfig) { c.Keys = nil }, "Keys is nil; set it to the keys that verify access tokens"},
+		"an empty list":           {func(c *auth.VerifierConfig) { c.Keys = auth.Keys{} }, "Keys is empty; add a key that verifies access tokens"},
+		"a zero key":              {func(c *auth.VerifierConfig) { c.Keys = auth.Keys{{}} }, "Keys[0] is the zero Key"},
 		"a bad key": {
 			func(c *auth.VerifierConfig) { c.Keys = auth.Keys{auth.HS256(nil)} },
-			"Keys[0] (HS256): the secret is 0 bytes; it must be at least 32",
+			"Keys[0] (HS256): the secret is 0 bytes; it must be at least 32; create one with `openssl rand -base64 48`",
 		},
 		"leeway":        {func(c *auth.VerifierConfig) { c.Leeway = 61 * time.Second }, "Leeway (1m1s) exceeds 1m0s"},
-		"staleness":     {func(c *auth.VerifierConfig) { c.MaxStale = -time.Second }, "MaxStale (-1s) is less than 1s"},
+		"staleness":     {func(c *auth.VerifierConfig) { c.MaxStale = -time.Second }, "MaxStale (-1s) is not between 1s and 24h0m0s"},
 		"store timeout": {func(c *auth.VerifierConfig) { c.StoreTimeout = time.Hour }, "StoreTimeout (1h0m0s) is not between 1ms and 1m0s"},
 		"policy":        {func(c *auth.VerifierConfig) { c.StalePolicy = 42 }, "StalePolicy (42) must be StaleContinue, StaleAskStore or StaleRefuse"},
 		"proxies":       {func(c *auth.VerifierConfig) { c.TrustedProxies = make([]netip.Prefix, 1) }, "TrustedProxies[0] is not a valid prefix"},
@@ -526,22 +626,35 @@ func TestNewVerifier_NamesTheFieldOfEveryMistake(t *testing.T) {
 	require.ElementsMatch(
 		t,
 		[]string{
-			"auth: VerifierConfig.Issuer is empty", "auth: VerifierConfig.Audience is empty; name the service that the tokens are for",
-			"auth: VerifierConfig.Keys is nil", "auth: VerifierConfig.Leeway (1h0m0s) exceeds 1m0s",
-			"auth: VerifierConfig.MaxStale (-1ns) is less than 1s",
+			"auth: VerifierConfig.Issuer is empty; set it to the URL of the service that issues the tokens",
+			"auth: VerifierConfig.Audience is empty; name the service that the tokens are for",
+			"auth: VerifierConfig.Keys is nil; set it to the keys that verify access tokens", "auth: VerifierConfig.Leeway (1h0m0s) exceeds 1m0s",
+			"auth: VerifierConfig.MaxStale (-1ns) is not between 1s and 24h0m0s",
 		},
 		strings.Split(err.Error(), "\n"),
 	)
 
 	config := good()
 	config.Now = newClock().Now
-	v, err := auth.NewVerifier(config)
-	require.NoError(t, err)
-	config.Audience[0] = "changed"
-	config.Keys.(auth.Keys)[0] = auth.HS256(access2Secret)
-	_, err = v.Verify(context.Background(), newForger("access", newClock().Now()).genuine())
-	require.NoError(t, err, "the configuration must be copied")
+	for _, keys := range []auth.KeySource{config.Keys, &auth.Keys{auth.HS256(accessSecret)}} {
+		config.Audience[0], config.Keys = audience, keys
+		v, err := auth.NewVerifier(config)
+		require.NoError(t, err)
+		config.Audience[0] = "changed"
+		if list, ok := keys.(*auth.Keys); ok {
+			*list = keysOf(access2Secret)
+		} else {
+			keys.(auth.Keys)[0] = auth.HS256(access2Secret)
+		}
+		_, err = v.Verify(context.Background(), newForger("access", newClock().Now()).genuine())
+		require.NoError(t, err, "the configuration must be copied")
+	}
 }
+
+// funcKeys is a key source that is a function.
+type funcKeys func(ctx context.Context, id string) ([]auth.Key, error)
+
+func (f funcKeys) VerifyKeys(ctx context.Context, id string) ([]auth.Key, error) { return f(ctx, id) }
 
 func TestNewVerifier_VerifiesTokensOfAnAuthenticator(t *testing.T) {
 	t.Parallel()

@@ -65,8 +65,11 @@ type Event struct {
 // and stale feeds are logged at Error. Reuse, retries, refused logins, and
 // refused requests whose cause may be a mistake in a configuration (an invalid
 // token, or an origin that is not trusted) are logged at Warn; all other events
-// at Info.
+// at Info. LogEvents panics if l is nil.
 func LogEvents(l *slog.Logger) func(context.Context, Event) {
+	if l == nil {
+		panic("auth: LogEvents: the logger is nil; pass slog.Default() or another logger")
+	}
 	return func(ctx context.Context, e Event) {
 		level := slog.LevelInfo
 		switch e.Type {

@@ -17,7 +17,7 @@ func ExampleNew_mistakes() {
 	})
 	fmt.Println(err)
 	// Output:
-	// auth: Config.Secrets[0]: the secret is 9 bytes; it must be at least 32
-	// auth: Config.Users is nil
+	// auth: Config.Secrets[0]: the secret is 9 bytes; it must be at least 32; create one with `openssl rand -base64 48`
+	// auth: Config.Users is nil; set it to your application's user lookup
 	// auth: Config.IdleTTL (1440h0m0s) exceeds Config.SessionTTL 720h0m0s (the default)
 }

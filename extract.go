@@ -37,7 +37,8 @@ func FromBearer() Extractor { return Extractor{inBearer, "Authorization"} }
 func FromCookie() Extractor { return Extractor{inCookie, "Cookie"} }
 
 // FromHeader finds the token in a header, such as X-Access-Token, whose whole
-// value is the token.
+// value is the token. [New] refuses a header that browsers, proxies or HTTP use
+// for something else, such as X-Forwarded-For.
 func FromHeader(name string) Extractor {
 	return Extractor{inHeader, textproto.CanonicalMIMEHeaderKey(name)}
 }
@@ -45,7 +46,8 @@ func FromHeader(name string) Extractor {
 // FromQuery finds the token in a query parameter of the URL, on every route.
 // URLs are stored in access logs and browser histories and sent in Referer
 // headers. Anyone who reads one can use the token until it expires (RFC 6750
-// section 5.3). Use FromQuery only for clients that support nothing else.
+// section 5.3). Use FromQuery only for clients that support nothing else. The
+// name is UTF-8 without spaces, control characters or invisible characters.
 func FromQuery(name string) Extractor { return Extractor{inQuery, name} }
 
 // checkExtractors returns the extractors to use: es, or the defaults if es is
@@ -63,10 +65,12 @@ func checkExtractors(field string, es []Extractor, jar *cookieJar) ([]Extractor,
 		switch {
 		case e.source == 0:
 			errs = append(errs, fmt.Errorf("auth: %s[%d] is the zero Extractor", field, i))
-		case e.name == "" || e.source == inHeader && !isToken(e.name):
-			errs = append(errs, fmt.Errorf("auth: %s[%d]: %q is not a valid name", field, i, e.name))
-		case e.source == inHeader && slices.Contains([]string{"Authorization", "Cookie", "Host", "Refresh-Token"}, e.name):
-			errs = append(errs, fmt.Errorf("auth: %s[%d]: header %s is reserved", field, i, e.name))
+		case e.source == inHeader && !isToken(e.name):
+			errs = append(errs, fmt.Errorf("auth: %s[%d]: %+q is not a valid header name, such as X-Access-Token", field, i, e.name))
+		case e.source == inQuery && !isQueryName(e.name):
+			errs = append(errs, fmt.Errorf("auth: %s[%d]: %+q is not a valid parameter name, such as access_token", field, i, e.name))
+		case e.source == inHeader && headerUse(e.name) != "":
+			errs = append(errs, fmt.Errorf("auth: %s[%d]: header %s %s", field, i, e.name, headerUse(e.name)))
 		case e.source == inCookie && jar == nil:
 			errs = append(errs, fmt.Errorf("auth: %s[%d] reads a cookie, but Cookies is nil", field, i))
 		case slices.Contains(es[:i], e):
@@ -127,6 +131,55 @@ func (v *Verifier) missingToken(r *http.Request) error {
 		}
 	}
 	return v.noToken
+}
+
+// isQueryName reports whether s is UTF-8 without spaces, control characters or
+// invisible characters, and not empty.
+func isQueryName(s string) bool {
+	return s != "" && isPlainText(s) && !strings.Contains(s, " ") && !strings.ContainsFunc(s, isInvisible)
+}
+
+// headerUse returns the end of an error text that says why the token cannot be
+// in the header with this canonical name, or "" if it can. A proxy or a browser
+// sets these headers, or removes them, or writes them to logs.
+func headerUse(name string) string {
+	const ownHeader = "; use FromBearer, or a header of your own such as X-Access-Token"
+	switch name {
+	case "Authorization":
+		return "has a scheme before the token; use FromBearer"
+	case "Cookie":
+		return "contains all cookies; use FromCookie"
+	case "Refresh-Token":
+		return "is for refresh tokens" + ownHeader
+	case "Sec-Websocket-Protocol": // the only header that a script can set for a WebSocket
+		return ""
+	case
+		// The connection and the message (RFC 9110, RFC 9112, RFC 9113).
+		"Connection", "Date", "Expect", "Host", "Http2-Settings", "Keep-Alive", "Max-Forwards", "Te", "Trailer", "Transfer-Encoding",
+		"Upgrade", "Via", "Alt-Used", "Early-Data",
+		// Content, caches and responses.
+		"Age", "Allow", "Cache-Control", "Etag", "Expires", "Last-Modified", "Link", "Location", "Pragma", "Range", "Retry-After",
+		"Server", "Set-Cookie", "Vary", "Warning", "Www-Authenticate",
+		// What browsers say about themselves, the user or the page.
+		"Dnt", "Dpr", "Downlink", "Ect", "From", "Last-Event-Id", "Origin", "Ping-From", "Ping-To", "Priority", "Purpose", "Referer",
+		"Rtt", "Save-Data", "Service-Worker", "Upgrade-Insecure-Requests", "User-Agent", "Viewport-Width", "Width", "X-Requested-With",
+		// What proxies say about the client or the original request.
+		"Cdn-Loop", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Ipcountry", "Cf-Pseudo-Ipv4", "Cf-Ray", "Cf-Visitor", "Client-Ip",
+		"Fastly-Client-Ip", "Fly-Client-Ip", "Forwarded", "Forwarded-For", "Remote-Addr", "True-Client-Ip", "X-Appengine-User-Ip",
+		"X-Azure-Clientip", "X-Azure-Socketip", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Envoy-External-Address", "X-Forwarded", "X-Host",
+		"X-Original-Forwarded-For", "X-Original-Host", "X-Original-Method", "X-Original-Uri", "X-Original-Url", "X-Proxyuser-Ip",
+		"X-Real-Ip", "X-Remote-Addr", "X-Remote-Ip", "X-Rewrite-Url", "X-Scheme",
+		// Names of requests, which are written to logs.
+		"Baggage", "Traceparent", "Tracestate", "X-Amzn-Trace-Id", "X-Cloud-Trace-Context", "X-Correlation-Id", "X-Request-Id",
+		"X-Http-Method-Override":
+		return "has another meaning" + ownHeader
+	}
+	for _, prefix := range [...]string{"Accept", "Access-Control-", "Content-", "If-", "Proxy-", "Sec-", "X-Forwarded-"} {
+		if strings.HasPrefix(name, prefix) {
+			return "has another meaning" + ownHeader
+		}
+	}
+	return ""
 }
 
 // varyOf returns the Vary header for responses to requests in which es look for

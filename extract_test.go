@@ -92,7 +92,7 @@ func TestAccessToken_OtherExtractors(t *testing.T) {
 		"bearer, not an extractor": {[]auth.Extractor{auth.FromHeader("X-Access-Token")}, []requestOption{reqBearer("abc")}, "", auth.ErrNoToken},
 		"query":                    {[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("a=b&access_token=abc")}, "abc", nil},
 		"query, name escaped":      {[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("access%5Ftoken=abc")}, "abc", nil},
-		"query, name with a space": {[]auth.Extractor{auth.FromQuery("access token")}, []requestOption{query("access+token=abc")}, "abc", nil},
+		"query, escaped name":      {[]auth.Extractor{auth.FromQuery("access[token]")}, []requestOption{query("access%5Btoken%5D=abc")}, "abc", nil},
 		"query, another name": {
 			[]auth.Extractor{auth.FromQuery("access_token")}, []requestOption{query("Access_Token=abc&my_access_token=x")}, "",
 			auth.ErrNoToken,
@@ -257,17 +257,29 @@ func TestVary_IsSafeForConcurrentRequests(t *testing.T) {
 func TestExtractors_AreCheckedByNew(t *testing.T) {
 	t.Parallel()
 	for want, es := range map[string][]auth.Extractor{
-		"Extractors[1] is the zero Extractor":              {auth.FromBearer(), {}},
-		`Extractors[0]: "" is not a valid name`:            {auth.FromHeader("")},
-		"Extractors[0]: header Authorization is reserved":  {auth.FromHeader("authorization")},
-		"Extractors[0]: header Cookie is reserved":         {auth.FromHeader("cookie")},
-		"Extractors[0]: header Refresh-Token is reserved":  {auth.FromHeader("REFRESH-TOKEN")},
-		`Extractors[1]: "" is not a valid name`:            {auth.FromBearer(), auth.FromQuery("")},
-		`Extractors[2]: "X Y" is not a valid name`:         {auth.FromBearer(), auth.FromQuery("t"), auth.FromHeader("X Y")},
-		`Extractors[3]: "X:Y" is not a valid name`:         {auth.FromBearer(), auth.FromQuery("t"), auth.FromHeader("T"), auth.FromHeader("X:Y")},
+		"Extractors[1] is the zero Extractor":                                               {auth.FromBearer(), {}},
+		`Extractors[0]: "" is not a valid header name`:                                      {auth.FromHeader("")},
+		"Extractors[0]: header Authorization has a scheme before the token; use FromBearer": {auth.FromHeader("authorization")},
+		"Extractors[0]: header Cookie contains all cookies; use FromCookie":                 {auth.FromHeader("cookie")},
+		"Extractors[0]: header Refresh-Token is for refresh tokens; use FromBearer, or a header of your own such as X-Access-Token": {
+			auth.FromHeader("REFRESH-TOKEN"),
+		},
+		"Extractors[0]: header X-Forwarded-For has another meaning; use FromBearer, or a header of your own such as X-Access-Token": {
+			auth.FromHeader("x-forwarded-for"),
+		},
+		`Extractors[1]: "" is not a valid parameter name`:                              {auth.FromBearer(), auth.FromQuery("")},
+		`Extractors[1]: " " is not a valid parameter name`:                             {auth.FromBearer(), auth.FromQuery(" ")},
+		`Extractors[0]: "a b" is not a valid parameter name`:                           {auth.FromQuery("a b")},
+		`Extractors[0]: "token\n" is not a valid parameter name, such as access_token`: {auth.FromQuery("token\n")},
+		`Extractors[0]: "\u200btoken" is not a valid parameter name`:                   {auth.FromQuery("\u200btoken")},
+		`Extractors[0]: "\xff" is not a valid parameter name`:                          {auth.FromQuery("\xff")},
+		`Extractors[2]: "X Y" is not a valid header name`:                              {auth.FromBearer(), auth.FromQuery("t"), auth.FromHeader("X Y")},
+		`Extractors[3]: "X:Y" is not a valid header name`: {
+			auth.FromBearer(), auth.FromQuery("t"), auth.FromHeader("T"), auth.FromHeader("X:Y"),
+		},
 		"Extractors[0] reads a cookie, but Cookies is nil": {auth.FromCookie()},
 		"Extractors[2] duplicates ":                        {auth.FromBearer(), auth.FromHeader("X-T"), auth.FromHeader("x-t")},
-		`Extractors[4]: "é" is not a valid name`: {
+		`Extractors[4]: "\u00e9" is not a valid header name`: {
 			auth.FromBearer(), auth.FromQuery("t"), auth.FromHeader("T"), auth.FromHeader("U"), auth.FromHeader("é"),
 		},
 	} {
@@ -282,6 +294,33 @@ func TestExtractors_AreCheckedByNew(t *testing.T) {
 	token, _, err := fx.AccessToken(newRequest(reqBearer("abc")))
 	require.NoError(t, err, "the extractors must be copied")
 	require.Equal(t, "abc", token)
+}
+
+func TestFromHeader_RefusesHeadersWithAnotherMeaning(t *testing.T) {
+	t.Parallel()
+	build := func(name string) error {
+		_, err := auth.NewVerifier(auth.VerifierConfig{
+			Issuer: issuer, Audience: []string{audience}, Keys: keysOf(accessSecret), Extractors: []auth.Extractor{auth.FromHeader(name)},
+		})
+		return err
+	}
+	for _, name := range []string{
+		"X-Forwarded-For", "X-FORWARDED-PROTO", "x-forwarded-host", "X-Forwarded-Access-Token", "X-Forwarded", "Forwarded", "Via", "X-Real-IP",
+		"True-Client-IP", "CF-Connecting-IP", "CF-Ray", "X-Client-IP", "X-Cluster-Client-IP", "Fastly-Client-IP", "X-Original-URL",
+		"X-Envoy-External-Address", "Host", "Connection", "Keep-Alive", "Proxy-Authorization", "Proxy-Authenticate", "TE", "Trailer",
+		"Transfer-Encoding", "Upgrade", "Expect", "Accept", "Accept-Language", "Content-Type", "Content-Length", "Content-Security-Policy",
+		"If-None-Match", "Range", "Cache-Control", "Pragma", "Origin", "Referer", "User-Agent", "Set-Cookie", "Sec-Fetch-Site", "Sec-CH-UA",
+		"Sec-WebSocket-Key", "Access-Control-Request-Headers", "DNT", "From", "Date", "Last-Event-ID", "X-Requested-With", "Traceparent",
+		"X-Request-ID", "WWW-Authenticate",
+	} {
+		require.ErrorContains(t, build(name), " has another meaning; use FromBearer, or a header of your own such as X-Access-Token", name)
+	}
+	for _, name := range []string{
+		"X-Access-Token", "X-Auth-Token", "Token", "Api-Key", "Sec-WebSocket-Protocol", "Cf-Access-Jwt-Assertion", "X-Forwardedx", "Iffy", "Hostx",
+		"X-Contents",
+	} {
+		require.NoError(t, build(name), name)
+	}
 }
 
 func TestDuplicateCookies_NewestOfOneSessionCounts(t *testing.T) {

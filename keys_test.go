@@ -58,7 +58,7 @@ func TestKey_SecretIsAsLongAsItsHash(t *testing.T) {
 		for _, n := range []int{0, 1, 16, c.size - 1} {
 			require.EqualError(
 				t, keyErr(c.make(distinctBytes(n))),
-				fmt.Sprintf("auth: VerifierConfig.Keys[0] (%s): the secret is %d bytes; it must be at least %d", c.name, n, c.size),
+				fmt.Sprintf("auth: VerifierConfig.Keys[0] (%s): the secret is %d bytes; it must be at least %d; create one with `openssl rand -base64 48`", c.name, n, c.size),
 			)
 		}
 		require.ErrorContains(t, keyErr(c.make(nil)), "the secret is 0 bytes")
@@ -442,10 +442,10 @@ func TestKeys_ErrorsNameTheIndex(t *testing.T) {
 	err := keyErr(a, auth.Key{}, b, auth.HS384(distinctBytes(47)), a)
 	require.EqualError(t, err, strings.Join([]string{
 		"auth: VerifierConfig.Keys[1] is the zero Key",
-		"auth: VerifierConfig.Keys[3] (HS384): the secret is 47 bytes; it must be at least 48",
+		"auth: VerifierConfig.Keys[3] (HS384): the secret is 47 bytes; it must be at least 48; create one with `openssl rand -base64 48`",
 		"auth: VerifierConfig.Keys[0] and VerifierConfig.Keys[4] have the same ID",
 	}, "\n"))
-	require.EqualError(t, keyErr(), "auth: VerifierConfig.Keys is empty")
+	require.EqualError(t, keyErr(), "auth: VerifierConfig.Keys is empty; add a key that verifies access tokens")
 	require.NoError(t, keyErr(a, b))
 }
 

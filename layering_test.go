@@ -85,8 +85,9 @@ func TestLayers_ImportOnlyLowerLayers(t *testing.T) {
 				}
 				if layer.dir == "." && !isTest(name) {
 					require.NotContains(t, []string{
-						"testing", "unsafe", "reflect", "log", "expvar", "net/http/httptest", "plugin", "os", "os/exec", "C",
+						"testing", "unsafe", "log", "expvar", "net/http/httptest", "plugin", "os", "os/exec", "C",
 					}, path, name)
+					require.False(t, path == "reflect" && name != "config.go", "%s: only the check for nil values uses reflection", name)
 				}
 			}
 		}
@@ -244,6 +245,33 @@ func TestLayers_NoPackageState(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Functions that return no error and are called to set up a program panic if
+// they are called incorrectly. All other code returns errors.
+func TestLayers_OnlySetupPanics(t *testing.T) {
+	t.Parallel()
+	in := map[string]int{}
+	for name, f := range goFiles(t, ".") {
+		if isTest(name) {
+			continue
+		}
+		for _, d := range f.Decls {
+			function, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			ast.Inspect(function, func(n ast.Node) bool {
+				if call, ok := n.(*ast.CallExpr); ok {
+					if ident, ok := call.Fun.(*ast.Ident); ok && ident.Name == "panic" {
+						in[function.Name.Name]++
+					}
+				}
+				return true
+			})
+		}
+	}
+	require.Equal(t, map[string]int{"Role": 2, "Scope": 2, "Fresh": 1, "Require": 1, "checkHandler": 2, "LogEvents": 1}, in)
 }
 
 // usesOf counts, by name, the uses of functions of an imported package in the

@@ -350,13 +350,3 @@ func TestMemoryStore_DropsRevocationsOfOthersThatHaveEnded(t *testing.T) {
 	}
 	require.LessOrEqual(t, v.Health().Revocations, 20)
 }
-
-func TestNew_RefusesAMemoryStoreThatWasNotCreated(t *testing.T) {
-	t.Parallel()
-	for _, store := range []*auth.MemoryStore{nil, {}} {
-		require.Equal(t, []string{"auth: Config.Store is a MemoryStore that NewMemoryStore has not created"},
-			newErrors(t, func(c *auth.Config) { c.Store = store }))
-		_, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: derivedAccessKeys(), Feed: store})
-		require.EqualError(t, err, "auth: VerifierConfig.Feed is a MemoryStore that NewMemoryStore has not created")
-	}
-}

@@ -59,9 +59,18 @@ func ErrorFromContext(ctx context.Context) error {
 // called concurrently.
 type Guard func(ctx context.Context, c *Claims) error
 
-// Role returns a Guard that requires at least one of the roles. It refuses every
-// request if there are no roles.
+// Role returns a Guard that requires at least one of the roles. It panics if
+// there are no roles, or if one of them is empty or not UTF-8, because no user
+// can have such a role.
 func Role(anyOf ...string) Guard {
+	if len(anyOf) == 0 {
+		panic("auth: Role needs at least one role")
+	}
+	for i, role := range anyOf {
+		if !isRole(role) {
+			panic(fmt.Sprintf("auth: Role: role %d of %d (%+q) must be UTF-8 and not empty", i+1, len(anyOf), role))
+		}
+	}
 	anyOf = slices.Clone(anyOf)
 	return func(_ context.Context, c *Claims) error {
 		for _, role := range anyOf {
@@ -73,16 +82,21 @@ func Role(anyOf ...string) Guard {
 	}
 }
 
-// Scope returns a Guard that requires all of the scopes. It refuses every
-// request if there are no scopes, or if one of them is not a valid scope. The
-// challenge of the response names the scopes (RFC 6750 section 3).
+// Scope returns a Guard that requires all of the scopes. The challenge of the
+// response names them (RFC 6750 section 3). Scope panics if there are no scopes,
+// or if one of them is not a scope token (RFC 6749 section 3.3): one or more
+// printable ASCII characters except space, quote and backslash.
 func Scope(allOf ...string) Guard {
-	allOf = slices.Clone(allOf)
-	if len(allOf) == 0 || slices.ContainsFunc(allOf, func(s string) bool { return !isScope(s) }) {
-		// Refuse also claims that a test created with such a scope. The
-		// scope must not appear in a header.
-		return func(context.Context, *Claims) error { return &scopeError{} }
+	if len(allOf) == 0 {
+		panic("auth: Scope needs at least one scope")
 	}
+	for i, scope := range allOf {
+		if !isScope(scope) {
+			panic(fmt.Sprintf("auth: Scope: scope %d of %d (%+q) must be printable ASCII without space, quote or backslash; pass each scope as an argument of its own",
+				i+1, len(allOf), scope))
+		}
+	}
+	allOf = slices.Clone(allOf)
 	refusal := &scopeError{strings.Join(allOf, " ")}
 	return func(_ context.Context, c *Claims) error {
 		for _, scope := range allOf {
@@ -102,7 +116,17 @@ const maxAhead = 2*maxLeeway + time.Second
 
 // Fresh returns a Guard that requires a login within maxAge. A refresh is not a
 // login. The response to a refused request asks for a new login (RFC 9470).
+//
+// Fresh panics if maxAge is less than a second, which is the resolution of the
+// login time in a token.
 func Fresh(maxAge time.Duration) Guard {
+	if maxAge < time.Second {
+		hint := ""
+		if missingUnit("", maxAge) != nil {
+			hint = "; missing time unit?"
+		}
+		panic(fmt.Sprintf("auth: Fresh: maxAge (%s) is less than 1s%s", maxAge, hint))
+	}
 	return func(_ context.Context, c *Claims) error {
 		now := c.verifiedAt
 		if now.IsZero() { // claims that a test created
@@ -137,9 +161,18 @@ func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 //
 // OPTIONS requests are authenticated like all others. So CORS middleware, which
 // responds to preflight requests, must wrap this middleware.
+//
+// Require panics if a guard is nil. The function that it returns panics if the
+// handler is nil, or a nil pointer, map, slice or function.
 func (v *Verifier) Require(guards ...Guard) func(http.Handler) http.Handler {
+	for i, guard := range guards {
+		if guard == nil {
+			panic(fmt.Sprintf("auth: Require: guard %d of %d is nil; omit it, or pass a Guard", i+1, len(guards)))
+		}
+	}
 	guards = slices.Clone(guards)
 	return func(next http.Handler) http.Handler {
+		checkHandler("Require", next)
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			v.setVary(w.Header())
 			v.setNoStore(w.Header())
@@ -173,6 +206,16 @@ func (v *Verifier) Require(guards ...Guard) func(http.Handler) http.Handler {
 func (v *Verifier) verifyRequest(r *http.Request, token string) (*requestContext, error) {
 	ctx := &requestContext{Context: r.Context()}
 	return ctx, v.verify(ctx.Context, token, &ctx.parsedClaims)
+}
+
+// checkHandler panics if a handler to wrap is nil. Otherwise every request that
+// is allowed would panic.
+func checkHandler(wrapper string, h http.Handler) {
+	if h == nil {
+		panic("auth: " + wrapper + ": the handler is nil")
+	} else if isNil(h) {
+		panic(fmt.Sprintf("auth: %s: the handler is a nil %T; create it before you pass it", wrapper, h))
+	}
 }
 
 // refreshRequest does what Config.AutoRefresh describes, if that applies to a
@@ -213,7 +256,11 @@ func (v *Verifier) checkGuards(ctx context.Context, c *Claims, guards []Guard) e
 // header or the URL and no valid one elsewhere, cross-origin writes with a
 // cookie, and requests with a token that cannot be verified because a store or
 // a [KeySource] did not respond.
+//
+// Optional panics if the handler is nil, or a nil pointer, map, slice or
+// function.
 func (v *Verifier) Optional(next http.Handler) http.Handler {
+	checkHandler("Optional", next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v.setVary(w.Header())
 		var c *Claims

@@ -109,7 +109,7 @@ func checkUser(u *User) error {
 		return errors.New("auth: User.Username must be UTF-8")
 	}
 	for i, role := range u.Roles {
-		if role == "" || !utf8.ValidString(role) {
+		if !isRole(role) {
 			return fmt.Errorf("auth: User.Roles[%d] must be UTF-8 and not empty", i)
 		}
 	}
@@ -120,6 +120,8 @@ func checkUser(u *User) error {
 	}
 	return nil
 }
+
+func isRole(s string) bool { return s != "" && utf8.ValidString(s) }
 
 func isScope(s string) bool {
 	for i := range len(s) {

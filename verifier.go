@@ -17,6 +17,7 @@ const (
 	defaultLeeway       = 10 * time.Second
 	maxLeeway           = time.Minute
 	defaultMaxStale     = time.Minute
+	maxMaxStale         = maxAccessTTL // a revocation that is read later has no effect: the access tokens that it revokes have expired
 	defaultStoreTimeout = 2 * time.Second
 )
 
@@ -99,21 +100,22 @@ type Verifier struct {
 // NewVerifier returns a Verifier with the configuration c. The error joins
 // every mistake in c, each naming its field.
 func NewVerifier(c VerifierConfig) (*Verifier, error) {
-	var keysErr error
-	if c.Keys == nil {
-		keysErr = errors.New("auth: VerifierConfig.Keys is nil")
-	} else if ks, ok := c.Keys.(Keys); ok {
-		if len(ks) == 0 {
-			keysErr = errors.New("auth: VerifierConfig.Keys is empty")
-		} else {
-			keysErr = ks.check("VerifierConfig.Keys")
-		}
-		if keysErr == nil {
-			c.Keys = newKeyRing(ks, typAccess, 0, nil)
-		}
+	if ks, ok := c.Keys.(*Keys); ok && ks != nil {
+		c.Keys = *ks // has the same methods, and would be used without a check
 	}
+	var keysErr error
+	if ks, ok := c.Keys.(Keys); c.Keys == nil {
+		keysErr = errors.New("auth: VerifierConfig.Keys is nil; set it to the keys that verify access tokens")
+	} else if !ok {
+		keysErr = checkNotNil("VerifierConfig.Keys", c.Keys)
+	} else if len(ks) == 0 {
+		keysErr = errors.New("auth: VerifierConfig.Keys is empty; add a key that verifies access tokens")
+	} else if keysErr = ks.check("VerifierConfig.Keys"); keysErr == nil {
+		c.Keys = newKeyRing(ks, typAccess, 0, nil)
+	}
+	feedErr := checkFeed("VerifierConfig.Feed", c.Feed)
 	v, err := newVerifier("VerifierConfig", c, nil)
-	if err := errors.Join(keysErr, err); err != nil {
+	if err := errors.Join(keysErr, feedErr, err); err != nil {
 		return nil, err
 	}
 	return v, nil
@@ -149,21 +151,21 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("auth: "+owner+"."+format, args...)) }
 
-	switch {
-	case c.Issuer == "":
-		bad("Issuer is empty")
-	case !isPlainText(c.Issuer):
-		bad("Issuer must be UTF-8 without control characters")
+	if c.Issuer == "" {
+		bad("Issuer is empty; set it to the URL of the service that issues the tokens")
+	} else if text := badName(c.Issuer); text != "" {
+		bad("Issuer %s", text)
 	}
 	if len(c.Audience) == 0 {
 		bad("Audience is empty; name the service that the tokens are for")
 	}
 	for i, a := range c.Audience {
-		switch {
-		case a == "":
-			bad("Audience[%d] is empty", i)
-		case !isPlainText(a):
-			bad("Audience[%d] must be UTF-8 without control characters", i)
+		if a == "" {
+			bad("Audience[%d] is empty; remove it, or name a service that the tokens are for", i)
+		} else if text := badName(a); text != "" {
+			bad("Audience[%d] %s", i, text)
+		} else if j := slices.Index(c.Audience[:i], a); j >= 0 {
+			bad("Audience[%d] duplicates %s.Audience[%d]", i, owner, j)
 		}
 	}
 	if c.Leeway == 0 {
@@ -179,8 +181,8 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 	}
 	if err := missingUnit(owner+".MaxStale", c.MaxStale); err != nil {
 		errs = append(errs, err)
-	} else if c.MaxStale < time.Second {
-		bad("MaxStale (%s) is less than 1s", c.MaxStale)
+	} else if c.MaxStale < time.Second || c.MaxStale > maxMaxStale {
+		bad("MaxStale (%s) is not between 1s and %s", c.MaxStale, maxMaxStale)
 	}
 	if c.StoreTimeout == 0 {
 		c.StoreTimeout = defaultStoreTimeout
@@ -219,14 +221,11 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 	}
 	leeway := max(0, c.Leeway).Truncate(time.Millisecond)
 	var accessTTL time.Duration
-	feedField := "Feed"
 	if b != nil {
 		accessTTL = b.lifetime()
-		feedField = "Store"
 	}
-	memory, isMemory := c.Feed.(*MemoryStore)
-	if isMemory && (memory == nil || memory.id() == "") {
-		bad("%s is a MemoryStore that NewMemoryStore has not created", feedField)
+	memory, _ := c.Feed.(*MemoryStore)
+	if checkFeed("", c.Feed) != nil { // the caller reports it
 		memory = nil
 	}
 	v := &Verifier{
