@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/ratchet-go/auth/internal/strictjson"
@@ -73,8 +75,8 @@ func setList(list *[]string, space []string, from int) []string {
 }
 
 // Decode decodes the whole payload of the token into v with encoding/json. Use
-// it for the application's own claims. If c does not come from a verified token,
-// as in tests, Decode does not change v and returns nil.
+// it for the application's own claims. If c comes neither from a verified token
+// nor from [Claims.WithExtra], Decode does not change v and returns nil.
 func (c *Claims) Decode(v any) error {
 	if c.payload == "" {
 		return nil
@@ -83,6 +85,83 @@ func (c *Claims) Decode(v any) error {
 		return fmt.Errorf("auth: decoding claims: %w", err)
 	}
 	return nil
+}
+
+// WithExtra returns a copy of c with claims of the application's own: Decode
+// then decodes the payload that a token with the fields of c and User.Extra of
+// extra would have. It is for tests of handlers, together with [NewContext].
+// Fields of c that are zero are not in the payload.
+//
+// It is an error if extra could not be User.Extra, if a field is not UTF-8, or if
+// c has a payload already. So the claims of a verified token cannot be changed.
+func (c *Claims) WithExtra(extra map[string]any) (*Claims, error) {
+	if c.payload != "" {
+		return nil, errors.New("auth: Claims.WithExtra: the claims have a payload already; WithExtra is for claims that a test creates")
+	}
+	for _, f := range []struct {
+		name   string
+		values []string
+	}{
+		{"Issuer", []string{c.Issuer}}, {"Audience", c.Audience}, {"Subject", []string{c.Subject}}, {"SessionID", []string{c.SessionID}},
+		{"TokenID", []string{c.TokenID}}, {"Username", []string{c.Username}}, {"Roles", c.Roles}, {"Scopes", c.Scopes}, {"AMR", c.AMR},
+	} {
+		if slices.ContainsFunc(f.values, func(s string) bool { return !utf8.ValidString(s) }) {
+			return nil, fmt.Errorf("auth: Claims.WithExtra: %s must be UTF-8", f.name)
+		}
+	}
+	fake := *c
+	payload, err := fake.encode("", extra)
+	if err != nil {
+		return nil, fmt.Errorf("auth: Claims.WithExtra: %w", detail{err})
+	}
+	fake.payload = string(payload)
+	return &fake, nil
+}
+
+// encode returns c as the payload of a token, without the claims that are zero.
+// extra are the application's own claims. Its error is about extra.
+func (c *Claims) encode(memoryID string, extra map[string]any) ([]byte, error) {
+	w := strictjson.NewWriter(make([]byte, 0, 512))
+	text := func(name, value string) {
+		if value != "" {
+			w.String(name, value)
+		}
+	}
+	list := func(name string, values []string) {
+		if len(values) > 0 {
+			w.Strings(name, values)
+		}
+	}
+	date := func(name string, t time.Time) {
+		if !t.IsZero() {
+			w.Int(name, t.Unix())
+		}
+	}
+	text("iss", c.Issuer)
+	list("aud", c.Audience)
+	text("sub", c.Subject)
+	text("sid", c.SessionID)
+	text("jti", c.TokenID)
+	date("iat", c.IssuedAt)
+	date("exp", c.ExpiresAt)
+	date("auth_time", c.AuthTime)
+	date("session_exp", c.SessionExpiresAt)
+	if c.countsFrom != 0 {
+		w.Int("eff_iat", c.countsFrom)
+	}
+	text("mem_store", memoryID)
+	text("username", c.Username)
+	list("roles", c.Roles)
+	text("scope", strings.Join(c.Scopes, " "))
+	list("amr", c.AMR)
+	if len(extra) > 0 {
+		object, err := marshalExtra(extra)
+		if err != nil {
+			return nil, err
+		}
+		w.Members(object)
+	}
+	return w.Close(), nil
 }
 
 // accessGrant is the content of an access token.
@@ -105,42 +184,19 @@ func (g *accessGrant) payload() ([]byte, error) {
 	if err := checkUser(u); err != nil {
 		return nil, err
 	}
-	w := strictjson.NewWriter(make([]byte, 0, 512))
-	w.String("iss", g.issuer)
-	w.Strings("aud", g.audience)
-	w.String("sub", u.ID)
-	w.String("sid", g.sid)
-	w.String("jti", randomID())
-	w.Int("iat", g.issuedAt.Unix())
-	w.Int("exp", g.expiresAt.Unix())
-	w.Int("auth_time", g.authTime.Unix())
-	w.Int("session_exp", g.sessionEnd.Unix())
-	if g.countsFrom.Unix() > g.issuedAt.Unix() {
-		w.Int("eff_iat", g.countsFrom.Unix())
+	c := Claims{
+		Issuer: g.issuer, Audience: g.audience, Subject: u.ID, SessionID: g.sid, TokenID: randomID(),
+		Username: u.Username, Roles: u.Roles, Scopes: u.Scopes, AMR: g.amr,
+		IssuedAt: g.issuedAt, ExpiresAt: g.expiresAt, AuthTime: g.authTime, SessionExpiresAt: g.sessionEnd,
 	}
-	if g.memoryID != "" {
-		w.String("mem_store", g.memoryID)
+	if from := g.countsFrom.Unix(); from > g.issuedAt.Unix() {
+		c.countsFrom = from
 	}
-	if u.Username != "" {
-		w.String("username", u.Username)
+	payload, err := c.encode(g.memoryID, u.Extra)
+	if err != nil {
+		return nil, fmt.Errorf("auth: User.Extra: %w", detail{err})
 	}
-	if len(u.Roles) > 0 {
-		w.Strings("roles", u.Roles)
-	}
-	if len(u.Scopes) > 0 {
-		w.String("scope", strings.Join(u.Scopes, " "))
-	}
-	if len(g.amr) > 0 {
-		w.Strings("amr", g.amr)
-	}
-	if len(u.Extra) > 0 {
-		extra, err := marshalExtra(u.Extra)
-		if err != nil {
-			return nil, fmt.Errorf("auth: User.Extra: %w", err)
-		}
-		w.Members(extra)
-	}
-	return w.Close(), nil
+	return payload, nil
 }
 
 // reserved are the claim names that have a meaning in an access token, here or
@@ -165,6 +221,18 @@ func imitates(name string) string {
 	return ""
 }
 
+// foldCase returns the same text for all names that encoding/json considers
+// equal if it ignores case.
+func foldCase(name string) string {
+	return strings.Map(func(c rune) rune {
+		least := c
+		for next := unicode.SimpleFold(c); next != c; next = unicode.SimpleFold(next) {
+			least = min(least, next)
+		}
+		return least
+	}, name)
+}
+
 // marshalExtra encodes the application's claims, of which there is at least
 // one.
 //
@@ -179,15 +247,24 @@ func marshalExtra(extra map[string]any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	object, err := json.Marshal(extra)
+	var object []byte
+	err = callHook("encoding a value", func() (err error) { // MarshalJSON and MarshalText may panic
+		object, err = json.Marshal(extra)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	// Read it as a verifier does, so that no token is issued that it refuses.
+	folded := make(map[string]string, len(extra))
 	err = strictjson.Object(string(object), maxClaims, func(name, _ string) error {
 		if r := imitates(name); r != "" {
 			return fmt.Errorf("%q equals the reserved claim %q, or differs from it only in case", name, r)
 		}
+		if other, ok := folded[foldCase(name)]; ok { // Decode would mistake one for the other
+			return fmt.Errorf("%+q and %+q differ only in case", other, name)
+		}
+		folded[foldCase(name)] = name
 		return nil
 	})
 	if err != nil {

@@ -23,6 +23,19 @@ type broken struct{}
 
 func (broken) MarshalJSON() ([]byte, error) { return nil, errors.New("broken marshaler") }
 
+// panics is a value that cannot be encoded, because its method panics.
+type panics struct{ value any }
+
+func (p panics) MarshalJSON() ([]byte, error) { panic(p.value) }
+
+// panicsAsText is such a value with another method.
+type panicsAsText struct{ value any }
+
+func (p panicsAsText) MarshalText() ([]byte, error) { panic(p.value) }
+
+// cyclic is a value that contains itself.
+type cyclic struct{ Self *cyclic }
+
 // requireExtraRefused checks that a login and a refresh with these claims fail,
 // that no session is created and that no refresh token is spent.
 func requireExtraRefused(t *testing.T, fx *fixture, extra map[string]any, text string) {
@@ -85,6 +98,8 @@ func TestExtra_RefusesInvalidValues(t *testing.T) {
 	for range 32 {
 		deep = []any{deep}
 	}
+	loop := &cyclic{}
+	loop.Self = loop
 	for name, c := range map[string]struct {
 		value any
 		text  string
@@ -103,12 +118,86 @@ func TestExtra_RefusesInvalidValues(t *testing.T) {
 		"a channel":             {make(chan int), "unsupported type"},
 		"not a number":          {math.NaN(), "unsupported value"},
 		"too much":              {strings.Repeat("x", 7000), "the limit is 8192"},
+		"far too much":          {strings.Repeat("x", 1<<20), "the limit is 8192"},
+		"a function":            {func() {}, "unsupported type"},
+		"a complex number":      {1i, "unsupported type"},
+		"infinity":              {math.Inf(-1), "unsupported value"},
+		"a cycle":               {loop, "encountered a cycle"},
+		"a number with a word":  {json.Number("1 or 2"), "invalid number"},
 	} {
 		t.Log(name)
 		requireExtraRefused(t, fx, map[string]any{"tenant": c.value}, c.text)
 	}
 	requireExtraRefused(t, fx, map[string]any{"\xff": 1}, "invalid JSON object")
 }
+
+// Decode would set a field from either of two such names.
+func TestExtra_RefusesNamesThatDifferOnlyInCase(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	for text, names := range map[string][]string{
+		`"Tenant" and "tenant" differ only in case`:               {"tenant", "Tenant", "other"},
+		`"K" and "\u212a" differ only in case`:                    {"\u212a", "K"},
+		`"KEY" and "\u212aey" differ only in case`:                {"KEY", "\u212aey"},
+		`"class" and "cla\u017f\u017f" differ only in case`:       {"class", "cla\u017f\u017f"},
+		`"\u00c9t\u00e9" and "\u00e9t\u00e9" differ only in case`: {"\u00c9t\u00e9", "\u00e9t\u00e9"},
+		`"\u03c2" and "\u03c3" differ only in case`:               {"\u03c2", "\u03c3"},
+		`"ORG_ID" and "org_id" differ only in case`:               {"org_id", "ORG_ID"},
+		`"\U00010400" and "\U00010428" differ only in case`:       {"\U00010400", "\U00010428"},
+	} {
+		extra := map[string]any{}
+		for i, name := range names {
+			extra[name] = i
+		}
+		requireExtraRefused(t, fx, extra, "auth: User.Extra: "+text)
+	}
+	// The members of a value are the application's own business, and so are
+	// names that encoding/json does not consider equal.
+	extra := map[string]any{"own": map[string]any{"a": 1, "A": 2}, "org_id": 1, "orgid": 2, "ss": 3, "\u00df": 4, "i": 5, "\u0131": 6, "\u0130": 7}
+	fx.users.change("u1", func(u *auth.User) { u.Extra = extra })
+	c, err := fx.Verify(context.Background(), fx.login(t).Access)
+	require.NoError(t, err)
+	got := map[string]any{}
+	require.NoError(t, c.Decode(&got))
+	for name := range extra {
+		require.Contains(t, got, name)
+	}
+}
+
+// A value that panics costs its user the token, and nobody else anything.
+func TestExtra_ContainsPanicsOfItsValues(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	const hidden = "the secret that a value panics with"
+	for name, value := range map[string]any{
+		"value": panics{hidden}, "pointer": &panics{hidden}, "in a list": []any{1, panics{hidden}}, "in a struct": struct{ X any }{panics{hidden}},
+		"text": panicsAsText{hidden}, "key": map[panicsAsText]int{{hidden}: 1}, "an error": panics{errors.New(hidden)}, "a struct": panics{texts{Name: hidden}},
+	} {
+		requireExtraRefused(t, fx, map[string]any{"x": value}, "auth: User.Extra: encoding a value panicked with a ")
+		fx.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"x": value} })
+		_, err := fx.Login(context.Background(), "ada", pass, auth.SessionOptions{})
+		require.Error(t, err, name)
+		secrets := needles(map[string][]byte{"panic": []byte(hidden)})
+		requireNoSecret(t, "error", prints(err, verbs...), secrets)
+		r := send(t, fx.LoginHandler(), "POST", "/", reqJSON(goodLogin))
+		r.requireRefused(t, 500, "server_error", "")
+		requireNoSecret(t, "response", map[string]string{"body": r.body, "header": fmt.Sprint(r.header)}, secrets)
+		require.NotContains(t, r.body, "goroutine")
+		for _, e := range fx.events.take(auth.EventFault) {
+			requireNoSecret(t, "event", prints(e, verbs...), secrets)
+		}
+		fx.users.change("u1", func(u *auth.User) { u.Extra = nil })
+		fx.login(t)
+	}
+	// The text of a run-time error is reported, because it contains no values.
+	var none *texts
+	requireExtraRefused(t, fx, map[string]any{"x": nilPanics{none}}, "encoding a value panicked: runtime error: invalid memory address or nil pointer dereference")
+}
+
+// nilPanics is a value whose method uses a nil pointer.
+type nilPanics struct{ *texts }
+
+func (n nilPanics) MarshalJSON() ([]byte, error) { return []byte(n.Name), nil }
 
 // named and texts are types of an application. They contain strings that only
 // encoding/json finds.
@@ -223,6 +312,105 @@ func TestExtra_IsDecodedByDecode(t *testing.T) {
 	untouched := tenant{ID: 7}
 	require.NoError(t, (&auth.Claims{Subject: "made by a test"}).Decode(&untouched))
 	require.Equal(t, tenant{ID: 7}, untouched)
+}
+
+// A handler that a test calls with such claims sees what a token would contain.
+func TestWithExtra_DecodesAsTheClaimsOfAToken(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	extra := map[string]any{
+		"tenant": "acme", "big": int64(1)<<62 + 1, "ratio": 1.5, "when": time.Unix(0, 0).UTC(), "list": []string{"a", "<b>"}, "null": nil,
+		"plan": map[string]any{"Seats": 3}, "raw": json.RawMessage(`{"a":[1.50]}`), "é": "\u2028",
+	}
+	fx.users.change("u1", func(u *auth.User) { u.Extra = extra })
+	real, err := fx.Verify(context.Background(), fx.login(t).Access)
+	require.NoError(t, err)
+	bare := &auth.Claims{
+		Issuer: real.Issuer, Audience: real.Audience, Subject: real.Subject, SessionID: real.SessionID, TokenID: real.TokenID,
+		Username: real.Username, Roles: real.Roles, Scopes: real.Scopes, AMR: real.AMR,
+		IssuedAt: real.IssuedAt, ExpiresAt: real.ExpiresAt, AuthTime: real.AuthTime, SessionExpiresAt: real.SessionExpiresAt,
+	}
+	fake, err := bare.WithExtra(extra)
+	require.NoError(t, err)
+	require.NotSame(t, bare, fake)
+	type own struct {
+		TENANT string
+		Big    int64
+		Ratio  float64
+		When   time.Time
+		List   []string
+		Plan   struct{ SEATS int }
+		Raw    json.RawMessage
+		Sub    string
+		Roles  []string
+		Exp    int64
+	}
+	for _, into := range []func() any{
+		func() any { return new(map[string]any) }, func() any { return new(own) }, func() any { return new(map[string]json.RawMessage) },
+	} {
+		want, got := into(), into()
+		require.NoError(t, real.Decode(want))
+		require.NoError(t, fake.Decode(got))
+		require.Equal(t, want, got)
+	}
+	require.Equal(t, real.Decode(new(int)).Error(), fake.Decode(new(int)).Error())
+
+	// The fields stay as the test has set them. Those that are zero are not in
+	// the payload.
+	few, err := (&auth.Claims{Subject: "u1", Roles: []string{"admin"}, Scopes: []string{"a", "b"}}).WithExtra(map[string]any{"tenant": "acme"})
+	require.NoError(t, err)
+	require.Equal(t, "u1", few.Subject)
+	require.Equal(t, []string{"admin"}, few.Roles)
+	var all map[string]any
+	require.NoError(t, few.Decode(&all))
+	require.Equal(t, map[string]any{"sub": "u1", "roles": []any{"admin"}, "scope": "a b", "tenant": "acme"}, all)
+	none, err := new(auth.Claims).WithExtra(nil)
+	require.NoError(t, err)
+	all = nil
+	require.NoError(t, none.Decode(&all))
+	require.Empty(t, all)
+
+	// Guards see a fake login by the real clock, as without WithExtra.
+	recent, err := (&auth.Claims{AuthTime: time.Now()}).WithExtra(map[string]any{"tenant": "acme"})
+	require.NoError(t, err)
+	require.NoError(t, auth.Fresh(time.Minute)(context.Background(), recent))
+}
+
+func TestWithExtra_RefusesWhatATokenCannotContain(t *testing.T) {
+	t.Parallel()
+	for text, extra := range map[string]map[string]any{
+		`"sub" equals the reserved claim "sub", or differs from it only in case`:     {"sub": "u2"},
+		`"ROLES" equals the reserved claim "roles", or differs from it only in case`: {"ROLES": []string{"admin"}},
+		`"Tenant" and "tenant" differ only in case`:                                  {"tenant": 1, "Tenant": 2},
+		`encoding a value panicked with a string`:                                    {"x": panics{"x"}},
+		`json: unsupported type: chan int`:                                           {"x": make(chan int)},
+		`a name or value is not UTF-8`:                                               {"x": "\xff"},
+		`duplicate name`:                                                             {"x": json.RawMessage(`{"a":1,"a":2}`)},
+	} {
+		c, err := (&auth.Claims{Subject: "u1"}).WithExtra(extra)
+		require.ErrorContains(t, err, text)
+		require.ErrorContains(t, err, "auth: Claims.WithExtra: ")
+		require.Nil(t, c)
+	}
+	for name, c := range map[string]*auth.Claims{
+		"Issuer": {Issuer: "\xff"}, "Audience": {Audience: []string{"a", "\xff"}}, "Subject": {Subject: "\xff"}, "SessionID": {SessionID: "\xff"},
+		"TokenID": {TokenID: "\xff"}, "Username": {Username: "\xff"}, "Roles": {Roles: []string{"\xff"}}, "Scopes": {Scopes: []string{"\xff"}},
+		"AMR": {AMR: []string{"\xff"}},
+	} {
+		_, err := c.WithExtra(nil)
+		require.EqualError(t, err, "auth: Claims.WithExtra: "+name+" must be UTF-8")
+	}
+
+	// Claims of a token cannot be changed, and it cannot be done twice.
+	fx := newFixture(t)
+	real, err := fx.Verify(context.Background(), fx.login(t).Access)
+	require.NoError(t, err)
+	fake, err := (&auth.Claims{}).WithExtra(map[string]any{"tenant": "acme"})
+	require.NoError(t, err)
+	for _, c := range []*auth.Claims{real, fake} {
+		_, err := c.WithExtra(map[string]any{"tenant": "other"})
+		require.EqualError(t, err, "auth: Claims.WithExtra: the claims have a payload already; WithExtra is for claims that a test creates")
+	}
 }
 
 func TestVerify_SplitsScopesAtSpaces(t *testing.T) {

@@ -195,6 +195,9 @@ func (c Config) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }
 // fields.
 func (c Config) MarshalText() ([]byte, error) { return fmt.Append(nil, c), nil }
 
+// GobEncode returns an error, because the fields contain secrets.
+func (c Config) GobEncode() ([]byte, error) { return nil, notEncodable("Config", "secrets") }
+
 // Defaults and bounds.
 const (
 	defaultAccessTTL   = 15 * time.Minute

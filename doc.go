@@ -87,7 +87,7 @@
 //   - refreshing without HTTP: [Authenticator.Refresh]
 //   - a page of the user's devices: [Authenticator.Sessions]
 //   - streams that end with the session: [Verifier.SessionContext]
-//   - a unit test of a protected handler: [NewContext]
+//   - a unit test of a protected handler: [NewContext], [Claims.WithExtra]
 //   - CORS: Verifier.Require (IncorrectCORS)
 //   - errors in a Config: New (Mistakes)
 //

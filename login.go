@@ -30,7 +30,7 @@ type SessionOptions struct {
 	// login, such as those of [Authenticator.CookieTokens]. The login ends the
 	// session of each token that this service signed, of any user, even if the
 	// token has expired.
-	Replaces []string `json:"-"`
+	Replaces []string `json:"-" xml:"-"`
 
 	// InBody says that the tokens are not sent in cookies. The size limit of a
 	// cookie then does not apply to them.
@@ -40,6 +40,11 @@ type SessionOptions struct {
 // Format prints the options without the tokens in Replaces.
 func (o SessionOptions) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "auth.SessionOptions{device %q amr %q}", o.Name, o.AMR)
+}
+
+// GobEncode returns an error, because Replaces contains tokens.
+func (o SessionOptions) GobEncode() ([]byte, error) {
+	return nil, notEncodable("SessionOptions", "tokens")
 }
 
 // LogValue returns what Format prints.

@@ -33,7 +33,8 @@ type (
 )
 
 // NewContext returns a copy of ctx that carries c, as [Verifier.Require] passes
-// it to a handler. It is for tests of handlers.
+// it to a handler. It is for tests of handlers. [Claims.WithExtra] adds claims of
+// the application's own to c.
 func NewContext(ctx context.Context, c *Claims) context.Context {
 	return context.WithValue(ctx, claimsKey{}, c)
 }

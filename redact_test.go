@@ -3,9 +3,12 @@ package auth_test
 import (
 	"bytes"
 	"context"
+	"encoding/asn1"
 	"encoding/base64"
+	"encoding/gob"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"text/template"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -66,6 +70,18 @@ func prints(v any, verbs ...string) map[string]string {
 	}
 	text, err := json.Marshal(v)
 	out["json"] = fmt.Sprint(string(text), err)
+	var b bytes.Buffer // what was written before an error counts too
+	e := xml.NewEncoder(&b)
+	err = e.Encode(v)
+	out["xml"] = fmt.Sprint(e.Close(), b.String(), err)
+	b.Reset()
+	err = gob.NewEncoder(&b).Encode(v)
+	out["gob"] = fmt.Sprint(b.String(), err)
+	text, err = asn1.Marshal(v)
+	out["asn1"] = fmt.Sprint(string(text), err)
+	b.Reset()
+	err = template.Must(template.New("").Parse(`{{.}} {{printf "%v %+v %#v %q %x" . . . . .}}`)).Execute(&b, v)
+	out["template"] = fmt.Sprint(b.String(), err)
 	return out
 }
 
@@ -172,6 +188,31 @@ func TestPrinting_ShowsNoSecret(t *testing.T) {
 	asJSON, err := json.Marshal(next)
 	require.NoError(t, err)
 	require.Contains(t, string(asJSON), next.SessionID)
+}
+
+// Package gob ignores the tags with which other encoders omit secrets. Without
+// the secrets, the decoded values would be useless.
+func TestGob_RefusesValuesThatContainSecrets(t *testing.T) {
+	t.Parallel()
+	text := func(name, secrets string) string {
+		return "auth: " + name + " cannot be encoded by encoding/gob, because it contains " + secrets + "; encode a type of your own with the fields that you need"
+	}
+	requireRefused := func(want string, list []any) {
+		t.Helper()
+		for _, v := range list {
+			require.EqualError(t, gob.NewEncoder(new(bytes.Buffer)).Encode(v), want)
+		}
+	}
+	requireRefused(text("Tokens", "tokens"), typed(auth.Tokens{Subject: "u1"}))
+	requireRefused(text("User", "a password hash"), typed(auth.User{ID: "u1"}))
+	requireRefused(text("SessionOptions", "tokens"), typed(auth.SessionOptions{Name: "phone"}))
+	requireRefused(text("Config", "secrets"), typed(auth.Config{Issuer: issuer}))
+
+	// XML omits what JSON omits.
+	asXML, err := xml.Marshal(auth.Tokens{Access: "a", Refresh: "r", Subject: "u1", SessionID: "s1"})
+	require.NoError(t, err)
+	require.NotRegexp(t, "<(Access|Refresh)>", string(asXML))
+	require.Contains(t, string(asXML), "<Subject>u1</Subject><SessionID>s1</SessionID>")
 }
 
 // Package fmt does not call methods on unexported fields: it prints their

@@ -20,13 +20,13 @@ const (
 
 // Tokens are the result of a login or a refresh.
 //
-// Printing shows only the session ID and the session's end, and encoding/json
-// omits the tokens. To send them to the client, use
-// [Authenticator.WriteTokens], or the fields.
+// Printing shows only the session ID and the session's end. encoding/json and
+// encoding/xml omit the tokens, and encoding/gob returns an error. To send them
+// to the client, use [Authenticator.WriteTokens], or the fields.
 type Tokens struct {
-	Access           string    `json:"-"` // for the Authorization header
+	Access           string    `json:"-" xml:"-"` // for the Authorization header
 	AccessExpiresAt  time.Time // to the second
-	Refresh          string    `json:"-"` // only for the refresh endpoint
+	Refresh          string    `json:"-" xml:"-"` // only for the refresh endpoint
 	RefreshExpiresAt time.Time // to the second; the session ends then unless it is refreshed
 	Subject          string
 	SessionID        string
@@ -45,6 +45,16 @@ func (t Tokens) Format(f fmt.State, _ rune) {
 // LogValue logs what Format prints.
 func (t Tokens) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("session", t.SessionID), slog.Time("expires", t.RefreshExpiresAt))
+}
+
+// GobEncode returns an error. Package gob ignores the tags that keep the tokens
+// out of other encodings, and without them the decoded Tokens would be useless.
+func (t Tokens) GobEncode() ([]byte, error) { return nil, notEncodable("Tokens", "tokens") }
+
+// notEncodable returns the error of a GobEncode method.
+func notEncodable(name, secrets string) error {
+	return fmt.Errorf("auth: %s cannot be encoded by encoding/gob, because it contains %s; encode a type of your own with the fields that you need",
+		name, secrets)
 }
 
 // payload returns the claims as JSON. The encoding is deterministic, so every

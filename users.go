@@ -26,15 +26,18 @@ type User struct {
 
 	// PasswordHash is a hash created by package password, or a bcrypt hash. If
 	// it is empty, the user cannot sign in by password. It never leaves the
-	// process.
-	PasswordHash string `json:"-"`
+	// process: printing and encoding/json omit it, and encoding/gob and
+	// encoding/xml return an error for a User. A User that was decoded from JSON
+	// cannot sign in by password, so a cache of users needs a type of its own.
+	PasswordHash string `json:"-" xml:"-"`
 
 	// Disabled means that the user can neither sign in nor refresh.
 	Disabled bool
 
 	// Extra has the application's own claims for the access token. They are
-	// encoded by encoding/json, and [Claims.Decode] decodes them. A reserved
-	// name, in any letter case, is an error when a token is issued.
+	// encoded by encoding/json, and [Claims.Decode] decodes them. When a token is
+	// issued, it is an error if a name is reserved, in any letter case, if two
+	// names differ only in case, or if a value cannot be encoded.
 	Extra map[string]any
 }
 
@@ -94,6 +97,10 @@ func (u User) Format(f fmt.State, verb rune) {
 func (u User) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("id", u.ID), slog.Bool("disabled", u.Disabled))
 }
+
+// GobEncode returns an error. Package gob would encode the password hash, and
+// without it the decoded User could not sign in.
+func (u User) GobEncode() ([]byte, error) { return nil, notEncodable("User", "a password hash") }
 
 // checkUser returns an error if a token could not represent a field of u
 // faithfully.
