@@ -259,10 +259,10 @@ func marshalExtra(extra map[string]any) ([]byte, error) {
 	folded := make(map[string]string, len(extra))
 	err = strictjson.Object(string(object), maxClaims, func(name, _ string) error {
 		if r := imitates(name); r != "" {
-			return fmt.Errorf("%q equals the reserved claim %q, or differs from it only in case", name, r)
+			return fmt.Errorf("%q equals the reserved claim %q, or differs from it only in case; choose another name", name, r)
 		}
 		if other, ok := folded[foldCase(name)]; ok { // Decode would mistake one for the other
-			return fmt.Errorf("%+q and %+q differ only in case", other, name)
+			return fmt.Errorf("%+q and %+q differ only in case; rename one of them", other, name)
 		}
 		folded[foldCase(name)] = name
 		return nil

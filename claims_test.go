@@ -78,7 +78,7 @@ func TestExtra_RefusesReservedNames(t *testing.T) {
 		for _, twin := range slices.Compact(twins) {
 			fx.users.change("u1", func(u *auth.User) { u.Extra = map[string]any{"tenant": 1, twin: "x"} })
 			_, err := fx.Login(context.Background(), "ada", pass, auth.SessionOptions{})
-			require.EqualError(t, err, fmt.Sprintf("auth: User.Extra: %q equals the reserved claim %q, or differs from it only in case", twin, name))
+			require.EqualError(t, err, fmt.Sprintf("auth: User.Extra: %q equals the reserved claim %q, or differs from it only in case; choose another name", twin, name))
 			require.Zero(t, fx.store.count("Create"), twin)
 		}
 	}

@@ -289,7 +289,7 @@ func badName(s string) string {
 	case !isPlainText(s):
 		return "must be UTF-8 without control characters"
 	case strings.TrimSpace(s) == "":
-		return fmt.Sprintf("%+q is blank", s)
+		return fmt.Sprintf("%+q is blank; set it to a name such as https://example.com", s)
 	case strings.TrimSpace(s) != s:
 		return fmt.Sprintf("%+q begins or ends with a space; remove it", s)
 	case strings.ContainsFunc(s, isInvisible):

@@ -570,7 +570,7 @@ func TestNewVerifier_NamesTheFieldOfEveryMistake(t *testing.T) {
 		want   string
 	}{
 		"no issuer":         {func(c *auth.VerifierConfig) { c.Issuer = "" }, "Issuer is empty; set it to the URL of the service that issues the tokens"},
-		"a blank issuer":    {func(c *auth.VerifierConfig) { c.Issuer = "\u2000" }, `Issuer "\u2000" is blank`},
+		"a blank issuer":    {func(c *auth.VerifierConfig) { c.Issuer = "\u2000" }, `Issuer "\u2000" is blank; set it to a name such as https://example.com`},
 		"an audience twice": {func(c *auth.VerifierConfig) { c.Audience = []string{"a", "a"} }, "Audience[1] duplicates VerifierConfig.Audience[0]"},
 		"a nil feed": {
 			func(c *auth.VerifierConfig) { c.Feed = (*testStore)(nil) },
@@ -614,7 +614,7 @@ func TestNewVerifier_NamesTheFieldOfEveryMistake(t *testing.T) {
 			`Cookies.TrustedOrigins[0] "null": any page can have the origin null, for example in a sandboxed frame; ` +
 				`send tokens to such clients in bodies (AllowBody)`,
 		},
-		"extractors": {func(c *auth.VerifierConfig) { c.Extractors = []auth.Extractor{auth.FromCookie()} }, "Extractors[0] reads a cookie, but Cookies is nil"},
+		"extractors": {func(c *auth.VerifierConfig) { c.Extractors = []auth.Extractor{auth.FromCookie()} }, "Extractors[0] reads a cookie, but Cookies is nil; set Cookies, or remove it"},
 	} {
 		config := good()
 		c.change(&config)

@@ -64,7 +64,7 @@ func checkExtractors(field string, es []Extractor, jar *cookieJar) ([]Extractor,
 	for i, e := range es {
 		switch {
 		case e.source == 0:
-			errs = append(errs, fmt.Errorf("auth: %s[%d] is the zero Extractor", field, i))
+			errs = append(errs, fmt.Errorf("auth: %s[%d] is the zero Extractor; create it with FromBearer, FromCookie, FromHeader or FromQuery", field, i))
 		case e.source == inHeader && !isToken(e.name):
 			errs = append(errs, fmt.Errorf("auth: %s[%d]: %+q is not a valid header name, such as X-Access-Token", field, i, e.name))
 		case e.source == inQuery && !isQueryName(e.name):
@@ -72,7 +72,7 @@ func checkExtractors(field string, es []Extractor, jar *cookieJar) ([]Extractor,
 		case e.source == inHeader && headerUse(e.name) != "":
 			errs = append(errs, fmt.Errorf("auth: %s[%d]: header %s %s", field, i, e.name, headerUse(e.name)))
 		case e.source == inCookie && jar == nil:
-			errs = append(errs, fmt.Errorf("auth: %s[%d] reads a cookie, but Cookies is nil", field, i))
+			errs = append(errs, fmt.Errorf("auth: %s[%d] reads a cookie, but Cookies is nil; set Cookies, or remove it", field, i))
 		case slices.Contains(es[:i], e):
 			errs = append(errs, fmt.Errorf("auth: %s[%d] duplicates %s[%d]", field, i, field, slices.Index(es, e)))
 		}

@@ -122,7 +122,7 @@ func checkUser(u *User) error {
 	}
 	for i, scope := range u.Scopes {
 		if !isScope(scope) {
-			return fmt.Errorf("auth: User.Scopes[%d] is not a scope token (RFC 6749 section 3.3)", i)
+			return fmt.Errorf("auth: User.Scopes[%d] is not a scope token (RFC 6749 section 3.3): printable ASCII without space, quote or backslash", i)
 		}
 	}
 	return nil
