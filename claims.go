@@ -119,7 +119,8 @@ func (c *Claims) WithExtra(extra map[string]any) (*Claims, error) {
 }
 
 // encode returns c as the payload of a token, without the claims that are zero.
-// extra are the application's own claims. Its error is about extra.
+// memoryID is mem_store, or "". extra are the claims of the application. The error
+// is about extra.
 func (c *Claims) encode(memoryID string, extra map[string]any) ([]byte, error) {
 	w := strictjson.NewWriter(make([]byte, 0, 512))
 	text := func(name, value string) {
