@@ -170,6 +170,17 @@ func TestRestart_UsersStaySignedIn(t *testing.T) {
 	}
 }
 
+func TestFlags_OtherArgumentsAreRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	out, err := command(t, dir, nil, "-addr", "127.0.0.1:0", "other.db").CombinedOutput() // without -db
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit, "%s", out)
+	require.Equal(t, 2, exit.ExitCode())
+	require.Contains(t, string(out), `unexpected argument "other.db"`)
+	require.NoFileExists(t, filepath.Join(dir, "sessions.db"))
+}
+
 func TestKeys_RefusedUnlessPrivate(t *testing.T) {
 	t.Parallel()
 	good := "ACCESS_SECRET=an-access-secret-that-is-long-enough-1a\nREFRESH_SECRET=a-refresh-secret-that-is-long-enough-1b\n"

@@ -26,7 +26,7 @@ func main() {
 	o := site.Options{Name: "durable"}
 	o.Flags()
 	db := flag.String("db", "sessions.db", "`file` for the sessions; created if it does not exist")
-	flag.Parse()
+	site.ParseFlags()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal terminates the program

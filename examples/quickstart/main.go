@@ -15,7 +15,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -27,7 +26,7 @@ import (
 func main() {
 	o := site.Options{Name: "quickstart"}
 	o.Flags()
-	flag.Parse()
+	site.ParseFlags()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal terminates the program

@@ -333,6 +333,18 @@ func TestConfig_IsRefusedWithEveryMistake(t *testing.T) {
 	}
 }
 
+func TestFlags_OtherArgumentsAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"8081"}, {"-addr", "127.0.0.1:0", "-access-ttl=5m", "-", "x"}, {"--", "-addr"}, {""}} {
+		out, err := command(t, nil, args...).CombinedOutput()
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit, "%q: %s", args, out)
+		require.Equal(t, 2, exit.ExitCode(), "%q: %s", args, out)
+		require.Contains(t, string(out), "unexpected argument \"")
+		require.Contains(t, string(out), "-retry-window") // the usage
+	}
+}
+
 func TestPage_RunsOnlyItsOwnFiles(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil, "-addr", "127.0.0.1:0")

@@ -5,6 +5,7 @@ package site
 import (
 	"context"
 	"flag"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -36,6 +37,17 @@ func (o *Options) Flags() {
 // lifetime defines a flag for a duration. Package auth sets the default for zero.
 func lifetime(p *time.Duration, name, usage, def string) {
 	flag.DurationVar(p, name, 0, usage+", such as 90s or 12h; 0 means the default, "+def)
+}
+
+// ParseFlags parses the command line. It exits with status 2 if there is an argument
+// that no flag takes.
+func ParseFlags() {
+	flag.Parse()
+	if flag.NArg() > 0 {
+		_, _ = fmt.Fprintf(flag.CommandLine.Output(), "unexpected argument %q\n", flag.Arg(0))
+		flag.Usage()
+		os.Exit(2)
+	}
 }
 
 // Run serves the application until ctx is done.
