@@ -181,6 +181,19 @@ func TestFlags_OtherArgumentsAreRefused(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(dir, "sessions.db"))
 }
 
+func TestPage_SaysWhatARestartDoes(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir(), nil, "-addr", "127.0.0.1:0")
+	resp, err := newClient().Get(s.base)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(body), "<title>Ratchet durable</title>")
+	require.Contains(t, string(body), "you are still signed in afterwards")
+	require.NotContains(t, string(body), "you have to sign in again afterwards")
+}
+
 func TestKeys_RefusedUnlessPrivate(t *testing.T) {
 	t.Parallel()
 	good := "ACCESS_SECRET=an-access-secret-that-is-long-enough-1a\nREFRESH_SECRET=a-refresh-secret-that-is-long-enough-1b\n"

@@ -25,9 +25,20 @@ type browser struct {
 	shots string // directory of the screenshots
 }
 
+// shotsIn returns the directory for screenshots: QUICKSTART_SHOTS if it is set.
+func shotsIn(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("QUICKSTART_SHOTS")
+	if dir == "" {
+		return t.TempDir()
+	}
+	require.NoError(t, os.MkdirAll(dir, 0o750))
+	return dir
+}
+
 func newBrowser(t *testing.T, path, shots string, flags ...chromedp.ExecAllocatorOption) browser {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, append([]chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1100, 800),
@@ -95,8 +106,47 @@ func (b browser) signIn(base, device string) {
 	b.sees("username", "ada")
 }
 
-// shot saves screenshots in light and dark, at 1280 and 380 px, and checks that
-// nothing overflows.
+// audit returns what is wrong with the layout: text with too little contrast
+// (WCAG 2.2, 1.4.3), text that does not fit, buttons that are too small to tap or
+// stretched, and cards or buttons that overlap.
+const audit = `(() => {
+	const wrong = [];
+	const shown = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.checkVisibility() && e.getBoundingClientRect().width > 0);
+	const name = (e) => e.tagName + (e.id ? "#" + e.id : "") + " " + JSON.stringify(e.innerText?.slice(0, 40));
+	const rgba = (text) => { const v = text.match(/[\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v; };
+	const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+		.reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+	const contrast = (a, b) => { const [x, y] = [light(a), light(b)]; return (Math.max(x, y) + .05) / (Math.min(x, y) + .05); };
+	const ground = (e) => { for (; e; e = e.parentElement) { const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] === 1) return c; } return [255, 255, 255]; };
+	for (const e of shown("body *")) {
+		const style = getComputedStyle(e);
+		if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
+		const ratio = contrast(rgba(style.color), ground(e));
+		if (ratio < 4.5) wrong.push(name(e) + " has contrast " + ratio.toFixed(2));
+		if (style.display !== "inline" && e.scrollWidth > e.clientWidth + 1) wrong.push(name(e) + " does not fit");
+	}
+	for (const e of shown("input")) {
+		const ratio = Math.min(contrast(rgba(getComputedStyle(e).borderTopColor), ground(e)), contrast(rgba(getComputedStyle(e).borderTopColor), ground(e.parentElement)));
+		if (ratio < 3) wrong.push(name(e) + " has a border with contrast " + ratio.toFixed(2));
+		const text = contrast(rgba(getComputedStyle(e, "::placeholder").color), ground(e));
+		if (text < 4.5) wrong.push(name(e) + " has a placeholder with contrast " + text.toFixed(2));
+	}
+	for (const e of shown("button, summary")) {
+		const { height } = e.getBoundingClientRect();
+		if (height < (e.tagName === "BUTTON" ? 40 : 24) || height > 60) wrong.push(name(e) + " is " + height + " px high");
+	}
+	for (const kind of [".card, .notice", "button, input, summary, h1, h2, dd, .token, pre"]) {
+		const all = shown(kind).map((e) => [e, e.getBoundingClientRect()]);
+		all.forEach(([e, a], i) => all.slice(i + 1).forEach(([f, b]) => {
+			if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1) wrong.push(name(e) + " overlaps " + name(f));
+		}));
+	}
+	if (document.documentElement.scrollWidth > innerWidth) wrong.push("the page is wider than the window");
+	return wrong.join("\n");
+})()`
+
+// shot saves screenshots in light and dark, at 1280 and 380 px, and checks the
+// layout.
 func (b browser) shot(name string) {
 	b.t.Helper()
 	for _, v := range []struct {
@@ -111,9 +161,9 @@ func (b browser) shot(name string) {
 		png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
 		require.NoError(b.t, err)
 		require.NoError(b.t, os.WriteFile(filepath.Join(b.shots, name+"-"+v.suffix+".png"), png, 0o600))
-		overflow, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`))
+		wrong, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](audit))
 		require.NoError(b.t, err)
-		require.False(b.t, overflow, "%s is wider than the window at %d px", name, v.width)
+		require.Empty(b.t, wrong, "%s at %d px, %s", name, v.width, v.scheme)
 	}
 	require.NoError(b.t, chromedp.Do(b.ctx, chromedp.EmulateViewport(1100, 760)))
 }
@@ -126,11 +176,7 @@ func TestBrowser_RefreshesAndShowsEndOfSession(t *testing.T) {
 	}
 	t.Parallel()
 	path := need(t, "chromium", "chromium")
-	shots := os.Getenv("QUICKSTART_SHOTS")
-	if shots == "" {
-		shots = t.TempDir()
-	}
-	require.NoError(t, os.MkdirAll(shots, 0o750))
+	shots := shotsIn(t)
 	s := start(t, nil, "-addr", "127.0.0.1:0", "-access-ttl", "6s", "-leeway", "1s", "-retry-window", "1s")
 
 	first := newBrowser(t, path, shots)
@@ -163,7 +209,7 @@ func TestBrowser_RefreshesAndShowsEndOfSession(t *testing.T) {
 	second.do(chromedp.Click(`[aria-label="Sign out Kitchen laptop"]`))
 	begin := time.Now()
 	// The page learns of it by its stream or, if that comes first, by a request.
-	ended := []string{"You were signed out elsewhere.", "Your session has ended."}
+	ended := []string{"You were signed out from another device.", "Your session has ended."}
 	first.sees("notice", ended...)
 	require.Less(t, time.Since(begin), 2*time.Second)
 	other.sees("notice", ended...)
@@ -172,7 +218,7 @@ func TestBrowser_RefreshesAndShowsEndOfSession(t *testing.T) {
 
 	// The server restarts with other keys and without its sessions.
 	require.NoError(t, s.stop())
-	second.sees("live-text", "Disconnected: shutdown")
+	second.sees("offline", "The server does not answer.")
 	s = start(t, nil, "-addr", strings.TrimPrefix(s.base, "http://"))
 	second.sees("notice", "Your session has ended.")
 	second.signIn(s.base, "")

@@ -345,6 +345,22 @@ func TestFlags_OtherArgumentsAreRefused(t *testing.T) {
 	}
 }
 
+func TestPage_SaysWhatARestartDoes(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil, "-addr", "127.0.0.1:0")
+	resp, err := client.Get(s.base)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(body), "<title>Ratchet quickstart</title>")
+	require.Contains(t, string(body), "you have to sign in again afterwards")
+	require.NotContains(t, string(body), "you are still signed in afterwards")
+	require.Contains(t, string(body), "retry window (10s)")
+	require.Contains(t, string(body), "\nsleep 12\n")
+	require.Contains(t, string(body), "<noscript>")
+}
+
 func TestPage_RunsOnlyItsOwnFiles(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil, "-addr", "127.0.0.1:0")

@@ -1,11 +1,13 @@
 package site
 
 import (
+	"bytes"
 	"context"
 	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html/template"
 	"io/fs"
 	"net/http"
 	"time"
@@ -18,28 +20,53 @@ var web embed.FS
 
 // routes returns the handler of the application: the endpoints of package auth under
 // /auth/, an API protected by a.Require, and the page.
-func routes(streams context.Context, a *auth.Authenticator) http.Handler {
+func routes(streams context.Context, a *auth.Authenticator, o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
-	mux.Handle("GET /api/me", a.Require()(http.HandlerFunc(me)))
+	mux.Handle("GET /api/me", a.Require()(me(o.sessionTTL())))
 	mux.Handle("GET /api/admin", a.Require(auth.Role("admin"))(http.HandlerFunc(admin)))
 	mux.Handle("GET /api/events", a.Require()(events(streams, a)))
-	page, err := fs.Sub(web, "web")
+	mux.Handle("GET /{$}", page(o))
+	files, err := fs.Sub(web, "web")
 	if err != nil {
 		panic(err) // cannot happen: web is embedded above
 	}
-	mux.Handle("/", http.FileServerFS(page))
+	mux.Handle("/", http.FileServerFS(files))
 	return secure(mux)
 }
 
-// me returns the claims of the caller. Behind Require, FromContext always has claims.
-func me(w http.ResponseWriter, r *http.Request) {
-	c, _ := auth.FromContext(r.Context())
-	writeJSON(w, map[string]any{
-		"sub": c.Subject, "username": c.Username, "roles": c.Roles, "sid": c.SessionID,
-		"auth_time": c.AuthTime, "expires_at": c.ExpiresAt, "session_expires_at": c.SessionExpiresAt,
-		"expires_in": max(0, int(time.Until(c.ExpiresAt).Seconds())), // for clients whose clocks are wrong
+// page serves index.html with the texts that differ between the programs.
+func page(o Options) http.HandlerFunc {
+	var b bytes.Buffer
+	err := template.Must(template.ParseFS(web, "web/index.html")).Execute(&b, map[string]any{
+		"Name":     o.Name,
+		"Durable":  o.Auth.Store != nil,
+		"Password": Password,
+		"Window":   o.retryWindow(),
+		"Wait":     int(o.retryWindow().Seconds()) + 2, // seconds after which a spent token means theft
 	})
+	if err != nil {
+		panic(err) // cannot happen: the template is embedded above
+	}
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-cache")
+		_, _ = w.Write(b.Bytes()) // the client may have disconnected
+	}
+}
+
+// me returns the claims of the caller. Behind Require, FromContext always has claims.
+func me(sessionTTL time.Duration) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c, _ := auth.FromContext(r.Context())
+		writeJSON(w, map[string]any{
+			"sub": c.Subject, "username": c.Username, "roles": c.Roles, "sid": c.SessionID,
+			"auth_time": c.AuthTime, "expires_at": c.ExpiresAt,
+			"session_expires_at":  c.SessionExpiresAt,                             // unless it is refreshed
+			"absolute_expires_at": c.AuthTime.Add(sessionTTL),                     // even if it is refreshed
+			"expires_in":          max(0, int(time.Until(c.ExpiresAt).Seconds())), // for clients whose clocks are wrong
+		})
+	}
 }
 
 func admin(w http.ResponseWriter, r *http.Request) {

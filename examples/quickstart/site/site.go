@@ -3,6 +3,7 @@
 package site
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -48,6 +49,15 @@ func ParseFlags() {
 		flag.Usage()
 		os.Exit(2)
 	}
+}
+
+// sessionTTL and retryWindow return the lifetimes with the defaults of package auth.
+func (o *Options) sessionTTL() time.Duration {
+	return cmp.Or(o.Auth.SessionTTL, 30*24*time.Hour)
+}
+
+func (o *Options) retryWindow() time.Duration {
+	return max(0, cmp.Or(o.Auth.RetryWindow, 10*time.Second)) // negative: none
 }
 
 // Run serves the application until ctx is done.
@@ -103,7 +113,7 @@ func Run(ctx context.Context, o Options) error {
 	streams, endStreams := context.WithCancel(context.Background())
 	defer endStreams()
 	srv := &http.Server{
-		Handler:           routes(streams, a),
+		Handler:           routes(streams, a, o),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      10 * time.Second, // the handler events extends it

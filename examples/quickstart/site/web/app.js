@@ -5,22 +5,34 @@
 // responses to a login, a refresh and GET /api/me.
 
 const $ = (id) => document.getElementById(id);
-const tabs = new BroadcastChannel("quickstart");
+const program = "Ratchet " + document.documentElement.dataset.program;
+const tabs = new BroadcastChannel("ratchet");
 
 let me = null;          // data of /api/me while signed in
+let known = false;      // whether the page knows if the user is signed in
 let lifetime = 0;       // lifetime of the access token, in seconds
 let deadline = 0;       // when it expires, by the clock of this machine
+let ahead = 0;          // how far the clock of the server is ahead, in milliseconds
 let timer = 0;          // timer of the next refresh
 let refreshing = null;  // promise of the refresh in progress
-let refreshes = 0;           // number of refreshes by other tabs
+let refreshes = 0;      // number of refreshes by other tabs
 let stream = null;      // the EventSource
+let last = {};          // sid and reason of the session that ended last
 
 // ---- requests
 
 async function send(method, path, body) {
   const headers = body ? { "Content-Type": "application/json" } : {};
-  const response = await fetch(path, { method, headers, body: body && JSON.stringify(body), cache: "no-store", signal: AbortSignal.timeout(10000) });
-  const text = await response.text();
+  const begin = performance.now();
+  let response, text;
+  try {
+    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), cache: "no-store", signal: AbortSignal.timeout(10000) });
+    text = await response.text();
+  } catch (err) {
+    if (answered < begin) answers(false); // unless the server has answered another request since
+    throw err;
+  }
+  answers(response.status !== 502 && response.status !== 504); // from a proxy whose server does not answer
   let data = {};
   try { data = text ? JSON.parse(text) : {}; } catch { /* not JSON, for example the error page of a proxy */ }
   return { status: response.status, ok: response.ok, data };
@@ -35,7 +47,7 @@ async function call(method, path, body) {
     if (!await refresh()) return result;
     result = await send(method, path, body);
   }
-  if (result.status === 401 && result.data.action === "login" && me) signedOut("Your session has ended. Sign in again.");
+  if (result.status === 401 && result.data.action === "login" && me) lost(result.data.reason);
   return result;
 }
 
@@ -45,15 +57,15 @@ function refresh() {
   const before = refreshes;
   refreshing ??= locked(async () => {
     if (refreshes !== before) return true;
-    const result = await send("POST", "/auth/refresh");
+    const result = await sendRefresh();
     if (result.ok) {
-      tabs.postMessage({ type: "refreshed", expires_in: result.data.expires_in });
-      if (me) log("Access token refreshed");
-      setExpiry(result.data.expires_in);
-      listDevices();
-    } else if (result.status === 400 || result.status === 401) {
-      if (me) signedOut("Your session has ended. Sign in again.");
-    } else {
+      const { expires_in, refresh_expires_in } = result.data;
+      tabs.postMessage({ type: "refreshed", expires_in, refresh_expires_in });
+      if (me) {
+        log("Access token refreshed");
+        listDevices();
+      }
+    } else if (result.status !== 400 && result.status !== 401) {
       throw new Error("refresh failed with status " + result.status);
     }
     return result.ok;
@@ -61,8 +73,22 @@ function refresh() {
   return refreshing;
 }
 
+async function sendRefresh() {
+  const result = await send("POST", "/auth/refresh");
+  if (result.ok) refreshed(result.data);
+  else if (result.status === 400 || result.status === 401) {
+    if (me) lost(result.data.reason);
+  }
+  return result;
+}
+
 function locked(f) {
-  return navigator.locks ? navigator.locks.request("quickstart-refresh", f) : f();
+  return navigator.locks ? navigator.locks.request("ratchet-refresh", f) : f();
+}
+
+function refreshed({ expires_in, refresh_expires_in }) {
+  setExpiry(expires_in);
+  $("until").textContent = moment(Date.now() + ahead + refresh_expires_in * 1000);
 }
 
 // setExpiry stores when the access token expires, and schedules the next refresh
@@ -82,10 +108,74 @@ function refreshIn(seconds) {
     try {
       await refresh();
     } catch {
-      log("The refresh failed. Retrying.");
+      if (!down) log("The refresh failed. Trying again.");
       refreshIn(3);
     }
   }, seconds * 1000);
+}
+
+// race refreshes in all tabs at once, without the lock: they all present the same
+// refresh token. Each tab reports its result to the one that started the race.
+let raced = [];
+async function race() {
+  raced = [];
+  const { sid } = me;
+  tabs.postMessage({ type: "race", sid });
+  const own = await sendRefresh();
+  await new Promise((done) => setTimeout(done, 1000)); // for the results of the other tabs
+  if (!own.ok) return log("The refresh failed with status " + own.status);
+  if (!raced.length) return log("Only this tab refreshed. Open this page in a second tab first.");
+  const refused = raced.filter((status) => status !== 200).length;
+  log((raced.length + 1) + " tabs refreshed at once. " + (refused ? refused + " failed." : "All are still signed in."));
+  listDevices();
+}
+
+async function joinRace() {
+  const { status } = await sendRefresh().catch(() => ({ status: 0 }));
+  tabs.postMessage({ type: "raced", status });
+  if (status === 200) log("Refreshed at once with another tab");
+}
+
+// ---- whether the server answers
+
+const patience = 4;     // seconds without an event of the stream
+let down = false;       // whether the server does not answer
+let answered = 0;       // when it answered last
+let silence = 0;        // seconds since the last event of the stream
+let paused = false;     // whether the page is hidden and has closed its stream
+let trying = false;     // whether a request that reconnects is in progress
+let leaving = false;    // whether a sign-out is in progress
+let pause = 0;          // seconds until the next attempt
+
+function answers(yes) {
+  if (yes) {
+    silence = 0;
+    answered = performance.now();
+  }
+  if (down !== yes) return;
+  down = !yes;
+  $("offline").hidden = yes;
+  if (down) {
+    live("off", "Not connected");
+    log("Connection lost");
+  } else {
+    log("Connected again");
+  }
+}
+
+// watch runs every second. It notices a server that is silent although its
+// connection is open, and reconnects.
+async function watch() {
+  if (me && !paused && stream.readyState !== EventSource.CLOSED && ++silence > patience) {
+    stream.close();
+    answers(false);
+  }
+  const lacking = me ? !paused && stream.readyState === EventSource.CLOSED : down || !known;
+  if (!lacking || trying || leaving || --pause > 0) return;
+  trying = true;
+  await (me ? resume(stream) : start());
+  trying = false;
+  pause = 2;
 }
 
 // ---- server-sent events
@@ -93,47 +183,40 @@ function refreshIn(seconds) {
 function listen() {
   stream?.close();
   stream = new EventSource("/api/events");
+  silence = 0;
   const current = stream;
-  current.addEventListener("tick", (e) => live(true, "Server time " + clock(JSON.parse(e.data).time)));
+  current.addEventListener("tick", (e) => {
+    if (stream !== current) return;
+    answers(true);
+    const { time } = JSON.parse(e.data);
+    ahead = new Date(time) - Date.now();
+    live("on", "Server time " + clock(time));
+  });
   current.addEventListener("end", (e) => {
-    current.close();
+    current.close(); // watch reconnects
+    if (stream !== current) return;
     const { reason } = JSON.parse(e.data);
-    live(false, "Disconnected: " + reason);
-    if (!me || stream !== current) return;
-    if (reason === "revoked") ended();
-    else setTimeout(() => resume(current), 1000);
+    live("", "Disconnected: " + reason);
+    pause = reason === "shutdown" ? 1 : 0;
+    watch();
   });
   current.onerror = () => {
-    live(false, "Reconnecting…");
-    if (current.readyState === EventSource.CLOSED) setTimeout(() => resume(current), 2000); // the request was refused; resume finds out why
+    current.close();
+    if (stream === current) live(down ? "off" : "", down ? "Not connected" : "Reconnecting…");
   };
 }
 
-// resume reconnects the stream if the session is still valid.
+// resume reconnects the stream if the session is still valid. If another tab has
+// signed in since, the cookies belong to a new session, which the page then shows.
 async function resume(old) {
-  if (!me || stream !== old) return;
-  try {
-    const result = await call("GET", "/api/me");
-    if (!me || stream !== old) return;
-    if (result.ok) {
-      show(result.data);
-      return listen();
-    }
-  } catch { /* the server is unreachable */ }
-  setTimeout(() => resume(old), 2000);
-}
-
-// ended handles the end of this page's session. If another tab has signed in since,
-// the cookies belong to a new session, which the page then shows.
-async function ended() {
-  const before = me;
-  const result = await send("GET", "/api/me").catch(() => null);
-  if (me !== before) return;
-  if (result?.ok && result.data.sid !== me.sid) {
+  const result = await call("GET", "/api/me").catch(() => null);
+  if (!me || stream !== old || !result?.ok) return; // watch tries again
+  if (result.data.sid !== me.sid) {
     log("Signed in again in another tab");
     enter(result.data);
   } else {
-    signedOut("You were signed out elsewhere.");
+    show(result.data);
+    listen();
   }
 }
 
@@ -142,31 +225,49 @@ async function ended() {
 let hiding = 0;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiding);
-  if (document.hidden) hiding = setTimeout(() => { stream?.close(); live(false, "Paused"); }, 20000);
-  else if (me && stream?.readyState === EventSource.CLOSED) resume(stream);
+  if (document.hidden) {
+    hiding = setTimeout(() => {
+      paused = true;
+      stream?.close();
+      live("", "Paused");
+    }, 20000);
+  } else if (paused) {
+    paused = false;
+    pause = 0;
+    watch();
+  }
 });
 
 tabs.onmessage = ({ data }) => {
-  if (data.type === "refreshed" && me) {
-    refreshes++;
-    log("Access token refreshed by another tab");
-    setExpiry(data.expires_in);
+  switch (data.type) {
+    case "refreshed":
+      if (!me) return;
+      refreshes++;
+      log("Access token refreshed by another tab");
+      refreshed(data);
+      break;
+    case "race":
+      if (me?.sid === data.sid) joinRace();
+      break;
+    case "raced":
+      raced.push(data.status);
+      break;
+    case "signed-in":
+      start();
+      break;
+    case "lost": // another tab knows why
+      if (me?.sid === data.sid || !me && last.sid === data.sid && !last.reason) lost(data.reason, data.sid);
   }
-  if (data.type === "signed-in") start();
-  if (data.type === "signed-out" && me?.sid === data.sid) signedOut("You signed out in another tab.");
 };
 
 // ---- signing in and out
 
 async function start() {
-  try {
-    const result = await call("GET", "/api/me");
-    if (result.ok) enter(result.data);
-    else signedOut(result.data.error === "missing_token" || me ? "" : "Your session has ended. Sign in again.");
-  } catch {
-    notice("The server is not responding. Retrying…");
-    setTimeout(start, 2000);
-  }
+  const result = await call("GET", "/api/me").catch(() => null);
+  if (!result) return; // watch tries again
+  if (result.ok) enter(result.data);
+  else if (result.status !== 401) notice("The server reports an error. Trying again.");
+  else if (!known) signedOut(result.data.error === "missing_token" ? "" : whyEnded(result.data.reason));
 }
 
 function enter(data) {
@@ -176,11 +277,42 @@ function enter(data) {
   notice("");
   view("in");
   log("Signed in as " + data.username);
+  $("devices").replaceChildren();
+  listed = false;
   listen();
   listDevices();
 }
 
+// whyEnded describes the end of a session to its user. The server knows the reason
+// for a while only.
+function whyEnded(reason) {
+  switch (reason) {
+    case "reuse":
+      return "Somebody else used this sign-in: a refresh token of it was presented again after it had been replaced. The server has ended the session for both sides. Sign in again.";
+    case "logout":
+      return "You signed out in another tab.";
+    case "replaced":
+      return "A new sign-in in this browser has replaced this session. Sign in again.";
+    case "evicted":
+      return "You have signed in on too many devices. The session that was not used for the longest time, this one, has ended. Sign in again.";
+    case "user":
+      return "This user was disabled or deleted.";
+    case "revoked":
+      return "You were signed out from another device.";
+  }
+  return "Your session has ended. Sign in again.";
+}
+
+// lost shows the sign-in form after the session has ended without this page.
+function lost(reason, sid = me.sid) {
+  const told = last.sid === sid && last.reason;
+  last = { sid, reason };
+  if (reason && !told) tabs.postMessage({ type: "lost", sid, reason });
+  signedOut(whyEnded(reason));
+}
+
 function signedOut(message) {
+  if (me) last = { sid: me.sid, reason: last.sid === me.sid ? last.reason : "" };
   me = null;
   clearTimeout(timer);
   stream?.close();
@@ -190,30 +322,29 @@ function signedOut(message) {
   $("response").textContent = "Choose a request to see its response.";
   notice(message);
   if (message) log(message);
-  document.title = message ? "Signed out · Ratchet quickstart" : "Ratchet quickstart";
-  $("login").elements.login.focus();
+  document.title = (message ? "Signed out · " : "") + program;
 }
 
 $("login").addEventListener("submit", async (e) => {
   e.preventDefault();
   const form = e.target;
   const button = form.querySelector("button");
+  if (button.ariaDisabled) return;
   const { login, password, device } = Object.fromEntries(new FormData(form));
-  button.disabled = true;
-  $("login-error").hidden = true;
+  button.ariaDisabled = "true";
+  $("login-error").textContent = "";
   try {
     const result = await send("POST", "/auth/login", { login, password, device });
-    if (!result.ok) throw new Error(result.status === 401 ? "Incorrect user name or password." : result.data.error_description);
+    if (!result.ok) throw new Error(result.status === 401 ? "Incorrect user name or password." : result.data.error_description ?? "The server does not answer.");
     await start();
     if (!me) throw new Error("The browser did not store the cookies. Unless the server has a loopback address, this page needs HTTPS.");
     form.reset();
     tabs.postMessage({ type: "signed-in" });
   } catch (err) {
-    $("login-error").textContent = err instanceof TypeError ? "The server is not responding." : err.message;
-    $("login-error").hidden = false;
+    $("login-error").textContent = down ? "The server does not answer." : err.message;
     form.elements.password.select();
   } finally {
-    button.disabled = false;
+    button.ariaDisabled = null;
   }
 });
 
@@ -221,60 +352,82 @@ for (const button of document.querySelectorAll("[data-fill]")) {
   button.addEventListener("click", () => {
     const fields = $("login").elements;
     fields.login.value = button.dataset.fill;
-    fields.password.value = "correct horse battery staple";
+    fields.password.value = button.dataset.password;
     fields.password.focus();
   });
 }
 
-// act calls f when the button is clicked, and disables the button meanwhile.
+// act calls f when the button is clicked, once at a time. The button is not disabled
+// meanwhile, because it would lose the focus.
 function act(button, f) {
   button.addEventListener("click", async () => {
-    button.disabled = true;
+    if (button.ariaDisabled) return;
+    button.ariaDisabled = "true";
     try {
       await f();
     } catch {
-      log("The server is not responding.");
+      log(down ? "The server does not answer" : "The request failed. Try again.");
     } finally {
-      button.disabled = false;
+      button.ariaDisabled = null;
     }
   });
 }
 
 async function leave(path, message) {
   const { sid } = me;
-  const current = stream;
-  stream = null; // ignore the event about the end of this session
-  const result = await call("POST", path).finally(() => { if (me) stream = current; });
+  leaving = true;
+  stream.close(); // its event would say that the session has ended
+  const result = await call("POST", path).finally(() => { leaving = false; }); // if it fails, watch reconnects
+  if (!me) return;
   if (!result.ok) return log("Sign-out failed: " + (result.data.error_description ?? result.status));
-  tabs.postMessage({ type: "signed-out", sid });
+  tabs.postMessage({ type: "lost", sid, reason: "logout" });
   signedOut(message);
 }
 
 act($("refresh"), refresh);
+act($("race"), race);
 act($("logout"), () => leave("/auth/logout", "You are signed out."));
 act($("logout-all"), () => leave("/auth/logout/all", "You are signed out on all devices."));
 act($("logout-others"), async () => {
+  for (const row of $("devices").children) endedHere.add(row.dataset.id);
   if ((await call("POST", "/auth/logout/all?others=true")).ok) log("Signed out all other devices");
   await listDevices();
+});
+act($("copy"), async () => {
+  try {
+    await navigator.clipboard.writeText($("commands").textContent);
+    log("Copied the commands");
+  } catch { // not allowed, or no secure context
+    getSelection().selectAllChildren($("commands"));
+    log("Selected the commands. Copy them with the keyboard.");
+  }
 });
 
 // ---- rendering
 
-// view shows the elements for the state "in" (signed in) or "out".
+// view shows the elements for the state "in" (signed in) or "out". If the focused
+// element is hidden, the focus moves to the heading or the first field.
 function view(which) {
+  const shown = known && !$("main").classList.contains("out") ? "in" : "out";
+  const held = document.activeElement.closest("[data-when]");
+  const first = !known;
+  known = true;
   $("main").classList.toggle("out", which === "out");
   for (const part of document.querySelectorAll("[data-when]")) part.hidden = part.dataset.when !== which;
   $("live").hidden = which === "out";
+  if (which === "in" && held?.hidden) $("username").focus();
+  if (which === "out" && (first || shown === "in")) $("login").elements.login.focus();
 }
 
 function show(data) {
   const same = me?.sid === data.sid;
   me = data;
-  document.title = data.username + " · Ratchet quickstart";
+  document.title = data.username + " · " + program;
   $("username").textContent = data.username;
   $("roles").replaceChildren(...(data.roles ?? []).map((role) => element("span", "tag", role)));
   $("since").textContent = moment(data.auth_time);
   $("until").textContent = moment(data.session_expires_at);
+  $("latest").textContent = moment(data.absolute_expires_at);
   $("sid").textContent = data.sid;
   setExpiry(data.expires_in, same ? lifetime : data.expires_in);
 }
@@ -282,44 +435,78 @@ function show(data) {
 function showLeft() {
   if (!me) return;
   const left = Math.max(0, Math.ceil((deadline - Date.now()) / 1000));
-  $("left").textContent = left < 100 ? left + " s" : Math.floor(left / 60) + ":" + String(left % 60).padStart(2, "0");
+  $("left").textContent = left === 0 ? "Expired" : left < 100 ? left + " s" : Math.floor(left / 60) + ":" + String(left % 60).padStart(2, "0");
+  $("left").parentElement.classList.toggle("expired", left === 0);
+  $("left-text").textContent = left === 0 ? "access token" : "until the access\ntoken expires";
   $("ring").style.strokeDashoffset = 100 - 100 * Math.min(1, left / lifetime);
+  $("ring").style.opacity = left === 0 ? 0 : 1;
 }
 
+let listed = false;            // whether the list has been read since the login
+let listing = 0;               // number of requests for the list
+const endedHere = new Set();   // IDs of the sessions that this page has ended
+
 async function listDevices() {
+  const request = ++listing;
   const result = await call("GET", "/auth/sessions").catch(() => null);
-  if (!me || !result?.ok) return;
+  if (!me || !result?.ok || request !== listing) return;
   const list = $("devices");
   const rows = new Map([...list.children].map((row) => [row.dataset.id, row]));
   for (const session of result.data.sessions.sort((a, b) => b.current - a.current)) {
-    const row = rows.get(session.id) ?? deviceRow(session);
+    let row = rows.get(session.id);
     rows.delete(session.id);
-    row.querySelector(".used").textContent = (session.ip ?? "unknown address") + ", active " + ago(session.last_used_at);
-    if (!row.isConnected) list.append(row); // existing rows keep their place and the focus
+    if (!row) {
+      row = deviceRow(session);
+      list.append(row); // existing rows keep their place and the focus
+      if (listed) log("New device: " + row.dataset.name);
+    }
+    row.querySelector(".used").dataset.at = session.last_used_at;
+    row.querySelector(".ip").textContent = session.ip ?? "unknown address";
   }
-  for (const row of rows.values()) row.remove();
+  for (const row of rows.values()) {
+    if (!endedHere.delete(row.dataset.id) && row.dataset.id !== me.sid) log(row.dataset.name + " is signed out");
+    const next = row.nextElementSibling ?? row.previousElementSibling;
+    const held = row.contains(document.activeElement);
+    row.remove();
+    if (held) (next?.querySelector("button") ?? $("devices-title")).focus();
+  }
+  listed = true;
+  $("no-devices").hidden = list.children.length > 0;
+  showAges();
 }
 
 function deviceRow(s) {
   const row = element("li");
+  const name = s.name || programOf(s.user_agent);
   row.dataset.id = s.id;
+  row.dataset.name = name;
   const text = element("div", "device");
-  const title = element("b", "", s.name || program(s.user_agent));
+  const title = element("b", "", name);
   if (s.current) title.append(element("span", "tag", "this device"));
-  const agent = element("span", "faint", s.name ? program(s.user_agent) : "signed in " + moment(s.created_at));
+  const agent = element("span", "faint", s.name ? programOf(s.user_agent) : "signed in " + moment(s.created_at));
   agent.title = s.user_agent ?? "";
-  text.append(title, agent, element("span", "faint used"));
+  const use = element("span", "faint");
+  use.append(element("span", "ip"), ", active ", element("span", "used"));
+  text.append(title, agent, use);
   const end = element("button", "", "Sign out");
   end.type = "button";
-  end.setAttribute("aria-label", "Sign out " + (s.name || program(s.user_agent)));
+  end.setAttribute("aria-label", "Sign out " + name);
   act(end, async () => {
     if (s.current) return leave("/auth/logout", "You are signed out.");
+    endedHere.add(s.id);
     const result = await call("DELETE", "/auth/sessions/" + encodeURIComponent(s.id));
-    log(result.ok ? "Signed out " + (s.name || program(s.user_agent)) : "Sign-out failed: " + (result.data.error_description ?? result.status));
+    log(result.ok ? "Signed out " + name : "Sign-out failed: " + (result.data.error_description ?? result.status));
     await listDevices();
   });
   row.append(text, end);
   return row;
+}
+
+function showAges() {
+  for (const e of document.querySelectorAll(".used")) {
+    const text = ago(e.dataset.at);
+    if (e.textContent !== text) e.textContent = text;
+  }
 }
 
 for (const button of document.querySelectorAll("[data-get]")) {
@@ -338,8 +525,9 @@ function log(text) {
   while ($("log").children.length > 100) $("log").lastChild.remove();
 }
 
-function live(on, text) {
-  $("live").classList.toggle("on", on);
+// live shows the state of the stream: "on", "off" or neither.
+function live(state, text) {
+  $("live").className = "live " + state;
   $("live-text").textContent = text;
 }
 
@@ -358,16 +546,18 @@ function element(tag, className = "", text = "") {
 const clock = (t) => new Date(t).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 const moment = (t) => new Date(t).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 
+// ago describes a time of the server's clock.
 function ago(t) {
-  const s = Math.max(0, Math.round((Date.now() - new Date(t)) / 1000));
-  if (s < 10) return "just now";
-  if (s < 60) return s + " seconds ago";
+  const s = Math.max(0, Math.round((Date.now() + ahead - new Date(t)) / 1000));
+  if (s < 5) return "just now";
+  if (s < 60) return s + " s ago";
   if (s < 3600) return Math.floor(s / 60) + " min ago";
+  if (s < 86400) return Math.floor(s / 3600) + " h ago";
   return moment(t);
 }
 
-// program returns a short description of a User-Agent.
-function program(agent) {
+// programOf returns a short description of a User-Agent.
+function programOf(agent) {
   if (!agent) return "Unknown client";
   const find = (pairs) => pairs.find(([pattern]) => pattern.test(agent))?.[1];
   const name = find([[/Edg\//, "Edge"], [/OPR\//, "Opera"], [/Firefox\//, "Firefox"], [/Chrom(e|ium)\//, "Chrome"], [/Safari\//, "Safari"], [/^curl\//, "curl"]]);
@@ -375,6 +565,9 @@ function program(agent) {
   return name ? name + (system ? " on " + system : "") : agent;
 }
 
+$("origin").textContent = location.origin;
 setInterval(showLeft, 250);
-setInterval(() => { if (me && !document.hidden) listDevices(); }, 5000);
+setInterval(showAges, 1000);
+setInterval(watch, 1000);
+setInterval(() => { if (me && !document.hidden && !down) listDevices(); }, 5000);
 start();
