@@ -108,7 +108,7 @@ func (b browser) signIn(base, device string) {
 
 // audit returns what is wrong with the layout: text with too little contrast
 // (WCAG 2.2, 1.4.3), text that does not fit, buttons that are too small to tap or
-// stretched, and cards or buttons that overlap.
+// stretched, cards that are stretched, and cards or buttons that overlap.
 const audit = `(() => {
 	const wrong = [];
 	const shown = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.checkVisibility() && e.getBoundingClientRect().width > 0);
@@ -134,6 +134,10 @@ const audit = `(() => {
 	for (const e of shown("button, summary")) {
 		const { height } = e.getBoundingClientRect();
 		if (height < (e.tagName === "BUTTON" ? 40 : 24) || height > 60) wrong.push(name(e) + " is " + height + " px high");
+	}
+	for (const e of shown(".card")) {
+		const unused = e.getBoundingClientRect().bottom - Math.max(...[...e.children].map((c) => c.getBoundingClientRect().bottom));
+		if (unused > 60) wrong.push(name(e) + " has " + unused + " px of unused space");
 	}
 	for (const kind of [".card, .notice", "button, input, summary, h1, h2, dd, .token, pre"]) {
 		const all = shown(kind).map((e) => [e, e.getBoundingClientRect()]);

@@ -55,9 +55,20 @@ func TestBrowser_ShowsThatTheServerDoesNotAnswer(t *testing.T) {
 	b.holds(green)
 	require.False(t, read[bool](b, `document.getElementById("offline").checkVisibility()`))
 
-	require.NoError(t, s.cmd.Process.Signal(syscall.SIGSTOP)) // the connections stay open
+	// While it hangs, connections stay open. Requests would time out after 10
+	// seconds; without them, the silent stream is what the page notices.
+	b.do(chromedp.Evaluate[chromedp.Void](`{
+		const f = fetch;
+		window.hangs = true;
+		window.fetch = (...args) => new Promise((done) => {
+			const send = () => window.hangs ? setTimeout(send, 50) : done(f(...args));
+			send();
+		});
+	}`))
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGSTOP))
 	b.sees("offline", "The server does not answer.")
 	require.False(t, read[bool](b, green))
+	b.do(chromedp.Evaluate[chromedp.Void](`window.hangs = false`))
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGCONT))
 	b.sees("log", "Connected again")
 	b.holds(green)
@@ -90,6 +101,8 @@ func TestBrowser_ShowsThatTheServerDoesNotAnswer(t *testing.T) {
 	start(t, nil, "-addr", strings.TrimPrefix(s.base, "http://"))
 	b.holds(`!document.getElementById("offline").checkVisibility()`)
 	require.Equal(t, "password", read[string](b, focused))
+	require.Equal(t, 1, strings.Count(read[string](b, `document.getElementById("log").innerText`), "Your session has ended."))
+	b.sees("notice", "Your session has ended.")
 }
 
 func TestBrowser_FocusFollowsTheUser(t *testing.T) {

@@ -288,7 +288,7 @@ function enter(data) {
 function whyEnded(reason) {
   switch (reason) {
     case "reuse":
-      return "Somebody else used this sign-in: a refresh token of it was presented again after it had been replaced. The server has ended the session for both sides. Sign in again.";
+      return "Somebody else used this sign-in. The server received a refresh token that had already been replaced, so it has ended the session for everybody. Sign in again.";
     case "logout":
       return "You signed out in another tab.";
     case "replaced":
