@@ -5,12 +5,14 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/require"
@@ -198,6 +200,49 @@ func TestBrowser_CommandsShowATheft(t *testing.T) {
 	require.Contains(t, read[string](b, `document.getElementById("log").innerText`), "New device: curl")
 	require.NoError(t, s.stop())
 	require.Contains(t, s.stderr.String(), "reuse")
+}
+
+// TestBrowser_VictimOfATheftReadsIt steals the refresh token of the page. Either the
+// thief or the victim presents it when it is spent.
+func TestBrowser_VictimOfATheftReadsIt(t *testing.T) {
+	t.Parallel()
+	path := need(t, "chromium", "chromium")
+	s := start(t, nil, "-addr", "127.0.0.1:0", "-retry-window", "1s")
+	b := newBrowser(t, path, shotsIn(t))
+	other := b.tab()
+	stolen := func() url.Values {
+		cookies, err := chromedp.Call(b.ctx, network.GetCookies, network.GetCookiesParams{})
+		require.NoError(t, err)
+		i := slices.IndexFunc(cookies.Cookies, func(c *network.Cookie) bool { return strings.HasSuffix(c.Name, "refresh") })
+		require.NotEqual(t, -1, i)
+		return url.Values{"refresh_token": {cookies.Cookies[i].Value}}
+	}
+	windowEnds := func() { time.Sleep(1100 * time.Millisecond) } // by the clock of the program
+	const theft = "Somebody else used this sign-in."
+
+	b.signIn(s.base, "Kitchen laptop")
+	other.do(chromedp.Navigate(s.base))
+	other.sees("username", "ada")
+	status, _ := do(t, "POST", s.base+"/auth/refresh", "", stolen())
+	require.Equal(t, 200, status)
+	windowEnds()
+	b.do(chromedp.Click("#refresh"))
+	b.sees("notice", theft)
+	other.sees("notice", theft)
+	require.NotContains(t, read[string](b, `document.body.innerText`), "another tab")
+	b.shot("theft")
+
+	b.signIn(s.base, "Kitchen laptop")
+	other.sees("username", "ada")
+	token := stolen()
+	b.do(chromedp.Click("#refresh"))
+	b.sees("log", "Access token refreshed")
+	windowEnds()
+	status, answer := do(t, "POST", s.base+"/auth/refresh", "", token)
+	require.Equal(t, 401, status)
+	require.Equal(t, "reuse", answer["reason"])
+	b.sees("notice", theft)
+	other.sees("notice", theft)
 }
 
 // TestBrowser_ListWithoutSessions restarts the server with the same keys: the access
