@@ -46,6 +46,17 @@ const (
 	green   = `document.getElementById("live").checkVisibility() && document.getElementById("live").classList.contains("on")`
 )
 
+// holdRequests is JavaScript that holds the requests of the page, except its stream,
+// until held is false.
+const holdRequests = `{
+	const f = fetch;
+	window.held = true;
+	window.fetch = (...args) => new Promise((done) => {
+		const send = () => held ? setTimeout(send, 50) : done(f(...args));
+		send();
+	});
+}`
+
 // TestBrowser_ShowsThatTheServerDoesNotAnswer stops the server in both ways: it
 // hangs, and it exits.
 func TestBrowser_ShowsThatTheServerDoesNotAnswer(t *testing.T) {
@@ -59,18 +70,11 @@ func TestBrowser_ShowsThatTheServerDoesNotAnswer(t *testing.T) {
 
 	// While it hangs, connections stay open. Requests would time out after 10
 	// seconds; without them, the silent stream is what the page notices.
-	b.do(chromedp.Evaluate[chromedp.Void](`{
-		const f = fetch;
-		window.hangs = true;
-		window.fetch = (...args) => new Promise((done) => {
-			const send = () => window.hangs ? setTimeout(send, 50) : done(f(...args));
-			send();
-		});
-	}`))
+	b.do(chromedp.Evaluate[chromedp.Void](holdRequests))
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGSTOP))
 	b.sees("offline", "The server does not answer.")
 	require.False(t, read[bool](b, green))
-	b.do(chromedp.Evaluate[chromedp.Void](`window.hangs = false`))
+	b.do(chromedp.Evaluate[chromedp.Void](`held = false`))
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGCONT))
 	b.sees("log", "Connected again")
 	b.holds(green)
@@ -177,6 +181,15 @@ func TestBrowser_TabsThatRefreshAtOnceStaySignedIn(t *testing.T) {
 	other.do(chromedp.Click("#race"))
 	other.sees("log", "2 tabs refreshed at once. All are still signed in.")
 	first.sees("log", "Refreshed at once with another tab")
+
+	// The other tab learns of the sign-out from this one or, if its request for the
+	// reason comes first, from the server. Here that request comes last.
+	first.do(chromedp.Evaluate[chromedp.Void](holdRequests))
+	other.do(chromedp.Click("#logout"))
+	other.sees("notice", "You are signed out.")
+	first.sees("notice", "You signed out in another tab.")
+	first.do(chromedp.Evaluate[chromedp.Void](`held = false`))
+	first.holds(`document.getElementById("notice").innerText === "You signed out in another tab."`)
 }
 
 // TestBrowser_CommandsShowATheft pastes the commands of the page into bash.

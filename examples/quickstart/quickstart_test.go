@@ -207,14 +207,14 @@ func TestTranscript_WorksLineByLine(t *testing.T) {
 		`^$`,
 		`^\{"error":"insufficient_scope",.*\}\n403\n$`,
 		`^204\n$`,
-		`^\{"error":"invalid_token",.*"action":"login"\}\n401\n$`,
-		`^\{"error":"invalid_grant",.*"action":"login"\}\n401\n$`,
+		`^\{"error":"invalid_token",.*"action":"login","reason":"logout"\}\n401\n$`,
+		`^\{"error":"invalid_grant",.*"action":"login","reason":"logout"\}\n401\n$`,
 		`^$`,
 		`^\{"token_type":"Bearer","expires_in":\d+,"refresh_expires_in":\d+,"session_id":"[\w-]+"\}\n$`,
 		`"sub":"user-1","username":"ada"\}\n$`,
 		`^\{"token_type":"Bearer",`,
 		`^204\n$`,
-		`^\{"error":"(invalid|missing)_token",.*"action":"login"\}\n401\n$`,
+		`^\{"error":"(invalid|missing)_token",.*"action":"login".*\}\n401\n$`,
 		`^$`,
 	}
 	var script strings.Builder

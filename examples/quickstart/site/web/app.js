@@ -255,8 +255,8 @@ tabs.onmessage = ({ data }) => {
     case "signed-in":
       start();
       break;
-    case "lost": // another tab knows why
-      if (me?.sid === data.sid || !me && last.sid === data.sid && !last.reason) lost(data.reason, data.sid);
+    case "signed-out": // the sign-out has cleared the cookies, so this tab cannot ask why its session has ended
+      if (me?.sid === data.sid || !me && last.sid === data.sid && !last.reason) lost("logout", data.sid);
   }
 };
 
@@ -305,14 +305,11 @@ function whyEnded(reason) {
 
 // lost shows the sign-in form after the session has ended without this page.
 function lost(reason, sid = me.sid) {
-  const told = last.sid === sid && last.reason;
   last = { sid, reason };
-  if (reason && !told) tabs.postMessage({ type: "lost", sid, reason });
   signedOut(whyEnded(reason));
 }
 
 function signedOut(message) {
-  if (me) last = { sid: me.sid, reason: last.sid === me.sid ? last.reason : "" };
   me = null;
   clearTimeout(timer);
   stream?.close();
@@ -380,7 +377,7 @@ async function leave(path, message) {
   const result = await call("POST", path).finally(() => { leaving = false; }); // if it fails, watch reconnects
   if (!me) return;
   if (!result.ok) return log("Sign-out failed: " + (result.data.error_description ?? result.status));
-  tabs.postMessage({ type: "lost", sid, reason: "logout" });
+  tabs.postMessage({ type: "signed-out", sid });
   signedOut(message);
 }
 
