@@ -54,7 +54,7 @@ func TestStore_OnServer(t *testing.T) {
 			"get":       `'ada', 'one'`,
 			"rotate":    `'ada', 'one', 1, '2026-01-01', '2026-01-01', '2026-01-01', '', NULL`,
 			"list":      `'ada'`,
-			"revoke":    `'ada', '{one}', true, '{two}', '2026-01-01', '2026-01-01', '', 0`,
+			"revoke":    `'ada', '{one}', true, '{two}', '2026-01-01', '2026-01-01', '', 0, 'reuse'`,
 			"feedAll":   "NULL, '0', 0, 1001",
 			"feedAfter": "NULL, '0', 0, 1001, '" + position + "'",
 		}

@@ -156,7 +156,7 @@ func TestFleet_ServePrintsCommandsThatWork(t *testing.T) {
 	}
 	out, err := exec.CommandContext(t.Context(), "sh", "-c", script).CombinedOutput()
 	require.NoError(t, err, string(out))
-	require.Regexp(t, `^(user-1, session \S+, served by pid \d+\n){2}204\n\{.*"action":"login"\}\n? 401\n$`, string(out))
+	require.Regexp(t, `^(user-1, session \S+, served by pid \d+\n){2}204\n\{.*"action":"login","reason":"revoked"\}\n? 401\n$`, string(out))
 	served := regexp.MustCompile(`pid (\d+)`).FindAllStringSubmatch(string(out), -1)
 	require.NotEqual(t, served[0][1], served[1][1], "the nodes take turns")
 }

@@ -115,6 +115,7 @@ const serveCommands = `ACCESS=$(curl -s http://%[1]s/auth/login -d login=user-1 
 curl -s http://%[1]s/me -H "Authorization: Bearer $ACCESS"
 curl -s http://%[1]s/me -H "Authorization: Bearer $ACCESS"
 curl -s -w '%%{http_code}\n' -X POST http://%[1]s/auth/logout/all -H "Authorization: Bearer $ACCESS"
+sleep 1 # the other nodes read the revocation within milliseconds
 curl -s -w ' %%{http_code}\n' http://%[1]s/me -H "Authorization: Bearer $ACCESS"
 
 `

@@ -284,15 +284,16 @@ func TestRestart_WithOtherSecretsOldTokensAreInvalid(t *testing.T) {
 	access, refresh, _ := signIn(t, s, "ada")
 	require.NoError(t, s.stop())
 
-	// With the same secrets an access token is good without a session to look
-	// up; so what refuses it below is the secret.
+	// With the same secrets the token is valid, but its session ended with the
+	// process. So what refuses it below is the secret.
 	s = start(t, secrets("a"), "-addr", "127.0.0.1:0")
-	status, _ := do(t, "GET", s.base+"/api/me", access, nil)
-	require.Equal(t, 200, status)
+	status, answer := do(t, "GET", s.base+"/api/me", access, nil)
+	require.Equal(t, 401, status)
+	require.Equal(t, "refresh", answer["action"])
 	require.NoError(t, s.stop())
 
 	s = start(t, secrets("b"), "-addr", "127.0.0.1:0")
-	status, answer := do(t, "GET", s.base+"/api/me", access, nil)
+	status, answer = do(t, "GET", s.base+"/api/me", access, nil)
 	require.Equal(t, 401, status)
 	require.Equal(t, "invalid_token", answer["error"])
 	require.Equal(t, "login", answer["action"])

@@ -3,10 +3,13 @@
 package main
 
 import (
+	"net/http/httptest"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
 )
 
 func TestCookies_LoginChecksOrigin(t *testing.T) {
@@ -99,14 +102,17 @@ func TestCookies_SessionEndsAfter7Days(t *testing.T) {
 	p.refreshByHeader(token).is(403, `{"error":"Invalid refresh token"}`)
 }
 
-func TestCookies_OutageEndsNoSession(t *testing.T) {
+func TestCookies_FaultEndsNoSession(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	refresh := p.loginByCookie().cookie("refreshToken")
-	p.users.change("1001", func(a *account) { a.name = "\xff" }) // the lookup fails
-	a := p.refreshByHeader(refresh)
-	require.Equal(t, 500, a.status)
-	require.NotEmpty(t, a.header.Get("Retry-After"))
+	p.users.change("1001", func(a *account) { a.name = "\xff" }) // no token can be issued
+	p.refreshByHeader(refresh).is(500, `{"error":"Internal server error"}`)
 	p.users.change("1001", func(a *account) { a.name = "ada" })
 	require.Equal(t, 200, p.refreshByHeader(refresh).status)
+
+	w := httptest.NewRecorder()
+	cookieError(w, nil, auth.ErrUnavailable)
+	require.Equal(t, 500, w.Code)
+	require.NotEmpty(t, w.Header().Get("Retry-After"), "of an outage")
 }
