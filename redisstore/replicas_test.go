@@ -79,8 +79,10 @@ func TestReplicas_FollowMovedKey(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, nodes[from.Options().Addr].Migrate(ctx, host, port, key, 0, patience).Err())
 	require.ErrorContains(t, st.Create(ctx, session("ada", "two")), written, "ASK")
-	for _, node := range nodes {
-		require.NoError(t, node.Do(ctx, "CLUSTER", "SETSLOT", slot, "NODE", ids[to]).Err())
+	// The new master comes first: it raises its epoch, so that no message of the
+	// old master takes the slot back.
+	for _, addr := range append([]string{to}, addrs...) {
+		require.NoError(t, nodes[addr].Do(ctx, "CLUSTER", "SETSLOT", slot, "NODE", ids[to]).Err())
 	}
 	// The client has the old state of the Cluster, or has reloaded it.
 	require.ErrorContains(t, st.Create(ctx, session("ada", "three")), written, "MOVED")
