@@ -175,9 +175,6 @@ func (b browser) shot(name string) {
 // TestBrowser_RefreshesAndShowsEndOfSession runs a user with two browsers. If
 // QUICKSTART_SHOTS is set, it names the directory for screenshots.
 func TestBrowser_RefreshesAndShowsEndOfSession(t *testing.T) {
-	if testing.Short() {
-		t.Skip("skipped by -short: takes ten seconds")
-	}
 	t.Parallel()
 	path := need(t, "chromium", "chromium")
 	shots := shotsIn(t)

@@ -33,9 +33,6 @@ const (
 //
 //	AUTH_WRITE_PICTURES=1 go test -run TestPicture ./examples/quickstart
 func TestPicture_ShowsThePage(t *testing.T) {
-	if testing.Short() {
-		t.Skip("skipped by -short: takes several seconds")
-	}
 	t.Parallel()
 	path := need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0")

@@ -174,6 +174,9 @@ func untilEnd(t *testing.T, events <-chan string) (last string) {
 // or fails it with AUTH_REQUIRE_SERVICES=1.
 func need(t *testing.T, program, install string) string {
 	t.Helper()
+	if testing.Short() && program == "chromium" {
+		t.Skip("skipped by -short: starts a browser")
+	}
 	path, err := exec.LookPath(program)
 	if err != nil {
 		text := program + " is not installed: apt-get install " + install

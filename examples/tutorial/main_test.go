@@ -217,6 +217,9 @@ func (p *program) secure(token string) response {
 // need returns the path of a program, or skips the test.
 func need(t *testing.T, name string) string {
 	t.Helper()
+	if testing.Short() && name == "chromium" {
+		t.Skip("skipped by -short: starts a browser")
+	}
 	path, err := exec.LookPath(name)
 	if err != nil && os.Getenv("AUTH_REQUIRE_SERVICES") == "1" {
 		require.NoError(t, err)
