@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -51,7 +52,7 @@ func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
 		}
 		return formFields(form, names)
 	}
-	return nil, errContentType
+	return nil, fmt.Errorf("%w: %s", errContentType, quoted(r.Header.Get("Content-Type")))
 }
 
 // Media types of bodies, in their usual spelling.

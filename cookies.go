@@ -175,7 +175,8 @@ func (a *Authenticator) fitsCookie(access string, inBody bool) error {
 }
 
 // SetCookies sets the token cookies. It writes no status and no body, so a
-// redirect may follow. Without Config.Cookies it does nothing.
+// redirect may follow. Without Config.Cookies it does nothing, except that it emits
+// an event.
 //
 // If t has the refresh token that was presented, SetCookies does not set the
 // refresh cookie, because a late response could overwrite a newer one. If t
@@ -183,6 +184,7 @@ func (a *Authenticator) fitsCookie(access string, inBody bool) error {
 // SetCookies then emits an event, and browsers drop the cookie.
 func (a *Authenticator) SetCookies(w http.ResponseWriter, t Tokens) {
 	if a.cookies == nil {
+		a.emitLimited(context.Background(), &a.noCookies, Event{Type: EventFault, Err: errors.New("auth: SetCookies does nothing, because Config.Cookies is nil")})
 		return
 	}
 	if err := a.fitsCookie(t.Access, false); err != nil { // issued with InBody

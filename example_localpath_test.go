@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -12,16 +13,21 @@ import (
 	"strings"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/password"
 )
 
 // A site that the server renders. A page that requires a login sends the user to
 // the login page, and the login page sends them back.
 func ExampleLocalPath() {
+	hash, err := password.Hash("correct horse battery staple")
+	if err != nil {
+		log.Fatal(err)
+	}
 	a, err := auth.New(auth.Config{
 		Issuer:      "https://example.com",
 		Audience:    []string{"https://example.com"},
 		Secrets:     [][]byte{[]byte(rand.Text() + rand.Text())}, // a program reads it from its configuration
-		Users:       pageUsers{},
+		Users:       siteUsers{auth.User{ID: "u1", Username: "ada", PasswordHash: hash}},
 		Cookies:     &auth.Cookies{},
 		AutoRefresh: true,
 		OnError: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -29,7 +35,7 @@ func ExampleLocalPath() {
 			switch {
 			case e.Action == "" || !strings.Contains(r.Header.Get("Accept"), "text/html"):
 				auth.DefaultOnError(w, r, err) // not for a script, or a login would not help
-			case r.Method == http.MethodGet:
+			case r.Method == http.MethodGet || r.Method == http.MethodHead:
 				http.Redirect(w, r, "/login?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
 			default: // a form, and the session has ended
 				e.SetHeaders(w.Header())
@@ -43,18 +49,27 @@ func ExampleLocalPath() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	showLogin := func(w http.ResponseWriter, r *http.Request, status int, text string) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `<p>%s</p><form method="post" action="/login?next=%s"><input name="login" required>
+			<input name="password" type="password" required><button>Sign in</button></form>`, text, url.QueryEscape(r.FormValue("next")))
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, `<form method="post" action="/login?next=%s">…</form>`, url.QueryEscape(r.FormValue("next")))
+		showLogin(w, r, http.StatusOK, "Sign in")
 	})
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
 		if err := a.CheckOrigin(r); err != nil {
 			a.WriteError(w, r, err)
 			return
 		}
-		// A program calls Login with a name and a password, and shows the form
-		// again after ErrInvalidCredentials.
-		t, err := a.StartSession(r.Context(), "u1", auth.SessionOptions{Device: a.Device(r), Replaces: a.CookieTokens(r)})
+		o := auth.SessionOptions{Device: a.Device(r), Replaces: a.CookieTokens(r)}
+		t, err := a.Login(r.Context(), r.FormValue("login"), r.FormValue("password"), o)
+		if errors.Is(err, auth.ErrInvalidCredentials) {
+			showLogin(w, r, http.StatusUnauthorized, "Name or password is wrong.")
+			return
+		}
 		if err != nil {
 			a.WriteError(w, r, err)
 			return
@@ -63,25 +78,60 @@ func ExampleLocalPath() {
 		http.Redirect(w, r, auth.LocalPath(r.FormValue("next")), http.StatusSeeOther)
 	})
 	mux.Handle("/notes", a.Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintln(w, "notes")
+		fmt.Fprintln(w, `notes <form method="post" action="/logout"><button>Sign out</button></form>`)
 	})))
+	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) {
+		tokens, _, err := a.RequestTokens(r) // checks the origin
+		if err == nil {
+			err = a.Logout(r.Context(), tokens...)
+		}
+		if err != nil {
+			a.WriteError(w, r, err)
+			return
+		}
+		a.ClearCookies(w)
+		http.Redirect(w, r, "/login", http.StatusSeeOther)
+	})
 
-	send := func(method, target, accept string) {
-		r := httptest.NewRequestWithContext(context.Background(), method, target, nil)
+	send := func(method, target, accept, form string) {
+		r := httptest.NewRequestWithContext(context.Background(), method, target, strings.NewReader(form))
 		r.Header.Set("Accept", accept)
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		w := httptest.NewRecorder()
 		mux.ServeHTTP(w, r)
 		fmt.Printf("%s %s: %d %q\n", method, target, w.Code, cmp.Or(w.Header().Get("Location"), w.Header().Get("Content-Type")))
 	}
-	send("GET", "/notes?page=2", "text/html,*/*;q=0.8") // a page load
-	send("GET", "/notes?page=2", "*/*")                 // fetch in a script
-	send("POST", "/notes", "text/html,*/*;q=0.8")       // a form
-	send("POST", "/login?next=%2Fnotes%3Fpage%3D2", "text/html")
-	send("POST", "/login?next=%2F%2Fevil.example", "text/html")
+	const page, right = "text/html,*/*;q=0.8", "login=ada&password=correct+horse+battery+staple"
+	send("GET", "/notes?page=2", page, "")   // a page load
+	send("GET", "/notes?page=2", "*/*", "")  // fetch in a script
+	send("POST", "/notes", page, "text=new") // a form
+	send("POST", "/login?next=%2Fnotes", page, "login=ada&password=wrong")
+	send("POST", "/login?next=%2Fnotes%3Fpage%3D2", page, right)
+	send("POST", "/login?next=%2F%2Fevil.example", page, right)
+	send("POST", "/logout", page, "")
 	// Output:
 	// GET /notes?page=2: 303 "/login?next=%2Fnotes%3Fpage%3D2"
 	// GET /notes?page=2: 401 "application/json; charset=utf-8"
 	// POST /notes: 401 "text/html; charset=utf-8"
+	// POST /login?next=%2Fnotes: 401 "text/html; charset=utf-8"
 	// POST /login?next=%2Fnotes%3Fpage%3D2: 303 "/notes?page=2"
 	// POST /login?next=%2F%2Fevil.example: 303 "/"
+	// POST /logout: 303 "/login"
+}
+
+// siteUsers is a user lookup with one user.
+type siteUsers struct{ ada auth.User }
+
+func (u siteUsers) FindByLogin(_ context.Context, login string) (auth.User, error) {
+	if login != u.ada.Username {
+		return auth.User{}, auth.ErrUserNotFound
+	}
+	return u.ada, nil
+}
+
+func (u siteUsers) FindByID(_ context.Context, id string) (auth.User, error) {
+	if id != u.ada.ID {
+		return auth.User{}, auth.ErrUserNotFound
+	}
+	return u.ada, nil
 }

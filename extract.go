@@ -113,7 +113,7 @@ func noTokenIn(kind string, places []string) error {
 		}
 		text += place
 	}
-	return &describedError{fmt.Errorf("%w: %s", ErrNoToken, strings.TrimPrefix(text, "no ")), text}
+	return &describedError{fmt.Errorf("%w: there is %s", ErrNoToken, text), text}
 }
 
 // errNoScheme is the error for a token in the Authorization header without the

@@ -137,11 +137,12 @@ func (a *Authenticator) endpoint(h func(http.ResponseWriter, *http.Request) erro
 // responds with its error. It refuses all other requests.
 func (a *Authenticator) methods(h func(http.ResponseWriter, *http.Request) error, methods ...string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := errMethod
+		var err error
 		if slices.Contains(methods, r.Method) {
 			err = h(w, r)
 		} else {
 			w.Header().Set("Allow", strings.Join(methods, ", "))
+			err = fmt.Errorf("%w: %s, want %s", errMethod, quoted(r.Method), strings.Join(methods, " or "))
 		}
 		if err != nil {
 			a.WriteError(w, r, err)

@@ -155,7 +155,7 @@ func otherHeader(ctx context.Context, token string, first, last int, sig []byte,
 	}
 	if len(candidates) == 0 {
 		if h.hasKid {
-			return Key{}, "", malformed("unknown kid")
+			return Key{}, "", malformed("unknown kid: signed with another key; do all processes have the same secrets or keys?")
 		}
 		return Key{}, "", malformed("no kid")
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/ratchet-go/auth/password"
 )
@@ -206,7 +207,11 @@ func (a *Authenticator) findUser(ctx context.Context, name string, find func() (
 	if errors.Is(err, ErrUserNotFound) {
 		return User{}, ErrUserNotFound
 	}
-	return User{}, a.unavailable(ctx, Session{}, fmt.Errorf("auth: Users.%s: %w", name, detail{err}))
+	err = detail{err}
+	if strings.Contains(err.Error(), "no rows in result set") { // of database/sql and pgx
+		err = fmt.Errorf("%w; return auth.ErrUserNotFound if there is no such user", err)
+	}
+	return User{}, a.unavailable(ctx, Session{}, fmt.Errorf("auth: Users.%s: %w", name, err))
 }
 
 // findByID looks up a user by ID. The error is ErrUserNotFound, ErrUnavailable
@@ -245,6 +250,9 @@ func (a *Authenticator) checkPassword(ctx context.Context, u User, pass string) 
 	case err == nil:
 		return nil
 	case errors.Is(err, password.ErrMismatch), errors.Is(err, password.ErrTooLong):
+		if unreadable {
+			return refusal("the stored hash cannot be used")
+		}
 		return refusal("wrong password")
 	case errors.Is(err, password.ErrBusy):
 		return err

@@ -40,7 +40,7 @@ func TestLogin_AllRefusalsAreEqualAndHashThePassword(t *testing.T) {
 		require.Len(t, refused, 1)
 		whys[refused[0].Err.Error()] = true
 	}
-	require.Len(t, whys, 3, "the event must contain the reason")
+	require.Len(t, whys, 4, "the event must contain the reason")
 	require.NoError(t, try("ada@example.com", pass))
 }
 

@@ -3,6 +3,7 @@ package auth_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -128,6 +129,49 @@ func TestEventRefused_NotForTokensAndSessionsThatHaveEnded(t *testing.T) {
 	send(t, h, "GET", "/", reqBearer(other.Access)).requireRefused(t, 401, "invalid_token", "refresh")
 	send(t, fx.Handler(), "POST", "/login", reqJSON(`{"login":"ada","password":"wrong"}`)).requireRefused(t, 401, "invalid_credentials", "login")
 	require.Empty(t, fx.events.take(auth.EventRefused))
+}
+
+// TestEventRefused_ForTokensOfAnotherMemoryStore: a program of two processes
+// needs another store, and only the events say so.
+func TestEventRefused_ForTokensOfAnotherMemoryStore(t *testing.T) {
+	t.Parallel()
+	es := &events{}
+	config := auth.Config{
+		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(), Hasher: fastHasher, OnEvent: es.add,
+	}
+	one, err := auth.New(config)
+	require.NoError(t, err)
+	two, err := auth.New(config)
+	require.NoError(t, err)
+	tokens, err := one.Login(context.Background(), "ada", pass, auth.SessionOptions{})
+	require.NoError(t, err)
+	send(t, two.Require()(hello), "GET", "/", reqBearer(tokens.Access)).requireRefused(t, 401, "invalid_token", "refresh")
+	refused := es.take(auth.EventRefused)
+	require.Len(t, refused, 1)
+	require.ErrorContains(t, refused[0].Err, "set Config.Store")
+}
+
+func TestSetCookies_WithoutCookiesIsReported(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	tokens := fx.login(t)
+	for range 3 {
+		w := httptest.NewRecorder()
+		fx.SetCookies(w, tokens)
+		require.Empty(t, w.Header())
+	}
+	faults := fx.events.take(auth.EventFault)
+	require.Len(t, faults, 1)
+	require.ErrorContains(t, faults[0].Err, "Config.Cookies is nil")
+}
+
+func TestLogin_NoRowsSaysWhatUsersMustReturn(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	fx.users.fail = fmt.Errorf("users: %w", sql.ErrNoRows)
+	_, err := fx.Login(context.Background(), "ada", pass, auth.SessionOptions{})
+	require.ErrorIs(t, err, auth.ErrUnavailable)
+	require.ErrorContains(t, fx.events.take(auth.EventFault)[0].Err, "return auth.ErrUserNotFound if there is no such user")
 }
 
 func TestOptional_ReportsCookiesThatAreNotValid(t *testing.T) {

@@ -381,7 +381,7 @@ func (v *Verifier) tooEarly(ctx context.Context, c *parsedClaims, claim string, 
 // errForeign is the error for an access token whose session is not in the
 // MemoryStore of this Authenticator. It is an ErrTokenExpired: if the session
 // exists after all, a refresh returns a token that is accepted.
-var errForeign = fmt.Errorf("%w: it was issued with another store, or before this process started", ErrTokenExpired)
+var errForeign = fmt.Errorf("%w: it is of another MemoryStore, in an earlier process or another one; to keep or share sessions, set Config.Store to another store", ErrTokenExpired)
 
 // isForeign reports whether a token with this mem_store is refused because its
 // session is not in the MemoryStore of this Authenticator. Only an Authenticator

@@ -216,7 +216,7 @@ func (f *file) inspect(ctx context.Context) (missing string, err error) {
 	case application == 0 && version == 0 && objects == 0:
 		return fmt.Sprintf(schema, nonce(), applicationID, schemaVersion), nil
 	case application != applicationID:
-		return "", fmt.Errorf("%s is a database of another application", f.path)
+		return "", fmt.Errorf("%s is a database of another application; give the sessions a file of their own", f.path)
 	case version < schemaVersion:
 		return "", fmt.Errorf("%s has tables of version %d, which was never released; delete the file, and with it all sessions", f.path, version)
 	case version > schemaVersion:

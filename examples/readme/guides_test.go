@@ -54,6 +54,7 @@ var (
 	private       ed25519.PrivateKey
 	r             *http.Request
 	secret        []byte
+	showLogin     func(w http.ResponseWriter, text string)
 	store         auth.Store
 	t             time.Time
 	userID        string

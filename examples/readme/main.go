@@ -15,18 +15,21 @@ import (
 	"github.com/ratchet-go/auth/password"
 )
 
-// users is your own lookup; here it knows one user.
+// users is your own lookup. This one has a single user.
 type users struct{ ada auth.User }
 
 func (u users) FindByLogin(_ context.Context, login string) (auth.User, error) {
-	if login != "ada" && login != "ada@example.com" {
+	if login != u.ada.Username {
 		return auth.User{}, auth.ErrUserNotFound
 	}
 	return u.ada, nil
 }
 
-func (u users) FindByID(ctx context.Context, id string) (auth.User, error) {
-	return u.FindByLogin(ctx, id)
+func (u users) FindByID(_ context.Context, id string) (auth.User, error) {
+	if id != u.ada.ID {
+		return auth.User{}, auth.ErrUserNotFound
+	}
+	return u.ada, nil
 }
 
 func main() {
@@ -41,7 +44,7 @@ func main() {
 	a, err := auth.New(auth.Config{
 		Issuer: "https://example.com", Audience: []string{"https://example.com/api"},
 		Secrets: [][]byte{[]byte(secret)},
-		Users:   users{auth.User{ID: "ada", Username: "ada", Roles: []string{"admin"}, PasswordHash: hash}},
+		Users:   users{auth.User{ID: "u1", Username: "ada", Roles: []string{"admin"}, PasswordHash: hash}},
 		OnEvent: auth.LogEvents(slog.Default()), // logs logins, refusals, revocations and faults, but no secrets
 	})
 	if err != nil {
@@ -57,9 +60,6 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Printf("listening on http://%s\n", listener.Addr())
-	server := &http.Server{ // without timeouts, slow clients could hold connections forever
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
-	}
+	server := &http.Server{ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second} // slow clients must not hold connections forever
 	log.Fatal(server.Serve(listener))
 }
