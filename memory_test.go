@@ -29,6 +29,9 @@ func TestMemoryStore_Conformance(t *testing.T) {
 
 // Sessions with equal hashes are told apart by their records.
 func TestMemoryStore_DistinguishesSessionsWithEqualHashes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: is a second conformance test")
+	}
 	t.Parallel()
 	storetest.Run(t, func(*testing.T) func() auth.Store {
 		m := auth.NewCollidingMemoryStore()

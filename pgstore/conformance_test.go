@@ -69,6 +69,9 @@ func TestStore_ConformanceVariants(t *testing.T) {
 }
 
 func TestStore_CarriesTheReasonOfATheft(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts two nodes")
+	}
 	t.Parallel()
 	server, schema := conformanceServer(t), uniqueName()
 	faults.Theft(t, func() auth.Store { return open(t, pool(t, server.Addr), pgstore.Config{Schema: schema}) })

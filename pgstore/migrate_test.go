@@ -15,6 +15,9 @@ import (
 )
 
 func TestMigrate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: migrates many schemas")
+	}
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off")
 	works := func(t *testing.T, st *pgstore.Store) {

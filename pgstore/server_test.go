@@ -38,6 +38,9 @@ func fill(t testing.TB, p *pgxpool.Pool, schema string, n int) {
 // TestStore_OnServer has the tests that need a server without autovacuum and with
 // statistics of its own.
 func TestStore_OnServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: fills tables")
+	}
 	t.Parallel()
 	server := testserver.Postgres(t, "-c", "fsync=off", "-c", "autovacuum=off", "-c", "shared_preload_libraries=pg_stat_statements")
 	exec(t, pool(t, server.Addr), `CREATE EXTENSION pg_stat_statements`)

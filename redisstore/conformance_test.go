@@ -67,6 +67,9 @@ func TestStore_ConformanceWithReplica(t *testing.T) {
 }
 
 func TestStore_CarriesTheReasonOfATheft(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts two nodes")
+	}
 	t.Parallel()
 	server := testserver.Redis(t)
 	faults.Theft(t, func() auth.Store { return store(t, single(t, server.Addr), redisstore.Config{}) })

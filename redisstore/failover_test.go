@@ -59,6 +59,9 @@ func TestFailover_LostWritesAreCorrected(t *testing.T) {
 // TestFailover_Sentinel checks that the client uses the new master, and that
 // Changes returns ErrFeedReset.
 func TestFailover_Sentinel(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts Sentinels")
+	}
 	t.Parallel()
 	master, _ := replicated(t)
 	sentinel := testserver.Sentinel(t, master.Addr)

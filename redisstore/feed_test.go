@@ -117,6 +117,9 @@ func TestChanges_EndsSoonAfterItsContext(t *testing.T) {
 }
 
 func TestChanges_EndsIfCanceledWhileServerHangs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: waits for timeouts")
+	}
 	t.Parallel()
 	server := testserver.Redis(t)
 	c := single(t, server.Addr)
@@ -155,6 +158,9 @@ func TestChanges_EndsIfCanceledWhileServerHangs(t *testing.T) {
 // TestChanges_HangingServerIsAnError checks that the error comes soon, although
 // the context does not end, and that the position remains valid.
 func TestChanges_HangingServerIsAnError(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: waits for timeouts")
+	}
 	t.Parallel()
 	proxy := testserver.NewProxy(t, testserver.Redis(t).Addr)
 	st := store(t, single(t, proxy.Addr), redisstore.Config{})
@@ -175,6 +181,9 @@ func TestChanges_HangingServerIsAnError(t *testing.T) {
 // TestChanges_WaitsLongerThanOneRead also waits longer than the client's
 // ReadTimeout.
 func TestChanges_WaitsLongerThanOneRead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: waits for timeouts")
+	}
 	t.Parallel()
 	server := testserver.Redis(t)
 	c := redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true, ReadTimeout: 300 * time.Millisecond})

@@ -14,6 +14,9 @@ import (
 )
 
 func TestReplicas_WriteWaits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts a replica")
+	}
 	t.Parallel()
 	master, replica := replicated(t)
 	c := single(t, master.Addr)
