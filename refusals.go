@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -98,8 +99,14 @@ type limitedEvent struct {
 	suppressed int64 // events since then
 }
 
-// maxLimitedKeys bounds the keys of an eventLimiter. All further keys share the
-// limit of the zero key.
+// isPaused reports whether no event of the key may be emitted now.
+func (e *limitedEvent) isPaused(now time.Time) bool {
+	return isPaused(now, e.last+emitInterval.Milliseconds(), emitInterval)
+}
+
+// maxLimitedKeys bounds the keys of an eventLimiter. If there are as many, next
+// forgets those for which an event may be emitted again. If there are none, all
+// further keys share the limit of the zero key.
 const maxLimitedKeys = 128
 
 // next reports whether an event of key may be emitted now, and how many were
@@ -109,6 +116,9 @@ func (l *eventLimiter[K]) next(key K, now time.Time) (suppressed int64, ok bool)
 	defer l.mu.Unlock()
 	e := l.keys[key]
 	if e == nil {
+		if len(l.keys) >= maxLimitedKeys {
+			maps.DeleteFunc(l.keys, func(_ K, e *limitedEvent) bool { return !e.isPaused(now) })
+		}
 		if len(l.keys) >= maxLimitedKeys {
 			var shared K
 			key = shared
@@ -121,7 +131,7 @@ func (l *eventLimiter[K]) next(key K, now time.Time) (suppressed int64, ok bool)
 			l.keys[key] = e
 		}
 	}
-	if isPaused(now, e.last+emitInterval.Milliseconds(), emitInterval) {
+	if e.isPaused(now) {
 		e.suppressed++
 		return 0, false
 	}

@@ -395,6 +395,30 @@ func TestNew_WithoutOnEventLogsFaults(t *testing.T) {
 	require.Contains(t, out.String(), "suppressed=99")
 }
 
+// TestNew_WithoutOnEventLogsNewKindsAfterManyOthers replaces the default logger,
+// so it is not parallel. The errors of the user lookup contain what the client
+// sends.
+func TestNew_WithoutOnEventLogsNewKindsAfterManyOthers(t *testing.T) {
+	var out bytes.Buffer
+	old := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&out, nil)))
+	defer slog.SetDefault(old)
+
+	fx := newFixture(t, func(c *auth.Config) { c.OnEvent = nil })
+	for i := range 500 {
+		fx.users.fail = fmt.Errorf("search for %c%c failed", 'a'+i/26, 'a'+i%26)
+		send(t, fx.Handler(), "POST", "/login", reqJSON(goodLogin)).requireRefused(t, 503, "temporarily_unavailable", "")
+	}
+	require.LessOrEqual(t, strings.Count(out.String(), "\n"), 129)
+	fx.clock.advance(time.Minute)
+	out.Reset()
+	for _, text := range []string{"no route to host", "connection refused"} {
+		fx.users.fail = errors.New(text)
+		send(t, fx.Handler(), "POST", "/login", reqJSON(goodLogin))
+		require.Contains(t, out.String(), text)
+	}
+}
+
 func TestLogEvents_LevelsOfRefusals(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
