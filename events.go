@@ -166,7 +166,8 @@ func (v *Verifier) emitLimited(ctx context.Context, last *atomic.Int64, e Event)
 
 // callHook calls code of the application and returns a panic as an error. The
 // error contains the value of the panic only if that is a runtime error, because
-// any other value may contain a secret.
+// any other value may contain a secret. An error whose methods panic counts as a
+// panic, so the caller can use the error that callHook returns.
 func callHook(name string, f func() error) (err error) {
 	defer func() {
 		switch p := recover().(type) {
@@ -177,7 +178,12 @@ func callHook(name string, f func() error) (err error) {
 			err = &panicError{fmt.Sprintf("auth: %s panicked with a %T\n%s", name, p, debug.Stack())}
 		}
 	}()
-	return f()
+	if err = f(); err != nil {
+		parts := errorParts{row: len(responses)}
+		parts.scan(err)
+		_ = err.Error()
+	}
+	return err
 }
 
 type panicError struct{ text string }

@@ -445,3 +445,32 @@ func TestRequire_CacheControlCostsNoAllocation(t *testing.T) {
 	}
 	require.InDelta(t, count(true), count(false), 0)
 }
+
+// TestHooks_ErrorsWhoseMethodsPanicAreContained returns such errors from every
+// hook that a request calls.
+func TestHooks_ErrorsWhoseMethodsPanicAreContained(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []error{badError{is: true}, badError{text: true}, fmt.Errorf("wrapped: %w", badError{is: true})} {
+		fx := newFixture(t)
+		token := fx.login(t).Access
+		oneFault := func(r response, status int) {
+			t.Helper()
+			require.Equal(t, status, r.status)
+			faults := fx.events.take(auth.EventFault)
+			require.Len(t, faults, 1)
+			require.ErrorContains(t, faults[0].Err, "panicked with a string")
+			require.NotContains(t, faults[0].Err.Error(), "PANIC=")
+		}
+		guard := func(context.Context, *auth.Claims) error { return bad }
+		oneFault(send(t, fx.Require(guard)(hello), "GET", "/", reqBearer(token)), 500)
+		fx.users.fail = bad
+		oneFault(send(t, fx.Handler(), "POST", "/login", reqJSON(goodLogin)), 503)
+		fx.users.fail = nil
+		fx.store.failBefore("Create", bad)
+		oneFault(send(t, fx.Handler(), "POST", "/login", reqJSON(goodLogin)), 503)
+
+		v, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: failingKeys{bad}, OnEvent: fx.events.add})
+		require.NoError(t, err)
+		oneFault(send(t, v.Require()(hello), "GET", "/", reqBearer(token)), 503)
+	}
+}
