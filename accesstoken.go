@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 )
 
 // The same rule applies to access tokens and refresh tokens: a token counts
@@ -291,8 +292,11 @@ func (v *Verifier) CheckOrigin(r *http.Request) error {
 func (v *Verifier) checkTransport(r *http.Request) error {
 	if v.cookies.access.Secure {
 		origin := r.Header["Origin"]
-		if len(origin) == 1 && origin[0] == "http://"+r.Host && r.Header["Sec-Fetch-Site"] == nil && !isLoopback(hostname(r)) &&
-			!hasCookie(r, v.cookies.access.Name) && !hasCookie(r, v.cookies.refresh.Name) {
+		if len(origin) != 1 || r.Header["Sec-Fetch-Site"] != nil {
+			return nil
+		}
+		host, ok := strings.CutPrefix(origin[0], "http://")
+		if ok && host == r.Host && !isLoopback(hostname(r)) && !hasCookie(r, v.cookies.access.Name) && !hasCookie(r, v.cookies.refresh.Name) {
 			return fmt.Errorf("%w: Origin %s", errInsecurePage, quoted(origin[0]))
 		}
 	} else if !isLoopback(hostname(r)) {

@@ -474,3 +474,22 @@ func TestHooks_ErrorsWhoseMethodsPanicAreContained(t *testing.T) {
 		oneFault(send(t, v.Require()(hello), "GET", "/", reqBearer(token)), 503)
 	}
 }
+
+func TestRequire_CheckingTheOriginCostsNoAllocation(t *testing.T) {
+	fx := newFixture(t, withCookies())
+	h := fx.Require()(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	w := &nopWriter{http.Header{}}
+	const host = "a-service-with-a-long-name.example.com"
+	r := newRequest(reqCookie(accessCookie, fx.login(t).Access))
+	r.Method, r.Host = http.MethodPost, host
+	r.Header.Set("Sec-Fetch-Site", "same-origin") // otherwise net/http parses the Origin
+	count := func() float64 {
+		return testing.AllocsPerRun(1000, func() {
+			clear(w.h)
+			h.ServeHTTP(w, r)
+		})
+	}
+	without := count()
+	r.Header.Set("Origin", "https://"+host)
+	require.InDelta(t, without, count(), 0)
+}
