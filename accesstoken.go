@@ -272,12 +272,21 @@ func (v *Verifier) CheckOrigin(r *http.Request) error {
 	if v.cookies == nil {
 		return nil
 	}
+	if err := v.checkCrossOrigin(r); err != nil {
+		return err
+	}
+	return v.checkTransport(r)
+}
+
+// checkCrossOrigin is CheckOrigin without checkTransport. It requires
+// Config.Cookies.
+func (v *Verifier) checkCrossOrigin(r *http.Request) error {
 	if isUpgrade(r) {
 		r = r.WithContext(r.Context()) // a copy
 		r.Method = http.MethodPost
 	}
 	if v.cookies.origins.Check(r) == nil {
-		return v.checkTransport(r)
+		return nil
 	}
 	return fmt.Errorf("%w: Origin %s is not in Cookies.TrustedOrigins (Host %s, Sec-Fetch-Site %s)",
 		ErrCrossOrigin, quoted(r.Header.Get("Origin")), quoted(r.Host), quoted(r.Header.Get("Sec-Fetch-Site")))

@@ -243,7 +243,7 @@ func (a *Authenticator) RequestTokens(r *http.Request) (tokens []string, byCooki
 		return tokens, false, nil
 	}
 	fromCookies := a.CookieTokens(r)
-	if refused := a.CheckOrigin(r); refused != nil {
+	if refused := a.checkCrossOrigin(r); refused != nil {
 		for _, value := range fromCookies {
 			switch _, _, err := a.sessionOf(r.Context(), value); {
 			case err == nil:

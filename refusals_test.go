@@ -476,6 +476,15 @@ func TestLogin_OverHTTPSaysThatBrowsersDropSecureCookies(t *testing.T) {
 	}
 }
 
+// TestLogout_OverHTTPSucceeds: a browser that has dropped the cookies has nothing
+// to end.
+func TestLogout_OverHTTPSucceeds(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, withCookies())
+	send(t, fx.Handler(), "POST", "/logout", reqHeader("Origin", "http://example.com")).requireNoContent(t)
+	require.Empty(t, fx.events.take(auth.EventRefused))
+}
+
 func TestLogin_InsecureHTTPOnAPublicHostIsReported(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, issuedBy("http://localhost:8080"), withCookies(func(c *auth.Cookies) { c.InsecureHTTP = true }))
