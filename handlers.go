@@ -69,8 +69,8 @@ func (a *Authenticator) Handler() http.Handler {
 func noEndpoint(path string, advise bool) error {
 	segments := strings.Split(path, "/")
 	for i, s := range segments {
-		if strings.HasPrefix(s, "eyJ") {
-			segments[i] = "…" // a token
+		if at := strings.Index(s, "eyJ"); at >= 0 {
+			segments[i] = s[:at] + "…" // a token
 		}
 	}
 	path = strings.Join(segments, "/")

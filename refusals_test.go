@@ -118,6 +118,19 @@ func TestEventRefused_ChosenPathsDoNotGrowTheLimiter(t *testing.T) {
 	require.NotContains(t, events[0].Err.Error(), "sig0", "a token in a path")
 }
 
+func TestEventRefused_ShowsNoTokenOfAPath(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	token := fx.login(t).Access
+	for _, path := range []string{"/" + token, "/Bearer%20" + token, "/token=" + token + "/x", "/%22" + token + "%22", "/auth/" + token + "/login"} {
+		r := send(t, fx.Handler(), "GET", path)
+		require.Equal(t, 404, r.status)
+		require.NotContains(t, r.body, "eyJ", path)
+		require.NotContains(t, fx.events.take(auth.EventRefused)[0].Err.Error(), "eyJ", path)
+		fx.clock.advance(time.Minute)
+	}
+}
+
 func TestEventRefused_NotForTokensAndSessionsThatHaveEnded(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, withCookies())
