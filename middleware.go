@@ -288,7 +288,7 @@ func (v *Verifier) Optional(next http.Handler) http.Handler {
 			return
 		case !errors.Is(err, ErrNoToken):
 			v.reportRefusal(r, err)
-			ctx = context.WithValue(ctx, errorKey{}, err)
+			ctx = context.WithValue(ctx, errorKey{}, reportedError{err})
 		}
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})

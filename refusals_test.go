@@ -198,6 +198,22 @@ func TestOptional_ReportsCookiesThatAreNotValid(t *testing.T) {
 	require.ErrorContains(t, events[0].Err, "unexpected iss")
 }
 
+func TestOptional_ReportsACookieOnceIfTheHandlerRefusesTheRequest(t *testing.T) {
+	t.Parallel()
+	foreign := newFixture(t, issuedBy("https://other.example")).login(t).Access
+	fx := newFixture(t, withCookies())
+	h := fx.Optional(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fx.WriteError(w, r, auth.ErrorFromContext(r.Context()))
+	}))
+	for range 2 {
+		send(t, h, "GET", "/", reqCookie(accessCookie, foreign)).requireRefused(t, 401, "invalid_token", "login")
+		events := fx.events.take(auth.EventRefused)
+		require.Len(t, events, 1)
+		require.Zero(t, events[0].Suppressed)
+		fx.clock.advance(time.Minute)
+	}
+}
+
 // badError is an error of an application whose methods panic.
 type badError struct{ is, text bool }
 
