@@ -266,6 +266,41 @@ func TestMemoryStore_RevokesTokensOfALongerAccessTTL(t *testing.T) {
 	require.Equal(t, time.Hour, startSession(t, long).AccessExpiresAt.Sub(clock.Now()))
 }
 
+// A refresh reads the user, another Authenticator expires the access tokens, and
+// only then the first notice of the longer lifetime is stored.
+func TestMemoryStore_AFirstNoticeExtendsEarlierRevocations(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for _, pause := range []time.Duration{0, 3 * time.Hour} { // after it, an earlier notice has ended
+		store, clock, lookup := auth.NewMemoryStore(), newClock(), newUsers()
+		change := func(c *auth.Config) { c.Now, c.Users = clock.Now, lookup }
+		short, _ := newDirect(t, store, change, withAccessTTL(time.Minute))
+		long, _ := newDirect(t, store, change, withAccessTTL(time.Hour))
+		if pause > 0 {
+			startSession(t, long)
+			clock.advance(pause)
+		}
+		tokens := startSession(t, short)
+		clock.advance(time.Second)
+		lookup.onFind = func() {
+			lookup.onFind = nil
+			require.NoError(t, short.ExpireAccess(ctx, "u1"))
+		}
+		fresh, err := long.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
+		require.NoError(t, err)
+		require.Equal(t, time.Hour, fresh.AccessExpiresAt.Sub(clock.Now()))
+		for range 59 {
+			clock.advance(time.Minute)
+			require.NoError(t, short.Revoke(ctx, "u2", "none")) // which removes what has ended
+			_, err = long.Verify(ctx, fresh.Access)
+			require.ErrorIs(t, err, auth.ErrTokenExpired)
+		}
+		clock.advance(2 * time.Hour)
+		require.NoError(t, short.Revoke(ctx, "u2", "none"))
+		require.LessOrEqual(t, short.Health().Revocations, 2)
+	}
+}
+
 func TestAccessTTL_ACanceledRequestDoesNotShortenTheTokensOfOthers(t *testing.T) {
 	t.Parallel()
 	canceled, cancel := context.WithCancel(context.Background())

@@ -116,8 +116,10 @@ func (a *Authenticator) tryNotice(ctx context.Context, now time.Time) error {
 func (a *Authenticator) storeNotice(ctx context.Context, r Revocation) error {
 	r.ID = a.revoked.nextID()
 	err := a.tryStore(ctx, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
-	if err == nil {
-		a.revoked.addOwnNotice(r, a.now())
+	if err == nil && a.revoked.addOwnNotice(r, a.now()) && a.memory != nil {
+		// There is no Run that publishes the entries again. A token whose data is
+		// older than one of them may be issued now, with the longer lifetime.
+		a.revoked.extend(r.Until)
 	}
 	return err
 }
@@ -146,11 +148,19 @@ func (rs *revocationSet) addNotice(r Revocation, seenInRead uint64, now time.Tim
 	}
 }
 
-// addOwnNotice applies a notice of this process that is in the store.
-func (rs *revocationSet) addOwnNotice(r Revocation, now time.Time) {
+// addOwnNotice applies a notice of this process that is in the store. It reports
+// whether the longest known lifetime of access tokens has increased.
+func (rs *revocationSet) addOwnNotice(r Revocation, now time.Time) (longer bool) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
+	growths := rs.ttlGrowths
 	rs.addNotice(r, rs.fullReads, now)
+	return rs.ttlGrowths != growths
+}
+
+// extend lets all entries end no earlier than until.
+func (rs *revocationSet) extend(until time.Time) {
+	rs.each(func(e *entry) { e.until = later(e.until, until) })
 }
 
 // noticedUntil returns until when notices permit access tokens with this

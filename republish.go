@@ -72,18 +72,26 @@ func (rs *revocationSet) planGrown() {
 	rs.planEach(func(e *entry) bool { return e.own })
 }
 
-// planEach plans the entries for which matches returns true. It goes through
-// all entries, so it is called only in rare cases.
+// planEach plans the entries for which matches returns true.
 func (rs *revocationSet) planEach(matches func(*entry) bool) {
+	rs.each(func(e *entry) {
+		if matches(e) {
+			rs.plan(e)
+		}
+	})
+}
+
+// each calls f for every entry, with rs locked. It unlocks rs after each chunk,
+// so that readers do not wait. It goes through all entries, so it is called only
+// in rare cases.
+func (rs *revocationSet) each(f func(*entry)) {
 	rs.mu.RLock()
 	all := slices.Clone(rs.queue)
 	rs.mu.RUnlock()
 	for chunk := range slices.Chunk(all, applyChunk) {
 		rs.mu.Lock()
 		for _, item := range chunk {
-			if matches(item.entry) {
-				rs.plan(item.entry)
-			}
+			f(item.entry)
 		}
 		rs.mu.Unlock()
 	}
