@@ -323,12 +323,12 @@ func TestWithExtra_DecodesAsTheClaimsOfAToken(t *testing.T) {
 		"plan": map[string]any{"Seats": 3}, "raw": json.RawMessage(`{"a":[1.50]}`), "é": "\u2028",
 	}
 	fx.users.change("u1", func(u *auth.User) { u.Extra = extra })
-	real, err := fx.Verify(context.Background(), fx.login(t).Access)
+	verified, err := fx.Verify(context.Background(), fx.login(t).Access)
 	require.NoError(t, err)
 	bare := &auth.Claims{
-		Issuer: real.Issuer, Audience: real.Audience, Subject: real.Subject, SessionID: real.SessionID, TokenID: real.TokenID,
-		Username: real.Username, Roles: real.Roles, Scopes: real.Scopes, AMR: real.AMR,
-		IssuedAt: real.IssuedAt, ExpiresAt: real.ExpiresAt, AuthTime: real.AuthTime, SessionExpiresAt: real.SessionExpiresAt,
+		Issuer: verified.Issuer, Audience: verified.Audience, Subject: verified.Subject, SessionID: verified.SessionID, TokenID: verified.TokenID,
+		Username: verified.Username, Roles: verified.Roles, Scopes: verified.Scopes, AMR: verified.AMR,
+		IssuedAt: verified.IssuedAt, ExpiresAt: verified.ExpiresAt, AuthTime: verified.AuthTime, SessionExpiresAt: verified.SessionExpiresAt,
 	}
 	fake, err := bare.WithExtra(extra)
 	require.NoError(t, err)
@@ -349,11 +349,11 @@ func TestWithExtra_DecodesAsTheClaimsOfAToken(t *testing.T) {
 		func() any { return new(map[string]any) }, func() any { return new(own) }, func() any { return new(map[string]json.RawMessage) },
 	} {
 		want, got := into(), into()
-		require.NoError(t, real.Decode(want))
+		require.NoError(t, verified.Decode(want))
 		require.NoError(t, fake.Decode(got))
 		require.Equal(t, want, got)
 	}
-	require.Equal(t, real.Decode(new(int)).Error(), fake.Decode(new(int)).Error())
+	require.Equal(t, verified.Decode(new(int)).Error(), fake.Decode(new(int)).Error())
 
 	// The fields stay as the test has set them. Those that are zero are not in
 	// the payload.
@@ -403,11 +403,11 @@ func TestWithExtra_RefusesWhatATokenCannotContain(t *testing.T) {
 
 	// Claims of a token cannot be changed, and it cannot be done twice.
 	fx := newFixture(t)
-	real, err := fx.Verify(context.Background(), fx.login(t).Access)
+	verified, err := fx.Verify(context.Background(), fx.login(t).Access)
 	require.NoError(t, err)
 	fake, err := (&auth.Claims{}).WithExtra(map[string]any{"tenant": "acme"})
 	require.NoError(t, err)
-	for _, c := range []*auth.Claims{real, fake} {
+	for _, c := range []*auth.Claims{verified, fake} {
 		_, err := c.WithExtra(map[string]any{"tenant": "other"})
 		require.EqualError(t, err, "auth: Claims.WithExtra: the claims have a payload already; WithExtra is for claims that a test creates")
 	}

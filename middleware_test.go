@@ -216,7 +216,7 @@ func TestSetup_PanicsWithAClearText(t *testing.T) {
 	for text, set := range map[string]func(){
 		"auth: Require: guard 1 of 1 is nil; omit it, or pass a Guard":                            func() { fx.Require(nil) },
 		"auth: Require: guard 2 of 3 is nil; omit it, or pass a Guard":                            func() { fx.Require(auth.Role("a"), unset, nil) },
-		"auth: Require: guard 3 of 3 is nil; omit it, or pass a Guard":                            func() { fx.Verifier.Require([]auth.Guard{allow, allow, unset}...) },
+		"auth: Require: guard 3 of 3 is nil; omit it, or pass a Guard":                            func() { fx.Require([]auth.Guard{allow, allow, unset}...) },
 		"auth: Require: the handler is nil":                                                       func() { fx.Require()(nil) },
 		"auth: Require: the handler is a nil http.HandlerFunc; create it before you pass it":      func() { fx.Require(allow)(http.HandlerFunc(nil)) },
 		"auth: Require: the handler is a nil *http.ServeMux; create it before you pass it":        func() { fx.Require()(mux) },

@@ -360,17 +360,10 @@ func TestRequire_BeforeTheFirstReadIsNoMistake(t *testing.T) {
 	}
 }
 
-// brokenKeys is a KeySource that fails.
-type brokenKeys struct{}
-
-func (brokenKeys) VerifyKeys(context.Context, string) ([]auth.Key, error) {
-	return nil, errors.New("no route to host")
-}
-
 func TestVerify_KeySourceFailureIsAFault(t *testing.T) {
 	t.Parallel()
 	es := &events{}
-	v, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: brokenKeys{}, OnEvent: es.add})
+	v, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: failingKeys{errors.New("no route to host")}, OnEvent: es.add})
 	require.NoError(t, err)
 	token := newFixture(t).login(t).Access
 	for range 3 {
@@ -382,7 +375,7 @@ func TestVerify_KeySourceFailureIsAFault(t *testing.T) {
 
 	canceled, cancel := context.WithCancel(context.Background())
 	cancel()
-	v, err = auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: brokenKeys{}, OnEvent: es.add})
+	v, err = auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: failingKeys{errors.New("no route to host")}, OnEvent: es.add})
 	require.NoError(t, err)
 	_, err = v.Verify(canceled, token)
 	require.ErrorIs(t, err, auth.ErrUnavailable)
