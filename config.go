@@ -170,8 +170,9 @@ type Config struct {
 	// waits, so it must return soon. [LogEvents] returns such a function.
 	//
 	// nil means that faults (EventFault and EventStale) are logged to
-	// [slog.Default], without users and clients, and at most once per kind and
-	// minute. To silence them, set a function that does nothing.
+	// [slog.Default], at most once per kind and minute. Only Event.Err is logged,
+	// whose text may contain the ID of a user. To silence them, set a function
+	// that does nothing.
 	OnEvent func(ctx context.Context, e Event)
 
 	// OnError writes the response to a request that is refused with err. nil

@@ -141,8 +141,8 @@ func (l *eventLimiter[K]) next(key K, now time.Time) (suppressed int64, ok bool)
 }
 
 // logFaults returns the OnEvent for a Config without one. It logs faults to the
-// default logger, at most one of a kind per emitInterval, without what
-// identifies users and clients.
+// default logger, at most one of a kind per emitInterval. It omits the fields of
+// the event that identify users and clients.
 func logFaults() func(context.Context, Event) {
 	var limiter eventLimiter[string]
 	return func(ctx context.Context, e Event) {
