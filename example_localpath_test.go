@@ -36,7 +36,7 @@ func ExampleLocalPath() {
 			case e.Action == "" || !strings.Contains(r.Header.Get("Accept"), "text/html"):
 				auth.DefaultOnError(w, r, err) // not for a script, or a login would not help
 			case r.Method == http.MethodGet || r.Method == http.MethodHead:
-				http.Redirect(w, r, "/login?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
+				http.Redirect(w, r, "/login?next="+url.QueryEscape(r.RequestURI), http.StatusSeeOther)
 			default: // a form, and the session has ended
 				e.SetHeaders(w.Header())
 				w.Header().Set("Content-Type", "text/html; charset=utf-8")

@@ -20,7 +20,8 @@ const maxLocalPath = 2048
 //
 //	http.Redirect(w, r, auth.LocalPath(r.FormValue("next")), http.StatusSeeOther)
 //
-// Set the parameter to url.QueryEscape(r.URL.RequestURI()).
+// Set the parameter to url.QueryEscape(r.RequestURI). In r.URL, a prefix that
+// http.StripPrefix has removed is missing.
 //
 // It accepts only paths that browsers send in requests, of at most 2048 bytes:
 // they begin with one slash, and contain no backslash, no control character and
