@@ -61,11 +61,15 @@ const (
 	typeForm = "application/x-www-form-urlencoded"
 )
 
-// looksLikeJSON reports whether a body begins with a JSON object. A form encodes
-// the brace, unless a client does not follow the standard, and then it contains
-// an equals sign.
-func looksLikeJSON(body []byte) bool {
-	return bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) && json.Valid(body)
+// looksLikeJSON reports whether a body is a JSON object. In a form, the brace at
+// its beginning would be encoded.
+func looksLikeJSON(body []byte) bool { return beginsWithBrace(body) && json.Valid(body) }
+
+// looksLikeForm reports whether a body that is not a JSON object may be a form.
+func looksLikeForm(body []byte) bool { return !beginsWithBrace(body) && bytes.IndexByte(body, '=') > 0 }
+
+func beginsWithBrace(body []byte) bool {
+	return bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{"))
 }
 
 // readBody reads the body, and replaces it so that it can be read again.
@@ -125,7 +129,7 @@ func jsonFields(body []byte, names []string) (map[string]string, error) {
 		return nil
 	})
 	var request requestError
-	if err != nil && !errors.As(err, &request) && body[0] != '{' && bytes.IndexByte(body, '=') > 0 {
+	if err != nil && !errors.As(err, &request) && looksLikeForm(body) {
 		err = requestError("the body is not JSON; a form needs the Content-Type " + typeForm)
 	} else if err != nil && !errors.As(err, &request) {
 		err = requestError("body: " + err.Error())

@@ -55,6 +55,7 @@ func TestEventRefused_NamesTheCause(t *testing.T) {
 		{"POST", login, reqJSON(`{"login":"ada","password":"x","delivery":"body"}`), "invalid_request", "Cookies.AllowBody is not set", "this delivery is not offered"},
 		{"POST", login, reqJSON(`{"login":"ada","password":"x","delivery":"mail"}`), "invalid_request", "delivery must be", `delivery must be \"cookie\" or \"body\"`},
 		{"POST", login, reqForm(`{"login":"ada","password":"x"}`), "invalid_request", "the body is JSON", "the body is JSON, but its Content-Type is application/x-www-form-urlencoded"},
+		{"POST", login, reqJSON("\n" + `{"login":"ada","password":"a=b",}`), "invalid_request", "invalid JSON object", "body: invalid JSON object"},
 		{"POST", login, reqJSON(`login=ada&password=x`), "invalid_request", "is not JSON", "a form needs the Content-Type application/x-www-form-urlencoded"},
 		{"POST", login, reqBody("text/plain", goodLogin), "invalid_request", "content type", "the body must be application/json or application/x-www-form-urlencoded"},
 		{"GET", "/nowhere", reqBearer(""), "not_found", "no endpoint /nowhere", "there is no endpoint /nowhere"},
