@@ -293,11 +293,12 @@ func (v *Verifier) checkCrossOrigin(r *http.Request) error {
 }
 
 // checkTransport returns an error if a browser has loaded the page of this host
-// over http and would therefore drop the cookies, because they are Secure.
-// Browsers accept them from a loopback host. They send Sec-Fetch-Site only over
-// https and to a loopback host, and a client that has a cookie has not dropped
-// it. If the cookies are not Secure and the host is not a loopback host,
-// checkTransport emits an event.
+// over http and would therefore drop the cookies, because they are Secure. It
+// returns no error for a loopback host, from which browsers accept such cookies;
+// for a request with Sec-Fetch-Site, which browsers send only over https and to
+// a loopback host; or for a request with a cookie, which was not dropped. If the
+// cookies are not Secure and the host is not a loopback host, checkTransport
+// emits an event.
 func (v *Verifier) checkTransport(r *http.Request) error {
 	if v.cookies.access.Secure {
 		origin := r.Header["Origin"]

@@ -448,8 +448,9 @@ func invalidClaims(err error) error {
 	return fmt.Errorf("%w: claims: %w", ErrInvalidToken, err)
 }
 
-// unexpectedIssuer returns the error for a token with another iss. Like the
-// texts of unexpectedAudience, it quotes a token whose signature is valid.
+// unexpectedIssuer returns the error for a token with another iss. Its text
+// contains that iss: the signature of the token is valid, so no client has
+// chosen it. The same applies to unexpectedAudience.
 func unexpectedIssuer(found, want string) error {
 	return &tokenError{"claims: unexpected iss " + quoted(found) + ", want " + quoted(want), "iss", "the token is of another issuer"}
 }

@@ -67,9 +67,9 @@ type Config struct {
 	JWKSMaxAge time.Duration
 
 	// Users is the application's user lookup. If it also implements
-	// [PasswordUpdater], weak password hashes are upgraded at login. A nil
-	// pointer, map, slice or function is an error, also as a Store, even if its
-	// type has methods that accept it.
+	// [PasswordUpdater], weak password hashes are upgraded at login. Users and
+	// Store must not be a nil pointer, map, slice or function, even of a type
+	// whose methods accept that.
 	Users Users
 
 	// Store keeps the sessions. If it is nil, the Authenticator creates a

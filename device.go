@@ -87,7 +87,7 @@ func checkProxies(field string, proxies []netip.Prefix) error {
 			continue
 		case p.Addr().Is4In6():
 			p = netip.PrefixFrom(p.Addr().Unmap(), max(0, p.Bits()-96))
-			if p.Bits() > 0 { // otherwise, as an IPv4 prefix it would be refused too
+			if p.Bits() > 0 { // do not suggest 0.0.0.0/0, which is refused below
 				errs = append(errs, fmt.Errorf("auth: %s[%d] (%s) matches no address; write it as an IPv4 prefix, %s", field, i, proxies[i], p))
 			}
 		}

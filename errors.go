@@ -117,8 +117,7 @@ type describedError struct {
 
 func (e *describedError) Unwrap() error { return e.error }
 
-// tokenError is an ErrInvalidToken. Its text may contain text of the token,
-// which the others of its fields do not.
+// tokenError is an ErrInvalidToken. Only its text may contain text of the token.
 type tokenError struct {
 	text        string
 	cause       string // one word; events of different causes are limited separately

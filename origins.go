@@ -76,7 +76,9 @@ func checkPort(u *url.URL) error {
 }
 
 // checkHost returns an error if browsers spell the host differently (URL
-// Standard, "host serializing"), or if it cannot be the name of a host. authority is the host as it is in the origin.
+// Standard, "host serializing"), or if no host can have this name. authority is
+// the host and port as they are in the origin, with the brackets of an IPv6
+// address.
 func checkHost(host, authority string) error {
 	ip, err := netip.ParseAddr(host)
 	if strings.HasPrefix(authority, "[") { // url.Parse accepts only an IPv6 address in brackets

@@ -66,6 +66,7 @@ func (f *errorParts) is(target error) bool {
 }
 
 // isOwn reports whether err wraps an error of this package that has a response.
+// Errors of package password about one password do not count.
 func isOwn(err error) bool {
 	f := errorParts{row: len(responses)}
 	f.scan(err)
