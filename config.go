@@ -288,7 +288,7 @@ func checkFeed(field string, feed Feed) error {
 func badName(s string) string {
 	switch {
 	case !isPlainText(s):
-		return "must be UTF-8 without control characters"
+		return fmt.Sprintf("must be UTF-8 without control characters, but is %+q", s)
 	case strings.TrimSpace(s) == "":
 		return fmt.Sprintf("%+q is blank; set it to a name such as https://example.com", s)
 	case strings.TrimSpace(s) != s:

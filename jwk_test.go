@@ -150,8 +150,9 @@ func TestParsePEM_ErrorNamesTheContent(t *testing.T) {
 	}
 	lines := strings.Split(ecBlock, "\n")
 	for text, want := range map[string]string{
-		"":         "auth: PEM: no -----BEGIN found",
-		"nonsense": "auth: PEM: no -----BEGIN found",
+		"":                      "auth: PEM: no -----BEGIN found; pass the content of a PEM file, not its path",
+		"/etc/keys/sign.pem":    "auth: PEM: no -----BEGIN found; pass the content of a PEM file, not its path",
+		"\n{\"kty\":\"OKP\"}\n": "auth: PEM: no -----BEGIN found; parse a JWK with ParseJWK",
 		base64.StdEncoding.EncodeToString([]byte(ecBlock)): "auth: PEM: the text is a PEM block in base64; decode it first",
 		ecBlock + edBlock:   "auth: PEM: found PRIVATE KEY and PRIVATE KEY; expected one private or public key",
 		oldEC + edBlock:     "auth: PEM: found EC PRIVATE KEY and PRIVATE KEY; expected one private or public key",

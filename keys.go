@@ -337,7 +337,7 @@ func (k *key) checkPublic() error {
 	switch public := k.public.(type) {
 	case ed25519.PublicKey:
 		if k.alg != "EdDSA" {
-			return fmt.Errorf("an Ed25519 key cannot be used for %s", k.alg)
+			return fmt.Errorf("an Ed25519 key cannot be used for %s; use EdDSA", k.alg)
 		}
 		if len(public) != ed25519.PublicKeySize {
 			return fmt.Errorf("the Ed25519 key is %d bytes; it must be %d", len(public), ed25519.PublicKeySize)
@@ -351,17 +351,17 @@ func (k *key) checkPublic() error {
 	case *ecdsa.PublicKey:
 		m, ok := k.method.(*jwt.SigningMethodECDSA)
 		if !ok {
-			return fmt.Errorf("an ECDSA key cannot be used for %s", k.alg)
+			return fmt.Errorf("an ECDSA key cannot be used for %s; use ES256, ES384 or ES512", k.alg)
 		}
 		if public == nil || public.Curve == nil || curveName(public.Curve) == "" || public.Curve.Params().BitSize != m.CurveBits {
-			return fmt.Errorf("the key is not on the curve of %s", k.alg)
+			return fmt.Errorf("the key is not on the curve of %s%s", k.alg, curveAdvice(public))
 		}
 		if _, err := public.ECDH(); err != nil { // fails if the point is not on the curve
 			return errors.New("the point is not on the curve")
 		}
 	case *rsa.PublicKey:
 		if _, ok := k.method.(*jwt.SigningMethodRSA); !ok && !k.isPSS() {
-			return fmt.Errorf("an RSA key cannot be used for %s", k.alg)
+			return fmt.Errorf("an RSA key cannot be used for %s; use PS256", k.alg)
 		}
 		if public == nil || public.N == nil {
 			return errors.New("the RSA key is empty")
@@ -376,9 +376,36 @@ func (k *key) checkPublic() error {
 			return errors.New("the RSA key was made by a faulty chip, and its private key can be computed (ROCA, CVE-2017-15361); create another key elsewhere")
 		}
 	default:
-		return fmt.Errorf("a %T cannot be used for %s", k.public, k.alg)
+		return fmt.Errorf("a %T cannot be used for %s; %s", k.public, k.alg, keyAdvice(k.public))
 	}
 	return nil
+}
+
+// curveAdvice returns the end of an error text that names the function for the
+// curve of a key, or "" if there is none.
+func curveAdvice(public *ecdsa.PublicKey) string {
+	if public == nil {
+		return ""
+	}
+	switch public.Curve {
+	case elliptic.P256():
+		return "; it is on P-256, so use ES256"
+	case elliptic.P384():
+		return "; it is on P-384, so use ES384"
+	case elliptic.P521():
+		return "; it is on P-521, so use ES512"
+	}
+	return ""
+}
+
+// keyAdvice returns the end of an error text that says what to pass instead of a
+// value that is no key.
+func keyAdvice(from any) string {
+	switch from.(type) {
+	case ecdsa.PrivateKey, ecdsa.PublicKey, rsa.PrivateKey, rsa.PublicKey:
+		return "pass a pointer to it"
+	}
+	return "pass a private key or a public key; ParsePEM reads one from the content of a PEM file"
 }
 
 // isPublished reports whether the secret of k is published by other: as its
@@ -395,7 +422,11 @@ func checkPrivate(from any) error {
 	switch private := from.(type) {
 	case ed25519.PrivateKey:
 		if len(private) != ed25519.PrivateKeySize {
-			return fmt.Errorf("the Ed25519 private key is %d bytes; it must be %d", len(private), ed25519.PrivateKeySize)
+			advice := ""
+			if len(private) == ed25519.SeedSize {
+				advice = "; use ed25519.NewKeyFromSeed if it is a seed"
+			}
+			return fmt.Errorf("the Ed25519 private key is %d bytes; it must be %d%s", len(private), ed25519.PrivateKeySize, advice)
 		}
 		if !bytes.Equal(ed25519.NewKeyFromSeed(private.Seed()), private) {
 			return mismatch

@@ -58,7 +58,7 @@ func TestKey_SecretIsAsLongAsItsHash(t *testing.T) {
 		for _, n := range []int{0, 1, 16, c.size - 1} {
 			require.EqualError(
 				t, keyErr(c.make(distinctBytes(n))),
-				fmt.Sprintf("auth: VerifierConfig.Keys[0] (%s): the secret is %d bytes; it must be at least %d; create one with `openssl rand -base64 48`", c.name, n, c.size),
+				fmt.Sprintf("auth: VerifierConfig.Keys[0] (%s): the secret is %d bytes; it must be at least %d; create one with `openssl rand -base64 %d`", c.name, n, c.size, max(c.size, 48)),
 			)
 		}
 		require.ErrorContains(t, keyErr(c.make(nil)), "the secret is 0 bytes")
@@ -441,7 +441,7 @@ func TestKeys_ErrorsNameTheIndex(t *testing.T) {
 	a, b := auth.HS256(accessSecret), auth.HS256(access2Secret)
 	err := keyErr(a, auth.Key{}, b, auth.HS384(distinctBytes(47)), a)
 	require.EqualError(t, err, strings.Join([]string{
-		"auth: VerifierConfig.Keys[1] is the zero Key",
+		"auth: VerifierConfig.Keys[1] is the zero Key; create it with HS256, EdDSA or a similar function",
 		"auth: VerifierConfig.Keys[3] (HS384): the secret is 47 bytes; it must be at least 48; create one with `openssl rand -base64 48`",
 		"auth: VerifierConfig.Keys[0] and VerifierConfig.Keys[4] have the same ID",
 	}, "\n"))

@@ -47,7 +47,7 @@ func (ks Keys) check(field string) error {
 	for i, k := range ks {
 		switch {
 		case k.key == nil:
-			errs = append(errs, fmt.Errorf("auth: %s[%d] is the zero Key", field, i))
+			errs = append(errs, fmt.Errorf("auth: %s[%d] is the zero Key; create it with HS256, EdDSA or a similar function", field, i))
 			continue
 		case k.err != nil:
 			errs = append(errs, fmt.Errorf("auth: %s[%d] (%s): %w", field, i, k.alg, detail{k.err}))
@@ -285,7 +285,7 @@ func checkKeys(prefix, empty string, access, refresh Keys) error {
 		if err := kind.keys.check(kind.field); err != nil {
 			errs = append(errs, err)
 		} else if !slices.ContainsFunc(kind.keys, func(k Key) bool { return k.signs() }) {
-			errs = append(errs, fmt.Errorf("auth: %s has no key that signs", kind.field))
+			errs = append(errs, fmt.Errorf("auth: %s has no key that signs; add a private key or a secret", kind.field))
 		}
 	}
 	for j, r := range refresh {

@@ -174,24 +174,30 @@ func TestPublicKeys_AreCheckedAtConstruction(t *testing.T) {
 	off := &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)} //nolint:staticcheck // as an attacker would construct it
 	big3 := &rsa.PublicKey{N: privateKeys()["PS256"].Public().(*rsa.PublicKey).N, E: 3}
 	for text, key := range map[string]auth.Key{
-		"an ECDSA key cannot be used for EdDSA": auth.EdDSA(p256),
-		"cannot be used for ES256":              auth.ES256(privateKeys()["EdDSA"]),
-		"cannot be used for PS256":              auth.PS256(p256),
-		"is not on the curve":                   auth.ES384(p256),
-		"not on the curve of ES25":              auth.ES256(p224),
-		"point is not on":                       auth.ES256(off),
-		"a string cannot be used":               auth.EdDSA("a string"),
-		"a <nil> cannot be used for":            auth.EdDSA(nil),
-		"is 3 bytes":                            auth.EdDSA(ed25519.PublicKey{1, 2, 3}),
-		"all zero":                              auth.EdDSA(make(ed25519.PublicKey, 32)),
-		"exponent (3)":                          auth.RS256(big3),
-		"has 0 bits":                            auth.PS256(&rsa.PublicKey{N: new(big.Int), E: 65537}),
-		"is empty":                              auth.PS256(&rsa.PublicKey{E: 65537}),
-		"not a point":                           auth.EdDSA(append(ed25519.PublicKey{1}, make([]byte, 31)...)),
-		"a point of large":                      auth.EdDSA(append(ed25519.PublicKey{2}, make([]byte, 31)...)),
-		"a point of large order":                auth.EdDSA(append(append(ed25519.PublicKey{0xf0}, bytes.Repeat([]byte{0xff}, 30)...), 0x7f)), // p + 3, not reduced
-		"is 63 bytes":                           auth.EdDSA(privateKeys()["EdDSA"].(ed25519.PrivateKey)[:63]),
-		"is 0 bytes":                            auth.EdDSA(ed25519.PrivateKey(nil)),
+		"an ECDSA key cannot be used for EdDSA; use ES256": auth.EdDSA(p256),
+		"cannot be used for ES256":                         auth.ES256(privateKeys()["EdDSA"]),
+		"cannot be used for PS256":                         auth.PS256(p256),
+		"is not on the curve":                              auth.ES384(p256),
+		"not on the curve of ES25":                         auth.ES256(p224),
+		"point is not on":                                  auth.ES256(off),
+		"a string cannot be used for EdDSA; pass a private key or a public key; ParsePEM reads": auth.EdDSA("a string"),
+		"a []uint8 cannot be used for EdDSA; pass a private key":                                auth.EdDSA(make([]byte, 32)),
+		"a <nil> cannot be used for":                                                            auth.EdDSA(nil),
+		"a ecdsa.PublicKey cannot be used for ES256; pass a pointer to it":                      auth.ES256(p256.PublicKey),
+		"it is on P-256, so use ES256":                                                          auth.ES512(p256),
+		"it is on P-384, so use ES384":                                                          auth.ES256(privateKeys()["ES384"]),
+		"it is on P-521, so use ES512":                                                          auth.ES256(privateKeys()["ES512"]),
+		"is 32 bytes; it must be 64; use ed25519.NewKeyFromSeed":                                auth.EdDSA(make(ed25519.PrivateKey, 32)),
+		"is 3 bytes":             auth.EdDSA(ed25519.PublicKey{1, 2, 3}),
+		"all zero":               auth.EdDSA(make(ed25519.PublicKey, 32)),
+		"exponent (3)":           auth.RS256(big3),
+		"has 0 bits":             auth.PS256(&rsa.PublicKey{N: new(big.Int), E: 65537}),
+		"is empty":               auth.PS256(&rsa.PublicKey{E: 65537}),
+		"not a point":            auth.EdDSA(append(ed25519.PublicKey{1}, make([]byte, 31)...)),
+		"a point of large":       auth.EdDSA(append(ed25519.PublicKey{2}, make([]byte, 31)...)),
+		"a point of large order": auth.EdDSA(append(append(ed25519.PublicKey{0xf0}, bytes.Repeat([]byte{0xff}, 30)...), 0x7f)), // p + 3, not reduced
+		"is 63 bytes":            auth.EdDSA(privateKeys()["EdDSA"].(ed25519.PrivateKey)[:63]),
+		"is 0 bytes":             auth.EdDSA(ed25519.PrivateKey(nil)),
 		"does not match its public": auth.EdDSA(
 			ed25519.PrivateKey(append(bytes.Clone(privateKeys()["EdDSA"].(ed25519.PrivateKey)[:32]), make([]byte, 32)...)),
 		),
@@ -213,7 +219,7 @@ func TestPublicKeys_AreCheckedAtConstruction(t *testing.T) {
 	base.AccessKeys = auth.Keys{auth.EdDSA(privateKeys()["EdDSA"].Public())}
 	base.RefreshKeys = auth.Keys{auth.ES256(p256)}
 	_, err = auth.New(base)
-	require.ErrorContains(t, err, "Config.AccessKeys has no key that signs")
+	require.ErrorContains(t, err, "Config.AccessKeys has no key that signs; add a private key or a secret")
 	require.ErrorContains(t, err, "Config.RefreshKeys[0] (ES256) must be an HMAC key")
 }
 

@@ -18,6 +18,10 @@ func checkTrustedOrigin(origin string, insecure bool) error {
 	switch {
 	case origin == "null":
 		return errors.New("any page can have the origin null, for example in a sandboxed frame; send tokens to such clients in bodies (AllowBody)")
+	case strings.TrimSpace(origin) != origin:
+		return errors.New("it begins or ends with a space; remove it")
+	case strings.ContainsAny(origin, ", "):
+		return errors.New("it contains a comma or a space; list every origin separately")
 	case err != nil || u.Scheme == "" || u.Host == "":
 		return errors.New("not an origin such as https://app.example.com")
 	case slices.Contains([]string{"ws", "wss", "ftp", "file", "blob", "data", "about"}, u.Scheme):

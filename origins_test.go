@@ -53,6 +53,8 @@ func TestTrustedOrigins_RefusesWhatNeverMatches(t *testing.T) {
 	t.Parallel()
 	const (
 		malformed = "not an origin such as https://app.example.com"
+		edge      = "it begins or ends with a space; remove it"
+		list      = "it contains a comma or a space; list every origin separately"
 		upperCase = "browsers send origins in lower case"
 		more      = "an origin is a scheme and a host, without path, user or trailing slash"
 		port      = "browsers leave out the default port"
@@ -78,9 +80,11 @@ func TestTrustedOrigins_RefusesWhatNeverMatches(t *testing.T) {
 		"//app.example.com":                               malformed,
 		"https://":                                        malformed,
 		"https:app.example.com":                           malformed,
-		" https://app.example.com":                        malformed,
+		" https://app.example.com":                        edge,
+		"https://app.example.com\n":                       edge,
+		"https://a.example https://b.example":             list,
+		"https://a.example,https://b.example":             list,
 		"https://app.example.com ":                        malformed,
-		"https://app.example.com\n":                       malformed,
 		"https://app.example.com:port":                    malformed,
 		"https://app.example.com:-1":                      malformed,
 		"https://a b":                                     malformed,
@@ -128,7 +132,7 @@ func TestTrustedOrigins_RefusesWhatNeverMatches(t *testing.T) {
 		"https://app..example.com":                        label,
 		"https://.example.com":                            label,
 		"https://" + strings.Repeat("a", 64) + ".example": label,
-		"https://a.example,b.example":                     letters,
+		"https://a.example,b.example":                     list,
 		"tauri://<host>":                                  letters,
 		"tauri://a:b:80":                                  letters,
 		"https://a:b:80":                                  malformed,

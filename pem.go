@@ -191,8 +191,10 @@ func pemBlocks(data []byte) ([]pemBlock, error) {
 		return blocks, nil
 	case strings.HasPrefix(strings.TrimSpace(text), "LS0tLS1CRUdJTi"): // -----BEGIN
 		return nil, errors.New("the text is a PEM block in base64; decode it first")
+	case strings.HasPrefix(strings.TrimSpace(text), "{"):
+		return nil, errors.New("no -----BEGIN found; parse a JWK with ParseJWK")
 	}
-	return nil, errors.New("no -----BEGIN found")
+	return nil, errors.New("no -----BEGIN found; pass the content of a PEM file, not its path")
 }
 
 // utf8Text returns data as UTF-8. Data with a byte order mark of UTF-16, as some

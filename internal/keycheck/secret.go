@@ -38,7 +38,7 @@ const HowToCreate = "; create one with `openssl rand -base64 48`"
 // random bytes, raw or in hex, base64 or a UUID.
 func Secret(secret []byte, size int) error {
 	if len(secret) < size {
-		return fmt.Errorf("the secret is %d bytes; it must be at least %d%s", len(secret), size, HowToCreate)
+		return fmt.Errorf("the secret is %d bytes; it must be at least %d; create one with `openssl rand -base64 %d`", len(secret), size, max(size, 48))
 	}
 	if bytes.Count(secret, secret[:1]) == len(secret) {
 		return errors.New("all bytes of the secret are equal" + HowToCreate)
