@@ -33,6 +33,8 @@ type stored interface {
 // parameters.
 func parse(hash string) (stored, error) {
 	switch {
+	case strings.TrimSpace(hash) != hash:
+		return nil, unusable("begins or ends with white space")
 	case strings.HasPrefix(hash, "$argon2id$"):
 		return parseArgon2id(hash)
 	case strings.HasPrefix(hash, "$2"):
@@ -40,7 +42,7 @@ func parse(hash string) (stored, error) {
 	case strings.HasPrefix(hash, "$argon2i$"), strings.HasPrefix(hash, "$argon2d$"):
 		return nil, unusable("argon2i and argon2d are not verified")
 	}
-	return nil, unusable("neither argon2id nor bcrypt")
+	return nil, unusable("neither argon2id nor bcrypt; create it with Hash")
 }
 
 // unusable returns an error that wraps ErrHash and says what is wrong.

@@ -178,7 +178,8 @@ func TestVerify_ErrorDescribesTheProblem(t *testing.T) {
 	t.Parallel()
 	require.EqualError(t, Verify(phcOf("m=4294967295,t=1,p=1"), "x"),
 		"password: unusable hash: m (4294967295 KiB) exceeds 262144 KiB; m × t exceeds 1048576 KiB")
-	require.EqualError(t, Verify("secret", "x"), "password: unusable hash: neither argon2id nor bcrypt")
+	require.EqualError(t, Verify("secret\n", "x"), "password: unusable hash: begins or ends with white space")
+	require.EqualError(t, Verify("secret", "x"), "password: unusable hash: neither argon2id nor bcrypt; create it with Hash")
 	require.EqualError(t, Verify("$argon2id$"+strings.Repeat("$", 503), "x"), "password: unusable hash: longer than 512 bytes")
 	require.EqualError(t, Verify("$2b$31$"+strings.Repeat(".", 53), "x"), "password: unusable hash: bcrypt cost (31) is not between 4 and 15")
 }
