@@ -173,6 +173,9 @@ func open(ctx context.Context, path string) (_ *file, err error) {
 		if err != nil {
 			_ = f.close()
 		}
+		if code(err) == sqlite3.SQLITE_NOTADB {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
 	}()
 	if f.writer, err = f.db.Conn(ctx); err != nil {
 		return nil, err

@@ -114,6 +114,7 @@ func TestOpen_RefusesForeignFiles(t *testing.T) {
 			_, err = sqlitestore.Open(path, sqlitestore.Config{})
 			require.ErrorContains(t, err, tc.want)
 			require.ErrorContains(t, err, "sqlitestore: ")
+			require.ErrorContains(t, err, path)
 			after, err := os.ReadFile(path)
 			require.NoError(t, err)
 			require.Equal(t, before, after)
