@@ -269,3 +269,16 @@ func TestMigrate(t *testing.T) {
 		require.Equal(t, 1, scan[int](t, p, `SELECT count(*) FROM pg_tables WHERE schemaname = $1`, schema))
 	})
 }
+
+func TestStore_ErrorsBeforeMigrateNameIt(t *testing.T) {
+	t.Parallel()
+	server := testserver.Postgres(t, "-c", "fsync=off")
+	st, err := pgstore.New(pool(t, server.Addr), pgstore.Config{Schema: uniqueName()})
+	require.NoError(t, err)
+	const advice = "call Store.Migrate, which creates the tables: "
+	require.ErrorContains(t, st.Create(t.Context(), session("ada", "s1")), "pgstore: creating a session: "+advice)
+	_, err = st.Get(t.Context(), "ada", "s1")
+	require.ErrorContains(t, err, advice)
+	_, _, _, err = st.Changes(t.Context(), "", 0)
+	require.ErrorContains(t, err, "pgstore: reading the feed: "+advice)
+}

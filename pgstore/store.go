@@ -358,8 +358,17 @@ func (s *Store) do(ctx context.Context, doing string, repeatable bool, statement
 		if isNotStorable(err) {
 			err = fmt.Errorf("%w: %w", auth.ErrNotStorable, err)
 		}
+		if isNotMigrated(err) {
+			err = fmt.Errorf("call Store.Migrate, which creates the tables: %w", err)
+		}
 		return fmt.Errorf("pgstore: %s: %w", doing, err)
 	}
+}
+
+// isNotMigrated reports whether the schema or a table does not exist.
+func isNotMigrated(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "3F000" || pg.Code == "42P01") // invalid_schema_name, undefined_table
 }
 
 // isNotStorable reports whether the encoding of the database cannot represent a
