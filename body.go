@@ -197,7 +197,7 @@ func oneOf(fields map[string]string, names ...string) (string, error) {
 		}
 	}
 	if value == "" {
-		return "", requestError(names[0] + " is missing")
+		return "", requestError(names[0] + " is missing in the body")
 	}
 	return value, nil
 }

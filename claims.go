@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -254,7 +255,7 @@ func marshalExtra(extra map[string]any) ([]byte, error) {
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, unencodable(extra, err)
 	}
 	// Read it as a verifier does, so that no token is issued that it refuses.
 	folded := make(map[string]string, len(extra))
@@ -275,6 +276,21 @@ func marshalExtra(extra map[string]any) ([]byte, error) {
 		return nil, errNotUTF8()
 	}
 	return object, nil
+}
+
+// unencodable returns err, with which extra cannot be encoded, and adds the name
+// of a claim that cannot be encoded on its own.
+func unencodable(extra map[string]any, err error) error {
+	var panicked *panicError
+	if errors.As(err, &panicked) { // its stack names the value
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(extra)) {
+		if _, err := json.Marshal(extra[name]); err != nil {
+			return fmt.Errorf("%s: %w", quoted(name), err)
+		}
+	}
+	return err
 }
 
 func errNotUTF8() error {

@@ -383,7 +383,7 @@ func TestWithExtra_RefusesWhatATokenCannotContain(t *testing.T) {
 		`"ROLES" equals the reserved claim "roles", or differs from it only in case`: {"ROLES": []string{"admin"}},
 		`"Tenant" and "tenant" differ only in case`:                                  {"tenant": 1, "Tenant": 2},
 		`encoding a value panicked with a string`:                                    {"x": panics{"x"}},
-		`json: unsupported type: chan int`:                                           {"x": make(chan int)},
+		`"x": json: unsupported type: chan int`:                                      {"a": 1, "x": make(chan int)},
 		`a name or value is not UTF-8`:                                               {"x": "\xff"},
 		`duplicate name`:                                                             {"x": json.RawMessage(`{"a":1,"a":2}`)},
 	} {

@@ -113,7 +113,7 @@ func noTokenIn(kind string, places []string) error {
 		}
 		text += place
 	}
-	return &describedError{fmt.Errorf("%w: there is %s", ErrNoToken, text), text}
+	return &describedError{fmt.Errorf("%w: %s", ErrNoToken, text), text}
 }
 
 // errNoScheme is the error for a token in the Authorization header without the
@@ -124,13 +124,32 @@ var errNoScheme = fmt.Errorf("%w: the Authorization header has a token without t
 func (v *Verifier) missingToken(r *http.Request) error {
 	if slices.Contains(v.extractors, FromBearer()) {
 		for _, h := range r.Header["Authorization"] {
-			// A token begins with "eyJ", the start of a JSON object in base64.
-			if token := h[strings.LastIndexAny(h, " \t")+1:]; strings.HasPrefix(token, "eyJ") {
+			// A token begins with "eyJ", the start of a JSON object in base64, and
+			// has two dots. Nothing need separate it from the scheme.
+			token := h[strings.LastIndexAny(h, " \t")+1:]
+			if strings.HasPrefix(token, "eyJ") || strings.Contains(token, "eyJ") && strings.Count(token, ".") == 2 {
 				return &describedError{errNoScheme, "the Authorization header has a token without the scheme Bearer; send Authorization: Bearer, a space, and the token"}
 			}
 		}
 	}
-	return v.noToken
+	return v.orPlainHTTP(r, v.noToken)
+}
+
+// orPlainHTTP adds to err, the error for a request without a token, that the
+// cookie needs https, if this may be why it is missing.
+func (v *Verifier) orPlainHTTP(r *http.Request, err error) error {
+	if v.cookies == nil || !v.cookies.access.Secure || !slices.Contains(v.extractors, FromCookie()) || !mayBePlainHTTP(r) {
+		return err
+	}
+	text := strings.TrimPrefix(err.Error(), ErrNoToken.Error()+": ") + "; browsers send the cookie only over https"
+	return &describedError{fmt.Errorf("%w: %s", ErrNoToken, text), text}
+}
+
+// mayBePlainHTTP reports whether a browser may have sent the request over http
+// to a host that is not a loopback host, and therefore without Secure cookies.
+// Browsers send Sec-Fetch-Site over https.
+func mayBePlainHTTP(r *http.Request) bool {
+	return r.TLS == nil && r.Header["Sec-Fetch-Site"] == nil && !isLoopback(hostname(r))
 }
 
 // isQueryName reports whether s is UTF-8 without spaces, control characters or

@@ -320,7 +320,11 @@ func (v *Verifier) isStale(ctx context.Context, now time.Time) bool {
 		return false
 	}
 	if v.staleReported.CompareAndSwap(false, true) {
-		v.emit(ctx, Event{Type: EventStale, Err: fmt.Errorf("auth: the revocation feed was last read %s ago", v.feedAge(now).Round(time.Second))})
+		advice := ""
+		if !v.running.Load() {
+			advice = "; Run has returned and must be called again"
+		}
+		v.emit(ctx, Event{Type: EventStale, Err: fmt.Errorf("auth: the revocation feed was last read %s ago%s", v.feedAge(now).Round(time.Second), advice)})
 	}
 	return true
 }

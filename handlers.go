@@ -49,7 +49,7 @@ func (a *Authenticator) Handler() http.Handler {
 		})
 	}
 	notFound := func(w http.ResponseWriter, r *http.Request) {
-		a.WriteError(w, r, noEndpoint(r.URL.Path, !found.Load()))
+		a.WriteError(w, r, noEndpoint(r.URL.Path, removedPrefix(r), !found.Load()))
 	}
 	mux.HandleFunc("/", notFound)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -65,8 +65,8 @@ func (a *Authenticator) Handler() http.Handler {
 // noEndpoint returns the error for a path that is not an endpoint. The response
 // has advice until the first endpoint was found: after that, the handler is
 // registered correctly, and the path is a mistake of the client. The event
-// always has it.
-func noEndpoint(path string, advise bool) error {
+// always has it. removed is the result of removedPrefix.
+func noEndpoint(path, removed string, advise bool) error {
 	segments := strings.Split(path, "/")
 	for i, s := range segments {
 		if at := strings.Index(s, "eyJ"); at >= 0 {
@@ -76,7 +76,7 @@ func noEndpoint(path string, advise bool) error {
 	path = strings.Join(segments, "/")
 	text := "there is no endpoint " + cleanText(path, maxDeviceName)
 	full := text
-	if advice := endpointAdvice(path); advice != "" {
+	if advice := endpointAdvice(path, removed); advice != "" {
 		full += "; " + advice
 	}
 	if advise {
@@ -85,8 +85,22 @@ func noEndpoint(path string, advise bool) error {
 	return &describedError{fmt.Errorf("%w: %s", errEndpoint, full), text}
 }
 
+// removedPrefix returns the prefix that http.StripPrefix has removed from the
+// path of a request, or "".
+func removedPrefix(r *http.Request) string {
+	original, err := url.ParseRequestURI(r.RequestURI)
+	if err != nil {
+		return ""
+	}
+	removed, ok := strings.CutSuffix(original.Path, r.URL.Path)
+	if !ok {
+		return ""
+	}
+	return removed
+}
+
 // endpointAdvice returns what to do about a path that is not an endpoint, or "".
-func endpointAdvice(path string) string {
+func endpointAdvice(path, removed string) string {
 	clean := strings.TrimRight(path, "/")
 	for _, endpoint := range [...]string{"/logout/all", "/login", "/refresh", "/logout", "/sessions", "/jwks.json"} {
 		prefix, ok := strings.CutSuffix(clean, endpoint)
@@ -94,6 +108,8 @@ func endpointAdvice(path string) string {
 			prefix, _, ok = strings.Cut(clean, endpoint+"/")
 		}
 		switch {
+		case ok && prefix != "" && removed != "":
+			return "http.StripPrefix has removed " + cleanText(removed, maxDeviceName) + ", and must remove " + cleanText(prefix, maxDeviceName) + " too"
 		case ok && prefix != "":
 			return "register the handler with http.StripPrefix, and with the prefix " + cleanText(prefix, maxDeviceName)
 		case ok && clean != path:
@@ -142,7 +158,8 @@ func (a *Authenticator) methods(h func(http.ResponseWriter, *http.Request) error
 			err = h(w, r)
 		} else {
 			w.Header().Set("Allow", strings.Join(methods, ", "))
-			err = fmt.Errorf("%w: %s, want %s", errMethod, quoted(r.Method), strings.Join(methods, " or "))
+			use := "; use " + strings.Join(methods, " or ")
+			err = &describedError{fmt.Errorf("%w: %s%s", errMethod, quoted(r.Method), use), "the method is not allowed here" + use}
 		}
 		if err != nil {
 			a.WriteError(w, r, err)
@@ -184,7 +201,6 @@ func (a *Authenticator) login(w http.ResponseWriter, r *http.Request) error {
 
 // delivery reports whether the tokens of a login are set as cookies.
 func (a *Authenticator) delivery(wish string) (byCookie bool, err error) {
-	const notOffered = requestError("this delivery is not offered")
 	switch {
 	case wish == "":
 		return a.cookies != nil, nil
@@ -193,9 +209,9 @@ func (a *Authenticator) delivery(wish string) (byCookie bool, err error) {
 	case wish == "body" && (a.cookies == nil || a.cookies.allowBody):
 		return false, nil
 	case wish == "cookie":
-		return false, fmt.Errorf("%w: delivery is cookie, but Config.Cookies is nil", notOffered)
+		return false, requestError("this delivery is not offered: delivery is cookie, but Config.Cookies is nil")
 	case wish == "body":
-		return false, fmt.Errorf("%w: delivery is body, but Cookies.AllowBody is not set", notOffered)
+		return false, requestError("this delivery is not offered: delivery is body, but Cookies.AllowBody is not set")
 	}
 	return false, requestError(`delivery must be "cookie" or "body"`)
 }
@@ -237,6 +253,11 @@ func (a *Authenticator) logout(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err != nil {
 		return err
+	}
+	if len(tokens) == 0 {
+		if err := a.missingToken(r); errors.Is(err, errNoScheme) {
+			a.reportRefusal(r, err) // the session of this token goes on
+		}
 	}
 	if byCookie || len(tokens) == 0 {
 		a.ClearCookies(w)

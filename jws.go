@@ -70,6 +70,29 @@ func (m malformed) Error() string { return ErrInvalidToken.Error() + ": " + stri
 
 func (m malformed) Unwrap() error { return ErrInvalidToken }
 
+// Reasons that the client is told too, because they are most likely a mistake in
+// how it sends a token, or in a configuration.
+const (
+	notThreeSegments malformed = "not three segments"
+	badHeader        malformed = "header is not base64url"
+	badPayload       malformed = "payload is not base64url"
+	badSignature     malformed = "signature is not base64url"
+	unknownKid       malformed = "unknown kid: signed with another key; all processes need the same secrets or keys, and a Verifier key pairs"
+)
+
+// description returns the text for the client, or "" for that of ErrInvalidToken.
+func (m malformed) description() string {
+	switch m {
+	case notThreeSegments:
+		return "the token is not valid: it does not have three parts with dots between them"
+	case badHeader, badPayload, badSignature:
+		return "the token is not valid: it contains a character that no token has, or was cut off"
+	case unknownKid:
+		return "the token is not valid: this server does not have the key that signed it"
+	}
+	return ""
+}
+
 // signedToken is a token whose signature was verified with key.
 type signedToken struct {
 	payload string
@@ -86,7 +109,7 @@ func openToken(ctx context.Context, token, typ string, source KeySource) (signed
 	first := strings.IndexByte(token, '.')
 	last := strings.LastIndexByte(token, '.')
 	if first < 0 || first == last || strings.IndexByte(token[first+1:last], '.') >= 0 {
-		return signedToken{}, malformed("not three segments")
+		return signedToken{}, notThreeSegments
 	}
 	var sigBuf [1024]byte // enough for RSA with 8192 bits
 	if base64.RawURLEncoding.DecodedLen(len(token)-last-1) > len(sigBuf) {
@@ -94,7 +117,7 @@ func openToken(ctx context.Context, token, typ string, source KeySource) (signed
 	}
 	sig, ok := decodeSegment(sigBuf[:0], token[last+1:])
 	if !ok {
-		return signedToken{}, malformed("signature is not base64url")
+		return signedToken{}, badSignature
 	}
 	if live, ok := source.(*activeKeys); ok {
 		source = live.ring.Load()
@@ -113,7 +136,7 @@ func openToken(ctx context.Context, token, typ string, source KeySource) (signed
 	var buf [2048]byte
 	payload, ok := decodeSegment(buf[:0], token[first+1:last])
 	if !ok {
-		return signedToken{}, malformed("payload is not base64url")
+		return signedToken{}, badPayload
 	}
 	return signedToken{string(payload), kid, k.key}, nil
 }
@@ -137,7 +160,7 @@ func otherHeader(ctx context.Context, token string, first, last int, sig []byte,
 	var buf [256]byte
 	text, ok := decodeSegment(buf[:0], token[:first])
 	if !ok {
-		return Key{}, "", malformed("header is not base64url")
+		return Key{}, "", badHeader
 	}
 	h, err := readHeader(string(text))
 	if err != nil {
@@ -155,7 +178,7 @@ func otherHeader(ctx context.Context, token string, first, last int, sig []byte,
 	}
 	if len(candidates) == 0 {
 		if h.hasKid {
-			return Key{}, "", malformed("unknown kid: signed with another key; do all processes have the same secrets or keys?")
+			return Key{}, "", unknownKid
 		}
 		return Key{}, "", malformed("no kid")
 	}

@@ -207,11 +207,19 @@ func (a *Authenticator) findUser(ctx context.Context, name string, find func() (
 	if errors.Is(err, ErrUserNotFound) {
 		return User{}, ErrUserNotFound
 	}
-	err = detail{err}
-	if strings.Contains(err.Error(), "no rows in result set") { // of database/sql and pgx
-		err = fmt.Errorf("%w; return auth.ErrUserNotFound if there is no such user", err)
+	return User{}, a.unavailable(ctx, Session{}, fmt.Errorf("auth: Users.%s: %w%s", name, detail{err}, lookupAdvice(err)))
+}
+
+// lookupAdvice returns the end of an error text if err, of a user lookup, looks
+// like the error of a database that has no such user.
+func lookupAdvice(err error) string {
+	text := strings.ToLower(fmt.Sprint(err)) // Sprint recovers a panic of Error
+	for _, none := range [...]string{"no rows", "not found", "no documents"} {
+		if strings.Contains(text, none) {
+			return "; return auth.ErrUserNotFound if the user does not exist"
+		}
 	}
-	return User{}, a.unavailable(ctx, Session{}, fmt.Errorf("auth: Users.%s: %w", name, err))
+	return ""
 }
 
 // findByID looks up a user by ID. The error is ErrUserNotFound, ErrUnavailable
@@ -250,8 +258,11 @@ func (a *Authenticator) checkPassword(ctx context.Context, u User, pass string) 
 	case err == nil:
 		return nil
 	case errors.Is(err, password.ErrMismatch), errors.Is(err, password.ErrTooLong):
-		if unreadable {
+		switch {
+		case unreadable:
 			return refusal("the stored hash cannot be used")
+		case u.PasswordHash == "":
+			return refusal("User.PasswordHash is empty")
 		}
 		return refusal("wrong password")
 	case errors.Is(err, password.ErrBusy):

@@ -3,6 +3,7 @@ package auth_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -139,6 +140,37 @@ func TestLogin_UpgradesAWeakHash(t *testing.T) {
 		require.Equal(t, 1, up.updates)
 	}
 	require.True(t, strings.HasPrefix(fx.users.byID["u1"].PasswordHash, "$argon2id$"))
+}
+
+// noUsers finds no user, and returns err.
+type noUsers struct{ err error }
+
+func (u noUsers) FindByLogin(context.Context, string) (auth.User, error) { return auth.User{}, u.err }
+func (u noUsers) FindByID(context.Context, string) (auth.User, error)    { return auth.User{}, u.err }
+
+func TestLogin_TheErrorOfALookupWithoutRowsSaysWhatToReturn(t *testing.T) {
+	t.Parallel()
+	const advice = "; return auth.ErrUserNotFound if the user does not exist"
+	for text, advised := range map[string]bool{
+		"sql: no rows in result set":     true,
+		"mongo: no documents in result":  true,
+		"record not found":               true,
+		"ent: User not found":            true,
+		"connect: connection refused":    false,
+		"context deadline exceeded: ada": false,
+	} {
+		fx := newFixture(t, func(c *auth.Config) { c.Users = noUsers{errors.New(text)} })
+		_, err := fx.Login(context.Background(), "ada", pass, auth.SessionOptions{})
+		require.ErrorIs(t, err, auth.ErrUnavailable)
+		_, err = fx.StartSession(context.Background(), "u1", auth.SessionOptions{})
+		require.ErrorIs(t, err, auth.ErrUnavailable)
+		events := fx.events.take(auth.EventFault)
+		require.Len(t, events, 2)
+		for _, e := range events {
+			require.ErrorContains(t, e.Err, text)
+			require.Equal(t, advised, strings.HasSuffix(e.Err.Error(), advice), text)
+		}
+	}
 }
 
 func TestLogin_StoreFaultsLeaveNoSessionBehind(t *testing.T) {

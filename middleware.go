@@ -47,7 +47,8 @@ func FromContext(ctx context.Context) (*Claims, bool) {
 }
 
 // ErrorFromContext returns the reason for which [Verifier.Optional] served a
-// request with cookies as anonymous, or nil.
+// request as anonymous although it has cookies, or a token in the Authorization
+// header without the scheme Bearer. Otherwise it returns nil.
 func ErrorFromContext(ctx context.Context) error {
 	err, _ := ctx.Value(errorKey{}).(error)
 	return err
@@ -252,8 +253,8 @@ func (v *Verifier) checkGuards(ctx context.Context, c *Claims, guards []Guard) e
 // with claims have Cache-Control: no-store, as with [Verifier.Require].
 //
 // A request without a token is anonymous. So is a request whose only tokens are
-// cookies that are not valid: [ErrorFromContext] then returns the reason. All
-// other requests are refused. This includes requests with an invalid token in a
+// cookies that are not valid, or whose Authorization header has a token without
+// the scheme Bearer: [ErrorFromContext] then returns the reason. All other requests are refused. This includes requests with an invalid token in a
 // header or the URL and no valid one elsewhere, cross-origin writes with a
 // cookie, and requests with a token that cannot be verified because a store or
 // a [KeySource] did not respond.
@@ -286,7 +287,7 @@ func (v *Verifier) Optional(next http.Handler) http.Handler {
 		case !anonymous || errors.Is(err, ErrCrossOrigin) || ResponseFor(err).Status >= 500:
 			v.WriteError(w, r, err)
 			return
-		case !errors.Is(err, ErrNoToken):
+		case !errors.Is(err, ErrNoToken) || errors.Is(err, errNoScheme):
 			v.reportRefusal(r, err)
 			ctx = context.WithValue(ctx, errorKey{}, reportedError{err})
 		}

@@ -3,9 +3,11 @@ package auth_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -40,36 +42,50 @@ func TestEventRefused_NamesTheCause(t *testing.T) {
 		{"GET", require1, reqHeader("X-Other", "x"), "missing_token", "in the header Authorization (Bearer) or the cookie __Host-access", "no access token in the header Authorization (Bearer) or the cookie __Host-access"},
 		{"GET", require1, reqHeader("Authorization", own.Access), "missing_token", "without the scheme Bearer", "without the scheme Bearer; send Authorization: Bearer"},
 		{"GET", require1, reqHeader("Authorization", "Token "+own.Access), "missing_token", "without the scheme Bearer", "without the scheme Bearer"},
+		{"GET", require1, reqHeader("Authorization", "bearer"+own.Access), "missing_token", "without the scheme Bearer", "without the scheme Bearer"},
+		{"GET", require1, reqHeader("Authorization", `Bearer="`+own.Access+`"`), "missing_token", "without the scheme Bearer", "without the scheme Bearer"},
+		{"GET", require1, reqHeader("Authorization", "Basic YTpieyJ4"), "missing_token", "in the header Authorization (Bearer)", "no access token in"},
+		{"POST", "/opt", reqHeader("Authorization", own.Access), "missing_token", "without the scheme Bearer", "anonymous: auth: no token: the Authorization header has a token without the scheme Bearer"},
+		{"POST", "/logout", reqHeader("Authorization", own.Access), "missing_token", "without the scheme Bearer", ""},
 		{"GET", require1, reqHeader("Authorization", "Basic YTpi"), "missing_token", "in the header Authorization (Bearer)", "no access token in"},
 		{"GET", require1, reqBearer(own.Refresh), "invalid_token", "this is a refresh token", "this is a refresh token; an access token is required"},
-		{"GET", require1, reqBearer("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.e30"), "invalid_token", "was not issued by this package", "the token is not valid"},
+		{"GET", require1, reqBearer("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.e30"), "invalid_token", "was not issued by this package", `"the token is not valid"`},
 		{"GET", require1, reqBearer(otherIssuer.Access), "invalid_token", `unexpected iss "https://other.example", want "https://example.com"`, "the token is of another issuer"},
 		{"GET", require1, reqBearer(otherAudience.Access), "invalid_token", `unexpected aud ["https://a.example", "https://b.example"], want one of ["https://api.example.com"]`, "the token is for another audience"},
-		{"GET", require1, reqBearer(otherSecret.Access), "invalid_token", "unknown kid", "the token is not valid"},
-		{"GET", require1, reqBearer("eyJ.x"), "invalid_token", "not three segments", "the token is not valid"},
+		{"GET", require1, reqBearer(otherSecret.Access), "invalid_token", "unknown kid: this service lacks the key that signed it; a Verifier cannot use Config.Secrets", "the token is not valid: this server does not have the key that signed it"},
+		{"GET", require1, reqBearer("eyJ.x"), "invalid_token", "not three segments", "the token is not valid: it does not have three parts with dots between them"},
+		{"GET", require1, reqBearer("undefined"), "invalid_token", "not three segments", "the token is not valid: it does not have three parts with dots between them"},
+		{"GET", require1, reqBearer(`"` + own.Access), "invalid_token", "header is not base64url", "the token is not valid: it contains a character that no token has"},
+		{"GET", require1, reqBearer("<" + own.Access + ">"), "invalid_token", "signature is not base64url", "the token is not valid: it contains a character that no token has"},
+		{"GET", require1, reqBearer(strings.Replace(own.Access, ".", ".!", 1)), "invalid_token", "does not verify", `"the token is not valid"`},
 		{"POST", require1, reqCookie(accessCookie, own.Access), "cross_origin", `Origin "https://evil.example" is not in Cookies.TrustedOrigins (Host "example.com"`, "from an origin that is not trusted"},
 		{"POST", refresh, reqBearer(own.Refresh), "invalid_request", "in the cookie __Host-Http-refresh, the header Refresh-Token or the body field refresh_token", "no refresh token in the cookie"},
 		{"POST", refresh, reqHeader("Refresh-Token", own.Access), "invalid_grant", "this is an access token", "this is an access token; a refresh token is required"},
 		{"POST", refresh, reqHeader("Refresh-Token", otherIssuer.Refresh), "invalid_grant", `unexpected iss "https://other.example"`, "the token is of another issuer"},
-		{"POST", refresh, reqHeader("Refresh-Token", otherSecret.Refresh), "invalid_grant", "unknown kid", "the token is not valid"},
-		{"POST", login, reqJSON(`{"login":"ada","password":"x","delivery":"body"}`), "invalid_request", "Cookies.AllowBody is not set", "this delivery is not offered"},
+		{"POST", refresh, reqHeader("Refresh-Token", otherSecret.Refresh), "invalid_grant", "unknown kid", "the token is not valid: this server does not have the key that signed it"},
+		{"POST", login, reqJSON(`{"login":"ada","password":"x","delivery":"body"}`), "invalid_request", "Cookies.AllowBody is not set", "this delivery is not offered: delivery is body, but Cookies.AllowBody is not set"},
+		{"GET", login, reqHeader("X", "x"), "invalid_request", `method not allowed: "GET"; use POST`, "the method is not allowed here; use POST"},
+		{"POST", "/sessions", reqHeader("X", "x"), "invalid_request", `use GET or HEAD`, "the method is not allowed here; use GET or HEAD"},
 		{"POST", login, reqJSON(`{"login":"ada","password":"x","delivery":"mail"}`), "invalid_request", "delivery must be", `delivery must be \"cookie\" or \"body\"`},
 		{"POST", login, reqForm(`{"login":"ada","password":"x"}`), "invalid_request", "the body is JSON", "the body is JSON, but its Content-Type is application/x-www-form-urlencoded"},
 		{"POST", login, reqJSON("\n" + `{"login":"ada","password":"a=b",}`), "invalid_request", "invalid JSON object", "body: invalid JSON object"},
 		{"POST", login, reqJSON(`login=ada&password=x`), "invalid_request", "is not JSON", "a form needs the Content-Type application/x-www-form-urlencoded"},
-		{"POST", login, reqBody("text/plain", goodLogin), "invalid_request", "content type", "the body must be application/json or application/x-www-form-urlencoded"},
+		{"POST", login, reqBody("text/plain", goodLogin), "invalid_request", `content type not supported: "text/plain"`, "the body must be application/json or application/x-www-form-urlencoded"},
 		{"GET", "/nowhere", reqBearer(""), "not_found", "no endpoint /nowhere", "there is no endpoint /nowhere"},
 	} {
 		fx := newFixture(t, withCookies())
 		mux := http.NewServeMux()
 		mux.Handle("/", fx.Handler())
 		mux.Handle(require1, fx.Require()(hello))
+		mux.Handle("/opt", fx.Optional(hello))
 		options := []requestOption{c.option, reqHeader("User-Agent", "probe")}
 		if c.reason == "cross_origin" {
 			options = append(options, crossSite)
 		}
 		r := send(t, mux, c.method, c.target, options...)
-		require.GreaterOrEqual(t, r.status, 400, c.event)
+		if c.target != "/opt" && c.target != "/logout" {
+			require.GreaterOrEqual(t, r.status, 400, c.event)
+		}
 		require.Contains(t, r.body, c.body)
 		events := fx.events.take(auth.EventRefused)
 		require.Len(t, events, 1, "%s %s: %s", c.method, c.target, r.body)
@@ -550,6 +566,46 @@ func TestHandler_UnknownPathSaysWhatToDo(t *testing.T) {
 		require.NotContains(t, r.body, c.advice)
 		require.Contains(t, fx.events.take(auth.EventRefused)[0].Err.Error(), c.advice)
 	}
+}
+
+func TestHandler_UnknownPathNamesTheRestOfThePrefix(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	server := httptest.NewServer(http.StripPrefix("/api", fx.Handler()))
+	defer server.Close()
+	resp, err := http.Post(server.URL+"/api/v1/auth/login?x=y", "application/json", strings.NewReader(goodLogin)) //nolint:noctx // of this test
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(body), "there is no endpoint /v1/auth/login; http.StripPrefix has removed /api, and must remove /v1/auth too")
+}
+
+func TestMissingToken_SaysThatTheCookieNeedsHTTPS(t *testing.T) {
+	t.Parallel()
+	const hint = "; browsers send the cookie only over https"
+	for _, c := range []struct {
+		host    string
+		secure  bool
+		options []requestOption
+		hinted  bool
+	}{
+		{"shop.example.com", true, nil, true},
+		{"192.168.1.5:8080", true, nil, true},
+		{"localhost:8080", true, nil, false},
+		{"shop.example.com", true, []requestOption{reqHeader("Sec-Fetch-Site", "none")}, false},
+		{"shop.example.com", true, []requestOption{func(r *http.Request) { r.TLS = &tls.ConnectionState{} }}, false},
+		{"shop.example.com", false, nil, false},
+	} {
+		fx := newFixture(t, issuedBy("http://localhost"), withCookies(func(o *auth.Cookies) { o.InsecureHTTP = !c.secure }))
+		options := append([]requestOption{func(r *http.Request) { r.Host = c.host }}, c.options...)
+		for _, r := range []response{send(t, fx.Require()(hello), "GET", "/me", options...), send(t, fx.RefreshHandler(), "POST", "/", options...)} {
+			require.Contains(t, r.body, "token in ")
+			require.Equal(t, c.hinted, strings.Contains(r.body, hint), "%v %s", c, r.body)
+		}
+	}
+	fx := newFixture(t, withCookies(), func(c *auth.Config) { c.Extractors = []auth.Extractor{auth.FromBearer()} })
+	require.NotContains(t, send(t, fx.Require()(hello), "GET", "/me", func(r *http.Request) { r.Host = "shop.example.com" }).body, hint)
 }
 
 func TestHandler_StripPrefixWithASlashAtTheEndWorks(t *testing.T) {

@@ -28,9 +28,9 @@ var responses = [...]responseRow{
 	{errNotRunning, 503, "temporarily_unavailable", "", "", "the server does not read revocations yet: it must call Run"},
 	{ErrUnavailable, 503, "temporarily_unavailable", "", "", "try again"},
 	{errCookieTooLarge, 500, "token_too_large", "", "", "the token is too large for a cookie; the request cannot succeed until the server is changed"},
-	{ErrCrossOrigin, 403, "cross_origin", "", "", "the request comes from an origin that is not trusted"},
+	{ErrCrossOrigin, 403, "cross_origin", "", "", "the request comes from an origin that is not trusted; the server must list it in Cookies.TrustedOrigins"},
 	{errTooLarge, 413, "invalid_request", "", "", "the request body is too large"},
-	{errContentType, 415, "invalid_request", "", "", "the body must be application/json or application/x-www-form-urlencoded"},
+	{errContentType, 415, "invalid_request", "", "", "the body must be application/json or application/x-www-form-urlencoded, in UTF-8"},
 	{errMethod, 405, "invalid_request", "", "", "the method is not allowed here"},
 	{errEndpoint, 404, "not_found", "", "", "there is no such endpoint"},
 	{errTwoSessions, 400, "invalid_request", "", "login", "the credentials are of two sessions"},
@@ -82,6 +82,7 @@ func (f *errorParts) scan(err error) {
 		f.cause = e.cause
 	case malformed:
 		f.cause = string(e)
+		f.describe(e.description())
 	case reportedError:
 		f.reported = true
 	case *freshError:

@@ -142,7 +142,7 @@ func TestWriteError_DescribesWhatIsMalformed(t *testing.T) {
 	fx := newFixture(t, withCookies())
 	h := fx.Handler()
 	for want, r := range map[string]response{
-		"login is missing":                              send(t, h, "POST", "/login", reqJSON(`{"password":"x"}`)),
+		"login is missing in the body":                  send(t, h, "POST", "/login", reqJSON(`{"password":"x"}`)),
 		"device is not a string":                        send(t, h, "POST", "/login", reqJSON(`{"login":"x","password":"x","device":1}`)),
 		`delivery must be "cookie" or "body"`:           send(t, h, "POST", "/login", reqJSON(`{"login":"x","password":"x","delivery":"x"}`)),
 		"more than one bearer token":                    send(t, h, "GET", "/sessions", reqHeader("Authorization", "Bearer a", "Bearer b")),

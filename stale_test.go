@@ -42,7 +42,9 @@ func TestStale_EachPolicy(t *testing.T) {
 			} else {
 				require.NoError(t, err)
 			}
-			require.Len(t, es.take(auth.EventStale), 1, "the event must be emitted once")
+			stale := es.take(auth.EventStale)
+			require.Len(t, stale, 1, "the event must be emitted once")
+			require.NotContains(t, stale[0].Err.Error(), "Run has returned")
 			store.failFeed(nil)
 			time.Sleep(10 * time.Second)
 			_, err = a.Verify(ctx, ended.Access)
@@ -172,4 +174,24 @@ func TestStale_ReportsEveryOutageOnce(t *testing.T) {
 			require.Empty(t, es.take(auth.EventStale))
 		})
 	}
+}
+
+func TestStale_EventSaysThatRunHasReturned(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, es := newNode(t, newTestStore())
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- a.Run(ctx) }()
+		<-a.Ready()
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+		access := startSession(t, a).Access
+		time.Sleep(2 * time.Minute)
+		_, err := a.Verify(context.Background(), access)
+		require.NoError(t, err)
+		events := es.take(auth.EventStale)
+		require.Len(t, events, 1)
+		require.EqualError(t, events[0].Err, "auth: the revocation feed was last read 2m0s ago; Run has returned and must be called again")
+	})
 }
