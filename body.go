@@ -21,8 +21,9 @@ const maxBody = 16 << 10
 
 // ReadFields returns those of the named fields that the request's body contains.
 // The body is JSON or a form of at most 16 KiB. A named field must occur at most
-// once, and be a string in UTF-8. Other fields are ignored. The body can be read
-// again afterward. ReadFields is for login handlers of the application;
+// once, and be a string in UTF-8. Other fields are ignored. A field that is
+// missing is no error, so the caller checks that. The body can be read again
+// afterward. ReadFields is for login handlers of the application;
 // [ResponseFor] maps its errors to 4xx responses.
 func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
 	kind := r.Header.Get("Content-Type")

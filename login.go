@@ -328,7 +328,11 @@ func (a *Authenticator) finishLogin(ctx context.Context, s Session, o SessionOpt
 	fresh, err := a.findByID(ctx, s.Subject)
 	switch {
 	case errors.Is(err, ErrUserNotFound):
-		return refusal("user was deleted: FindByID does not find User.ID " + quoted(s.Subject) + ", which was found before")
+		// Either the user was deleted a moment ago, or FindByID is wrong for
+		// every user. The second is more likely, so it must not need OnEvent.
+		why := "FindByID does not find User.ID " + quoted(s.Subject) + ", which was found before"
+		a.emit(ctx, Event{Type: EventFault, Session: s, Err: errors.New("auth: Users." + why + "; it must find a user by User.ID, unless the user was deleted just now")})
+		return refusal("user was deleted: " + why)
 	case err != nil:
 		return err
 	case fresh.Disabled:

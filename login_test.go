@@ -173,6 +173,36 @@ func TestLogin_TheErrorOfALookupWithoutRowsSaysWhatToReturn(t *testing.T) {
 	}
 }
 
+// byLoginOnly finds a user by login, and in FindByID too, which is a mistake.
+type byLoginOnly struct{ user auth.User }
+
+func (u byLoginOnly) FindByLogin(_ context.Context, login string) (auth.User, error) {
+	if login != u.user.Username {
+		return auth.User{}, auth.ErrUserNotFound
+	}
+	return u.user, nil
+}
+
+func (u byLoginOnly) FindByID(ctx context.Context, id string) (auth.User, error) {
+	return u.FindByLogin(ctx, id)
+}
+
+func TestLogin_AFindByIDThatDoesNotFindTheUserIsAFault(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	user := fx.users.byID["u1"]
+	user.Username = "ada"
+	fx = newFixture(t, func(c *auth.Config) { c.Users = byLoginOnly{user} })
+	_, err := fx.Login(context.Background(), "ada", pass, auth.SessionOptions{})
+	require.Equal(t, auth.ErrInvalidCredentials, err)
+	events := fx.events.take(auth.EventFault)
+	require.Len(t, events, 1)
+	require.ErrorContains(t, events[0].Err, `auth: Users.FindByID does not find User.ID "u1", which was found before; it must find a user by User.ID`)
+	_, err = fx.Login(context.Background(), "ada", "wrong", auth.SessionOptions{})
+	require.Equal(t, auth.ErrInvalidCredentials, err)
+	require.Empty(t, fx.events.take(auth.EventFault))
+}
+
 func TestLogin_StoreFaultsLeaveNoSessionBehind(t *testing.T) {
 	t.Parallel()
 	for _, method := range []string{"Create", "List", "users2"} {
