@@ -36,8 +36,8 @@ type Authenticator struct {
 	maxSessions int            // 0 means no limit
 	redirects   *redirectTable // nil without AutoRefresh
 
-	noRefreshToken error        // the ErrNoToken for a request without a refresh token
-	noCookies      atomic.Int64 // when SetCookies without Cookies was last reported; see emitLimited
+	noRefreshToken noTokenErrors // for a request without a refresh token
+	noCookies      atomic.Int64  // when SetCookies without Cookies was last reported; see emitLimited
 
 	publishingNotice chan struct{} // full while a notice is being published
 	noticeRetry      atomic.Int64  // no notice is published before this time; Unix milliseconds
@@ -124,7 +124,7 @@ func New(c Config) (*Authenticator, error) {
 	if a.cookies != nil {
 		places = append([]string{"the cookie " + a.cookies.refresh.Name}, places...)
 	}
-	a.noRefreshToken = noTokenIn("refresh", places)
+	a.noRefreshToken = newNoTokenErrors("refresh", places, a.cookies, true)
 	if c.AutoRefresh {
 		a.redirects = newRedirectTable()
 	}

@@ -100,20 +100,13 @@ func placesOf(es []Extractor, jar *cookieJar) []string {
 	return places
 }
 
-// noTokenIn returns the ErrNoToken for a request without a token of a kind in
-// the given places.
-func noTokenIn(kind string, places []string) error {
-	text := "no " + kind + " token in "
-	for i, place := range places {
-		switch {
-		case i > 0 && i == len(places)-1:
-			text += " or "
-		case i > 0:
-			text += ", "
-		}
-		text += place
+// alternatives joins texts with commas and "or".
+func alternatives(texts []string) string {
+	last := len(texts) - 1
+	if last < 1 {
+		return strings.Join(texts, "")
 	}
-	return &describedError{fmt.Errorf("%w: %s", ErrNoToken, text), text}
+	return strings.Join(texts[:last], ", ") + " or " + texts[last]
 }
 
 // errNoScheme is the error for a token in the Authorization header without the
@@ -132,17 +125,35 @@ func (v *Verifier) missingToken(r *http.Request) error {
 			}
 		}
 	}
-	return v.orPlainHTTP(r, v.noToken)
+	return v.noToken.forRequest(r)
 }
 
-// orPlainHTTP adds to err, the error for a request without a token, that the
-// cookie needs https, if this may be why it is missing.
-func (v *Verifier) orPlainHTTP(r *http.Request, err error) error {
-	if v.cookies == nil || !v.cookies.access.Secure || !slices.Contains(v.extractors, FromCookie()) || !mayBePlainHTTP(r) {
-		return err
+// noTokenErrors are the errors for a request without a token. They exist from
+// the start, because Optional needs one for most anonymous requests.
+type noTokenErrors struct{ usual, overHTTP error }
+
+// newNoTokenErrors returns the errors for a request without a token of a kind in
+// the given places, which may include the Secure cookies of jar.
+func newNoTokenErrors(kind string, places []string, jar *cookieJar, cookies bool) noTokenErrors {
+	text := "no " + kind + " token in " + alternatives(places)
+	e := noTokenErrors{noTokenError(text), nil}
+	if e.overHTTP = e.usual; cookies && jar != nil && jar.access.Secure {
+		e.overHTTP = noTokenError(text + "; browsers send the cookie only over https")
 	}
-	text := strings.TrimPrefix(err.Error(), ErrNoToken.Error()+": ") + "; browsers send the cookie only over https"
+	return e
+}
+
+func noTokenError(text string) error {
 	return &describedError{fmt.Errorf("%w: %s", ErrNoToken, text), text}
+}
+
+// forRequest returns the error for r. It says that the cookie needs https if
+// this may be why it is missing.
+func (e *noTokenErrors) forRequest(r *http.Request) error {
+	if e.usual != e.overHTTP && mayBePlainHTTP(r) { //nolint:errorlint // compared by identity
+		return e.overHTTP
+	}
+	return e.usual
 }
 
 // mayBePlainHTTP reports whether a browser may have sent the request over http

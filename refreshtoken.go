@@ -47,7 +47,7 @@ func (a *Authenticator) refreshTokenOf(r *http.Request, list []credential) (toke
 	var chosen credential
 	switch len(list) {
 	case 0:
-		return "", false, grantError{a.orPlainHTTP(r, a.noRefreshToken)}
+		return "", false, grantError{a.noRefreshToken.forRequest(r)}
 	case 1:
 		chosen = list[0]
 	default:

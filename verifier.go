@@ -73,7 +73,7 @@ type Verifier struct {
 	onEvent    func(context.Context, Event)
 	faultsOnly bool // onEvent needs faults only
 	refusals   eventLimiter[refusalKey]
-	noToken    error // the ErrNoToken for a request without an access token
+	noToken    noTokenErrors // for a request without an access token
 	onError    func(http.ResponseWriter, *http.Request, error)
 
 	cache            *tokenCache    // nil if TokenCacheSize is negative
@@ -242,7 +242,7 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 		now:          func() time.Time { return truncateMillis(c.Now()) },
 		onEvent:      c.OnEvent,
 		faultsOnly:   c.OnEvent == nil,
-		noToken:      noTokenIn("access", placesOf(extractors, jar)),
+		noToken:      newNoTokenErrors("access", placesOf(extractors, jar), jar, slices.Contains(extractors, FromCookie())),
 		onError:      c.OnError,
 		feed:         c.Feed,
 		storeTimeout: c.StoreTimeout,
