@@ -200,7 +200,10 @@ func wrongType(found, want string) error {
 	case want == typRefresh && (found == typAccess || found == "application/"+typAccess):
 		return &tokenError{"wrong typ " + typAccess + ": this is an access token", "typ", "this is an access token; a refresh token is required"}
 	case found == "", strings.EqualFold(found, "JWT"):
-		return malformed("wrong typ: the token was not issued by this package, whose tokens have the typ " + want)
+		return &tokenError{
+			"wrong typ: the token was not issued by this package, whose tokens have the typ " + want, "foreign",
+			"the token is not valid: it was not issued by this package, whose tokens have the typ " + want,
+		}
 	}
 	return malformed("wrong typ")
 }

@@ -49,7 +49,7 @@ func TestEventRefused_NamesTheCause(t *testing.T) {
 		{"POST", "/logout", reqHeader("Authorization", own.Access), "missing_token", "without the scheme Bearer", ""},
 		{"GET", require1, reqHeader("Authorization", "Basic YTpi"), "missing_token", "in the header Authorization (Bearer)", "no access token in"},
 		{"GET", require1, reqBearer(own.Refresh), "invalid_token", "this is a refresh token", "this is a refresh token; an access token is required"},
-		{"GET", require1, reqBearer("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.e30"), "invalid_token", "was not issued by this package", `"the token is not valid"`},
+		{"GET", require1, reqBearer("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.e30"), "invalid_token", "was not issued by this package", "the token is not valid: it was not issued by this package, whose tokens have the typ at+jwt"},
 		{"GET", require1, reqBearer(otherIssuer.Access), "invalid_token", `unexpected iss "https://other.example", want "https://example.com"`, "the token is of another issuer"},
 		{"GET", require1, reqBearer(otherAudience.Access), "invalid_token", `unexpected aud ["https://a.example", "https://b.example"], want one of ["https://api.example.com"]`, "the token is for another audience"},
 		{"GET", require1, reqBearer(otherSecret.Access), "invalid_token", "unknown kid: this service lacks the key that signed it; a Verifier cannot use Config.Secrets", "the token is not valid: this server does not have the key that signed it"},
