@@ -72,6 +72,31 @@ func TestRestart_AccessTokensOfAnEarlierProcessAreRefused(t *testing.T) {
 	}
 }
 
+// Two processes with their sessions in memory sign users out.
+func TestRestart_TokensOfAnotherMemoryStoreAreReported(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	now := func(c *auth.Config) { c.Now = clock.Now }
+	first, _ := newDirect(t, nil, now)
+	second, es := newDirect(t, nil, now)
+	tokens := startSession(t, first)
+	protected := second.Require()(hello)
+	for range 3 {
+		send(t, protected, "GET", "/", reqBearer(tokens.Access)).requireRefused(t, 401, "invalid_token", "refresh")
+	}
+	events := es.take(auth.EventRefused)
+	require.Len(t, events, 1)
+	require.Equal(t, "invalid_token", events[0].Reason)
+	require.Equal(t, tokens.SessionID, events[0].Session.ID)
+	require.ErrorContains(t, events[0].Err, "several processes need a store that they share")
+	clock.advance(time.Minute)
+	send(t, protected, "GET", "/", reqBearer(tokens.Access))
+	require.EqualValues(t, 2, es.take(auth.EventRefused)[0].Suppressed)
+	clock.advance(time.Hour)
+	send(t, protected, "GET", "/", reqBearer(tokens.Access))
+	require.Empty(t, es.take(auth.EventRefused), "it has expired")
+}
+
 func TestRestart_OnlyAuthenticatorsOnAMemoryStoreCheck(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -51,7 +51,7 @@ func (v *Verifier) reportRefusal(r *http.Request, err error) ErrorResponse {
 		return a
 	}
 	switch {
-	case v.faultsOnly, f.is(ErrTokenExpired) && !errors.Is(err, errForeign), f.is(ErrSessionRevoked), f.is(ErrTokenReused), f.is(ErrInvalidCredentials):
+	case v.faultsOnly, f.is(ErrTokenExpired), f.is(ErrSessionRevoked), f.is(ErrTokenReused), f.is(ErrInvalidCredentials):
 		return a
 	}
 	if n, ok := v.refusals.next(refusalKey{f.row, f.grant, f.cause + string(f.request)}, v.now()); ok {

@@ -161,26 +161,6 @@ func TestEventRefused_NotForTokensAndSessionsThatHaveEnded(t *testing.T) {
 	require.Empty(t, fx.events.take(auth.EventRefused))
 }
 
-// TestEventRefused_ForTokensOfAnotherMemoryStore: a program of two processes
-// needs another store, and only the events say so.
-func TestEventRefused_ForTokensOfAnotherMemoryStore(t *testing.T) {
-	t.Parallel()
-	es := &events{}
-	config := auth.Config{
-		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: newUsers(), Hasher: fastHasher, OnEvent: es.add,
-	}
-	one, err := auth.New(config)
-	require.NoError(t, err)
-	two, err := auth.New(config)
-	require.NoError(t, err)
-	tokens, err := one.Login(context.Background(), "ada", pass, auth.SessionOptions{})
-	require.NoError(t, err)
-	send(t, two.Require()(hello), "GET", "/", reqBearer(tokens.Access)).requireRefused(t, 401, "invalid_token", "refresh")
-	refused := es.take(auth.EventRefused)
-	require.Len(t, refused, 1)
-	require.ErrorContains(t, refused[0].Err, "set Config.Store")
-}
-
 func TestSetCookies_WithoutCookiesIsReported(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)

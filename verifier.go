@@ -308,7 +308,7 @@ func (v *Verifier) verify(ctx context.Context, token string, c *parsedClaims) er
 			return err
 		}
 		if v.isForeign(memoryID) {
-			return errForeign
+			return v.refuseForeign(ctx, c)
 		}
 	}
 	now := v.now()
@@ -381,7 +381,20 @@ func (v *Verifier) tooEarly(ctx context.Context, c *parsedClaims, claim string, 
 // errForeign is the error for an access token whose session is not in the
 // MemoryStore of this Authenticator. It is an ErrTokenExpired: if the session
 // exists after all, a refresh returns a token that is accepted.
-var errForeign = fmt.Errorf("%w: it is of another MemoryStore, in an earlier process or another one; to keep or share sessions, set Config.Store to another store", ErrTokenExpired)
+var errForeign = fmt.Errorf("%w: it was issued with another MemoryStore, or before this process started; several processes need a Config.Store that they share", ErrTokenExpired)
+
+// refuseForeign returns errForeign. It emits an event, because users are signed
+// out if several processes have their sessions in memory.
+func (v *Verifier) refuseForeign(ctx context.Context, c *parsedClaims) error {
+	if now := v.now(); !v.faultsOnly && now.Before(c.ExpiresAt) {
+		if n, ok := v.refusals.next(refusalKey{cause: "mem_store"}, now); ok {
+			v.emit(ctx, Event{
+				Type: EventRefused, Session: Session{Subject: c.Subject, ID: c.SessionID}, Reason: ResponseFor(errForeign).Code, Suppressed: n, Err: errForeign,
+			})
+		}
+	}
+	return errForeign
+}
 
 // isForeign reports whether a token with this mem_store is refused because its
 // session is not in the MemoryStore of this Authenticator. Only an Authenticator
