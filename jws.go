@@ -77,7 +77,7 @@ const (
 	badHeader        malformed = "header is not base64url"
 	badPayload       malformed = "payload is not base64url"
 	badSignature     malformed = "signature is not base64url"
-	unknownKid       malformed = "unknown kid: signed with another key; all processes need the same secrets or keys, and a Verifier key pairs"
+	unknownKid       malformed = "unknown kid: signed with another key; all processes need the same keys, and Verifiers key pairs"
 )
 
 // description returns the text for the client, or "" for that of ErrInvalidToken.

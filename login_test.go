@@ -41,7 +41,7 @@ func TestLogin_AllRefusalsAreEqualAndHashThePassword(t *testing.T) {
 		require.Len(t, refused, 1)
 		whys[refused[0].Err.Error()] = true
 	}
-	require.Len(t, whys, 4, "the event must contain the reason")
+	require.Len(t, whys, 5, "the event must contain the reason")
 	require.NoError(t, try("ada@example.com", pass))
 }
 

@@ -88,7 +88,7 @@ func TestRestart_TokensOfAnotherMemoryStoreAreReported(t *testing.T) {
 	require.Len(t, events, 1)
 	require.Equal(t, "invalid_token", events[0].Reason)
 	require.Equal(t, tokens.SessionID, events[0].Session.ID)
-	require.ErrorContains(t, events[0].Err, "several processes need a store that they share")
+	require.ErrorContains(t, events[0].Err, "several processes need a Config.Store that they share")
 	clock.advance(time.Minute)
 	send(t, protected, "GET", "/", reqBearer(tokens.Access))
 	require.EqualValues(t, 2, es.take(auth.EventRefused)[0].Suppressed)
