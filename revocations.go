@@ -305,6 +305,12 @@ func (rs *revocationSet) addSubjectLocked(r Revocation, from origin) *entry {
 			next.spared[id] = time.Time{}
 		}
 	}
+	var known time.Time // the latest instant of the subject before this one
+	for _, e := range [...]*entry{entries.all, entries.access} {
+		if e != nil {
+			known = later(known, e.before)
+		}
+	}
 	e := *slot
 	if e == nil {
 		e = &next
@@ -328,7 +334,7 @@ func (rs *revocationSet) addSubjectLocked(r Revocation, from origin) *entry {
 		e.merge(r.Until, from, grown)
 		e.addReason(next.reason)
 	}
-	rs.noteNotBefore(e, r.Before, from)
+	rs.noteNotBefore(e, r.Before, known, from)
 	return e
 }
 
@@ -343,23 +349,35 @@ func (rs *revocationSet) addSubjectLocked(r Revocation, from origin) *entry {
 // between clocks cannot explain it. Then it was set afterward, and nothing
 // needs to be set again. An instant that was set again is never set a third
 // time.
-func (rs *revocationSet) noteNotBefore(e *entry, before time.Time, from origin) {
+//
+// The instant of another process may also have become known after ExpireAccess
+// chose ours and before it was added: known is the latest instant of the subject
+// at that time.
+func (rs *revocationSet) noteNotBefore(e *entry, before, known time.Time, from origin) {
 	if from.own && !e.all {
 		e.ownNotBefore = &ownNotBefore{at: before}
 		if from.repetition {
 			e.ownNotBefore = nil
+			return
 		}
+		rs.repeatAfter(e, known)
 		return
 	}
 	access := rs.subjects[e.subject].access
 	if access == nil || access.ownNotBefore == nil || from.id == "" || rs.isOwn(from.id) {
 		return
 	}
-	if after := before.Sub(access.ownNotBefore.at); after < 0 || after > maxAhead {
+	rs.repeatAfter(access, before)
+}
+
+// repeatAfter plans to set the ownNotBefore of an entry again if the instant
+// other is not earlier than it.
+func (rs *revocationSet) repeatAfter(e *entry, other time.Time) {
+	if after := other.Sub(e.ownNotBefore.at); after < 0 || after > maxAhead {
 		return
 	}
-	access.ownNotBefore.repeatAfter = later(access.ownNotBefore.repeatAfter, before)
-	rs.plan(access)
+	e.ownNotBefore.repeatAfter = later(e.ownNotBefore.repeatAfter, other)
+	rs.plan(e)
 }
 
 // reasonFor returns the reason of an entry.

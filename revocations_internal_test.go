@@ -195,3 +195,26 @@ func TestRevocations_AreAppliedInBatches(t *testing.T) {
 	}
 	require.Len(t, sizes, 10)
 }
+
+// TestRevocationSet_RepeatsAnInstantThatIsNotLaterThanAKnownOne: an instant of
+// another process became known after ExpireAccess chose its own.
+func TestRevocationSet_RepeatsAnInstantThatIsNotLaterThanAKnownOne(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_000_000, 0).UTC()
+	until := now.Add(time.Hour)
+	for _, all := range []bool{false, true} {
+		for known, repeats := range map[time.Duration]bool{
+			-time.Second: false, 0: true, time.Second: true, maxAhead: true, maxAhead + time.Second: false,
+		} {
+			rs := revocationSet{process: randomID(), republishes: true}
+			rs.apply([]Revocation{{ID: "other.1", Subject: "u1", All: all, Before: now.Add(known), Until: until}}, false, now)
+			rs.add(Revocation{ID: rs.nextID(), Subject: "u1", Before: now, Until: until}, origin{own: true}, now)
+			e := rs.subjects["u1"].access
+			require.Equal(t, repeats, e.repeats(), "%v %s", all, known)
+			require.Equal(t, repeats, len(rs.toRepublish) == 1, "%v %s", all, known)
+			if repeats {
+				require.Equal(t, now.Add(known), e.ownNotBefore.repeatAfter)
+			}
+		}
+	}
+}
