@@ -131,6 +131,9 @@ func wantAccess(all map[string]credential, header, query string, cookies []strin
 }
 
 func TestCredentials_InvalidOnesDoNotHideAValidOne(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: has many cases")
+	}
 	t.Parallel()
 	fx := newFixture(t, withCookies(), withExtractors(auth.FromCookie(), auth.FromQuery("t"), auth.FromBearer()))
 	all := credentials(t, fx)
@@ -264,6 +267,9 @@ func wantRefresh(all map[string]credential, sent, jar []string, unreadable, cros
 }
 
 func TestCredentials_HighestRefreshGenerationCounts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: has many cases")
+	}
 	t.Parallel()
 	fx := newFixture(t, withCookies(), withExtractors(auth.FromBearer()))
 	all := credentials(t, fx)
@@ -327,6 +333,9 @@ func TestCredentials_HighestRefreshGenerationCounts(t *testing.T) {
 }
 
 func TestCredentials_LogoutAndLoginEndTheSessionsOfAll(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: has many cases")
+	}
 	t.Parallel()
 	jars := map[string][]string{
 		"none": nil, "good": {"a2"}, "spent": {"a0"}, "two": {"a1", "other"}, "revoked": {"gone"}, "foreign": {"foreign"},

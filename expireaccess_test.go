@@ -155,6 +155,9 @@ func TestExpireAccess_AfterAnEarlierCallByAFastClock(t *testing.T) {
 }
 
 func TestExpireAccess_TwoProcessesInOneSecond(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: has many cases")
+	}
 	t.Parallel()
 	for name, first := range map[string]func(a *auth.Authenticator, spared string) error{
 		"both expire access": func(a *auth.Authenticator, _ string) error { return a.ExpireAccess(context.Background(), "u1") },

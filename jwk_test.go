@@ -195,6 +195,9 @@ func TestParsePEM_ErrorNamesTheContent(t *testing.T) {
 
 // TestParsePEM_ReadsWhatOpenSSLWrites runs the installed openssl.
 func TestParsePEM_ReadsWhatOpenSSLWrites(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts openssl many times")
+	}
 	t.Parallel()
 	if _, err := exec.LookPath("openssl"); err != nil {
 		const text = "openssl is not installed: apt-get install openssl"
@@ -460,6 +463,9 @@ func rocaPrime(t *testing.T, bits int) *big.Int {
 }
 
 func TestKey_RefusesRSAKeysOfFaultyChips(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: has many cases")
+	}
 	t.Parallel()
 	p, q := rocaPrime(t, 1024), rocaPrime(t, 1024)
 	n := new(big.Int).Mul(p, q)

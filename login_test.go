@@ -507,6 +507,9 @@ func (c *gateContext) Done() <-chan struct{} {
 }
 
 func TestLogin_ReportsABusyHasher(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: hashes many passwords")
+	}
 	t.Parallel()
 	h := &password.Hasher{Memory: 32 << 10, Time: 2, Budget: 32 << 20, Queue: 1}
 	fx := newFixture(t, func(c *auth.Config) { c.Hasher = h })
@@ -522,6 +525,9 @@ func TestLogin_ReportsABusyHasher(t *testing.T) {
 }
 
 func TestLogin_CanceledHashingIsUnavailable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: hashes many passwords")
+	}
 	t.Parallel()
 	ended, end := context.WithCancel(context.Background())
 	end()

@@ -25,6 +25,9 @@ var revocationKinds = map[string]func(a *auth.Authenticator, t auth.Tokens) erro
 }
 
 func TestRevoke_CoversProcessesWithALongerAccessTTL(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: has many cases")
+	}
 	t.Parallel()
 	const long, short = 90 * time.Minute, 2 * time.Second
 	type cluster struct {

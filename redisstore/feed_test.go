@@ -79,6 +79,9 @@ func (r *blockingReads) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // only between two reads, so each read must be short. A deadline ends the read
 // itself.
 func TestChanges_EndsSoonAfterItsContext(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: waits a second")
+	}
 	t.Parallel()
 	server := testserver.Redis(t)
 	c, watched := single(t, server.Addr), single(t, server.Addr)
@@ -287,6 +290,9 @@ func TestChanges_WaitingReaderNoticesLoss(t *testing.T) {
 // TestChanges_IdleFeedIsNotReset deletes the entry of a position after its time
 // has passed, alone or with the whole stream.
 func TestChanges_IdleFeedIsNotReset(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: waits a second")
+	}
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()

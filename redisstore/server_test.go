@@ -94,6 +94,9 @@ func every(t testing.TB, st *redisstore.Store, subject string) {
 }
 
 func TestStore_ReloadsScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: waits a second")
+	}
 	t.Parallel()
 	master, replica := replicated(t)
 	for _, replicas := range []int{0, 1} {
@@ -221,6 +224,9 @@ func TestRotate_DeletesEndedSessions(t *testing.T) {
 }
 
 func TestStore_LeavesNoKeys(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: waits a second")
+	}
 	t.Parallel()
 	c := single(t, testserver.Redis(t).Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()

@@ -38,6 +38,9 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 
 // TestFleet_NodesBehaveLikeOne runs the program on each store.
 func TestFleet_NodesBehaveLikeOne(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts many processes")
+	}
 	t.Parallel()
 	for name, store := range map[string]func(t *testing.T) string{
 		"SQLite":  func(*testing.T) string { return "sqlite" },
@@ -47,9 +50,6 @@ func TestFleet_NodesBehaveLikeOne(t *testing.T) {
 			return "postgres://postgres@" + testserver.Postgres(t).Addr + "/postgres?sslmode=disable"
 		},
 	} {
-		if testing.Short() && name != "SQLite" {
-			continue
-		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			out, err := program(t, "-nodes", "3", "-users", "6", "-store", store(t)).CombinedOutput()
@@ -88,6 +88,9 @@ func TestFleet_RefusesInvalidOptions(t *testing.T) {
 // TestFleet_RefusesStoresItCannotUse also checks that no password of a URL is
 // printed.
 func TestFleet_RefusesStoresItCannotUse(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: waits for timeouts")
+	}
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and says nothing
 	require.NoError(t, err)

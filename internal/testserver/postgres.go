@@ -23,6 +23,9 @@ const installPostgres = "postgres and initdb, 13 or newer (Debian package postgr
 // args are appended to its command line.
 func Postgres(tb testing.TB, args ...string) *Process {
 	tb.Helper()
+	if testing.Short() {
+		tb.Skip("skipped by -short: starts PostgreSQL")
+	}
 	initdb, postgres := postgresPrograms()
 	if initdb == "" || postgres == "" {
 		missing(tb, installPostgres)
