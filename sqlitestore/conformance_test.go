@@ -1,6 +1,7 @@
 package sqlitestore_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -18,8 +19,8 @@ func TestStore_Conformance(t *testing.T) {
 }
 
 func TestStore_ConformanceShared(t *testing.T) {
-	if testing.Short() {
-		t.Skip("skipped by -short: runs the conformance tests again")
+	if os.Getenv("AUTH_LONG") != "1" {
+		t.Skip("runs only with AUTH_LONG=1")
 	}
 	t.Setenv("AUTH_LONG", "") // TestStore_Conformance runs the long rounds; not parallel because of Setenv
 	storetest.Run(t, func(t *testing.T) func() auth.Store {
