@@ -192,7 +192,8 @@ func newFixture(t testing.TB, change ...func(*auth.Config)) *fixture {
 	c := auth.Config{
 		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret},
 		Users: fx.users, Hasher: fastHasher, Now: fx.clock.Now, OnEvent: fx.events.add,
-		Store: auth.NewMemoryStore(),
+		Store:          auth.NewMemoryStore(),
+		TokenCacheSize: 1024, // allocating the default takes longer than most tests
 	}
 	for _, f := range change {
 		f(&c)
@@ -293,7 +294,7 @@ func newNode(t *testing.T, store auth.Store, change ...func(*auth.Config)) (*aut
 	}
 	c := auth.Config{
 		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret},
-		Users: newUsers(), Hasher: fastHasher, Store: store, OnEvent: es.add,
+		Users: newUsers(), Hasher: fastHasher, Store: store, OnEvent: es.add, TokenCacheSize: 1024,
 	}
 	for _, f := range change {
 		f(&c)

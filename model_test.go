@@ -440,7 +440,7 @@ func TestModel_RandomHistories(t *testing.T) {
 	for n := range workers {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			t.Parallel()
-			for i := range iterations(2_500, 10_000) / workers {
+			for i := range iterations(1_000, 10_000) / workers {
 				s := base + uint64(i*workers+n)
 				r := rand.New(rand.NewPCG(s, 1))
 				w := &model{t: t, r: r, raw: auth.NewMemoryStore(), notBefore: map[string]time.Time{}}

@@ -171,7 +171,7 @@ func TestModel_TwoTabsWithOneCookieJarStaySignedIn(t *testing.T) {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			t.Parallel()
 			sent, rotations := 0, 0
-			rounds := iterations(1_000, 10_000) / workers
+			rounds := iterations(500, 10_000) / workers
 			for i := range rounds {
 				s := base + uint64(i*workers+n)
 				b := &browser{t: t, r: rand.New(rand.NewPCG(s, 2)), clock: newClock(), open: map[string][]*attempt{}, rotations: map[string]bool{}}
