@@ -109,7 +109,8 @@ func (s *Store) Migrations() string {
 // other. It does nothing if a later release has migrated the tables.
 //
 // Migrate needs the privilege to create the schema, or to create tables in it
-// if it exists. If there is nothing to do, it only needs to read. It returns an
+// if it exists. To migrate the tables of an earlier release, it must own them.
+// If there is nothing to do, it only needs to read. It returns an
 // error if the encoding of the database is not UTF8.
 //
 // Whoever owns a table or has a trigger on it can keep sessions alive that were
