@@ -54,7 +54,11 @@ func (v *Verifier) reportRefusal(r *http.Request, err error) ErrorResponse {
 	case v.faultsOnly, f.is(ErrTokenExpired), f.is(ErrSessionRevoked), f.is(ErrTokenReused), f.is(ErrInvalidCredentials):
 		return a
 	}
-	if n, ok := v.refusals.next(refusalKey{f.row, f.grant, f.cause + string(f.request)}, v.now()); ok {
+	cause := f.cause + string(f.request)
+	if f.is(ErrForbidden) {
+		cause = r.Pattern // the guards of another route may have another mistake
+	}
+	if n, ok := v.refusals.next(refusalKey{f.row, f.grant, cause}, v.now()); ok {
 		v.emit(r.Context(), Event{Type: EventRefused, Reason: a.Code, Device: v.Device(r), Suppressed: n, Err: safeError(err)})
 	}
 	return a
@@ -82,7 +86,8 @@ func safeError(err error) error {
 	return err
 }
 
-// refusalKey is what one limit of events for refusals applies to.
+// refusalKey is what one limit of events for refusals applies to. Clients cannot
+// choose its values.
 type refusalKey struct {
 	row   int
 	grant bool

@@ -123,6 +123,24 @@ func TestEventRefused_IsLimitedPerCause(t *testing.T) {
 	require.Len(t, fx.events.take(auth.EventRefused), 1)
 }
 
+func TestEventRefused_GuardsOfEachRouteHaveTheirOwnLimit(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	token := fx.login(t).Access
+	mux := http.NewServeMux()
+	mux.Handle("/billing", fx.Require(auth.Role("billing"))(hello))
+	mux.Handle("/reports/{id}", fx.Require(auth.Scope("reports"))(hello))
+	fx.events.take(auth.EventLogin)
+	for i := range 100 {
+		send(t, mux, "GET", "/billing", reqBearer(token)).requireRefused(t, 403, "insufficient_scope", "")
+		send(t, mux, "GET", fmt.Sprintf("/reports/%d", i), reqBearer(token)).requireRefused(t, 403, "insufficient_scope", "")
+	}
+	events := fx.events.take(auth.EventRefused)
+	require.Len(t, events, 2)
+	require.ErrorContains(t, events[0].Err, `one of the roles ["billing"] is required`)
+	require.ErrorContains(t, events[1].Err, `scope "reports" is missing`)
+}
+
 func TestEventRefused_ChosenPathsDoNotGrowTheLimiter(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
