@@ -182,6 +182,7 @@ type fixture struct {
 	users  *users
 	events *events
 	store  *testStore
+	stop   func() // ends Run; tests with many fixtures call it before they end
 }
 
 // newFixture returns a running fixture over a memory store. The functions in
@@ -209,7 +210,8 @@ func newFixture(t testing.TB, change ...func(*auth.Config)) *fixture {
 		defer close(done)
 		_ = a.Run(ctx)
 	}()
-	t.Cleanup(func() { cancel(); <-done })
+	fx.stop = func() { cancel(); <-done }
+	t.Cleanup(fx.stop)
 	<-a.Ready()
 	return fx
 }

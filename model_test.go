@@ -462,6 +462,7 @@ func TestModel_RandomHistories(t *testing.T) {
 					w.step()
 				}
 				w.verifyAll()
+				w.b.stop()
 			}
 		})
 	}

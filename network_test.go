@@ -215,6 +215,9 @@ func TestModel_TwoTabsWithOneCookieJarStaySignedIn(t *testing.T) {
 				}
 				sent += b.sent
 				rotations += len(b.rotations)
+				for _, node := range b.nodes {
+					node.stop()
+				}
 			}
 			t.Logf("%d histories, %d requests, %d generations", rounds, sent, rotations)
 			require.Greater(t, sent, 30*rounds)

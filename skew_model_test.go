@@ -57,7 +57,7 @@ func newSkewModel(t *testing.T, seed uint64) *skewModel {
 	store, us := database{auth.NewMemoryStore()}, newUsers()
 	for _, skew := range skews {
 		a, err := auth.New(auth.Config{
-			Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: us, Hasher: fastHasher, Store: store,
+			Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: us, Hasher: fastHasher, Store: store, OnEvent: (&events{}).add,
 			AccessTTL: mAcc, RetryWindow: mWindow, Leeway: mLeeway, TokenCacheSize: -1, Now: func() time.Time { return w.clock.Now().Add(skew) },
 		})
 		require.NoError(t, err)
