@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth/examples/quickstart/site"
+	"github.com/ratchet-go/auth/internal/testserver"
 )
 
 // read returns the value of a JavaScript expression.
@@ -71,11 +71,11 @@ func TestBrowser_ShowsThatTheServerDoesNotAnswer(t *testing.T) {
 	// While it hangs, connections stay open. Requests would time out after 10
 	// seconds; without them, the silent stream is what the page notices.
 	b.do(chromedp.Evaluate[chromedp.Void](holdRequests))
-	require.NoError(t, s.cmd.Process.Signal(syscall.SIGSTOP))
+	require.NoError(t, testserver.Pause(s.cmd.Process))
 	b.sees("offline", "The server does not answer.")
 	require.False(t, read[bool](b, green))
 	b.do(chromedp.Evaluate[chromedp.Void](`held = false`))
-	require.NoError(t, s.cmd.Process.Signal(syscall.SIGCONT))
+	require.NoError(t, testserver.Resume(s.cmd.Process))
 	b.sees("log", "Connected again")
 	b.holds(green)
 	require.False(t, read[bool](b, `document.getElementById("offline").checkVisibility()`))
