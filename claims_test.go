@@ -123,7 +123,7 @@ func TestExtra_RefusesInvalidValues(t *testing.T) {
 		"a complex number":      {1i, "unsupported type"},
 		"infinity":              {math.Inf(-1), "unsupported value"},
 		"a cycle":               {loop, "encountered a cycle"},
-		"a number with a word":  {json.Number("1 or 2"), "invalid number"},
+		"a number with a word":  {json.Number("1 or 2"), "1 or 2"},
 	} {
 		t.Log(name)
 		requireExtraRefused(t, fx, map[string]any{"tenant": c.value}, c.text)
