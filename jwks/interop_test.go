@@ -13,25 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/testserver"
 )
 
 // joseVersion is the version of the npm package jose that is used.
 const joseVersion = "6.2.17"
-
-// need returns the path of a program. If it is not installed, need skips the
-// test, or fails it with AUTH_REQUIRE_SERVICES=1.
-func need(t *testing.T, program, install string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
-		text := program + " is not installed: apt-get install " + install
-		if os.Getenv("AUTH_REQUIRE_SERVICES") == "1" {
-			require.Fail(t, text)
-		}
-		t.Skip(text)
-	}
-	return path
-}
 
 // TestInterop_OtherLibrariesVerify: libraries that share no code with this
 // repository verify the token is each algorithm with the key set that is served
@@ -41,7 +27,7 @@ func TestInterop_OtherLibrariesVerify(t *testing.T) {
 		t.Skip("skipped by -short: installs a package from npm")
 	}
 	t.Parallel()
-	node, npm := need(t, "node", "nodejs"), need(t, "npm", "npm")
+	node, npm := testserver.Need(t, "node", "nodejs"), testserver.Need(t, "npm", "npm")
 
 	algorithms := everyAlgorithm(t)
 	var keys auth.Keys

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,28 +26,16 @@ import (
 	"github.com/ratchet-go/auth/internal/testserver"
 )
 
-// TestMain runs the program itself if DURABLE_MAIN is set, so that tests use it like
-// a user: with flags, an environment, signals and an exit code.
-func TestMain(m *testing.M) {
-	if os.Getenv("DURABLE_MAIN") != "" {
-		main()
-		return
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { testserver.RunMain(m, main) }
 
 func command(t *testing.T, dir string, env []string, args ...string) *exec.Cmd {
 	t.Helper()
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.Command(exe, args...)
+	cmd := testserver.Self(t, args...)
 	cmd.Dir = dir
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "ACCESS_SECRET=") && !strings.HasPrefix(v, "REFRESH_SECRET=") {
-			cmd.Env = append(cmd.Env, v)
-		}
-	}
-	cmd.Env = append(append(cmd.Env, "DURABLE_MAIN=1"), env...)
+	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool {
+		return strings.HasPrefix(v, "ACCESS_SECRET=") || strings.HasPrefix(v, "REFRESH_SECRET=")
+	})
+	cmd.Env = append(cmd.Env, env...)
 	return cmd
 }
 

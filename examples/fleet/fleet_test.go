@@ -16,25 +16,7 @@ import (
 	"github.com/ratchet-go/auth/internal/testserver"
 )
 
-// TestMain runs the program instead of the tests if FLEET_MAIN is set. So the
-// tests need no other build of it.
-func TestMain(m *testing.M) {
-	if os.Getenv("FLEET_MAIN") == "1" {
-		main()
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// program returns a command that runs the program.
-func program(t *testing.T, args ...string) *exec.Cmd {
-	t.Helper()
-	self, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env = append(os.Environ(), "FLEET_MAIN=1")
-	return cmd
-}
+func TestMain(m *testing.M) { testserver.RunMain(m, main) }
 
 // TestFleet_NodesBehaveLikeOne runs the program on each store.
 func TestFleet_NodesBehaveLikeOne(t *testing.T) {
@@ -52,7 +34,7 @@ func TestFleet_NodesBehaveLikeOne(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			out, err := program(t, "-nodes", "3", "-users", "6", "-store", store(t)).CombinedOutput()
+			out, err := testserver.Self(t, "-nodes", "3", "-users", "6", "-store", store(t)).CombinedOutput()
 			output := string(out)
 			t.Log("\n" + output)
 			require.NoError(t, err)
@@ -80,7 +62,7 @@ func TestFleet_RefusesInvalidOptions(t *testing.T) {
 	for _, o := range []options{{nodes: 1, users: 1}, {nodes: 17, users: 1}, {nodes: 2, users: 0}} {
 		require.ErrorContains(t, runDemo(t.Context(), t.Output(), o), "must be between")
 	}
-	out, err := program(t, "sqlite").CombinedOutput()
+	out, err := testserver.Self(t, "sqlite").CombinedOutput()
 	require.Error(t, err)
 	require.Contains(t, string(out), `unexpected argument "sqlite"`)
 }
@@ -120,7 +102,7 @@ func TestFleet_RefusesStoresItCannotUse(t *testing.T) {
 	} {
 		t.Run("", func(t *testing.T) {
 			t.Parallel()
-			out, err := program(t, "-store", store).CombinedOutput()
+			out, err := testserver.Self(t, "-store", store).CombinedOutput()
 			require.Error(t, err)
 			require.Contains(t, string(out), want, store)
 			require.True(t, strings.HasPrefix(string(out), "fleet: -store"), "%s: %s", store, out)
@@ -133,15 +115,8 @@ func TestFleet_RefusesStoresItCannotUse(t *testing.T) {
 // TestFleet_ServePrintsCommandsThatWork pastes the commands into a shell.
 func TestFleet_ServePrintsCommandsThatWork(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"sh", "curl", "sed"} {
-		if _, err := exec.LookPath(name); err != nil {
-			if os.Getenv("AUTH_REQUIRE_SERVICES") == "1" {
-				t.Fatalf("%s is missing: apt-get install %s", name, name)
-			}
-			t.Skipf("%s is missing: apt-get install %s", name, name)
-		}
-	}
-	cmd := program(t, "-nodes", "2", "-users", "1", "-store", "sqlite", "-serve")
+	testserver.Need(t, "curl", "curl")
+	cmd := testserver.Self(t, "-nodes", "2", "-users", "1", "-store", "sqlite", "-serve")
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())

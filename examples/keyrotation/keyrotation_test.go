@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"os"
-	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -12,27 +11,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth/internal/testserver"
 )
 
-// TestMain runs the program instead of the tests if KEYROTATION_MAIN is set. So
-// the tests need no other build of it.
-func TestMain(m *testing.M) {
-	if os.Getenv("KEYROTATION_MAIN") == "1" {
-		main()
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// program returns a command that runs the program.
-func program(t *testing.T, args ...string) *exec.Cmd {
-	t.Helper()
-	self, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env = append(os.Environ(), "KEYROTATION_MAIN=1")
-	return cmd
-}
+func TestMain(m *testing.M) { testserver.RunMain(m, main) }
 
 func TestKeyRotation_RefusesNoRequest(t *testing.T) {
 	t.Parallel()
@@ -40,7 +23,7 @@ func TestKeyRotation_RefusesNoRequest(t *testing.T) {
 		t.Skip("runs only with AUTH_LONG=1: takes twenty seconds of both cores")
 	}
 	begin := time.Now()
-	cmd := program(t)
+	cmd := testserver.Self(t)
 	cmd.Stderr = t.Output()
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -91,7 +74,7 @@ func TestKeyRotation_RefusesNoRequest(t *testing.T) {
 
 func TestKeyRotation_RefusesArguments(t *testing.T) {
 	t.Parallel()
-	out, err := program(t, "now").CombinedOutput()
+	out, err := testserver.Self(t, "now").CombinedOutput()
 	require.Error(t, err)
 	require.Contains(t, string(out), `unexpected argument "now"`)
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth/internal/testserver"
 )
 
 // browser is a tab of a Chromium with its own profile.
@@ -176,7 +178,7 @@ func (b browser) shot(name string) {
 // QUICKSTART_SHOTS is set, it names the directory for screenshots.
 func TestBrowser_RefreshesAndShowsEndOfSession(t *testing.T) {
 	t.Parallel()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	shots := shotsIn(t)
 	s := start(t, nil, "-addr", "127.0.0.1:0", "-access-ttl", "6s", "-leeway", "1s", "-retry-window", "1s")
 

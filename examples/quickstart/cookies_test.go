@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/password"
 )
 
@@ -33,7 +34,7 @@ func (u oneUser) FindByID(ctx context.Context, _ string) (auth.User, error) {
 // be able to read or replace them.
 func TestBrowser_RefreshCookieIsOutOfReachOfScripts(t *testing.T) {
 	t.Parallel()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	hasher := &password.Hasher{Memory: 64, Time: 1}
 	hash, err := hasher.Hash(t.Context(), "correct horse battery staple")
 	require.NoError(t, err)

@@ -61,7 +61,7 @@ const holdRequests = `{
 // hangs, and it exits.
 func TestBrowser_ShowsThatTheServerDoesNotAnswer(t *testing.T) {
 	t.Parallel()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0", "-access-ttl", "6s", "-leeway", "1s", "-retry-window", "1s")
 	b := newBrowser(t, path, shotsIn(t))
 	b.signIn(s.base, "Kitchen laptop")
@@ -113,7 +113,7 @@ func TestBrowser_ShowsThatTheServerDoesNotAnswer(t *testing.T) {
 
 func TestBrowser_FocusFollowsTheUser(t *testing.T) {
 	t.Parallel()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0")
 	signIn(t, s, "ada")
 	b := newBrowser(t, path, t.TempDir())
@@ -146,7 +146,7 @@ func TestBrowser_FocusFollowsTheUser(t *testing.T) {
 
 func TestBrowser_SevenDevicesLeaveTheLayoutIntact(t *testing.T) {
 	t.Parallel()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0")
 	for _, name := range []string{"Work phone", "", strings.Repeat("Longname", 7), "The tablet that everybody in the family shares at home", "TV", "نعم"} {
 		status, _ := do(t, "POST", s.base+"/auth/login", "", url.Values{
@@ -169,7 +169,7 @@ func TestBrowser_SevenDevicesLeaveTheLayoutIntact(t *testing.T) {
 
 func TestBrowser_TabsThatRefreshAtOnceStaySignedIn(t *testing.T) {
 	t.Parallel()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0")
 	first := newBrowser(t, path, t.TempDir())
 	first.signIn(s.base, "")
@@ -195,8 +195,8 @@ func TestBrowser_TabsThatRefreshAtOnceStaySignedIn(t *testing.T) {
 // TestBrowser_CommandsShowATheft pastes the commands of the page into bash.
 func TestBrowser_CommandsShowATheft(t *testing.T) {
 	t.Parallel()
-	path, bash := need(t, "chromium", "chromium"), need(t, "bash", "bash")
-	need(t, "curl", "curl")
+	path, bash := testserver.Need(t, "chromium", "chromium"), testserver.Need(t, "bash", "bash")
+	testserver.Need(t, "curl", "curl")
 	// The page lists the devices every 5 seconds, so curl must be signed in for longer.
 	s := start(t, nil, "-addr", "127.0.0.1:0", "-retry-window", "6s")
 	b := newBrowser(t, path, t.TempDir())
@@ -220,7 +220,7 @@ func TestBrowser_CommandsShowATheft(t *testing.T) {
 // thief or the victim presents it when it is spent.
 func TestBrowser_VictimOfATheftReadsIt(t *testing.T) {
 	t.Parallel()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0", "-retry-window", "1s")
 	b := newBrowser(t, path, shotsIn(t))
 	other := b.tab()
@@ -263,7 +263,7 @@ func TestBrowser_VictimOfATheftReadsIt(t *testing.T) {
 // sessions were in memory.
 func TestBrowser_RestartWithTheSameKeysAsksToSignIn(t *testing.T) {
 	t.Parallel()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	env := []string{"ACCESS_SECRET=the access secret of these tests, 1", "REFRESH_SECRET=the refresh secret of these tests, 1"}
 	s := start(t, env, "-addr", "127.0.0.1:0")
 	b := newBrowser(t, path, shotsIn(t))
@@ -278,7 +278,7 @@ func TestBrowser_RestartWithTheSameKeysAsksToSignIn(t *testing.T) {
 
 func TestBrowser_WithoutJavaScriptThePageSaysSo(t *testing.T) {
 	t.Parallel()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0")
 	b := newBrowser(t, path, shotsIn(t))
 	_, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})

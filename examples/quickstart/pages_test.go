@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/password"
 )
 
@@ -133,7 +134,7 @@ func show(w http.ResponseWriter, body string) {
 
 func (p *pages) newBrowser(t *testing.T) browser {
 	t.Helper()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	return newBrowser(t, path, t.TempDir(), chromedp.Flag("ignore-certificate-errors", true))
 }
 

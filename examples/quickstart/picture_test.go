@@ -19,6 +19,8 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth/internal/testserver"
 )
 
 const (
@@ -34,7 +36,7 @@ const (
 //	AUTH_WRITE_PICTURES=1 go test -run TestPicture ./examples/quickstart
 func TestPicture_ShowsThePage(t *testing.T) {
 	t.Parallel()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0")
 	second := newBrowser(t, path, t.TempDir())
 	second.signIn(s.base, "Office desktop")

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,29 +21,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth/examples/quickstart/site"
+	"github.com/ratchet-go/auth/internal/testserver"
 )
 
-// TestMain runs the program itself if QUICKSTART_MAIN is set, so that tests use it
-// like a user: with flags, an environment, signals and an exit code.
-func TestMain(m *testing.M) {
-	if os.Getenv("QUICKSTART_MAIN") != "" {
-		main()
-		return
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { testserver.RunMain(m, main) }
 
 func command(t *testing.T, env []string, args ...string) *exec.Cmd {
 	t.Helper()
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.Command(exe, args...)
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "ACCESS_SECRET=") && !strings.HasPrefix(v, "REFRESH_SECRET=") {
-			cmd.Env = append(cmd.Env, v)
-		}
-	}
-	cmd.Env = append(append(cmd.Env, "QUICKSTART_MAIN=1"), env...)
+	cmd := testserver.Self(t, args...)
+	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool {
+		return strings.HasPrefix(v, "ACCESS_SECRET=") || strings.HasPrefix(v, "REFRESH_SECRET=")
+	})
+	cmd.Env = append(cmd.Env, env...)
 	return cmd
 }
 
@@ -170,28 +160,10 @@ func untilEnd(t *testing.T, events <-chan string) (last string) {
 	}
 }
 
-// need returns the path of a program. If it is not installed, need skips the test,
-// or fails it with AUTH_REQUIRE_SERVICES=1.
-func need(t *testing.T, program, install string) string {
-	t.Helper()
-	if testing.Short() && program == "chromium" {
-		t.Skip("skipped by -short: starts a browser")
-	}
-	path, err := exec.LookPath(program)
-	if err != nil {
-		text := program + " is not installed: apt-get install " + install
-		if os.Getenv("AUTH_REQUIRE_SERVICES") == "1" {
-			require.Fail(t, text)
-		}
-		t.Skip(text)
-	}
-	return path
-}
-
 func TestTranscript_WorksLineByLine(t *testing.T) {
 	t.Parallel()
-	bash := need(t, "bash", "bash")
-	need(t, "curl", "curl")
+	bash := testserver.Need(t, "bash", "bash")
+	testserver.Need(t, "curl", "curl")
 	s := start(t, nil, "-addr", "127.0.0.1:0")
 	require.Contains(t, s.greeting, "the keys are random")
 	_, transcript, found := strings.Cut(s.greeting, "paste this into bash:\n\n")

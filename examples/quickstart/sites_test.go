@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/password"
 )
 
@@ -90,7 +91,7 @@ func showCookies(w http.ResponseWriter, r *http.Request) {
 // one.example and two.example. The API is on hosts of two.example.
 func TestBrowser_CookiesAcrossSites(t *testing.T) {
 	t.Parallel()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	apis := map[string]http.Handler{}
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := strings.Cut(r.Host, ":")
@@ -187,7 +188,7 @@ func TestBrowser_CookiesAcrossSites(t *testing.T) {
 // TestBrowser_SitesOfLoopbackHosts shows which loopback hosts are one site.
 func TestBrowser_SitesOfLoopbackHosts(t *testing.T) {
 	t.Parallel()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	var ports []string
 	for range 2 {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -219,7 +220,7 @@ func TestBrowser_SitesOfLoopbackHosts(t *testing.T) {
 // browser through a reverse proxy whose requests have the Host of the backend.
 func TestBrowser_WebSocketThroughAProxyThatReplacesHost(t *testing.T) {
 	t.Parallel()
-	path := need(t, "chromium", "chromium")
+	path := testserver.Need(t, "chromium", "chromium")
 	var mu sync.Mutex
 	var handshakes []http.Header
 	var refusals []string

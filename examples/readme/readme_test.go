@@ -42,14 +42,8 @@ func TestREADME_ShowsThisProgram(t *testing.T) {
 
 func TestREADME_TranscriptIsWhatHappens(t *testing.T) {
 	t.Parallel()
-	for _, program := range []string{"bash", "curl"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("AUTH_REQUIRE_SERVICES") == "1" {
-				t.Fatalf("%s is missing: apt-get install %s", program, program)
-			}
-			t.Skipf("%s is missing: apt-get install %s", program, program)
-		}
-	}
+	testserver.Need(t, "bash", "bash")
+	testserver.Need(t, "curl", "curl")
 	address := "127.0.0.1:" + testserver.FreePort(t)
 	output, _ := start(t, build(t, address), "AUTH_SECRET="+rand.Text()+rand.Text())
 	require.Eventually(t, func() bool {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth/internal/testserver"
 )
 
 // script is the script of a page that was written for the article.
@@ -39,7 +41,7 @@ func journey(t *testing.T, p *program, page, api string) (responses []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx,
-		chromedp.ExecPath(need(t, "chromium")), chromedp.UserDataDir(profile), chromedp.Flag("headless", "new"),
+		chromedp.ExecPath(testserver.Need(t, "chromium", "chromium")), chromedp.UserDataDir(profile), chromedp.Flag("headless", "new"),
 		chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true), chromedp.Flag("no-first-run", true),
 		chromedp.Flag("no-proxy-server", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-dev-shm-usage", true))

@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/password"
 )
 
@@ -214,21 +215,6 @@ func (p *program) secure(token string) response {
 	return p.do("GET", "/api/secure", "", "x-access-token", token)
 }
 
-// need returns the path of a program, or skips the test.
-func need(t *testing.T, name string) string {
-	t.Helper()
-	if testing.Short() && name == "chromium" {
-		t.Skip("skipped by -short: starts a browser")
-	}
-	path, err := exec.LookPath(name)
-	if err != nil && os.Getenv("AUTH_REQUIRE_SERVICES") == "1" {
-		require.NoError(t, err)
-	} else if err != nil {
-		t.Skip(err)
-	}
-	return path
-}
-
 func TestParse_RefusesArgumentsAndMissingSecrets(t *testing.T) {
 	t.Parallel()
 	_, err := parse([]string{"serve"}, strongSecrets, io.Discard)
@@ -284,8 +270,8 @@ func TestRun_PrintsAURLOfTheSiteOfThePage(t *testing.T) {
 // set, it names the file for the commands and their outputs.
 func TestGreeting_CommandsWork(t *testing.T) {
 	t.Parallel()
-	bash := need(t, "bash")
-	need(t, "curl")
+	bash := testserver.Need(t, "bash", "bash")
+	testserver.Need(t, "curl", "curl")
 	p := start(t)
 	_, commands, _ := strings.Cut(p.greeting, "\n\n")
 	var script strings.Builder
