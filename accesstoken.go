@@ -310,7 +310,7 @@ func (v *Verifier) checkTransport(r *http.Request) error {
 			return fmt.Errorf("%w: Origin %s", errInsecurePage, quoted(origin[0]))
 		}
 	} else if !isLoopback(hostname(r)) {
-		v.emitLimited(r.Context(), &v.insecureReported, Event{Type: EventFault, Err: fmt.Errorf(
+		v.emitLimited(r.Context(), "InsecureHTTP", Event{Type: EventFault, Err: fmt.Errorf(
 			"auth: Cookies.InsecureHTTP is for development on a loopback address, but a request has the Host %s; anyone on the network can read its tokens", quoted(r.Host))})
 	}
 	return nil

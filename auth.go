@@ -37,7 +37,6 @@ type Authenticator struct {
 	redirects   *redirectTable // nil without AutoRefresh
 
 	noRefreshToken noTokenErrors // for a request without a refresh token
-	noCookies      atomic.Int64  // when SetCookies without Cookies was last reported; see emitLimited
 
 	publishingNotice chan struct{} // full while a notice is being published
 	noticeRetry      atomic.Int64  // no notice is published before this time; Unix milliseconds

@@ -184,7 +184,7 @@ func (a *Authenticator) fitsCookie(access string, inBody bool) error {
 // SetCookies then emits an event, and browsers drop the cookie.
 func (a *Authenticator) SetCookies(w http.ResponseWriter, t Tokens) {
 	if a.cookies == nil {
-		a.emitLimited(context.Background(), &a.noCookies, Event{Type: EventFault, Err: errors.New("auth: SetCookies does nothing, because Config.Cookies is nil")})
+		a.emitLimited(context.Background(), "SetCookies", Event{Type: EventFault, Err: errors.New("auth: SetCookies does nothing, because Config.Cookies is nil")})
 		return
 	}
 	if err := a.fitsCookie(t.Access, false); err != nil { // issued with InBody

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
-	"sync/atomic"
 	"time"
 )
 
@@ -55,7 +54,8 @@ type Event struct {
 	Reason string
 
 	// Suppressed is how many events of the same cause were not emitted since the
-	// last one, for EventRefused.
+	// last one. Only events that clients can cause at will are suppressed:
+	// EventRefused, and some faults.
 	Suppressed int64
 
 	Err error // what failed, or why a login or a request was refused
@@ -156,10 +156,10 @@ func (v *Verifier) deliverEvent(ctx context.Context, e Event) {
 const emitInterval = time.Minute
 
 // emitLimited emits an event that any client can cause, at most once per
-// emitInterval. last is the time of the last one, in Unix milliseconds.
-func (v *Verifier) emitLimited(ctx context.Context, last *atomic.Int64, e Event) {
-	now, before := v.now(), last.Load()
-	if !isPaused(now, before+emitInterval.Milliseconds(), emitInterval) && last.CompareAndSwap(before, now.UnixMilli()) {
+// emitInterval and cause. cause is a constant.
+func (v *Verifier) emitLimited(ctx context.Context, cause string, e Event) {
+	if n, ok := v.faults.next(cause, v.now()); ok {
+		e.Suppressed = n
 		v.emit(ctx, e)
 	}
 }

@@ -270,8 +270,9 @@ func (v *Verifier) Optional(next http.Handler) http.Handler {
 		if err == nil {
 			c, err = v.Verify(r.Context(), token)
 		}
-		anonymous := err != nil && (byCookie || errors.Is(err, ErrNoToken)) && ResponseFor(err).Status == http.StatusUnauthorized
-		if err != nil && ResponseFor(err).Status == http.StatusUnauthorized {
+		unauthorized := err != nil && ResponseFor(err).Status == http.StatusUnauthorized
+		anonymous := unauthorized && (byCookie || errors.Is(err, ErrNoToken))
+		if unauthorized {
 			if r, token, err = v.refreshRequest(w, r, err); r == nil {
 				return
 			}

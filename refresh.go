@@ -61,7 +61,7 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 	if isNewer {
 		// The client keeps its token, and a process of the newer version can
 		// refresh the session.
-		a.emitLimited(ctx, &a.newerReported, Event{Type: EventFault, Session: s, Device: cleanDevice(o.Device), Generation: c.generation, Err: newer})
+		a.emitLimited(ctx, "newer token", Event{Type: EventFault, Session: s, Device: cleanDevice(o.Device), Generation: c.generation, Err: newer})
 		return Tokens{}, reportedError{newer}
 	}
 

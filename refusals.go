@@ -77,14 +77,9 @@ func isOwn(err error) bool {
 	return f.row < len(responses) && !f.is(password.ErrMismatch) && !f.is(password.ErrTooLong) && !f.is(password.ErrEmpty)
 }
 
-// safeError returns err, or an error without text if the text cannot be had,
-// because a method of the application panics.
-func safeError(err error) error {
-	if panicked := callHook("Error", func() error { _ = err.Error(); return nil }); panicked != nil {
-		return panicked
-	}
-	return err
-}
+// safeError returns err, or an error without its text if one of its methods, of
+// the application, panics.
+func safeError(err error) error { return callHook("Error", func() error { return err }) }
 
 // refusalKey is what one limit of events for refusals applies to. Clients cannot
 // choose its values.

@@ -73,26 +73,22 @@ type Verifier struct {
 	onEvent    func(context.Context, Event)
 	faultsOnly bool // onEvent needs faults only
 	refusals   eventLimiter[refusalKey]
-	noToken    noTokenErrors // for a request without an access token
+	faults     eventLimiter[string] // of emitLimited
+	noToken    noTokenErrors        // for a request without an access token
 	onError    func(http.ResponseWriter, *http.Request, error)
 
-	cache            *tokenCache    // nil if TokenCacheSize is negative
-	revoked          *revocationSet // of this Verifier alone, or of its MemoryStore
-	memoryID         string         // the mem_store that access tokens must have; empty if they need none
-	feed             Feed
-	storeTimeout     time.Duration
-	maxStale         time.Duration
-	stalePolicy      StalePolicy
-	running          atomic.Bool
-	feedReadAt       atomic.Int64 // when the feed was last read, Unix milliseconds
-	staleReported    atomic.Bool  // an EventStale was emitted since the feed was last read
-	notRunning       atomic.Int64 // when a missing Run was last reported; see emitLimited
-	insecureReported atomic.Int64 // when InsecureHTTP on another host than loopback was last reported; see emitLimited
-	keysReported     atomic.Int64 // when an error of keys was last reported; see emitLimited
-	earlyReported    atomic.Int64 // when tooEarly last emitted an event; see emitLimited
-	newerReported    atomic.Int64 // when Refresh last reported a newerToken; see emitLimited
-	ready            chan struct{}
-	readyOnce        sync.Once
+	cache         *tokenCache    // nil if TokenCacheSize is negative
+	revoked       *revocationSet // of this Verifier alone, or of its MemoryStore
+	memoryID      string         // the mem_store that access tokens must have; empty if they need none
+	feed          Feed
+	storeTimeout  time.Duration
+	maxStale      time.Duration
+	stalePolicy   StalePolicy
+	running       atomic.Bool
+	feedReadAt    atomic.Int64 // when the feed was last read, Unix milliseconds
+	staleReported atomic.Bool  // an EventStale was emitted since the feed was last read
+	ready         chan struct{}
+	readyOnce     sync.Once
 
 	backend backend // nil without an Authenticator
 }
@@ -114,6 +110,9 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 		c.Keys = newKeyRing(ks, typAccess, 0, nil)
 	}
 	feedErr := checkFeed("VerifierConfig.Feed", c.Feed)
+	if feedErr != nil {
+		c.Feed = nil
+	}
 	v, err := newVerifier("VerifierConfig", c, nil)
 	if err := errors.Join(keysErr, feedErr, err); err != nil {
 		return nil, err
@@ -225,9 +224,6 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 		accessTTL = b.lifetime()
 	}
 	memory, _ := c.Feed.(*MemoryStore)
-	if checkFeed("", c.Feed) != nil { // the caller reports it
-		memory = nil
-	}
 	v := &Verifier{
 		issuer:       c.Issuer,
 		audience:     slices.Clone(c.Audience),
@@ -337,7 +333,7 @@ func (v *Verifier) notReady(ctx context.Context) error {
 	if v.running.Load() {
 		return reportedError{errNotRead}
 	}
-	v.emitLimited(ctx, &v.notRunning, Event{Type: EventFault, Err: errNotRunning})
+	v.emitLimited(ctx, "Run", Event{Type: EventFault, Err: errNotRunning})
 	return reportedError{errNotRunning}
 }
 
@@ -355,7 +351,7 @@ func (v *Verifier) reportKeys(ctx context.Context, err error) error {
 		return err
 	}
 	if !errors.Is(ctx.Err(), context.Canceled) {
-		v.emitLimited(ctx, &v.keysReported, Event{Type: EventFault, Err: err})
+		v.emitLimited(ctx, "keys", Event{Type: EventFault, Err: err})
 	}
 	return reportedError{err}
 }
@@ -374,7 +370,7 @@ func (v *Verifier) maxIssuedAhead() time.Duration { return 2*v.leeway + time.Sec
 // behind, a client's refreshed token fails the same check.
 func (v *Verifier) tooEarly(ctx context.Context, c *parsedClaims, claim string, ahead time.Duration) error {
 	err := fmt.Errorf("%w: %s is %s ahead of this clock", ErrTokenExpired, claim, ahead.Round(time.Second))
-	v.emitLimited(ctx, &v.earlyReported, Event{Type: EventFault, Session: Session{Subject: c.Subject, ID: c.SessionID}, Err: err})
+	v.emitLimited(ctx, "early", Event{Type: EventFault, Session: Session{Subject: c.Subject, ID: c.SessionID}, Err: err})
 	return err
 }
 
