@@ -606,7 +606,8 @@ func TestLogin_TellsUsersThatCannotBeUsedOnlyAfterThePassword(t *testing.T) {
 		status int // with the right password
 	}{
 		"two spellings":   {func(u *auth.User) { u.ID = "U1" }, `Users.FindByID("U1") returned the user "u1"`, 500},
-		"a long ID":       {func(u *auth.User) { u.ID = strings.Repeat("x", 256) }, "User.ID is 256 bytes; the limit is 255", 500},
+		"a long ID":       {func(u *auth.User) { u.ID = strings.Repeat("x", 256) }, `…: User.ID is 256 bytes; the limit is 255`, 500},
+		"whose lookup":    {func(u *auth.User) { u.Roles = []string{""} }, `Users.FindByLogin returned the user "u1": User.Roles[0]`, 500},
 		"an empty role":   {func(u *auth.User) { u.Roles = []string{""} }, "User.Roles[0] must be UTF-8 and not empty", 500},
 		"an unknown ID":   {func(u *auth.User) { u.ID = "other" }, `FindByID does not find User.ID "other"`, 401},
 		"a disabled user": {func(u *auth.User) { u.ID, u.Disabled = "", true }, "User.ID is empty", 401},

@@ -190,6 +190,20 @@ func TestSetCookies_WithoutCookiesIsReported(t *testing.T) {
 	faults := fx.events.take(auth.EventFault)
 	require.Len(t, faults, 1)
 	require.ErrorContains(t, faults[0].Err, "Config.Cookies is nil")
+	fx.clock.advance(time.Minute)
+	fx.SetCookies(httptest.NewRecorder(), tokens)
+	faults = fx.events.take(auth.EventFault)
+	require.Len(t, faults, 1)
+	require.EqualValues(t, 2, faults[0].Suppressed)
+}
+
+// TestMissingToken_SchemeMattersOnlyWithFromBearer: without it, the
+// Authorization header is for something else.
+func TestMissingToken_SchemeMattersOnlyWithFromBearer(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, withExtractors(auth.FromHeader("X-Access-Token")))
+	r := send(t, fx.Require()(hello), "GET", "/", reqHeader("Authorization", fx.login(t).Access))
+	require.Contains(t, r.body, "no access token in the header X-Access-Token")
 }
 
 func TestOptional_ReportsCookiesThatAreNotValid(t *testing.T) {
@@ -420,6 +434,17 @@ func TestNew_WithoutOnEventLogsFaults(t *testing.T) {
 	fx.clock.advance(time.Minute)
 	send(t, fx.Handler(), "POST", "/login", append(r, reqJSON(goodLogin))...)
 	require.Contains(t, out.String(), "suppressed=99")
+
+	// Each period in which the feed is stale is logged, however short the time
+	// between them.
+	out.Reset()
+	log := auth.LogFaults()
+	for second := range 3 {
+		log(context.Background(), auth.Event{
+			Type: auth.EventStale, Time: time.Unix(int64(second), 0), Err: errors.New("auth: the revocation feed was last read 61s ago"),
+		})
+	}
+	require.Equal(t, 3, strings.Count(out.String(), "auth: stale"))
 }
 
 // TestNew_WithoutOnEventLogsNewKindsAfterManyOthers replaces the default logger,

@@ -110,9 +110,6 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 		c.Keys = newKeyRing(ks, typAccess, 0, nil)
 	}
 	feedErr := checkFeed("VerifierConfig.Feed", c.Feed)
-	if feedErr != nil {
-		c.Feed = nil
-	}
 	v, err := newVerifier("VerifierConfig", c, nil)
 	if err := errors.Join(keysErr, feedErr, err); err != nil {
 		return nil, err
