@@ -64,6 +64,7 @@ func TestLayers_ImportOnlyLowerLayers(t *testing.T) {
 		{"internal/strictjson", nil},
 		{"password", []string{"golang.org/x/crypto/argon2", "golang.org/x/crypto/bcrypt"}},
 		{"storetest", []string{module}},
+		{"authtest", []string{module, module + "/password"}},
 		{"jwks", []string{module, module + "/internal/strictjson"}},
 		{"redisstore", []string{module, "github.com/redis/go-redis/v9"}},
 		{"pgstore", []string{module, "github.com/jackc/pgx/v5", "github.com/jackc/pgx/v5/pgconn", "github.com/jackc/pgx/v5/pgxpool"}},
@@ -183,7 +184,7 @@ var allowedVars = []string{
 
 func TestLayers_NoPackageState(t *testing.T) {
 	t.Parallel()
-	for _, dir := range []string{".", "password", "storetest"} {
+	for _, dir := range []string{".", "password", "storetest", "authtest"} {
 		for name, f := range goFiles(t, dir) {
 			if isTest(name) {
 				continue
