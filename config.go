@@ -276,7 +276,7 @@ func checkFeed(field string, feed Feed) error {
 	if feed == nil {
 		return nil
 	}
-	if m, ok := feed.(*MemoryStore); ok && m != nil && m.feed.changed == nil {
+	if m, ok := feed.(*MemoryStore); ok && m != nil && m.feed.name == "" {
 		return fmt.Errorf("auth: %s is a zero MemoryStore; create it with NewMemoryStore", field)
 	}
 	return checkNotNil(field, feed)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -409,4 +410,23 @@ func TestMemoryStore_DropsRevocationsOfOthersThatHaveEnded(t *testing.T) {
 		clock.advance(time.Minute)
 	}
 	require.LessOrEqual(t, v.Health().Revocations, 20)
+}
+
+// The race detector reports a New that reads what Revoke writes.
+func TestNew_OnAMemoryStoreInUse(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range 100 {
+			require.NoError(t, fx.Revoke(context.Background(), "u1", "session"))
+		}
+	})
+	for range 10 {
+		_, err := auth.New(auth.Config{
+			Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: fx.users, Store: fx.store.Store, TokenCacheSize: -1,
+		})
+		require.NoError(t, err)
+	}
+	wg.Wait()
 }
