@@ -20,8 +20,8 @@ import (
 
 var admin = auth.User{ID: "u1", Username: "ada", Roles: []string{"admin"}, Scopes: []string{"pay"}, Extra: map[string]any{"tenant": "acme"}}
 
-// routes are the routes of an application.
-func routes(a *auth.Authenticator) http.Handler {
+// appRoutes are the routes of an application.
+func appRoutes(a *auth.Authenticator) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
 	mux.Handle("/admin", a.Require(auth.Role("admin"), auth.Scope("pay"))(http.HandlerFunc(whoami)))
@@ -44,7 +44,7 @@ func whoami(w http.ResponseWriter, r *http.Request) {
 // respond returns the response to a request.
 func respond(a *authtest.Authenticator, r *http.Request) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	routes(a.Authenticator).ServeHTTP(w, r)
+	appRoutes(a.Authenticator).ServeHTTP(w, r)
 	return w
 }
 
@@ -254,7 +254,7 @@ func TestAs_UserWhoWasDisabledAfterTheLogin(t *testing.T) {
 func TestAs_CookiesOfTheRequestSignAClientIn(t *testing.T) {
 	t.Parallel()
 	a := authtest.New(t, auth.Config{Cookies: &auth.Cookies{}})
-	srv := httptest.NewTLSServer(routes(a.Authenticator))
+	srv := httptest.NewTLSServer(appRoutes(a.Authenticator))
 	defer srv.Close()
 	client := srv.Client()
 	client.Jar, _ = cookiejar.New(nil)

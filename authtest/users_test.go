@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -81,4 +82,26 @@ func TestNew_ClockFollowsNow(t *testing.T) {
 	claims, err := b.Verify(t.Context(), authtest.Tokens(t, b, admin).Access)
 	require.NoError(t, err)
 	require.True(t, claims.IssuedAt.Equal(time.Date(2026, 11, 20, 13, 1, 0, 0, time.UTC)))
+	claims, err = b.Verify(t.Context(), authtest.Tokens(t, b, admin, authtest.LoginAge(90*time.Minute+700*time.Millisecond)).Access)
+	require.NoError(t, err)
+	require.True(t, claims.AuthTime.Equal(time.Date(2026, 11, 20, 11, 30, 59, 0, time.UTC)))
+}
+
+// silentStore is a store whose feed does not respond.
+type silentStore struct{ *auth.MemoryStore }
+
+func (silentStore) Changes(ctx context.Context, _ string, _ time.Duration) ([]auth.Revocation, string, bool, error) {
+	<-ctx.Done()
+	return nil, "", false, ctx.Err()
+}
+
+func TestNew_ReportsAFeedThatDoesNotRespond(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		failures, stopped := failuresOf(t, func(t testing.TB) {
+			authtest.New(t, auth.Config{Store: silentStore{auth.NewMemoryStore()}, OnEvent: ignore})
+		})
+		require.Equal(t, "authtest.New: Config.Store did not return its revocation feed within 10s", failures)
+		require.True(t, stopped)
+	})
 }
