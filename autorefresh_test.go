@@ -57,7 +57,7 @@ func TestAutoRefresh_RedirectsAPageLoadToItself(t *testing.T) {
 			"/%2F%2Fevil.example", "/me?next=https://evil.example/", "/me?x=//evil", "/ä/ö", "/a%3Fb", "/a%23b", "/a/b;c=d", "/a%20b", "/@evil.example", "/a+b",
 			"/a?x?y", "/a%0d%0aSet-Cookie:x", "/~a", "/a/...",
 		} {
-			fx.clock.advance(time.Hour)
+			fx.clock.Advance(time.Hour)
 			s.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 			r := s.do("GET", path)
 			require.Equal(t, http.StatusTemporaryRedirect, r.status, "%s: %s", path, r.body)
@@ -74,7 +74,7 @@ func TestAutoRefresh_RedirectsAPageLoadToItself(t *testing.T) {
 
 			// The browser has the new cookies. A real client follows the
 			// redirect itself.
-			fx.clock.advance(time.Hour)
+			fx.clock.Advance(time.Hour)
 			s.client.CheckRedirect = follow
 			r = s.do("GET", path)
 			require.Equal(t, 200, r.status, path)
@@ -112,7 +112,7 @@ func TestAutoRefresh_NotForUpgradesAndPrograms(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, autoRefresh)
 	k := fx.login(t)
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	refresh := reqCookie(refreshCookie, k.Refresh)
 	send(t, fx.Require()(page), "OPTIONS", "/me", refresh).requireRefused(t, 401, "missing_token", "login")
 	send(t, fx.Require()(page), "OPTIONS", "/me", refresh, reqCookie(accessCookie, k.Access)).requireRefused(t, 401, "invalid_token", "refresh")
@@ -151,7 +151,7 @@ func TestAutoRefresh_IgnoresAnUnreadableHeaderBesideACookie(t *testing.T) {
 		for _, header := range []string{"Bearer", "Bearer ", "Bearer a b"} {
 			k := fx.login(t)
 			old := reqCookie(accessCookie, k.Access)
-			fx.clock.advance(time.Hour)
+			fx.clock.Advance(time.Hour)
 			for i, options := range [][]requestOption{nil, {old}} {
 				r := send(t, h, "GET", fmt.Sprint("/", i), append(options, reqCookie(refreshCookie, k.Refresh), reqHeader("Authorization", header))...)
 				require.Equal(t, http.StatusTemporaryRedirect, r.status, r.body)
@@ -164,7 +164,7 @@ func TestAutoRefresh_IgnoresAnUnreadableHeaderBesideACookie(t *testing.T) {
 	bob, err := linked.Login(context.Background(), "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	l := linked.login(t)
-	linked.clock.advance(time.Hour)
+	linked.clock.Advance(time.Hour)
 	n := 0
 	for _, token := range []string{l.Access, bob.Access} {
 		for _, h := range []http.Handler{linked.Require()(page), linked.Optional(page)} {
@@ -183,7 +183,7 @@ func TestAutoRefresh_IgnoresAnUnreadableHeaderBesideACookie(t *testing.T) {
 	// An invalid one among several refresh cookies is ignored too.
 	dead, k := fx.login(t), fx.login(t)
 	require.NoError(t, fx.Revoke(context.Background(), "u1", dead.SessionID))
-	fx.clock.advance(25 * time.Hour) // the revocation is no longer in memory
+	fx.clock.Advance(25 * time.Hour) // the revocation is no longer in memory
 	r := send(t, fx.Require()(page), "GET", "/me", reqCookies(refreshCookie, dead.Refresh, "junk", k.Refresh))
 	require.Equal(t, http.StatusTemporaryRedirect, r.status, r.body)
 	fx.store.failBefore("Get", errStore)
@@ -198,7 +198,7 @@ func TestAutoRefresh_RefusedRefreshIsTheOrdinary401(t *testing.T) {
 	k := fx.login(t)
 	_, err := fx.Refresh(context.Background(), k.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	r := send(t, fx.Require()(page), "GET", "/me", reqCookie(refreshCookie, k.Refresh)) // spent
 	r.requireRefused(t, 401, "invalid_token", "login")
 	require.Contains(t, r.header.Get("Www-Authenticate"), `error="invalid_token"`)
@@ -214,7 +214,7 @@ func TestAutoRefresh_RefusedRefreshIsTheOrdinary401(t *testing.T) {
 	send(t, h, "GET", "/me", reqCookie(refreshCookie, k.Refresh))
 	require.ErrorIs(t, reason, auth.ErrSessionRevoked)
 	k = fx.login(t)
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	send(t, h, "GET", "/me", reqCookie(accessCookie, k.Access), reqCookie(refreshCookie, "garbage"))
 	require.ErrorIs(t, reason, auth.ErrInvalidToken)
 	send(t, h, "GET", "/me", reqCookie(accessCookie, k.Access))
@@ -244,7 +244,7 @@ func TestAutoRefresh_ParallelRequestsRotateOnce(t *testing.T) {
 	s := newBrowserClient(t, mux)
 	id := s.do("POST", "/auth/login", reqJSON(goodLogin)).fields(t)["session_id"].(string)
 	for round := range 5 {
-		fx.clock.advance(time.Hour)
+		fx.clock.Advance(time.Hour)
 		var wg sync.WaitGroup
 		var fine atomic.Int64
 		for i := range 10 {
@@ -301,7 +301,7 @@ func TestAutoRefresh_WorksUnderAStrippedPrefix(t *testing.T) {
 	s := newBrowserClient(t, mux)
 	require.Equal(t, 200, s.do("POST", "/auth/login", reqJSON(goodLogin)).status)
 	for _, path := range []string{"/app", "/app?x=1", "/doc/abc"} {
-		fx.clock.advance(time.Hour)
+		fx.clock.Advance(time.Hour)
 		r := s.do("GET", path)
 		require.Equal(t, 200, r.status, path)
 		require.Equal(t, "true "+path, r.body)
@@ -312,7 +312,7 @@ func TestAutoRefresh_ExpiredRefreshTokenAsksForALogin(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, autoRefresh)
 	k := fx.login(t)
-	fx.clock.advance(8 * 24 * time.Hour)
+	fx.clock.Advance(8 * 24 * time.Hour)
 	send(t, fx.Require()(page), "GET", "/me", reqCookie(refreshCookie, k.Refresh)).requireRefused(t, 401, "invalid_token", "login")
 	send(
 		t, fx.Require()(page), "GET", "/me", reqCookie(refreshCookie, k.Refresh), reqCookie(accessCookie, k.Access),
@@ -351,7 +351,7 @@ func TestAutoRefresh_ServesAWriteWithNewCookies(t *testing.T) {
 	for _, h := range []http.Handler{fx.Require()(write(fx)), fx.Optional(write(fx)), fx.Optional(fx.Require()(write(fx)))} {
 		for _, method := range writeMethods {
 			k := fx.login(t)
-			fx.clock.advance(time.Hour)
+			fx.clock.Advance(time.Hour)
 			for _, options := range [][]requestOption{
 				{reqCookie(refreshCookie, k.Refresh)}, {reqCookie(accessCookie, k.Access), reqCookie(refreshCookie, k.Refresh)},
 				{reqCookie("a", "b"), reqCookies(accessCookie, "junk", k.Access), reqCookies(refreshCookie, "junk", k.Refresh), reqCookie("c", "d")},
@@ -386,13 +386,13 @@ func TestAutoRefresh_ReadsAnUploadOnce(t *testing.T) {
 	s := newBrowserClient(t, mux)
 	require.Equal(t, 200, s.do("POST", "/auth/login", reqJSON(goodLogin)).status)
 	before := s.cookies("/")
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	body := reqBody("application/octet-stream", strings.Repeat("x", 8<<20))
 	chunked := func(r *http.Request) { r.ContentLength = -1 }
 	require.Equal(t, "8388608 <nil>", s.do("POST", "/upload", body).body)
 	require.NotEqual(t, before[accessCookie], s.cookies("/")[accessCookie])
 	require.Equal(t, before[refreshCookie], s.cookies("/")[refreshCookie])
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	require.Equal(t, "8388608 <nil>", s.do("POST", "/upload", body, chunked, reqHeader("Expect", "100-continue")).body)
 	require.EqualValues(t, 2, requests.Load())
 }
@@ -403,10 +403,10 @@ func TestAutoRefresh_ALateResponseToAWriteSignsNobodyOut(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, autoRefresh)
 	k := fx.login(t)
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	old := reqCookie(refreshCookie, k.Refresh)
 	slow := fx.Require()(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		fx.clock.advance(10 * time.Minute)
+		fx.clock.Advance(10 * time.Minute)
 		// Another tab sends requests meanwhile.
 		require.Equal(t, 200, send(t, fx.Require()(page), "POST", "/x", old).status)
 		require.Equal(t, http.StatusTemporaryRedirect, send(t, fx.Require()(page), "GET", "/x", old).status)
@@ -425,11 +425,11 @@ func TestAutoRefresh_AWriteRotatesAfterHalfOfTheIdleLifetime(t *testing.T) {
 	h := fx.Require()(page)
 	refresh := k.Refresh
 	for generation := range 4 {
-		fx.clock.advance(3*24*time.Hour + 11*time.Hour) // IdleTTL is 7 days
+		fx.clock.Advance(3*24*time.Hour + 11*time.Hour) // IdleTTL is 7 days
 		r := send(t, h, "POST", "/note", reqCookie(refreshCookie, refresh))
 		require.Equal(t, 200, r.status)
 		require.NotContains(t, r.cookies, refreshCookie)
-		fx.clock.advance(2 * time.Hour)
+		fx.clock.Advance(2 * time.Hour)
 		r = send(t, h, "POST", "/note", reqCookie(refreshCookie, refresh))
 		require.Equal(t, 200, r.status)
 		require.Contains(t, r.cookies, refreshCookie)
@@ -448,7 +448,7 @@ func TestAutoRefresh_AccessOfAWriteEndsWithTheSession(t *testing.T) {
 	})
 	for minute := range 100 {
 		k := fx.login(t)
-		fx.clock.advance(time.Duration(minute) * time.Minute)
+		fx.clock.Advance(time.Duration(minute) * time.Minute)
 		r := send(t, fx.Require()(page), "POST", "/note", reqCookie(refreshCookie, k.Refresh))
 		require.Equal(t, 200, r.status, minute)
 		c, err := fx.Verify(context.Background(), r.cookies[accessCookie].Value)
@@ -468,7 +468,7 @@ func TestAutoRefresh_AWriteWithASpentTokenEndsTheSession(t *testing.T) {
 	r := send(t, fx.Require()(page), "POST", "/note", reqCookie(refreshCookie, first.Refresh))
 	require.Equal(t, 200, r.status)
 	require.Equal(t, second.Refresh, r.cookies[refreshCookie].Value, "a retry returns the next token")
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	send(t, fx.Require()(page), "POST", "/note", reqCookie(refreshCookie, first.Refresh)).requireRefused(t, 401, "invalid_token", "login")
 	require.Len(t, fx.events.take(auth.EventReuse), 1)
 	send(t, fx.Require()(page), "POST", "/note", reqCookie(refreshCookie, second.Refresh)).requireRefused(t, 401, "invalid_token", "login")
@@ -478,7 +478,7 @@ func TestAutoRefresh_NeverRefreshesAWriteOfAnotherOrigin(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, autoRefresh, func(c *auth.Config) { c.Cookies.TrustedOrigins = []string{"https://app.example.com"} })
 	k := fx.login(t)
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	called := false
 	handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true })
 	lookups := 0
@@ -511,7 +511,7 @@ func TestAutoRefresh_GuardsSeeTheNewClaims(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, autoRefresh)
 	k := fx.login(t)
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	fx.users.change("u1", func(u *auth.User) { u.Roles = []string{"auditor"} })
 	refresh := reqCookie(refreshCookie, k.Refresh)
 	require.Equal(t, 200, send(t, fx.Require(auth.Role("auditor"))(page), "POST", "/note", refresh).status)
@@ -525,7 +525,7 @@ func TestAutoRefresh_AHandlerMayReplaceTheCookies(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, autoRefresh)
 	k := fx.login(t)
-	fx.clock.advance(4 * 24 * time.Hour) // so that both cookies are set
+	fx.clock.Advance(4 * 24 * time.Hour) // so that both cookies are set
 	signOut := fx.Require()(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fx.ClearCookies(w) }))
 	send(t, signOut, "POST", "/out", reqCookie(refreshCookie, k.Refresh)).requireCleared(t)
 	other := fx.login(t)
@@ -534,7 +534,7 @@ func TestAutoRefresh_AHandlerMayReplaceTheCookies(t *testing.T) {
 		fx.SetCookies(w, other)
 	}))
 	k = fx.login(t)
-	fx.clock.advance(4 * 24 * time.Hour)
+	fx.clock.Advance(4 * 24 * time.Hour)
 	r := send(t, signIn, "POST", "/in", reqCookie(refreshCookie, k.Refresh)) // each cookie is set once
 	require.Len(t, r.cookies, 3)
 	require.Equal(t, other.Access, r.cookies[accessCookie].Value)
@@ -584,9 +584,9 @@ func TestAutoRefresh_RedirectsOnceToAURL(t *testing.T) {
 						require.Equal(t, "true "+path, r.body)
 					}
 					if name != "no cookie is stored" {
-						fx.clock.advance(time.Minute)
+						fx.clock.Advance(time.Minute)
 						require.Equal(t, http.StatusTemporaryRedirect, load("/me").status)
-						fx.clock.advance(-time.Hour) // to the correct time
+						fx.clock.Advance(-time.Hour) // to the correct time
 						require.Equal(t, http.StatusTemporaryRedirect, load("/me").status)
 					}
 				}
@@ -603,7 +603,7 @@ func TestAutoRefresh_ClientsThatIgnoreCookiesGetThePage(t *testing.T) {
 	s := newBrowserClient(t, fx.Require()(page))
 	s.client.Jar = nil
 	k := fx.login(t)
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	for _, options := range [][]requestOption{
 		{reqCookie(accessCookie, k.Access), reqCookie(refreshCookie, k.Refresh)}, {reqCookie(refreshCookie, k.Refresh)},
 	} {
@@ -634,7 +634,7 @@ func TestAutoRefresh_WrongClocksEndInAPage(t *testing.T) {
 		fx.Require()(page).ServeHTTP(w, r)
 	}))
 	require.Equal(t, 200, s.do("POST", "/login", reqJSON(goodLogin)).status)
-	nodes[0].clock.advance(time.Hour)
+	nodes[0].clock.Advance(time.Hour)
 	turn = 0
 	r := s.do("GET", "/me")
 	require.Equal(t, 200, r.status, r.body)
@@ -650,7 +650,7 @@ func TestAutoRefresh_TwoTabsWithOneURLGetTheirPage(t *testing.T) {
 	s := newBrowserClient(t, mux)
 	require.Equal(t, 200, s.do("POST", "/auth/login", reqJSON(goodLogin)).status)
 	for range 5 {
-		fx.clock.advance(time.Hour)
+		fx.clock.Advance(time.Hour)
 		var wg sync.WaitGroup
 		var fine atomic.Int64
 		for _, method := range []string{"GET", "GET", "POST", "POST", "GET"} {
@@ -677,7 +677,7 @@ func TestAutoRefresh_OnlyTheHandlerSeesTheNewCookies(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, autoRefresh)
 	k := fx.login(t)
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	r := newRequest(reqHeader("Cookie", "a=\"b c\"; "+accessCookie+"="+k.Access, refreshCookie+"="+k.Refresh+"; "+accessCookie+"=junk;d"))
 	r.Method = "POST"
 	before := r.Header.Clone()

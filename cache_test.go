@@ -61,7 +61,7 @@ func TestTokenCache_DoesNotChangeResults(t *testing.T) {
 		var last time.Time
 		beyond := func() {
 			if wait := last.Add(time.Second).Sub(with.clock.Now()); wait > 0 {
-				with.clock.advance(wait)
+				with.clock.Advance(wait)
 			}
 			last = with.clock.Now()
 		}
@@ -100,7 +100,7 @@ func TestTokenCache_DoesNotChangeResults(t *testing.T) {
 			case op == 7:
 				d := []time.Duration{time.Second, time.Minute, -8 * time.Second, 5 * time.Minute}[r.IntN(4)]
 				note("clock + %s", d)
-				with.clock.advance(d)
+				with.clock.Advance(d)
 			default:
 				token := tokens[r.IntN(len(tokens))].Access
 				if r.IntN(8) == 0 { // a token that differs in one character

@@ -61,7 +61,7 @@ func TestRevokeAll_TokensIssuedRightAfterAreNotInTheFuture(t *testing.T) {
 			for _, phase := range []time.Duration{0, time.Millisecond, 999 * time.Millisecond} {
 				title := fmt.Sprintf("%s, leeway %s, %s into the second", name, leeway, phase)
 				fx := newFixture(t, knownKeys, func(c *auth.Config) { c.Leeway = leeway })
-				fx.clock.advance(phase)
+				fx.clock.Advance(phase)
 				verifiers := strictVerifiers(t, fx.store, fx.clock.Now)
 				require.NoError(t, end(fx), title)
 				known := fx.clock.Now().Add(max(0, leeway)).Truncate(time.Second).Add(time.Second)
@@ -69,7 +69,7 @@ func TestRevokeAll_TokensIssuedRightAfterAreNotInTheFuture(t *testing.T) {
 				tokens := fx.login(t)
 				login := tokens
 				for _, after := range []time.Duration{0, time.Second, 5 * time.Second, time.Minute, 2 * time.Minute} {
-					fx.clock.advance(after)
+					fx.clock.Advance(after)
 					_, payload := decodeToken(t, tokens.Access)
 					if after > 0 {
 						var err error
@@ -118,7 +118,7 @@ func TestExpireAccess_WithClockSkewAndStrictVerifiers(t *testing.T) {
 		for _, phase := range []time.Duration{0, 500 * time.Millisecond, 999 * time.Millisecond} {
 			title := fmt.Sprintf("%s at %s", skew, phase)
 			base := newClock()
-			base.advance(phase)
+			base.Advance(phase)
 			clocks := []func() time.Time{base.Now, func() time.Time { return base.Now().Add(skew) }}
 			store := database{auth.NewMemoryStore()}
 			list := newNodes(t, 2, func(i int, c *auth.Config) {
@@ -163,9 +163,9 @@ func TestExpireAccess_IncludesSessionsCreatedByAWrongClock(t *testing.T) {
 	ctx := context.Background()
 	for _, ahead := range []time.Duration{22 * time.Second, time.Hour, 4 * 365 * 24 * time.Hour} {
 		fx := newFixture(t, knownKeys)
-		fx.clock.advance(ahead)
+		fx.clock.Advance(ahead)
 		tokens := fx.login(t)
-		fx.clock.advance(-ahead)
+		fx.clock.Advance(-ahead)
 		tokens, err := fx.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err)
 		_, payload := decodeToken(t, tokens.Access)
@@ -245,12 +245,12 @@ func TestRefresh_ClockSetBackAtEveryStage(t *testing.T) {
 		"after the login": func(t *testing.T, fx *fixture) auth.Tokens { return fx.login(t) },
 		"after a refresh": func(t *testing.T, fx *fixture) auth.Tokens {
 			tokens := fx.login(t)
-			fx.clock.advance(time.Minute)
+			fx.clock.Advance(time.Minute)
 			return refresh(t, fx, tokens)
 		},
 		"in its cooldown": func(t *testing.T, fx *fixture) auth.Tokens {
 			tokens := refresh(t, fx, fx.login(t))
-			fx.clock.advance(time.Second)
+			fx.clock.Advance(time.Second)
 			return refresh(t, fx, tokens)
 		},
 		"after a revocation and a login": func(t *testing.T, fx *fixture) auth.Tokens {
@@ -268,7 +268,7 @@ func TestRefresh_ClockSetBackAtEveryStage(t *testing.T) {
 			fx := newFixture(t, knownKeys)
 			tokens := before(t, fx)
 			fx.events.take("")
-			fx.clock.advance(-back)
+			fx.clock.Advance(-back)
 
 			// Clients must refresh tokens that were issued while the clock was
 			// ahead.
@@ -294,10 +294,10 @@ func TestRefresh_ClockSetBackAtEveryStage(t *testing.T) {
 				require.Equal(t, next.Refresh, refresh(t, fx, next).Refresh, "%s: in its cooldown", title)
 				require.Equal(t, next.Refresh, refresh(t, fx, tokens).Refresh, "%s: a retry", title)
 				tokens = next
-				fx.clock.advance(31 * time.Second)
+				fx.clock.Advance(31 * time.Second)
 			}
 			// The session ends when it is idle for too long by this clock.
-			fx.clock.advance(7 * 24 * time.Hour)
+			fx.clock.Advance(7 * 24 * time.Hour)
 			_, err := fx.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
 			require.ErrorIs(t, err, auth.ErrTokenExpired, title)
 		}
@@ -320,14 +320,14 @@ func TestLogin_AfterTheClockWasSetBack(t *testing.T) {
 			title := fmt.Sprintf("%s, %s back", name, back)
 			fx := newFixture(t, knownKeys)
 			require.NoError(t, before(fx), title)
-			fx.clock.advance(-back)
+			fx.clock.Advance(-back)
 			tokens := fx.login(t)
 			fx.requireUsableNow(t, tokens, title)
 			for range 20 { // the store removes expired sessions during these calls
 				fx.login(t)
 			}
 			for range 4 {
-				fx.clock.advance(31 * time.Second)
+				fx.clock.Advance(31 * time.Second)
 				next, err := fx.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
 				require.NoError(t, err, title)
 				fx.requireUsableNow(t, next, title)
@@ -345,7 +345,7 @@ func TestRefresh_ManyAtOnceAfterTheClockWasSetBack(t *testing.T) {
 	ctx := context.Background()
 	fx := newFixture(t, knownKeys)
 	_, second := fx.refreshed(t)
-	fx.clock.advance(-time.Hour)
+	fx.clock.Advance(-time.Hour)
 	before := fx.store.count("Rotate")
 	answers := make(chan string, 64)
 	for range cap(answers) {
@@ -382,9 +382,9 @@ func TestFresh_RefusesALoginInTheFuture(t *testing.T) {
 		0: true, 21 * time.Second: true, 121 * time.Second: true, 122 * time.Second: false, time.Hour: false, 4 * 365 * 24 * time.Hour: false,
 	} {
 		fx := newFixture(t)
-		fx.clock.advance(ahead)
+		fx.clock.Advance(ahead)
 		tokens := fx.login(t)
-		fx.clock.advance(-ahead)
+		fx.clock.Advance(-ahead)
 		tokens, err := fx.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err)
 		c, err := fx.Verify(ctx, tokens.Access)
@@ -403,7 +403,7 @@ func TestRefresh_StoreFaultAfterTheClockWasSetBack(t *testing.T) {
 	ctx := context.Background()
 	fx := newFixture(t, knownKeys)
 	_, second := fx.refreshed(t)
-	fx.clock.advance(-time.Hour)
+	fx.clock.Advance(-time.Hour)
 	fx.store.rotate = func(s auth.Session) (auth.Session, bool) {
 		fx.store.failBefore("Rotate", errStore) // at the next call
 		return s, false
@@ -441,9 +441,9 @@ func TestVerify_ReportsAClockThatIsBehindOnceAMinute(t *testing.T) {
 			faults := seen.take(auth.EventFault)
 			require.Len(t, faults, 1, behind)
 			require.False(t, holdsToken(faults[0].Err.Error(), tokens.Access))
-			fx.clock.advance(time.Minute)
+			fx.clock.Advance(time.Minute)
 		}
-		fx.clock.advance(-15 * time.Minute) // after the clock is set back, it reports at once
+		fx.clock.Advance(-15 * time.Minute) // after the clock is set back, it reports at once
 		_, err = v.Verify(ctx, tokens.Access)
 		require.ErrorIs(t, err, auth.ErrTokenExpired)
 		require.Len(t, seen.take(auth.EventFault), 1, behind)
@@ -483,10 +483,10 @@ func TestRefresh_SpentTokenEndsTheSessionUntilItExpires(t *testing.T) {
 		}
 		present := login.Add(time.Duration(c.spent) * day).Add(c.at)
 		for fx.clock.Now().Add(day).Before(present) {
-			fx.clock.advance(day)
+			fx.clock.Advance(day)
 			refresh()
 		}
-		fx.clock.advance(present.Sub(fx.clock.Now()))
+		fx.clock.Advance(present.Sub(fx.clock.Now()))
 		require.Greater(t, len(held), c.spent+1, name)
 		fx.events.take("")
 		calls := fx.store.count("Rotate") + fx.store.count("Get") + fx.store.count("Revoke")

@@ -542,7 +542,7 @@ func TestNew_AppliesDefaults(t *testing.T) {
 	require.Equal(t, now.Add(7*24*time.Hour), tokens.RefreshExpiresAt)
 	// The session ends 30 days after the login.
 	for range 6 {
-		fx.clock.advance(5*24*time.Hour - time.Second)
+		fx.clock.Advance(5*24*time.Hour - time.Second)
 		var err error
 		tokens, err = fx.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err)
@@ -553,7 +553,7 @@ func TestNew_AppliesDefaults(t *testing.T) {
 	for range 103 {
 		_, err := fx.StartSession(context.Background(), "u2", auth.SessionOptions{})
 		require.NoError(t, err)
-		fx.clock.advance(time.Millisecond)
+		fx.clock.Advance(time.Millisecond)
 	}
 	list, err := fx.Sessions(context.Background(), "u2")
 	require.NoError(t, err)
@@ -776,12 +776,12 @@ func TestNew_DefaultLifetimesFitThoseThatAreSet(t *testing.T) {
 		second, err := fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err, name)
 		if c.window > 0 {
-			fx.clock.advance(c.window)
+			fx.clock.Advance(c.window)
 			again, err := fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
 			require.NoError(t, err, name)
 			require.Equal(t, second.Refresh, again.Refresh, name)
 		}
-		fx.clock.advance(time.Millisecond)
+		fx.clock.Advance(time.Millisecond)
 		_, err = fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
 		require.ErrorIs(t, err, auth.ErrTokenReused, name)
 	}

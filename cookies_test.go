@@ -53,7 +53,7 @@ func TestCookies_AttributesAreExact(t *testing.T) {
 	} {
 		fx := newFixture(t, withCookiesOf(tt.cookies))
 		k := fx.login(t)
-		fx.clock.advance(24*time.Hour + 500*time.Millisecond)
+		fx.clock.Advance(24*time.Hour + 500*time.Millisecond)
 		const left = "518400" // six days, rounded to the started second
 		require.Equal(t, []string{fmt.Sprintf(tt.access, k.Access, left), fmt.Sprintf(tt.refresh, k.Refresh, left)},
 			set(func(w http.ResponseWriter) { fx.SetCookies(w, k) }), name)
@@ -104,7 +104,7 @@ func TestCookies_ExpireWithTheSession(t *testing.T) {
 	}
 	token := r.cookies[refreshCookie].Value
 	for range 4 { // every six days, so that the end of the session approaches
-		fx.clock.advance(6 * 24 * time.Hour)
+		fx.clock.Advance(6 * 24 * time.Hour)
 		r = send(t, fx.RefreshHandler(), "POST", "/refresh", reqCookie(refreshCookie, token))
 		require.Equal(t, 200, r.status)
 		token = r.cookies[refreshCookie].Value
@@ -121,7 +121,7 @@ func TestCookies_ExpireWithTheSession(t *testing.T) {
 	require.Equal(t, 400*24*60*60, r.cookies[accessCookie].MaxAge)
 	k := fx.login(t)
 	for _, d := range []time.Duration{500 * 24 * time.Hour, time.Hour} {
-		fx.clock.advance(d)
+		fx.clock.Advance(d)
 		for _, line := range set(func(w http.ResponseWriter) { fx.SetCookies(w, k) }) {
 			require.Contains(t, line, "; Max-Age=0;")
 		}

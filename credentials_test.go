@@ -39,16 +39,16 @@ func credentials(t testing.TB, fx *fixture) map[string]credential {
 		all[name] = credential{name, k.Access, k.Refresh, session, gen, alive, expired}
 	}
 	again := func(k auth.Tokens) auth.Tokens {
-		fx.clock.advance(40 * time.Second) // the cooldown is over
+		fx.clock.Advance(40 * time.Second) // the cooldown is over
 		next, err := fx.Refresh(ctx, k.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err)
 		return next
 	}
 	late := fx.login(t) // its refresh token expires as well
-	fx.clock.advance(7*24*time.Hour - 30*time.Hour)
+	fx.clock.Advance(7*24*time.Hour - 30*time.Hour)
 	a0, ended := fx.login(t), fx.login(t)
 	require.NoError(t, fx.Revoke(ctx, "u1", ended.SessionID))
-	fx.clock.advance(30 * time.Hour) // the revocation is no longer in memory
+	fx.clock.Advance(30 * time.Hour) // the revocation is no longer in memory
 	a1 := again(a0)
 	a2 := again(a1)
 	other, err := fx.Login(ctx, "bob", pass, auth.SessionOptions{})

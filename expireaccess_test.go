@@ -111,7 +111,7 @@ func TestExpireAccess_AgainOnAStoppedClockIsUnavailable(t *testing.T) {
 			require.NoError(t, err)
 			_, err = a.Verify(ctx, between.Access)
 			require.NoError(t, err)
-			clock.advance(set)
+			clock.Advance(set)
 			for range 2 {
 				begun := time.Now()
 				// It cannot expire tokens issued in between, so it must return
@@ -121,7 +121,7 @@ func TestExpireAccess_AgainOnAStoppedClockIsUnavailable(t *testing.T) {
 			}
 			require.NoError(t, a.ExpireAccess(ctx, "u2"), "of another user")
 
-			clock.advance(time.Second - set)
+			clock.Advance(time.Second - set)
 			require.NoError(t, a.ExpireAccess(ctx, "u1"))
 			_, err = a.Verify(ctx, between.Access)
 			require.ErrorIs(t, err, auth.ErrTokenExpired, set)
@@ -137,9 +137,9 @@ func TestExpireAccess_AfterAnEarlierCallByAFastClock(t *testing.T) {
 		a, _ := newNode(t, nil, func(c *auth.Config) { c.Now = clock.Now })
 		ctx := context.Background()
 		tokens := startSession(t, a)
-		clock.advance(ahead)
+		clock.Advance(ahead)
 		require.NoError(t, a.ExpireAccess(ctx, "u1"))
-		clock.advance(-ahead)
+		clock.Advance(-ahead)
 		last, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		for range 3 {
@@ -243,7 +243,7 @@ func TestExpireAccess_AfterAnotherProcessPublishesOnce(t *testing.T) {
 func TestExpireAccess_RoundsToWholeSeconds(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, knownKeys)
-	fx.clock.advance(400 * time.Millisecond)
+	fx.clock.Advance(400 * time.Millisecond)
 	f := newForger("access", fx.clock.Now())
 	notBefore := fx.clock.Now().Add(10 * time.Second).Truncate(time.Second).Add(time.Second)
 	require.NoError(t, fx.ExpireAccess(context.Background(), "u1"))
@@ -285,7 +285,7 @@ func TestExpireAccess_WithClocksUpToLeewayApart(t *testing.T) {
 		for _, phase := range []time.Duration{0, time.Millisecond, 500 * time.Millisecond, 999 * time.Millisecond} {
 			name := fmt.Sprintf("%s at %s", skew, phase)
 			base := newClock()
-			base.advance(phase)
+			base.Advance(phase)
 			list := newNodes(t, 2, func(i int, c *auth.Config) {
 				c.Now = base.Now
 				if i == 1 {

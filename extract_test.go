@@ -414,7 +414,7 @@ func TestDuplicateCookies_InvalidOnesDoNotCount(t *testing.T) {
 	send(t, fx.RefreshHandler(), "POST", "/refresh", reqCookies(refreshCookie, "a", "b")).requireRefused(t, 401, "invalid_grant", "login")
 	send(t, fx.Require()(hello), "GET", "/", reqCookies(accessCookie, "a", "b")).requireRefused(t, 401, "invalid_token", "login")
 	// An expired token counts more than garbage, so that the client refreshes.
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	send(t, fx.Require()(hello), "GET", "/", reqCookies(accessCookie, "a", k.Access)).requireRefused(t, 401, "invalid_token", "refresh")
 }
 
@@ -689,7 +689,7 @@ func TestDuplicateCookies_IgnoresTheOneOfAnEndedSession(t *testing.T) {
 	require.NoError(t, fx.Revoke(context.Background(), "u1", one.SessionID))
 	require.Equal(t, 200, send(t, fx.Require()(hello), "GET", "/", reqCookies(accessCookie, one.Access, two.Access)).status)
 	require.Equal(t, 200, send(t, fx.RefreshHandler(), "POST", "/", reqCookies(refreshCookie, one.Refresh, two.Refresh)).status)
-	fx.clock.advance(8 * 24 * time.Hour)
+	fx.clock.Advance(8 * 24 * time.Hour)
 	three := fx.login(t)
 	require.Equal(t, 200, send(t, fx.RefreshHandler(), "POST", "/", reqCookies(refreshCookie, two.Refresh, three.Refresh)).status)
 }

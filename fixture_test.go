@@ -12,30 +12,14 @@ import (
 	"time"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/authtest"
 	"github.com/ratchet-go/auth/password"
 	"github.com/stretchr/testify/require"
 )
 
-// clock is a clock that a test advances.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func newClock() *clock {
-	return &clock{now: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)}
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
+// newClock returns a clock that begins at a whole second.
+func newClock() *authtest.Clock {
+	return authtest.NewClock(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
 }
 
 // users is a user lookup by ID, user name and e-mail address.
@@ -178,7 +162,7 @@ var (
 // tests control.
 type fixture struct {
 	*auth.Authenticator
-	clock  *clock
+	clock  *authtest.Clock
 	users  *users
 	events *events
 	store  *testStore
@@ -238,7 +222,7 @@ func (fx *fixture) chain(t testing.TB, n int) (tokens []auth.Tokens) {
 	k := fx.login(t)
 	tokens = append(tokens, k)
 	for range n - 1 {
-		fx.clock.advance(time.Minute)
+		fx.clock.Advance(time.Minute)
 		var err error
 		k, err = fx.Refresh(context.Background(), k.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err)

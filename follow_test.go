@@ -466,7 +466,7 @@ func TestOnEvent_ABlockedCallCostsOnlyItsRequest(t *testing.T) {
 	ctx := context.Background()
 	marked := context.WithValue(ctx, blockedKey{}, true)
 	spent := fx.chain(t, 3)[0]
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	first, second := fx.refreshed(t)
 	fresh := fx.login(t)
 	guarded := fx.Require(func(context.Context, *auth.Claims) error { panic("guard") })(hello)

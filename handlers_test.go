@@ -239,7 +239,7 @@ func TestBrowser_LoginRefreshAndLogoutByCookies(t *testing.T) {
 		require.Len(t, s.cookies("/auth/refresh"), 2)
 		require.Equal(t, "ada", s.do("GET", "/me").body)
 		before := s.cookies("/auth/refresh")
-		fx.clock.advance(16 * time.Minute)
+		fx.clock.Advance(16 * time.Minute)
 		s.do("GET", "/me").requireRefused(t, 401, "invalid_token", "refresh")
 		require.Equal(t, 200, s.do("POST", "/auth/refresh").status)
 		for name, value := range s.cookies("/auth/refresh") {
@@ -261,7 +261,7 @@ func TestHandlers_EndingTheOwnSessionClearsItsCookies(t *testing.T) {
 		send(t, fx.Handler(), "DELETE", "/sessions/"+k.SessionID, dead, reqCookie(accessCookie, k.Access)).requireCleared(t)
 		k = fx.login(t)
 		send(t, fx.Handler(), "POST", "/logout/all", dead, reqCookie(accessCookie, k.Access)).requireCleared(t)
-		fx.clock.advance(time.Minute)
+		fx.clock.Advance(time.Minute)
 	}
 	// A valid cookie beside a valid header is cleared as well.
 	for _, same := range []bool{true, false} {
@@ -269,7 +269,7 @@ func TestHandlers_EndingTheOwnSessionClearsItsCookies(t *testing.T) {
 			k := fx.login(t)
 			header := reqBearer(k.Access)
 			if !same {
-				fx.clock.advance(time.Minute)
+				fx.clock.Advance(time.Minute)
 				next, err := fx.Refresh(context.Background(), k.Refresh, auth.RefreshOptions{})
 				require.NoError(t, err)
 				header = reqBearer(next.Access)
@@ -279,7 +279,7 @@ func TestHandlers_EndingTheOwnSessionClearsItsCookies(t *testing.T) {
 				method, path = "DELETE", path+k.SessionID
 			}
 			send(t, fx.Handler(), method, path, header, reqCookie(accessCookie, k.Access)).requireCleared(t)
-			fx.clock.advance(time.Minute)
+			fx.clock.Advance(time.Minute)
 		}
 	}
 	// An invalid cookie beside a valid header does not authenticate the

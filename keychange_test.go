@@ -81,7 +81,7 @@ func TestKeyChange_InTwoStepsEveryProcessAcceptsAllTokens(t *testing.T) {
 							_, err := fx.Verify(context.Background(), clients[i].Access)
 							require.NoError(t, err)
 						}
-						shared.clock.advance(time.Minute)
+						shared.clock.Advance(time.Minute)
 						next, err := fx.Refresh(context.Background(), clients[i].Refresh, auth.RefreshOptions{})
 						require.NoError(t, err)
 						clients[i] = next
@@ -104,7 +104,7 @@ func TestKeyChange_InTwoStepsEveryProcessAcceptsAllTokens(t *testing.T) {
 			idle := clients
 			clients = nil
 			for range 8 {
-				shared.clock.advance(24 * time.Hour)
+				shared.clock.Advance(24 * time.Hour)
 				use()
 			}
 			for i := range nodes {
@@ -180,7 +180,7 @@ func TestKeyChange_WithSignFromTakesOneStep(t *testing.T) {
 			for i, fx := range nodes {
 				tokens := fx.login(t)
 				require.Equal(t, kid, headerOf(t, tokens.Access)["kid"])
-				shared.clock.advance(time.Minute)
+				shared.clock.Advance(time.Minute)
 				_, err := nodes[1-i].Verify(context.Background(), tokens.Access)
 				require.NoError(t, err)
 				tokens, err = nodes[1-i].Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
@@ -199,7 +199,7 @@ func TestKeyChange_WithSignFromTakesOneStep(t *testing.T) {
 			}
 			use(oldKid)
 		}
-		shared.clock.advance(at.Sub(shared.clock.Now()))
+		shared.clock.Advance(at.Sub(shared.clock.Now()))
 		use(newKid)
 		for _, tokens := range all {
 			_, err := nodes[1].Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
@@ -220,14 +220,14 @@ func TestKeyRing_DropsAKeyAfterTheFirstTakeover(t *testing.T) {
 	ed, es, es384 := auth.EdDSA(privateKeys()["EdDSA"]), auth.ES256(privateKeys()["ES256"]), auth.ES384(privateKeys()["ES384"])
 	for _, list := range []auth.Keys{{es384.SignFrom(late), es.SignFrom(soon), ed}, {es.SignFrom(soon), es384.SignFrom(late), ed}} {
 		fx := newFixture(t, withAccessKeys(list...))
-		fx.clock.advance(30*time.Minute - time.Second)
+		fx.clock.Advance(30*time.Minute - time.Second)
 		require.Equal(t, "EdDSA", headerOf(t, fx.login(t).Access)["alg"])
-		fx.clock.advance(time.Second)
+		fx.clock.Advance(time.Second)
 		require.Equal(t, "ES256", headerOf(t, fx.login(t).Access)["alg"])
-		fx.clock.advance(15*time.Minute + 20*time.Second - time.Second)
+		fx.clock.Advance(15*time.Minute + 20*time.Second - time.Second)
 		kids, _ := published(t, fx)
 		require.Len(t, kids, 3)
-		fx.clock.advance(time.Second)
+		fx.clock.Advance(time.Second)
 		kids, _ = published(t, fx)
 		require.NotContains(t, kids, ed.ID())
 		require.Contains(t, kids, es.ID())
@@ -236,13 +236,13 @@ func TestKeyRing_DropsAKeyAfterTheFirstTakeover(t *testing.T) {
 	// after it stopped.
 	for _, list := range []auth.Keys{{es384, es.SignFrom(soon), ed}, {es.SignFrom(soon), es384, ed}} {
 		fx := newFixture(t, withAccessKeys(list...))
-		fx.clock.advance(24 * time.Hour)
+		fx.clock.Advance(24 * time.Hour)
 		kids, _ := published(t, fx)
 		require.Contains(t, kids, ed.ID())
 	}
 	// A key that only verifies does not take over.
 	fx := newFixture(t, withAccessKeys(auth.ES256(privateKeys()["ES256"].Public()).SignFrom(soon), ed))
-	fx.clock.advance(24 * time.Hour)
+	fx.clock.Advance(24 * time.Hour)
 	require.Equal(t, "EdDSA", headerOf(t, fx.login(t).Access)["alg"])
 	kids, _ := published(t, fx)
 	require.Len(t, kids, 2)
@@ -256,7 +256,7 @@ func TestVerifier_KeepsKeysWhateverTheirSignFrom(t *testing.T) {
 	c := newClock()
 	v, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys{es.SignFrom(c.Now()), ed}, Now: c.Now})
 	require.NoError(t, err)
-	c.advance(1000 * time.Hour)
+	c.Advance(1000 * time.Hour)
 	for _, k := range []auth.Key{ed, es} {
 		token := newFixture(t, withAccessKeys(k), func(config *auth.Config) { config.Now = c.Now }).login(t).Access
 		_, err := v.Verify(context.Background(), token)
@@ -291,7 +291,7 @@ func TestSetKeys_AnotherNameOrAnotherKeyIsNew(t *testing.T) {
 	require.ErrorContains(t, fx.SetKeys(auth.Keys{es.WithID("renamed")}, nil), "may sign yet")
 	require.NoError(t, fx.SetKeys(auth.Keys{es.WithID("renamed"), es}, nil))
 	require.Equal(t, es.ID(), kid(fx))
-	fx.clock.advance(5*time.Minute + 10*time.Second)
+	fx.clock.Advance(5*time.Minute + 10*time.Second)
 	require.Equal(t, "renamed", kid(fx))
 
 	// Another key has the kid of the signing key. A SignFrom in the past does
@@ -300,10 +300,10 @@ func TestSetKeys_AnotherNameOrAnotherKeyIsNew(t *testing.T) {
 	require.NoError(t, err)
 	for _, other := range []auth.Key{auth.EdDSA(private), es} {
 		fx = newFixture(t, withAccessKeys(ed.WithID("main"), es))
-		fx.clock.advance(time.Hour)
+		fx.clock.Advance(time.Hour)
 		require.NoError(t, fx.SetKeys(auth.Keys{other.WithID("main"), auth.ES384(privateKeys()["ES384"]), es}, nil))
 		require.Equal(t, es.ID(), kid(fx))
-		fx.clock.advance(5*time.Minute + 10*time.Second)
+		fx.clock.Advance(5*time.Minute + 10*time.Second)
 		require.Equal(t, "main", kid(fx))
 	}
 
@@ -312,9 +312,9 @@ func TestSetKeys_AnotherNameOrAnotherKeyIsNew(t *testing.T) {
 	fx = newFixture(t, withAccessKeys(es))
 	from := fx.clock.Now().Add(5*time.Minute + 10*time.Second)
 	require.NoError(t, fx.SetKeys(auth.Keys{ed, es}, nil))
-	fx.clock.advance(10 * time.Minute)
+	fx.clock.Advance(10 * time.Minute)
 	require.NoError(t, fx.SetKeys(auth.Keys{ed.SignFrom(from), es}, nil))
-	fx.clock.advance(from.Add(15*time.Minute + 20*time.Second).Sub(fx.clock.Now()))
+	fx.clock.Advance(from.Add(15*time.Minute + 20*time.Second).Sub(fx.clock.Now()))
 	kids, _ := published(t, fx)
 	require.Equal(t, []string{ed.ID()}, kids)
 
@@ -324,11 +324,11 @@ func TestSetKeys_AnotherNameOrAnotherKeyIsNew(t *testing.T) {
 	later := fx.clock.Now().Add(time.Hour)
 	require.NoError(t, fx.SetKeys(auth.Keys{ed, es}, nil))
 	require.NoError(t, fx.SetKeys(auth.Keys{ed.SignFrom(later), es}, nil))
-	fx.clock.advance(30 * time.Minute)
+	fx.clock.Advance(30 * time.Minute)
 	require.Equal(t, es.ID(), kid(fx))
 	require.NoError(t, fx.SetKeys(auth.Keys{ed, es}, nil))
 	require.Equal(t, es.ID(), kid(fx))
-	fx.clock.advance(30 * time.Minute)
+	fx.clock.Advance(30 * time.Minute)
 	require.Equal(t, ed.ID(), kid(fx))
 	require.NoError(t, fx.SetKeys(auth.Keys{es.SignFrom(later.Add(-time.Second)), ed}, nil), "the key may have been removed")
 }

@@ -264,7 +264,7 @@ func TestSetKeys_DelaysSigningByAnUnpublishedKey(t *testing.T) {
 	// A key that was removed is new again.
 	fx := newFixture(t, withAccessKeys(es))
 	require.NoError(t, fx.SetKeys(auth.Keys{ed, es}, nil))
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	require.Equal(t, "EdDSA", signs(fx))
 	require.NoError(t, fx.SetKeys(auth.Keys{es, ed}, nil))
 	require.Equal(t, "EdDSA", signs(fx))
@@ -278,7 +278,7 @@ func TestSetKeys_DelaysSigningByAnUnpublishedKey(t *testing.T) {
 	require.NoError(t, fx.SetKeys(auth.Keys{es, auth.EdDSA(privateKeys()["EdDSA"].Public())}, nil))
 	require.NoError(t, fx.SetKeys(auth.Keys{ed, es}, nil))
 	require.Equal(t, "ES256", signs(fx))
-	fx.clock.advance(6 * time.Minute)
+	fx.clock.Advance(6 * time.Minute)
 	require.Equal(t, "EdDSA", signs(fx))
 
 	// A SignFrom before the key was configured does not remove other keys.
@@ -344,18 +344,18 @@ func TestSetKeys_PublicKeyLifecycle(t *testing.T) {
 	require.NoError(t, fx.SetKeys(auth.Keys{second, first}, nil))
 	kids, _ = published(t, fx)
 	require.Equal(t, []string{second.ID(), first.ID()}, kids, "the key must be published at once")
-	fx.clock.advance(5*time.Minute + 10*time.Second - time.Millisecond)
+	fx.clock.Advance(5*time.Minute + 10*time.Second - time.Millisecond)
 	require.Equal(t, first.ID(), kid(), "caches filled before do not contain the key")
 	last := fx.login(t)
-	fx.clock.advance(time.Millisecond)
+	fx.clock.Advance(time.Millisecond)
 	require.Equal(t, second.ID(), kid())
 
-	fx.clock.advance(15*time.Minute - 2*time.Second)
+	fx.clock.Advance(15*time.Minute - 2*time.Second)
 	_, err := fx.Verify(ctx, last.Access)
 	require.NoError(t, err, "tokens of the old key must stay valid")
 	kids, _ = published(t, fx)
 	require.Len(t, kids, 2)
-	fx.clock.advance(2*time.Second + 20*time.Second)
+	fx.clock.Advance(2*time.Second + 20*time.Second)
 	kids, _ = published(t, fx)
 	require.Equal(t, []string{second.ID()}, kids, "the key must be removed when all its tokens have expired")
 
@@ -384,7 +384,7 @@ func TestSetKeys_TokensOfARemovedKeyAreRefused(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, fx.SetKeys(auth.Keys{auth.EdDSA(privateKeys()["EdDSA"]), auth.ES256(privateKeys()["ES256"]).WithID("k")}, nil))
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	for _, text := range []string{foreign, own} { // the second result comes from the cache
 		_, err = fx.Verify(context.Background(), text)
 		require.ErrorIs(t, err, auth.ErrInvalidToken)
@@ -435,7 +435,7 @@ func TestSignFrom_InTheConfigurationSurvivesARestart(t *testing.T) {
 	ed, es := auth.EdDSA(privateKeys()["EdDSA"]).SignFrom(at), auth.ES256(privateKeys()["ES256"])
 	fx := newFixture(t, withAccessKeys(ed, es))
 	require.Equal(t, "ES256", headerOf(t, fx.login(t).Access)["alg"])
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	require.Equal(t, "EdDSA", headerOf(t, fx.login(t).Access)["alg"])
 }
 

@@ -229,7 +229,7 @@ func TestLogin_EndsEverySessionThatItReplaces(t *testing.T) {
 	bob, err := fx.Login(ctx, "bob", pass, auth.SessionOptions{})
 	require.NoError(t, err)
 	late := fx.login(t)
-	fx.clock.advance(16 * time.Minute) // the access token has expired
+	fx.clock.Advance(16 * time.Minute) // the access token has expired
 	byAccess, byRefresh, other := fx.login(t), fx.login(t), fx.login(t)
 	fx.events.take("")
 	replaced := []string{"", "rubbish", foreign.Access, foreign.Refresh, late.Access, byAccess.Access, byRefresh.Refresh, byRefresh.Access, bob.Refresh}
@@ -290,7 +290,7 @@ func TestLogin_AReplacedSessionDoesNotCount(t *testing.T) {
 		var kept []auth.Tokens
 		for range limit {
 			kept = append(kept, fx.login(t))
-			fx.clock.advance(time.Second)
+			fx.clock.Advance(time.Second)
 		}
 		for range 3 { // the same browser signs in again
 			next, err := fx.Login(ctx, "ada", pass, auth.SessionOptions{Replaces: []string{kept[limit-1].Access, kept[limit-1].Refresh}})
@@ -324,12 +324,12 @@ func TestLogin_BeyondMaxSessionsEndsTheLeastRecentlyUsed(t *testing.T) {
 	fx := newFixture(t, func(c *auth.Config) { c.MaxSessions = 2 })
 	ctx := context.Background()
 	one := fx.login(t)
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	two := fx.login(t)
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	one, err := fx.Refresh(ctx, one.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	three := fx.login(t)
 	_, err = fx.Verify(ctx, two.Access)
 	require.ErrorIs(t, err, auth.ErrSessionRevoked)
@@ -339,7 +339,7 @@ func TestLogin_BeyondMaxSessionsEndsTheLeastRecentlyUsed(t *testing.T) {
 	}
 	// With a clock that is behind, the new session is the oldest. It must not
 	// be evicted, and the limit still applies.
-	fx.clock.advance(-time.Hour)
+	fx.clock.Advance(-time.Hour)
 	four := fx.login(t)
 	_, err = fx.Verify(ctx, four.Access)
 	require.NoError(t, err)
@@ -707,7 +707,7 @@ func TestLogin_AcceptsEveryValidUser(t *testing.T) {
 			c, err := fx.Verify(context.Background(), tokens.Access)
 			require.NoError(t, err, "%q", u.ID)
 			require.Equal(t, []any{u.ID, u.Username, u.Roles, u.Scopes, []string{"!#[]~<&>"}}, []any{c.Subject, c.Username, c.Roles, c.Scopes, c.AMR})
-			fx.clock.advance(time.Minute)
+			fx.clock.Advance(time.Minute)
 			tokens, err = fx.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 			require.NoError(t, err, "%q", u.ID)
 		}
@@ -766,7 +766,7 @@ func TestSessionOptions_AreBounded(t *testing.T) {
 	c, err := fx.Verify(context.Background(), tokens.Access)
 	require.NoError(t, err)
 	require.Equal(t, in.AMR, c.AMR)
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	moved, err := fx.Refresh(
 		context.Background(), tokens.Refresh,
 		auth.RefreshOptions{Device: auth.Device{UserAgent: "\x00x", IP: netip.MustParseAddr("fe80::1%eth0")}},

@@ -16,7 +16,7 @@ func TestLogout_EndsTheSessionsOfAllSignedTokens(t *testing.T) {
 	fx := newFixture(t)
 	ctx := context.Background()
 	one, two, three := fx.login(t), fx.login(t), fx.login(t)
-	fx.clock.advance(time.Hour) // access tokens have expired
+	fx.clock.Advance(time.Hour) // access tokens have expired
 	require.NoError(t, fx.Logout(ctx, one.Access, two.Refresh, "rubbish", "", one.Access))
 	list, err := fx.Sessions(ctx, "u1")
 	require.NoError(t, err)

@@ -44,7 +44,7 @@ func TestLogoutHandler_EndsTheSessionByAnyToken(t *testing.T) {
 		for _, late := range []time.Duration{0, time.Hour} { // the access token may have expired
 			fx := newFixture(t, withCookies())
 			k := fx.login(t)
-			fx.clock.advance(late)
+			fx.clock.Advance(late)
 			r := send(t, fx.LogoutHandler(), http.MethodPost, "/logout", tt.options(k)...)
 			r.requireNoContent(t)
 			if tt.clears {
@@ -282,14 +282,14 @@ func TestLogoutAllHandler_EndsAllOrTheOthers(t *testing.T) {
 	_, err = fx.Verify(context.Background(), bob.Access)
 	require.NoError(t, err)
 
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	r = send(t, h, http.MethodPost, "/logout/all", reqBearer(fx.login(t).Access))
 	r.requireNoContent(t)
 	require.NotContains(t, r.header, "Set-Cookie")
 	require.Empty(t, live())
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	k = fx.login(t)
-	fx.clock.advance(16 * time.Minute)
+	fx.clock.Advance(16 * time.Minute)
 	send(t, h, http.MethodPost, "/logout/all", reqBearer(k.Access)).requireRefused(t, 401, "invalid_token", "refresh")
 }
 

@@ -90,10 +90,10 @@ func TestRestart_TokensOfAnotherMemoryStoreAreReported(t *testing.T) {
 	require.Equal(t, "invalid_token", events[0].Reason)
 	require.Equal(t, tokens.SessionID, events[0].Session.ID)
 	require.ErrorContains(t, events[0].Err, "several processes need a Config.Store that they share")
-	clock.advance(time.Minute)
+	clock.Advance(time.Minute)
 	send(t, protected, "GET", "/", reqBearer(tokens.Access))
 	require.EqualValues(t, 2, es.take(auth.EventRefused)[0].Suppressed)
-	clock.advance(time.Hour)
+	clock.Advance(time.Hour)
 	send(t, protected, "GET", "/", reqBearer(tokens.Access))
 	require.Empty(t, es.take(auth.EventRefused), "it has expired")
 }
@@ -169,9 +169,9 @@ func TestLogout_EndsASessionOfAMemoryStoreThatHasLostItsRecord(t *testing.T) {
 	store, clock := auth.NewMemoryStore(), newClock()
 	a, _ := newDirect(t, store, func(c *auth.Config) { c.Now = clock.Now })
 	tokens := startSession(t, a)
-	clock.advance(365 * 24 * time.Hour)
+	clock.Advance(365 * 24 * time.Hour)
 	startSession(t, a)
-	clock.advance(-365 * 24 * time.Hour)
+	clock.Advance(-365 * 24 * time.Hour)
 	_, err := store.Get(ctx, "u1", tokens.SessionID)
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)
 	verifiedClaims(t, a, tokens.Access)
@@ -280,7 +280,7 @@ func TestMemoryStore_RevokesTokensOfALongerAccessTTL(t *testing.T) {
 	require.Equal(t, time.Hour, tokens.AccessExpiresAt.Sub(clock.Now()))
 	require.NoError(t, short.Revoke(ctx, "u1", tokens.SessionID))
 	for range 59 {
-		clock.advance(time.Minute)
+		clock.Advance(time.Minute)
 		require.NoError(t, short.Revoke(ctx, "u2", "none")) // which removes what has ended
 		for _, a := range []*auth.Authenticator{short, long} {
 			_, err := a.Verify(ctx, tokens.Access)
@@ -288,7 +288,7 @@ func TestMemoryStore_RevokesTokensOfALongerAccessTTL(t *testing.T) {
 		}
 	}
 	// Without Run, the notice is renewed when a token is issued.
-	clock.advance(time.Hour)
+	clock.Advance(time.Hour)
 	require.Equal(t, time.Hour, startSession(t, long).AccessExpiresAt.Sub(clock.Now()))
 }
 
@@ -304,10 +304,10 @@ func TestMemoryStore_AFirstNoticeExtendsEarlierRevocations(t *testing.T) {
 		long, _ := newDirect(t, store, change, withAccessTTL(time.Hour))
 		if pause > 0 {
 			startSession(t, long)
-			clock.advance(pause)
+			clock.Advance(pause)
 		}
 		tokens := startSession(t, short)
-		clock.advance(time.Second)
+		clock.Advance(time.Second)
 		lookup.onFind = func() {
 			lookup.onFind = nil
 			require.NoError(t, short.ExpireAccess(ctx, "u1"))
@@ -316,12 +316,12 @@ func TestMemoryStore_AFirstNoticeExtendsEarlierRevocations(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, time.Hour, fresh.AccessExpiresAt.Sub(clock.Now()))
 		for range 59 {
-			clock.advance(time.Minute)
+			clock.Advance(time.Minute)
 			require.NoError(t, short.Revoke(ctx, "u2", "none")) // which removes what has ended
 			_, err = long.Verify(ctx, fresh.Access)
 			require.ErrorIs(t, err, auth.ErrTokenExpired)
 		}
-		clock.advance(2 * time.Hour)
+		clock.Advance(2 * time.Hour)
 		require.NoError(t, short.Revoke(ctx, "u2", "none"))
 		require.LessOrEqual(t, short.Health().Revocations, 2)
 	}
@@ -384,13 +384,13 @@ func TestMemoryStore_KeepsRevocationsAfterItsClockWasSetBack(t *testing.T) {
 		store, clock := auth.NewMemoryStore(), newClock()
 		a, _ := newDirect(t, store, func(c *auth.Config) { c.Now = clock.Now })
 		tokens := startSession(t, a)
-		clock.advance(24 * time.Hour)
+		clock.Advance(24 * time.Hour)
 		startSession(t, a)
-		clock.advance(-24 * time.Hour)
+		clock.Advance(-24 * time.Hour)
 		require.NoError(t, revoke(a, store, clock.Now(), tokens.SessionID))
 		_, err := a.Verify(ctx, tokens.Access)
 		require.ErrorIs(t, err, auth.ErrSessionRevoked, name)
-		clock.advance(time.Minute)
+		clock.Advance(time.Minute)
 		require.NoError(t, a.Revoke(ctx, "u2", "one"))
 		_, err = a.Verify(ctx, tokens.Access)
 		require.ErrorIs(t, err, auth.ErrSessionRevoked, name)
@@ -407,7 +407,7 @@ func TestMemoryStore_DropsRevocationsOfOthersThatHaveEnded(t *testing.T) {
 	for range 100 {
 		s := startSession(t, wrapped)
 		require.NoError(t, store.Revoke(ctx, auth.Revocation{Subject: "u1", Sessions: []string{s.SessionID}, Until: clock.Now().Add(16 * time.Minute)}))
-		clock.advance(time.Minute)
+		clock.Advance(time.Minute)
 	}
 	require.LessOrEqual(t, v.Health().Revocations, 20)
 }

@@ -68,9 +68,9 @@ func TestRequire_ReportsWhatTheClientShouldDo(t *testing.T) {
 	r.requireRefused(t, 401, "invalid_token", "refresh")
 	challenge(r, "the token has expired")
 
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	k = fx.login(t)
-	fx.clock.advance(15 * time.Minute)
+	fx.clock.Advance(15 * time.Minute)
 	for _, o := range []requestOption{reqBearer(k.Access), reqCookie(accessCookie, k.Access)} {
 		r = send(t, h, http.MethodGet, "/", o)
 		r.requireRefused(t, 401, "invalid_token", "refresh")
@@ -123,7 +123,7 @@ func TestRequire_GuardsRefuseWithTheirChallenge(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	token := reqBearer(fx.login(t).Access)
-	fx.clock.advance(5 * time.Minute)
+	fx.clock.Advance(5 * time.Minute)
 	detail := errors.New("secret detail")
 	guard := func(err error) auth.Guard { return func(context.Context, *auth.Claims) error { return err } }
 	for name, tt := range map[string]struct {
@@ -269,7 +269,7 @@ func TestFresh_CountsFromTheLoginAndNotFromTheRefresh(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	k := fx.login(t)
-	fx.clock.advance(10 * time.Minute)
+	fx.clock.Advance(10 * time.Minute)
 	k, err := fx.Refresh(context.Background(), k.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	send(t, fx.Require(auth.Fresh(5*time.Minute))(hello), http.MethodGet, "/", reqBearer(k.Access)).
@@ -334,11 +334,11 @@ func TestOptional_AllCases(t *testing.T) {
 	h := fx.Optional(hello)
 	k := fx.login(t)
 	late := fx.login(t)
-	fx.clock.advance(14 * time.Minute)
+	fx.clock.Advance(14 * time.Minute)
 	good := fx.login(t).Access
 	gone := fx.login(t)
 	require.NoError(t, fx.Revoke(ctx, "u1", gone.SessionID))
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 
 	says := func(body string, options ...requestOption) {
 		t.Helper()
@@ -377,7 +377,7 @@ func TestErrorFromContext_WrapsWhatWasWrong(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, withCookies())
 	k := fx.login(t)
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	var reason error
 	h := fx.Optional(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reason = auth.ErrorFromContext(r.Context()) }))
 	send(t, h, http.MethodGet, "/", reqCookie(accessCookie, k.Access))

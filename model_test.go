@@ -371,7 +371,7 @@ func (w *model) step() {
 		}[w.r.IntN(9)]
 		d += time.Duration(w.r.IntN(3)) * time.Millisecond
 		w.note("clock + %s", d)
-		w.b.clock.advance(d)
+		w.b.clock.Advance(d)
 	}
 }
 

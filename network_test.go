@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/authtest"
 )
 
 // browser simulates two tabs with one cookie jar and two nodes with one store.
@@ -23,7 +24,7 @@ import (
 type browser struct {
 	t         *testing.T
 	r         *rand.Rand
-	clock     *clock
+	clock     *authtest.Clock
 	nodes     []*fixture
 	jar       string // the refresh cookie
 	queue     eventQueue
@@ -203,12 +204,12 @@ func TestModel_TwoTabsWithOneCookieJarStaySignedIn(t *testing.T) {
 				}
 				for b.queue.Len() > 0 {
 					e := heap.Pop(&b.queue).(networkEvent)
-					b.clock.advance(e.at.Sub(b.clock.Now()))
+					b.clock.Advance(e.at.Sub(b.clock.Now()))
 					e.do()
 				}
 				// After all events, the session must continue with the token in
 				// the jar.
-				b.clock.advance(time.Hour)
+				b.clock.Advance(time.Hour)
 				_, err = b.nodes[1].Refresh(context.Background(), b.jar, auth.RefreshOptions{})
 				if err != nil {
 					t.Fatalf("after all events: %v\n%s", err, strings.Join(b.log, "\n"))

@@ -82,7 +82,7 @@ func TestRefresh_TokenOfANewerVersionIsUnavailable(t *testing.T) {
 		require.Contains(t, faults[0].Err.Error(), "the claim "+name+",", claims)
 		require.NotContains(t, faults[0].Err.Error(), "private", claims)
 		require.Equal(t, first.SessionID, faults[0].Session.ID)
-		fx.clock.advance(time.Minute)
+		fx.clock.Advance(time.Minute)
 		_, err := fx.Refresh(context.Background(), newer, auth.RefreshOptions{})
 		require.ErrorIs(t, err, auth.ErrUnavailable)
 		require.Len(t, fx.events.take(auth.EventFault), 1, claims)
@@ -105,7 +105,7 @@ func TestRefresh_OldAndNewVersionsSignNobodyOut(t *testing.T) {
 		held := withClaims(t, tokens.Refresh, claim) // as issued by the newer process
 		_, err := older.Verify(ctx, tokens.Access)
 		require.NoError(t, err)
-		older.clock.advance(14 * time.Minute)
+		older.clock.Advance(14 * time.Minute)
 		_, err = older.Refresh(ctx, held, auth.RefreshOptions{})
 		require.Equal(t, http.StatusServiceUnavailable, auth.ResponseFor(err).Status)
 		tokens, err = newer.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{}) // the newer process knows the claim
@@ -114,7 +114,7 @@ func TestRefresh_OldAndNewVersionsSignNobodyOut(t *testing.T) {
 	// The newer process accepts a token of the older one.
 	tokens, err := older.Refresh(ctx, older.login(t).Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
-	newer.clock.advance(time.Minute)
+	newer.clock.Advance(time.Minute)
 	_, err = newer.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 }
@@ -131,7 +131,7 @@ func TestRefresh_ExpiredTokenOfANewerVersionIsRefused(t *testing.T) {
 	require.Equal(t, "login", auth.ResponseFor(err).Action)
 
 	newer = withClaims(t, fx.login(t).Refresh, `,"x":1`)
-	fx.clock.advance(7 * 24 * time.Hour)
+	fx.clock.Advance(7 * 24 * time.Hour)
 	_, err = fx.Refresh(ctx, newer, auth.RefreshOptions{})
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
 	require.Equal(t, "login", auth.ResponseFor(err).Action)

@@ -220,7 +220,7 @@ func TestReason_IsNotInOtherRefusals(t *testing.T) {
 	}
 	require.Nil(t, reasonOf(t, send(t, fx.Require()(hello), "GET", "/", reqBearer(other(k.Access)))))
 	require.Nil(t, reasonOf(t, send(t, fx.Handler(), "POST", "/refresh", reqHeader("Refresh-Token", other(k.Refresh)))))
-	fx.clock.advance(15*time.Minute + time.Second)
+	fx.clock.Advance(15*time.Minute + time.Second)
 	require.Nil(t, reasonOf(t, send(t, fx.Require()(hello), "GET", "/", reqBearer(k.Access))))
 
 	revoked := func() error {

@@ -46,7 +46,7 @@ func TestRefresh_ConcurrentCallsRotateOnce(t *testing.T) {
 		before, err := store.Get(context.Background(), "u1", tokens.SessionID)
 		require.NoError(t, err)
 		tokens.Refresh = answers[0]
-		fx.clock.advance(31 * time.Second)
+		fx.clock.Advance(31 * time.Second)
 		require.Equal(t, fx.clock.Now().Add(-31*time.Second), before.RotatedAt)
 	}
 	s, err := store.Get(context.Background(), "u1", tokens.SessionID)
@@ -91,7 +91,7 @@ func TestRefresh_ConcurrentRequestsOverHTTP(t *testing.T) {
 	// The same token after the window is refused, and the session ends.
 	_, err := fx.Verify(context.Background(), access)
 	require.NoError(t, err)
-	fx.clock.advance(11 * time.Second)
+	fx.clock.Advance(11 * time.Second)
 	status, answer := post(tokens.Refresh)
 	require.Equal(t, http.StatusUnauthorized, status)
 	require.Equal(t, "invalid_grant", answer["error"])
@@ -106,7 +106,7 @@ func TestRefresh_InCooldownReturnsTheSameToken(t *testing.T) {
 	before, err := fx.store.Get(context.Background(), "u1", second.SessionID)
 	require.NoError(t, err)
 	for range 29 {
-		fx.clock.advance(time.Second)
+		fx.clock.Advance(time.Second)
 		again, err := fx.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		require.Equal(t, second.Refresh, again.Refresh)
@@ -124,7 +124,7 @@ func TestRefresh_InCooldownReturnsTheSameToken(t *testing.T) {
 	require.Equal(t, thief, repeats[0].Device)
 	require.Equal(t, laptop, repeats[0].Session.Device)
 
-	fx.clock.advance(time.Second)
+	fx.clock.Advance(time.Second)
 	third, err := fx.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	require.NotEqual(t, second.Refresh, third.Refresh, "the cooldown is over")
@@ -135,14 +135,14 @@ func TestRefresh_RetryNeverExtendsTheWindow(t *testing.T) {
 	fx := newFixture(t)
 	first, second := fx.refreshed(t)
 	for range 10 { // one second apart, until the end of the window
-		fx.clock.advance(time.Second)
+		fx.clock.Advance(time.Second)
 		again, err := fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		require.Equal(t, second.Refresh, again.Refresh)
 		require.Equal(t, second.RefreshExpiresAt, again.RefreshExpiresAt)
 	}
 	require.Len(t, fx.events.take(auth.EventRetry), 10)
-	fx.clock.advance(time.Millisecond)
+	fx.clock.Advance(time.Millisecond)
 	_, err := fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrTokenReused)
 }
@@ -152,7 +152,7 @@ func TestRefresh_SpentTokenAfterWindowEndsSession(t *testing.T) {
 	fx := newFixture(t)
 	first, second := fx.refreshed(t)
 	moved := fx.clock.Now()
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	_, err := fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: thief})
 	require.ErrorIs(t, err, auth.ErrTokenReused)
 
@@ -176,7 +176,7 @@ func TestRefresh_OlderSpentTokenEndsSessionWithinWindow(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	first, second := fx.refreshed(t)
-	fx.clock.advance(31 * time.Second)
+	fx.clock.Advance(31 * time.Second)
 	_, err := fx.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	_, err = fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
@@ -192,7 +192,7 @@ func TestRefresh_WithoutAWindowARetryIsReuse(t *testing.T) {
 	third, err := fx.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	require.NotEqual(t, second.Refresh, third.Refresh, "there is no cooldown either")
-	fx.clock.advance(-time.Second) // a node whose clock is behind does the same
+	fx.clock.Advance(-time.Second) // a node whose clock is behind does the same
 	_, err = fx.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrTokenReused)
 }
@@ -201,7 +201,7 @@ func TestRefresh_ReuseIsUnavailableUntilTheStoreHasRevoked(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	first, second := fx.refreshed(t)
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	fx.store.failBefore("Revoke", errStore)
 	_, err := fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: thief})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
@@ -211,7 +211,7 @@ func TestRefresh_ReuseIsUnavailableUntilTheStoreHasRevoked(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 
 	// After an outage of any length, the session is still revoked.
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	_, err = fx.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrUnavailable)
 	fx.store.failBefore("Revoke", nil)
@@ -237,7 +237,7 @@ func TestRefresh_StoreErrorKeepsTheTokenValid(t *testing.T) {
 		_, err = fx.Verify(context.Background(), first.Access)
 		require.NoError(t, err, "access tokens must stay valid during an outage")
 		set("Rotate", nil)
-		fx.clock.advance(10 * time.Second)
+		fx.clock.Advance(10 * time.Second)
 		_, err = fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err, when)
 	}
@@ -390,7 +390,7 @@ func TestRefresh_LongerIdleTTLAppliesAfterARotation(t *testing.T) {
 	resting, err := after.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	require.False(t, resting.AccessExpiresAt.After(second.RefreshExpiresAt), "in its cooldown, the end does not change")
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	moved, err := after.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	require.True(t, moved.AccessExpiresAt.After(second.RefreshExpiresAt))
@@ -400,14 +400,14 @@ func TestRefresh_ReportsARotationInTheFuture(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	first := fx.login(t)
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	second, err := fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
-	fx.clock.advance(-10 * time.Second)
+	fx.clock.Advance(-10 * time.Second)
 	_, err = fx.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	require.Empty(t, fx.events.take(auth.EventFault))
-	fx.clock.advance(-time.Second)
+	fx.clock.Advance(-time.Second)
 	_, err = fx.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err, "a negative age must count as zero")
 	require.Len(t, fx.events.take(auth.EventFault), 1)
@@ -417,7 +417,7 @@ func TestRefresh_CanceledRequestStillEndsAReusedSession(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	first, _ := fx.refreshed(t)
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	ctx, hangUp := context.WithCancel(context.Background())
 	fx.store.rotate = func(s auth.Session) (auth.Session, bool) {
 		hangUp()
@@ -459,7 +459,7 @@ func TestRefresh_RevokesAStillStoredSessionOnceAMinute(t *testing.T) {
 		require.Equal(t, 2+minute, fx.store.count("Revoke"))
 		_, err = memory.Get(context.Background(), "u1", s.ID)
 		require.ErrorIs(t, err, auth.ErrSessionNotFound)
-		fx.clock.advance(time.Minute)
+		fx.clock.Advance(time.Minute)
 	}
 }
 
@@ -469,23 +469,23 @@ func TestRefresh_EndsAtIdleTTLAndSessionTTL(t *testing.T) {
 	tokens := fx.login(t)
 	start := fx.clock.Now()
 	for fx.clock.Now().Before(start.Add(3*time.Hour - 50*time.Minute)) {
-		fx.clock.advance(50 * time.Minute)
+		fx.clock.Advance(50 * time.Minute)
 		var err error
 		tokens, err = fx.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		require.False(t, tokens.RefreshExpiresAt.After(start.Add(3*time.Hour)))
 		require.False(t, tokens.AccessExpiresAt.After(tokens.RefreshExpiresAt))
 	}
-	fx.clock.advance(start.Add(3 * time.Hour).Sub(fx.clock.Now()))
+	fx.clock.Advance(start.Add(3 * time.Hour).Sub(fx.clock.Now()))
 	_, err := fx.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
 
 	idle := fx.login(t)
-	fx.clock.advance(time.Hour - time.Millisecond)
+	fx.clock.Advance(time.Hour - time.Millisecond)
 	_, err = fx.Refresh(context.Background(), idle.Refresh, auth.RefreshOptions{Device: laptop})
 	require.NoError(t, err)
 	idle = fx.login(t)
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	_, err = fx.Refresh(context.Background(), idle.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
 }
@@ -498,7 +498,7 @@ func TestRefresh_ShorterSessionTTLAppliesToOldTokens(t *testing.T) {
 	after := newFixture(t, func(c *auth.Config) {
 		c.Store, c.Now, c.IdleTTL, c.SessionTTL = memory, fx.clock.Now, time.Hour, time.Hour
 	})
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	_, err := after.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
 }

@@ -72,7 +72,7 @@ func TestRefreshHandler_ReplacesACookieOfAnEarlierGeneration(t *testing.T) {
 	fx := newFixture(t, withCookies(allowBody))
 	for _, wait := range []time.Duration{0, time.Minute} { // within the cooldown, and after it
 		ks := fx.chain(t, 3)
-		fx.clock.advance(wait)
+		fx.clock.Advance(wait)
 		for _, carry := range []requestOption{reqHeader("Refresh-Token", ks[2].Refresh), reqJSON(`{"refresh_token":"` + ks[2].Refresh + `"}`)} {
 			options := []requestOption{reqCookie(refreshCookie, ks[1].Refresh), carry}
 			send(t, fx.RefreshHandler(), "POST", "/refresh", append(options, crossSite)...).requireRefused(t, 403, "cross_origin", "")
@@ -152,10 +152,10 @@ func TestRefreshHandler_RefusalKeepsCookies(t *testing.T) {
 	bad(reqCookie(refreshCookie, two.Refresh))
 	_, err := fx.Refresh(context.Background(), one.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
-	fx.clock.advance(11 * time.Second)
+	fx.clock.Advance(11 * time.Second)
 	bad(reqCookie(refreshCookie, one.Refresh)) // spent
 	three := fx.login(t)
-	fx.clock.advance(8 * 24 * time.Hour)
+	fx.clock.Advance(8 * 24 * time.Hour)
 	bad(reqCookie(refreshCookie, three.Refresh)) // expired
 }
 

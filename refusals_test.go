@@ -109,16 +109,16 @@ func TestEventRefused_IsLimitedPerCause(t *testing.T) {
 	require.Len(t, events, 3)
 	require.ErrorContains(t, events[2].Err, "unexpected iss")
 
-	fx.clock.advance(time.Minute - time.Millisecond)
+	fx.clock.Advance(time.Minute - time.Millisecond)
 	send(t, h, "GET", "/")
 	require.Empty(t, fx.events.take(auth.EventRefused))
-	fx.clock.advance(time.Millisecond)
+	fx.clock.Advance(time.Millisecond)
 	send(t, h, "GET", "/")
 	events = fx.events.take(auth.EventRefused)
 	require.Len(t, events, 1)
 	require.EqualValues(t, 1000, events[0].Suppressed)
 
-	fx.clock.advance(-time.Hour) // a clock that is set back must not silence it for an hour
+	fx.clock.Advance(-time.Hour) // a clock that is set back must not silence it for an hour
 	send(t, h, "GET", "/")
 	require.Len(t, fx.events.take(auth.EventRefused), 1)
 }
@@ -161,7 +161,7 @@ func TestEventRefused_ShowsNoTokenOfAPath(t *testing.T) {
 		require.Equal(t, 404, r.status)
 		require.NotContains(t, r.body, "eyJ", path)
 		require.NotContains(t, fx.events.take(auth.EventRefused)[0].Err.Error(), "eyJ", path)
-		fx.clock.advance(time.Minute)
+		fx.clock.Advance(time.Minute)
 	}
 }
 
@@ -172,7 +172,7 @@ func TestEventRefused_NotForTokensAndSessionsThatHaveEnded(t *testing.T) {
 	tokens, other := fx.login(t), fx.login(t)
 	require.NoError(t, fx.Revoke(context.Background(), "u1", tokens.SessionID))
 	send(t, h, "GET", "/", reqBearer(tokens.Access)).requireRefused(t, 401, "invalid_token", "login")
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	send(t, h, "GET", "/", reqBearer(other.Access)).requireRefused(t, 401, "invalid_token", "refresh")
 	send(t, fx.Handler(), "POST", "/login", reqJSON(`{"login":"ada","password":"wrong"}`)).requireRefused(t, 401, "invalid_credentials", "login")
 	require.Empty(t, fx.events.take(auth.EventRefused))
@@ -190,7 +190,7 @@ func TestSetCookies_WithoutCookiesIsReported(t *testing.T) {
 	faults := fx.events.take(auth.EventFault)
 	require.Len(t, faults, 1)
 	require.ErrorContains(t, faults[0].Err, "Config.Cookies is nil")
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	fx.SetCookies(httptest.NewRecorder(), tokens)
 	faults = fx.events.take(auth.EventFault)
 	require.Len(t, faults, 1)
@@ -229,7 +229,7 @@ func TestOptional_ReportsACookieOnceIfTheHandlerRefusesTheRequest(t *testing.T) 
 		events := fx.events.take(auth.EventRefused)
 		require.Len(t, events, 1)
 		require.Zero(t, events[0].Suppressed)
-		fx.clock.advance(time.Minute)
+		fx.clock.Advance(time.Minute)
 	}
 }
 
@@ -431,7 +431,7 @@ func TestNew_WithoutOnEventLogsFaults(t *testing.T) {
 	fx.WriteError(httptest.NewRecorder(), newRequest(), errors.New("no such table"))
 	require.Contains(t, out.String(), "no such table", "another kind of fault has its own limit")
 	out.Reset()
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	send(t, fx.Handler(), "POST", "/login", append(r, reqJSON(goodLogin))...)
 	require.Contains(t, out.String(), "suppressed=99")
 
@@ -462,7 +462,7 @@ func TestNew_WithoutOnEventLogsNewKindsAfterManyOthers(t *testing.T) {
 		send(t, fx.Handler(), "POST", "/login", reqJSON(goodLogin)).requireRefused(t, 503, "temporarily_unavailable", "")
 	}
 	require.LessOrEqual(t, strings.Count(out.String(), "\n"), 129)
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	out.Reset()
 	for _, text := range []string{"no route to host", "connection refused"} {
 		fx.users.fail = errors.New(text)

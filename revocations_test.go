@@ -71,7 +71,7 @@ func TestRevocations_AreDroppedWhenNoTokenIsLeft(t *testing.T) {
 			require.NoError(t, a.Revoke(ctx, "u1", startSession(t, a).SessionID))
 			require.NoError(t, a.RevokeAll(ctx, "u2"))
 		}
-		clock.advance(time.Minute)
+		clock.Advance(time.Minute)
 	}
 	// These are the entries of 16 minutes, and a few that are removed with the
 	// next one.
@@ -88,7 +88,7 @@ func TestRevocations_AreDroppedTogetherWhenTheyExpire(t *testing.T) {
 			require.NoError(t, a.Revoke(ctx, "u1", fmt.Sprint(i)))
 		}
 		require.Equal(t, 5000, a.Health().Revocations)
-		clock.advance(25 * time.Hour)
+		clock.Advance(25 * time.Hour)
 		require.NoError(t, a.Revoke(ctx, "u2", "one"))
 		require.Equal(t, 1, a.Health().Revocations, name)
 	}
@@ -101,10 +101,10 @@ func TestRevocations_DroppingOneKeepsOthersOfTheUser(t *testing.T) {
 	ctx := context.Background()
 	first, second, third := startSession(t, a), startSession(t, a), startSession(t, a)
 	require.NoError(t, a.Revoke(ctx, "u1", first.SessionID))
-	clock.advance(30 * time.Minute)
+	clock.Advance(30 * time.Minute)
 	require.NoError(t, a.Revoke(ctx, "u1", second.SessionID))
 	require.NoError(t, a.ExpireAccess(ctx, "u1"))
-	clock.advance(32 * time.Minute) // the first has expired
+	clock.Advance(32 * time.Minute) // the first has expired
 	require.NoError(t, a.Revoke(ctx, "u2", "one"))
 	require.Equal(t, 3, a.Health().Revocations)
 	next, err := a.Refresh(ctx, third.Refresh, auth.RefreshOptions{Device: laptop})

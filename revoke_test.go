@@ -185,7 +185,7 @@ func TestRevokedSession_StoreErrorIsUnavailable(t *testing.T) {
 			require.NotEmpty(t, fx.events.take(auth.EventFault), "%s, %s", name, what)
 
 			set(fx.store, nil)
-			fx.clock.advance(time.Minute)
+			fx.clock.Advance(time.Minute)
 			if err = present(fx, tokens.Refresh); err != nil {
 				require.ErrorIs(t, err, auth.ErrSessionRevoked, "%s, %s", name, what)
 			}

@@ -79,7 +79,7 @@ func TestSessionContext_IsNotEndedByOthersOrByARefresh(t *testing.T) {
 	require.NoError(t, fx.Revoke(ctx, "u1", other.SessionID))
 	require.NoError(t, fx.Revoke(ctx, "u2", bob.SessionID, k.SessionID))
 	require.NoError(t, fx.RevokeAll(ctx, "u2"))
-	fx.clock.advance(time.Second)
+	fx.clock.Advance(time.Second)
 	require.NoError(t, fx.ExpireAccess(ctx, "u2"))
 	require.NoError(t, fx.RevokeAll(ctx, "u1", k.SessionID))
 	require.NoError(t, live.Err())

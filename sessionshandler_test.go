@@ -17,13 +17,13 @@ func TestSessionsHandler_ListsLiveSessions(t *testing.T) {
 	fx := newFixture(t, func(c *auth.Config) { c.MaxSessions = -1 })
 	ctx := context.Background()
 	old := fx.login(t)
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	r := send(
 		t, fx.LoginHandler(), http.MethodPost, "/login", reqJSON(`{"login":"ada","password":"`+pass+`","device":"phone"}`),
 		reqHeader("User-Agent", "curl/8"),
 	)
 	m := r.fields(t)
-	fx.clock.advance(time.Minute)
+	fx.clock.Advance(time.Minute)
 	now := send(
 		t, fx.RefreshHandler(), http.MethodPost, "/refresh", reqHeader("Refresh-Token", m["refresh_token"].(string)),
 		reqHeader("User-Agent", "curl/9"),
@@ -46,7 +46,7 @@ func TestSessionsHandler_ListsLiveSessions(t *testing.T) {
 	head := send(t, fx.SessionsHandler(), http.MethodHead, "/sessions", bearer)
 	require.Equal(t, http.StatusOK, head.status)
 
-	fx.clock.advance(7*24*time.Hour - time.Minute) // the older one has expired, and so has the access token
+	fx.clock.Advance(7*24*time.Hour - time.Minute) // the older one has expired, and so has the access token
 	again, err := fx.Refresh(ctx, now["refresh_token"].(string), auth.RefreshOptions{})
 	require.NoError(t, err)
 	r = send(t, fx.SessionsHandler(), http.MethodGet, "/sessions", reqBearer(again.Access))

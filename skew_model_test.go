@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/authtest"
 )
 
 // skewedSession is what a refresh must do if clocks differ by more than Leeway:
@@ -43,7 +44,7 @@ var skews = []time.Duration{0, 0, 30 * time.Minute, -30 * time.Minute, mLeeway, 
 type skewModel struct {
 	t      *testing.T
 	r      *rand.Rand
-	clock  *clock
+	clock  *authtest.Clock
 	nodes  []*auth.Authenticator
 	s      skewedSession
 	first  auth.Tokens
@@ -108,7 +109,7 @@ func (w *skewModel) refresh(who string, n int, g int64) (int64, error) {
 }
 
 func (w *skewModel) wait() {
-	w.clock.advance([]time.Duration{0, time.Second, mWindow, mWindow + time.Second, 3 * mWindow, time.Minute, mAcc, time.Hour}[w.r.IntN(8)])
+	w.clock.Advance([]time.Duration{0, time.Second, mWindow, mWindow + time.Second, 3 * mWindow, time.Minute, mAcc, time.Hour}[w.r.IntN(8)])
 }
 
 // A client that presents its latest token is never signed out, however wrong
@@ -126,7 +127,7 @@ func TestModel_WrongClocksKeepTheLatestTokenValid(t *testing.T) {
 			got, err := w.refresh("the client", n, held)
 			w.ok(err == nil, "the client is signed out: %v", err)
 			if w.r.IntN(3) == 0 { // the response was lost
-				w.clock.advance(time.Duration(w.r.Int64N(int64(mWindow))))
+				w.clock.Advance(time.Duration(w.r.Int64N(int64(mWindow))))
 				again, err := w.refresh("the client, again,", n, held)
 				w.ok(err == nil && again >= got, "a retry: %d, %v", again, err) // the cooldown may be over
 				got = again
@@ -170,13 +171,13 @@ func TestModel_TheNextRefreshLimitsTheSpentTokenAgain(t *testing.T) {
 		}
 		correct := w.r.IntN(2)
 		spent := held
-		w.clock.advance(3*mWindow + 2*mLeeway) // the cooldown is over at all nodes that are nearly correct
+		w.clock.Advance(3*mWindow + 2*mLeeway) // the cooldown is over at all nodes that are nearly correct
 		held, err := w.refresh("the holder", correct, held)
 		w.ok(err == nil && held == spent+1, "it must rotate: %d, %v", held, err)
-		w.clock.advance(mWindow)
+		w.clock.Advance(mWindow)
 		_, err = w.refresh("the holder, again,", correct, spent)
 		w.ok(err == nil, "within the window: %v", err)
-		w.clock.advance(time.Millisecond)
+		w.clock.Advance(time.Millisecond)
 		stolen := spent
 		if w.r.IntN(2) == 0 {
 			stolen = max(1, spent-1)

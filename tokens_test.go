@@ -36,7 +36,7 @@ func seconds(at time.Time) float64 { return float64(at.Unix()) }
 func TestLogin_IssuesExactlyTheseClaims(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, knownKeys, func(c *auth.Config) { c.Audience = []string{audience, "https://other.example.com"} })
-	fx.clock.advance(123456789 * time.Nanosecond)
+	fx.clock.Advance(123456789 * time.Nanosecond)
 	now := fx.clock.Now()
 	tokens, err := fx.Login(
 		context.Background(), "ada", pass,
@@ -90,7 +90,7 @@ func TestRefresh_IssuesExactlyTheseClaims(t *testing.T) {
 	first, err := fx.StartSession(context.Background(), "u2", auth.SessionOptions{AMR: []string{"webauthn", "mfa"}})
 	require.NoError(t, err)
 	login := fx.clock.Now()
-	fx.clock.advance(time.Hour)
+	fx.clock.Advance(time.Hour)
 	now := fx.clock.Now()
 	fx.users.change("u2", func(u *auth.User) { u.Username, u.Roles, u.Scopes = "", nil, nil })
 	second, err := fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
@@ -245,10 +245,10 @@ func TestRefresh_NodesWithOneSecretReturnTheSameToken(t *testing.T) {
 	t.Parallel()
 	list := newNodes(t, 2, func(int, *auth.Config) {})
 	first := list[0].login(t)
-	list[0].clock.advance(1234 * time.Millisecond)
+	list[0].clock.Advance(1234 * time.Millisecond)
 	one, err := list[0].Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
-	list[0].clock.advance(4321 * time.Millisecond)
+	list[0].clock.Advance(4321 * time.Millisecond)
 	two, err := list[1].Refresh(context.Background(), first.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 	require.Equal(t, one.Refresh, two.Refresh)
@@ -280,7 +280,7 @@ func TestTokens_NeverOutliveTheirSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			fx := newFixture(t, change)
-			fx.clock.advance(777 * time.Millisecond)
+			fx.clock.Advance(777 * time.Millisecond)
 			login := fx.clock.Now()
 			tokens := fx.login(t)
 			end := time.Time{}
@@ -301,7 +301,7 @@ func TestTokens_NeverOutliveTheirSession(t *testing.T) {
 				require.False(t, tokens.RefreshExpiresAt.After(login.Truncate(time.Second).Add(20*time.Minute)))
 				require.Equal(t, login.Truncate(time.Second), c.AuthTime, "auth_time must stay the time of the login")
 				end = s.ExpiresAt
-				fx.clock.advance(7 * time.Second)
+				fx.clock.Advance(7 * time.Second)
 				next, err := fx.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 				if err != nil {
 					require.ErrorIs(t, err, auth.ErrTokenExpired)
@@ -320,16 +320,16 @@ func TestVerify_ExpiryIsExact(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	tokens := fx.login(t)
-	fx.clock.advance(15*time.Minute - time.Millisecond)
+	fx.clock.Advance(15*time.Minute - time.Millisecond)
 	_, err := fx.Verify(context.Background(), tokens.Access)
 	require.NoError(t, err)
-	fx.clock.advance(time.Millisecond)
+	fx.clock.Advance(time.Millisecond)
 	_, err = fx.Verify(context.Background(), tokens.Access)
 	require.ErrorIs(t, err, auth.ErrTokenExpired, "Leeway must not extend a lifetime")
-	fx.clock.advance(7*24*time.Hour - 15*time.Minute - time.Millisecond)
+	fx.clock.Advance(7*24*time.Hour - 15*time.Minute - time.Millisecond)
 	_, err = fx.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
-	fx.clock.advance(time.Millisecond)
+	fx.clock.Advance(time.Millisecond)
 	_, err = fx.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
 }

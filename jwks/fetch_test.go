@@ -140,7 +140,7 @@ func TestFetch_WaitsAtMostForTheTimeout(t *testing.T) {
 			defer func() { _ = c.Close() }()
 		}
 	}()
-	k, err := jwks.New(jwks.Config{URL: "https://" + listener.Addr().String(), Timeout: timeout, Now: newClock().now})
+	k, err := jwks.New(jwks.Config{URL: "https://" + listener.Addr().String(), Timeout: timeout, Now: newClock().Now})
 	require.NoError(t, err)
 	v := newVerifier(t, k, nil)
 	many(100, func(int) { _ = statusOf(v, token) })
@@ -202,7 +202,7 @@ func TestFetch_FailingServerGetsOneRequest(t *testing.T) {
 				return next.RoundTrip(r)
 			})}
 		})
-		v := newVerifier(t, k, c.now)
+		v := newVerifier(t, k, c.Now)
 		var unavailable atomic.Int64
 		many(1000, func(int) {
 			if statusOf(v, token) == 503 {
@@ -211,10 +211,10 @@ func TestFetch_FailingServerGetsOneRequest(t *testing.T) {
 		})
 		require.EqualValues(t, 1000, unavailable.Load(), name)
 		require.EqualValues(t, 1, tried.Load(), name)
-		c.advance(time.Second)
+		c.Advance(time.Second)
 		many(1000, func(int) { _ = statusOf(v, token) })
 		require.EqualValues(t, 2, tried.Load(), "%s: one more after the backoff", name)
-		c.advance(time.Second)
+		c.Advance(time.Second)
 		many(1000, func(int) { _ = statusOf(v, token) })
 		require.EqualValues(t, 2, tried.Load(), "%s: the backoff grows", name)
 	}
@@ -225,16 +225,16 @@ func TestFetch_FailingServerGetsOneRequest(t *testing.T) {
 func TestFetch_UnknownKidsCauseOneRequest(t *testing.T) {
 	t.Parallel()
 	c := newClock()
-	a := newIssuer(t, c.now, newEd(t))
+	a := newIssuer(t, c.Now, newEd(t))
 	p := newPublisher(t, a.JWKSHandler())
-	v := newVerifier(t, p.keys(t, c, nil), c.now)
+	v := newVerifier(t, p.keys(t, c, nil), c.Now)
 	token := newToken(t, a)
 	require.Equal(t, 200, statusOf(v, token))
 	flood := func() (refused int64) {
 		var n atomic.Int64
 		forgers := make([]string, 8)
 		for i := range forgers {
-			forgers[i] = newToken(t, newIssuer(t, c.now, newEd(t)))
+			forgers[i] = newToken(t, newIssuer(t, c.Now, newEd(t)))
 		}
 		many(1000, func(i int) {
 			switch {
@@ -251,7 +251,7 @@ func TestFetch_UnknownKidsCauseOneRequest(t *testing.T) {
 	require.EqualValues(t, 900, flood(), "the set was fetched just now")
 	require.EqualValues(t, 1, p.requests.Load())
 	for n := range 3 {
-		c.advance(31 * time.Second)
+		c.Advance(31 * time.Second)
 		require.EqualValues(t, 900, flood())
 		require.EqualValues(t, 2+n, p.requests.Load())
 		require.EqualValues(t, 900, flood())
@@ -260,8 +260,8 @@ func TestFetch_UnknownKidsCauseOneRequest(t *testing.T) {
 	// While the server fails, an unknown key may exist: its tokens get 503. Known
 	// keys still verify.
 	p.serve(status(500))
-	c.advance(31 * time.Second)
-	stranger := newToken(t, newIssuer(t, c.now, newEd(t)))
+	c.Advance(31 * time.Second)
+	stranger := newToken(t, newIssuer(t, c.Now, newEd(t)))
 	var unavailable atomic.Int64
 	many(1000, func(int) {
 		if statusOf(v, stranger) == 503 {
@@ -270,7 +270,7 @@ func TestFetch_UnknownKidsCauseOneRequest(t *testing.T) {
 	})
 	require.EqualValues(t, 1000, unavailable.Load())
 	require.EqualValues(t, 5, p.requests.Load())
-	c.advance(29 * time.Second)
+	c.Advance(29 * time.Second)
 	require.Equal(t, 503, statusOf(v, stranger))
 	require.Equal(t, 200, statusOf(v, token))
 	require.EqualValues(t, 5, p.requests.Load())
@@ -281,13 +281,13 @@ func TestFetch_UnknownKidsCauseOneRequest(t *testing.T) {
 func TestFetch_FindsNewKeyAtOnce(t *testing.T) {
 	t.Parallel()
 	c := newClock()
-	a := newIssuer(t, c.now, newEd(t))
+	a := newIssuer(t, c.Now, newEd(t))
 	p := newPublisher(t, a.JWKSHandler())
-	v := newVerifier(t, p.keys(t, c, nil), c.now)
+	v := newVerifier(t, p.keys(t, c, nil), c.Now)
 	require.Equal(t, 200, statusOf(v, newToken(t, a)))
-	b := newIssuer(t, c.now, newEd(t))
+	b := newIssuer(t, c.Now, newEd(t))
 	p.serve(b.JWKSHandler())
-	c.advance(30 * time.Second)
+	c.Advance(30 * time.Second)
 	token := newToken(t, b)
 	var ok atomic.Int64
 	many(1000, func(int) {
@@ -305,18 +305,18 @@ func TestFetch_UsesStaleKeysForMaxStale(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	signer := newEd(t)
-	issuer := newIssuer(t, c.now, signer)
+	issuer := newIssuer(t, c.Now, signer)
 	p := newPublisher(t, issuer.JWKSHandler())
 	address := p.Listener.Addr().String()
-	v := newVerifier(t, p.keys(t, c, nil), c.now)
+	v := newVerifier(t, p.keys(t, c, nil), c.Now)
 	require.Equal(t, 200, statusOf(v, newToken(t, issuer)))
 	p.Close()
-	c.advance(5*time.Minute + time.Second)
+	c.Advance(5*time.Minute + time.Second)
 	for range 60 {
 		require.Equal(t, 200, statusOf(v, newToken(t, issuer)))
-		c.advance(time.Minute - time.Second)
+		c.Advance(time.Minute - time.Second)
 	}
-	c.advance(time.Minute)
+	c.Advance(time.Minute)
 	require.Equal(t, 503, statusOf(v, newToken(t, issuer)))
 	listener, err := net.Listen("tcp", address)
 	require.NoError(t, err)
@@ -328,7 +328,7 @@ func TestFetch_UsesStaleKeysForMaxStale(t *testing.T) {
 	back.StartTLS()
 	defer back.Close()
 	require.Equal(t, 503, statusOf(v, newToken(t, issuer)), "the last attempt was just now")
-	c.advance(time.Minute)
+	c.Advance(time.Minute)
 	require.Equal(t, 200, statusOf(v, newToken(t, issuer)))
 }
 
@@ -336,20 +336,20 @@ func TestFetch_NegativeMaxStaleEndsWithTheLifetime(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	signer := newEd(t)
-	p := newPublisher(t, newIssuer(t, c.now, signer).JWKSHandler())
-	v := newVerifier(t, p.keys(t, c, func(config *jwks.Config) { config.MaxStale = -1 }), c.now)
-	require.Equal(t, 200, statusOf(v, newToken(t, newIssuer(t, c.now, signer))))
+	p := newPublisher(t, newIssuer(t, c.Now, signer).JWKSHandler())
+	v := newVerifier(t, p.keys(t, c, func(config *jwks.Config) { config.MaxStale = -1 }), c.Now)
+	require.Equal(t, 200, statusOf(v, newToken(t, newIssuer(t, c.Now, signer))))
 	p.serve(status(500))
-	c.advance(5*time.Minute - time.Second)
-	require.Equal(t, 200, statusOf(v, newToken(t, newIssuer(t, c.now, signer))))
-	c.advance(time.Second)
-	require.Equal(t, 503, statusOf(v, newToken(t, newIssuer(t, c.now, signer))))
+	c.Advance(5*time.Minute - time.Second)
+	require.Equal(t, 200, statusOf(v, newToken(t, newIssuer(t, c.Now, signer))))
+	c.Advance(time.Second)
+	require.Equal(t, 503, statusOf(v, newToken(t, newIssuer(t, c.Now, signer))))
 }
 
 func TestFetch_RevalidatesWithETag(t *testing.T) {
 	t.Parallel()
 	c := newClock()
-	a := newIssuer(t, c.now, newEd(t))
+	a := newIssuer(t, c.Now, newEd(t))
 	var full, same atomic.Int64
 	p := newPublisher(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := httptest.NewRecorder()
@@ -362,16 +362,16 @@ func TestFetch_RevalidatesWithETag(t *testing.T) {
 		a.JWKSHandler().ServeHTTP(w, r)
 	}))
 	k := p.keys(t, c, nil)
-	v := newVerifier(t, k, c.now)
+	v := newVerifier(t, k, c.Now)
 	require.Equal(t, 200, statusOf(v, newToken(t, a)))
 	for range 3 {
-		c.advance(5*time.Minute + time.Second)
+		c.Advance(5*time.Minute + time.Second)
 		require.Equal(t, 200, statusOf(v, newToken(t, a)))
 	}
 	require.EqualValues(t, 1, full.Load())
 	require.EqualValues(t, 3, same.Load())
-	require.NoError(t, a.SetKeys(auth.Keys{newEd(t), newEd(t).SignFrom(c.now())}, nil))
-	c.advance(5*time.Minute + time.Second)
+	require.NoError(t, a.SetKeys(auth.Keys{newEd(t), newEd(t).SignFrom(c.Now())}, nil))
+	c.Advance(5*time.Minute + time.Second)
 	require.Equal(t, 200, statusOf(v, newToken(t, a)))
 	require.EqualValues(t, 2, full.Load())
 	// A 304 to a request without If-None-Match is an error.

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/authtest"
 	"github.com/ratchet-go/auth/jwks"
 )
 
@@ -30,17 +31,9 @@ const (
 	audience = "https://api.example"
 )
 
-// clock is a clock that a test sets.
-type clock struct{ at atomic.Int64 }
-
-func newClock() *clock {
-	c := new(clock)
-	c.at.Store(time.Now().UnixMilli())
-	return c
+func newClock() *authtest.Clock {
+	return authtest.NewClock(time.Now().UTC().Truncate(time.Millisecond))
 }
-
-func (c *clock) now() time.Time          { return time.UnixMilli(c.at.Load()).UTC() }
-func (c *clock) advance(d time.Duration) { c.at.Add(d.Milliseconds()) }
 
 type users struct{}
 
@@ -142,11 +135,11 @@ func newPublisher(t testing.TB, h http.Handler) *publisher {
 }
 
 // keys returns a KeySet of the publisher. change may be nil.
-func (p *publisher) keys(t testing.TB, c *clock, change func(*jwks.Config)) *jwks.KeySet {
+func (p *publisher) keys(t testing.TB, c *authtest.Clock, change func(*jwks.Config)) *jwks.KeySet {
 	t.Helper()
 	config := jwks.Config{URL: p.URL + "/jwks.json", Client: p.Client()}
 	if c != nil {
-		config.Now = c.now
+		config.Now = c.Now
 	}
 	if change != nil {
 		change(&config)

@@ -30,14 +30,14 @@ func TestRotation_UnderLoadRefusesNoToken(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	key := newEd(t)
-	a := newIssuer(t, c.now, key)
+	a := newIssuer(t, c.Now, key)
 	p := newPublisher(t, a.JWKSHandler())
 	address := p.Listener.Addr().String()
 	keys := p.keys(t, c, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() { _ = keys.Run(ctx) }()
-	service := httptest.NewServer(newVerifier(t, keys, c.now).Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	service := httptest.NewServer(newVerifier(t, keys, c.Now).Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		claims, _ := auth.FromContext(r.Context())
 		_, _ = io.WriteString(w, claims.Subject)
 	})))
@@ -82,8 +82,8 @@ func TestRotation_UnderLoadRefusesNoToken(t *testing.T) {
 				if err != nil {
 					refused.Add(1)
 				}
-				if held == "" || c.now().Sub(since) > 4*time.Minute {
-					held, since = tokens.Access, c.now()
+				if held == "" || c.Now().Sub(since) > 4*time.Minute {
+					held, since = tokens.Access, c.Now()
 				}
 				call(tokens.Access)
 				call(held)
@@ -98,7 +98,7 @@ func TestRotation_UnderLoadRefusesNoToken(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 			turn.Lock()
-			c.advance(10 * time.Second)
+			c.Advance(10 * time.Second)
 			turn.Unlock()
 		}
 	}

@@ -128,7 +128,7 @@ func TestSet_ReportsSkippedKeysOnce(t *testing.T) {
 	fetch := func(body string) {
 		t.Helper()
 		p.serve(text(body))
-		c.advance(6 * time.Minute)
+		c.Advance(6 * time.Minute)
 		_, err := k.VerifyKeys(t.Context(), "")
 		require.NoError(t, err)
 	}
@@ -331,14 +331,14 @@ func TestSet_UnchangedKeyIsTheSameKey(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, json.Indent(&spaced, again, "", "  "))
 	p.serve(text(set(three, spaced.String(), two)))
-	c.advance(6 * time.Minute)
+	c.Advance(6 * time.Minute)
 	get("3")
 	require.True(t, k1 == get("1"))
 	require.True(t, k2 == get("2"))
 
 	// Another key with the same kid is a different key.
 	p.serve(text(set(one, published(t, newEd(t).WithID("2")))))
-	c.advance(6 * time.Minute)
+	c.Advance(6 * time.Minute)
 	require.True(t, k1 == get("1"))
 	require.False(t, k2 == get("2"))
 	keys, err := k.VerifyKeys(t.Context(), "3")
@@ -354,12 +354,12 @@ func TestSet_RemovedKeyRefusesCachedTokens(t *testing.T) {
 	c := newClock()
 	ed := newEd(t)
 	p := newPublisher(t, text(set(published(t, ed))))
-	v := newVerifier(t, p.keys(t, c, nil), c.now)
-	token := newToken(t, newIssuer(t, c.now, ed))
+	v := newVerifier(t, p.keys(t, c, nil), c.Now)
+	token := newToken(t, newIssuer(t, c.Now, ed))
 	require.Equal(t, 200, statusOf(v, token))
 	require.Equal(t, 200, statusOf(v, token))
 	p.serve(text(set(published(t, newEd(t)))))
-	c.advance(5*time.Minute + time.Second)
+	c.Advance(5*time.Minute + time.Second)
 	require.Equal(t, 401, statusOf(v, token))
 }
 

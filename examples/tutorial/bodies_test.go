@@ -37,7 +37,7 @@ func TestBodies_SpentRefreshTokenEndsTheSession(t *testing.T) {
 	p := start(t)
 	_, old := p.loginByBody()
 	a := p.do("POST", "/api/token", object("refreshToken", old))
-	p.clock.advance(11 * time.Second)
+	p.clock.Advance(11 * time.Second)
 	p.do("POST", "/api/token", object("refreshToken", old)).is(404, "Invalid request")
 	p.do("POST", "/api/token", object("refreshToken", a.field("refreshToken"))).is(404, "Invalid request")
 	p.secure(a.field("token")).is(401, unauthorized)
@@ -48,10 +48,10 @@ func TestBodies_SessionEndsAfterADay(t *testing.T) {
 	p := start(t)
 	_, refresh := p.loginByBody()
 	for range 23 {
-		p.clock.advance(time.Hour)
+		p.clock.Advance(time.Hour)
 		refresh = p.do("POST", "/api/token", object("refreshToken", refresh)).field("refreshToken")
 	}
-	p.clock.advance(time.Hour)
+	p.clock.Advance(time.Hour)
 	p.do("POST", "/api/token", object("refreshToken", refresh)).is(404, "Invalid request")
 }
 

@@ -57,7 +57,7 @@ func journey(t *testing.T, p *program, page, api string) (responses []string) {
 	}
 	call(`call("POST", "/api/v1/auth/login", {login_id: "ada", password: "` + demoPassword + `"})`)
 	call(`call("GET", "/api/v1/user/me")`)
-	p.clock.advance(15 * time.Minute)
+	p.clock.Advance(15 * time.Minute)
 	call(`call("GET", "/api/v1/user/me")`)
 	call(`call("POST", "/api/v1/auth/refresh")`)
 	call(`call("GET", "/api/v1/user/me")`)

@@ -82,9 +82,9 @@ func TestCookies_SpentRefreshTokenEndsTheSession(t *testing.T) {
 	login := p.loginByCookie()
 	old := login.cookie("refreshToken")
 	next := p.refreshByHeader(old).cookie("refreshToken")
-	p.clock.advance(10 * time.Second)
+	p.clock.Advance(10 * time.Second)
 	require.Equal(t, next, p.refreshByHeader(old).cookie("refreshToken"), "a retry must return the same next token")
-	p.clock.advance(time.Second)
+	p.clock.Advance(time.Second)
 	p.refreshByHeader(old).is(403, `{"error":"Invalid refresh token"}`)
 	p.refreshByHeader(next).is(403, `{"error":"Invalid refresh token"}`)
 	require.Equal(t, 401, p.me(login.cookie("accessToken")).status)
@@ -95,10 +95,10 @@ func TestCookies_SessionEndsAfter7Days(t *testing.T) {
 	p := start(t)
 	token := p.loginByCookie().cookie("refreshToken")
 	for range 6 {
-		p.clock.advance(24 * time.Hour)
+		p.clock.Advance(24 * time.Hour)
 		token = p.refreshByHeader(token).cookie("refreshToken")
 	}
-	p.clock.advance(24 * time.Hour)
+	p.clock.Advance(24 * time.Hour)
 	p.refreshByHeader(token).is(403, `{"error":"Invalid refresh token"}`)
 }
 

@@ -12,35 +12,17 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ratchet-go/auth/authtest"
 	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/password"
 )
 
 const page = "http://localhost:3000"
-
-// clock is the clock of the program, which the test sets.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
 
 func strongSecrets(name string) string {
 	return map[string]string{
@@ -54,7 +36,7 @@ type program struct {
 	t        require.TestingT
 	greeting string
 	url      string // as printed
-	clock    *clock
+	clock    *authtest.Clock
 	users    *users
 }
 
@@ -71,7 +53,7 @@ func start(t *testing.T, args ...string) *program {
 	t.Helper()
 	o, err := parse(append([]string{"-addr", "127.0.0.1:0"}, args...), strongSecrets, io.Discard)
 	require.NoError(t, err)
-	c := &clock{now: time.Now()}
+	c := authtest.NewClock(time.Now())
 	o.now, o.hasher, o.log = c.Now, &password.Hasher{Memory: 64, Time: 1}, slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithCancel(context.Background())
 	done, printed := make(chan error, 1), make(output, 1)

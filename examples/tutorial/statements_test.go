@@ -166,9 +166,9 @@ var statements = map[string]statement{
 		deviation: func(p *program) {
 			p.cookieLifetimes(900)
 			access := p.loginByCookie().cookie("accessToken")
-			p.clock.advance(900e9 - 1e9)
+			p.clock.Advance(900e9 - 1e9)
 			require.Equal(p.t, 200, p.me(access).status)
-			p.clock.advance(1e9)
+			p.clock.Advance(1e9)
 			require.Equal(p.t, 401, p.me(access).status)
 		},
 	},
@@ -311,7 +311,7 @@ var statements = map[string]statement{
 			p.do("GET", "/api/secure?token="+bad, "").is(401, unauthorized)
 			p.do("POST", "/api/secure", object("token", bad)).is(401, unauthorized)
 		}
-		p.clock.advance(900e9)
+		p.clock.Advance(900e9)
 		p.secure(token).is(401, unauthorized)
 	}},
 	"20": {
@@ -347,7 +347,7 @@ var statements = map[string]statement{
 		deviation: func(p *program) {
 			token, refresh := p.loginByBody()
 			for range 20 {
-				p.clock.advance(600e9)
+				p.clock.Advance(600e9)
 				a := p.do("POST", "/api/token", object("refreshToken", refresh))
 				token, refresh = a.field("token"), a.field("refreshToken")
 			}
@@ -384,11 +384,11 @@ func (p *program) refreshes(refresh func(token string) response) {
 	}
 	require.Equal(p.t, 200, p.me(a.cookie("accessToken")).status)
 
-	p.clock.advance(20e9)
+	p.clock.Advance(20e9)
 	soon := refresh(a.cookie("refreshToken"))
 	soon.is(200, refreshed)
 	require.Equal(p.t, []string{"accessToken"}, keys(soon.cookies))
-	p.clock.advance(11e9)
+	p.clock.Advance(11e9)
 	require.NotEqual(p.t, a.cookie("refreshToken"), refresh(a.cookie("refreshToken")).cookie("refreshToken"))
 }
 
