@@ -87,7 +87,8 @@
 //   - refreshing without HTTP: [Authenticator.Refresh]
 //   - a page of the user's devices: [Authenticator.Sessions]
 //   - streams that end with the session: [Verifier.SessionContext]
-//   - a unit test of a protected handler: [NewContext], [Claims.WithExtra]
+//   - a unit test of a handler without its middleware: [NewContext], [Claims.WithExtra]
+//   - a test of protected routes: package authtest
 //   - CORS: Verifier.Require (IncorrectCORS)
 //   - errors in a Config: New (Mistakes)
 //

@@ -9,7 +9,8 @@ import (
 )
 
 // A test of a handler can put claims into the request's context. It needs no
-// token.
+// token. Package authtest signs requests in with tokens, for tests of handlers
+// with their middleware.
 func ExampleNewContext() {
 	me := func(w http.ResponseWriter, r *http.Request) {
 		claims, _ := auth.FromContext(r.Context())

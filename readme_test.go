@@ -38,36 +38,38 @@ func TestREADME_PicturesExist(t *testing.T) {
 }
 
 // TestREADME_NamesExist fails for an exported name that the README or the word
-// list gives, and that the package does not have.
+// list gives, and that neither the package nor authtest has.
 func TestREADME_NamesExist(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
-	for name, f := range goFiles(t, ".") {
-		if isTest(name) {
-			continue
-		}
-		ast.Inspect(f, func(n ast.Node) bool {
-			switch n := n.(type) {
-			case *ast.FuncDecl:
-				names[n.Name.Name] = true
-			case *ast.TypeSpec:
-				names[n.Name.Name] = true
-			case *ast.ValueSpec:
-				for _, name := range n.Names {
-					names[name.Name] = true
-				}
-			case *ast.Field:
-				for _, name := range n.Names {
-					names[name.Name] = true
-				}
+	for _, dir := range []string{".", "authtest"} {
+		for name, f := range goFiles(t, dir) {
+			if isTest(name) {
+				continue
 			}
-			return true
-		})
+			ast.Inspect(f, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.FuncDecl:
+					names[n.Name.Name] = true
+				case *ast.TypeSpec:
+					names[n.Name.Name] = true
+				case *ast.ValueSpec:
+					for _, name := range n.Names {
+						names[name.Name] = true
+					}
+				case *ast.Field:
+					for _, name := range n.Names {
+						names[name.Name] = true
+					}
+				}
+				return true
+			})
+		}
 	}
 	for _, page := range []string{"README.md", "docs/README.md"} {
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
-		for _, m := range regexp.MustCompile("`(?:\\*?auth\\.|a\\.|v\\.)?([A-Z]\\w*[a-z]\\w*)(?:\\.([A-Z]\\w*))?(?:\\([^`]*)?`").FindAllStringSubmatch(
+		for _, m := range regexp.MustCompile("`(?:\\*?auth\\.|authtest\\.|a\\.|v\\.)?([A-Z]\\w*[a-z]\\w*)(?:\\.([A-Z]\\w*))?(?:\\([^`]*)?`").FindAllStringSubmatch(
 			string(text), -1,
 		) {
 			for _, name := range m[1:] {
