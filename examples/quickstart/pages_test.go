@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/authtest"
 	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/password"
 )
@@ -25,9 +26,8 @@ import (
 // pages is a site that the server renders, as in the guides to cookies and to
 // login pages in the README.
 type pages struct {
-	*auth.Authenticator
+	*authtest.Authenticator
 	url   string
-	ahead atomic.Int64 // how far the clock is ahead
 	saved atomic.Int64 // number of forms and uploads that were saved
 }
 
@@ -36,10 +36,9 @@ func startPages(t *testing.T) *pages {
 	p := &pages{}
 	hash, err := (&password.Hasher{Memory: 64, Time: 1}).Hash(t.Context(), "correct horse battery staple")
 	require.NoError(t, err)
-	p.Authenticator, err = auth.New(auth.Config{
-		Issuer: "https://example.com", Audience: []string{"https://example.com"}, Secrets: [][]byte{[]byte("k7Qm2ZrW9xTb4LsD1hVnE6yPc8UaJg3F")},
+	p.Authenticator = authtest.New(t, auth.Config{
 		Users: oneUser{ID: "ada", Username: "ada", PasswordHash: hash}, Cookies: &auth.Cookies{}, AutoRefresh: true,
-		Now: func() time.Time { return time.Now().Add(time.Duration(p.ahead.Load())) },
+		Now: time.Now,
 		OnError: func(w http.ResponseWriter, r *http.Request, err error) {
 			e := auth.ResponseFor(err)
 			switch {
@@ -55,7 +54,6 @@ func startPages(t *testing.T) *pages {
 			}
 		},
 	})
-	require.NoError(t, err)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) {
 		show(w, `<form method="post" action="/login?next=`+url.QueryEscape(r.FormValue("next"))+`"><button id="sign-in">Sign in</button></form>`)
@@ -179,23 +177,23 @@ func TestBrowser_FormWithAnExpiredTokenIsSaved(t *testing.T) {
 	b := p.newBrowser(t)
 	p.signIn(b, "/note?id=1&x=%2F")
 	b.do(chromedp.WaitVisible("#text"), chromedp.SendKeys("#text", "typed text"))
-	p.ahead.Add(int64(time.Hour))
+	p.Clock.Advance(time.Hour)
 	b.do(chromedp.Click("#save"))
 	b.sees("page", "saved: typed text")
 	require.EqualValues(t, 1, p.saved.Load())
 
 	// A page load and a page whose cookies are not stored.
-	p.ahead.Add(int64(time.Hour))
+	p.Clock.Advance(time.Hour)
 	b.do(chromedp.Navigate(p.url + "/secret"))
 	b.sees("page", "the secret")
-	p.ahead.Add(int64(time.Hour))
+	p.Clock.Advance(time.Hour)
 	b.do(chromedp.Navigate(p.url + "/without-cookies"))
 	b.sees("page", "the secret")
 	b.do(chromedp.Navigate(p.url + "/secret"))
 	b.sees("page", "the secret")
 
 	// An upload, in a script.
-	p.ahead.Add(int64(time.Hour))
+	p.Clock.Advance(time.Hour)
 	b.eval(`fetch("/upload", {method: "POST", body: new Uint8Array(4 << 20)}).then(r => r.text())
 		.then(text => document.getElementById("page").innerText = text, e => document.getElementById("page").innerText = "failed " + e); ""`)
 	b.sees("page", "4194304 <nil>", "failed")
