@@ -165,10 +165,15 @@ func (a *Authenticator) startEarlier(ctx context.Context, id string, o *options)
 	// times of the token.
 	claims, err := a.Verify(ctx, tokens.Access)
 	switch {
+	case errors.Is(err, auth.ErrInvalidToken):
+		err = fmt.Errorf("Expired and LoginAge use the keys that New was called with: %w", err)
 	case o.expired && errors.Is(err, auth.ErrTokenExpired):
-		return tokens, nil
+		err = nil
 	case err == nil && claims.AuthTime.Unix() != now.Add(-o.age).Unix():
 		err = fmt.Errorf("the login was at %s, and not %s ago", claims.AuthTime, o.age)
+	}
+	if err == nil && !tokens.RefreshExpiresAt.After(now) {
+		err = fmt.Errorf("the session ended at %s, because LoginAge is too long or Config.IdleTTL is too short", tokens.RefreshExpiresAt)
 	}
 	return tokens, err
 }

@@ -358,8 +358,20 @@ func TestAs_ReportsATokenThatIsNotAsAsked(t *testing.T) {
 		authtest.As(t, a, get("/"), admin, authtest.LoginAge(time.Hour))
 	})
 	require.NoError(t, a.SetKeys(auth.Keys{auth.HS256([]byte("an access secret of these tests, 2"))}, auth.Keys{auth.HS256([]byte("a refresh secret of these tests, 2"))}))
-	wantFailure(t, "keys of New", "auth: invalid token", func(t testing.TB) {
+	wantFailure(t, "keys of New", "Expired and LoginAge use the keys that New was called with: auth: invalid token", func(t testing.TB) {
 		authtest.As(t, a, get("/"), auth.User{ID: "u2"}, authtest.Expired())
+	})
+}
+
+func TestAs_ReportsASessionThatEndsWithItsAccessToken(t *testing.T) {
+	t.Parallel()
+	a := authtest.New(t, auth.Config{IdleTTL: 15 * time.Minute, RetryWindow: -1, Leeway: -1})
+	wantFailure(t, "IdleTTL", "because LoginAge is too long or Config.IdleTTL is too short", func(t testing.TB) {
+		authtest.As(t, a, get("/"), admin, authtest.Expired())
+	})
+	b := authtest.New(t, auth.Config{})
+	wantFailure(t, "SessionTTL", "because LoginAge is too long or Config.IdleTTL is too short", func(t testing.TB) {
+		authtest.As(t, b, get("/"), admin, authtest.Expired(), authtest.LoginAge(30*24*time.Hour))
 	})
 }
 

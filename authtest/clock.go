@@ -26,5 +26,7 @@ func (c *Clock) Now() time.Time {
 	return now.Add(time.Duration(c.advanced.Load()))
 }
 
-// Advance moves the clock by d. A negative d sets it back.
+// Advance moves the clock by d. A negative d sets it back. Timers do not follow
+// the clock: for those of [auth.Verifier.SessionContext] and
+// [auth.Verifier.Run], use package [testing/synctest].
 func (c *Clock) Advance(d time.Duration) { c.advanced.Add(int64(d)) }
