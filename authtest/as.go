@@ -50,7 +50,8 @@ func Session(s auth.SessionOptions) Option {
 // tokens to r: as cookies if Config.Cookies is set, or else the access token as a
 // bearer token. They replace the tokens that r had. With cookies, r also
 // gets the header Sec-Fetch-Site of a request by a page of the same origin,
-// unless r has this header or an Origin.
+// unless r has this header or an Origin. For a client that keeps cookies, put
+// r.Cookies in its jar; see the example of [Clock.Advance].
 //
 // The access token has the Username, Roles, Scopes and Extra of u. Config.Users
 // need not know u: As then adds u, so that its tokens can be refreshed. If u is

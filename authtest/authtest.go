@@ -35,7 +35,7 @@ import (
 // subtests may share it.
 type Authenticator struct {
 	*auth.Authenticator
-	Clock *Clock
+	Clock *Clock // the clock of the Authenticator
 
 	config auth.Config // of the Authenticator, without empty fields
 	users  *users
@@ -51,7 +51,7 @@ type Authenticator struct {
 //   - The only secret is random. So two Authenticators do not accept each other's
 //     tokens, unless the test sets Secrets.
 //   - Users has no users, except those whom [As] has signed in.
-//   - Store is a [auth.MemoryStore].
+//   - Store is an [auth.MemoryStore].
 //
 // If Now is nil, the clock stands still at the whole second in which New was
 // called until the test advances it. If Now is set, the clock returns Now plus
@@ -62,7 +62,7 @@ type Authenticator struct {
 // is nil, all events are logged to t, so the output of a failed test says why
 // requests were refused.
 //
-// If Store is not a [auth.MemoryStore], New calls [auth.Verifier.Run], and stops
+// If Store is not an [auth.MemoryStore], New calls [auth.Verifier.Run], and stops
 // it when t ends. The program that is tested must not call Run too.
 func New(t testing.TB, c auth.Config) *Authenticator {
 	t.Helper()
