@@ -82,6 +82,7 @@ func TestAs_ReplacesTheTokensOfTheRequest(t *testing.T) {
 		a := authtest.New(t, c)
 		r := get("/me")
 		r.AddCookie(&http.Cookie{Name: "theme", Value: "dark"})
+		r.Header.Set("Authorization", "Bearer "+authtest.Tokens(t, a, auth.User{ID: "u3"}).Access)
 		same := authtest.As(t, a, authtest.As(t, a, r, admin), auth.User{ID: "u2"})
 		require.Same(t, r, same)
 		w := respond(a, r)
@@ -89,12 +90,13 @@ func TestAs_ReplacesTheTokensOfTheRequest(t *testing.T) {
 		theme, err := r.Cookie("theme")
 		require.NoError(t, err, name)
 		require.Equal(t, "dark", theme.Value)
-		cookies, authorization := 1, 1
+		cookies, authorization, site := 1, 1, ""
 		if c.Cookies != nil {
-			cookies, authorization = 3, 0
+			cookies, authorization, site = 3, 0, "same-origin"
 		}
 		require.Len(t, r.Cookies(), cookies, name)
 		require.Len(t, r.Header.Values("Authorization"), authorization, name)
+		require.Equal(t, site, r.Header.Get("Sec-Fetch-Site"), name)
 	}
 }
 
