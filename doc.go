@@ -79,16 +79,22 @@
 //
 // The package example is a complete server. Other examples show one task each:
 //
+//   - users in a database, with sign-up: [Users]
 //   - roles and recent logins: Verifier.Require (Guards)
 //   - pages for all users, signed in or not: [Verifier.Optional]
 //   - a service that only verifies tokens: [NewVerifier]
 //   - a login handler of the application: [Authenticator.SetCookies]
+//   - pages that the server renders, with a login page: [LocalPath]
 //   - sign-in by other means than a password: [Authenticator.StartSession]
 //   - refreshing without HTTP: [Authenticator.Refresh]
 //   - a page of the user's devices: [Authenticator.Sessions]
 //   - streams that end with the session: [Verifier.SessionContext]
 //   - a unit test of a handler without its middleware: [NewContext], [Claims.WithExtra]
 //   - a test of protected routes: package authtest
+//   - logs and counts of events: [LogEvents]
+//   - error responses in another format: Config (OnError)
+//   - a change of keys: [Authenticator.SetKeys]
+//   - a store for another database: [Store]
 //   - CORS: Verifier.Require (IncorrectCORS)
 //   - errors in a Config: New (Mistakes)
 //

@@ -55,11 +55,22 @@ func exampleIssuer() *auth.Authenticator {
 	a, err := auth.New(auth.Config{
 		Issuer: "https://issuer.example", Audience: []string{"https://api.example"},
 		AccessKeys:  auth.Keys{auth.EdDSA(private)},
-		RefreshKeys: auth.Keys{auth.HS256([]byte("the refresh secret of this example."))},
-		Users:       users{},
+		RefreshKeys: auth.Keys{auth.HS256([]byte(rand.Text() + rand.Text()))}, // a program reads it from its configuration
+		Users:       issuerUsers{},
 	})
 	if err != nil {
 		panic(err)
 	}
 	return a
+}
+
+// issuerUsers is a user lookup in which every ID is a user.
+type issuerUsers struct{}
+
+func (issuerUsers) FindByLogin(context.Context, string) (auth.User, error) {
+	return auth.User{}, auth.ErrUserNotFound
+}
+
+func (issuerUsers) FindByID(_ context.Context, id string) (auth.User, error) {
+	return auth.User{ID: id}, nil
 }

@@ -2,6 +2,7 @@ package sqlitestore_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,6 +20,7 @@ func Example() {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 
+	secret := []byte(rand.Text() + rand.Text()) // a program reads it from its configuration
 	refreshToken := ""
 	for range 2 { // the server starts twice
 		store, err := sqlitestore.Open(filepath.Join(dir, "sessions.db"), sqlitestore.Config{})
@@ -28,7 +30,7 @@ func Example() {
 		}
 		a, err := auth.New(auth.Config{
 			Issuer: "https://example.com", Audience: []string{"https://example.com/api"},
-			Secrets: [][]byte{[]byte("a secret from elsewhere, the same after a restart")},
+			Secrets: [][]byte{secret},
 			Users:   exampleUsers{},
 			Store:   store,
 		})
@@ -63,6 +65,7 @@ func Example() {
 	// closed <nil>
 }
 
+// exampleUsers is a user lookup in which every ID is a user.
 type exampleUsers struct{}
 
 func (exampleUsers) FindByLogin(context.Context, string) (auth.User, error) {
