@@ -37,8 +37,8 @@ func TestREADME_PicturesExist(t *testing.T) {
 	}
 }
 
-// TestREADME_NamesExist fails for an exported name that the README or the word
-// list gives, and that neither the package nor authtest has.
+// TestREADME_NamesExist fails for an exported name that the README, the word list
+// or the rules give, and that neither the package nor authtest has.
 func TestREADME_NamesExist(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
@@ -66,7 +66,7 @@ func TestREADME_NamesExist(t *testing.T) {
 			})
 		}
 	}
-	for _, page := range []string{"README.md", "docs/README.md"} {
+	for _, page := range []string{"README.md", "docs/README.md", "docs/rules.md"} {
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
 		for _, m := range regexp.MustCompile("`(?:\\*?auth\\.|authtest\\.|a\\.|v\\.)?([A-Z]\\w*[a-z]\\w*)(?:\\.([A-Z]\\w*))?(?:\\([^`]*)?`").FindAllStringSubmatch(

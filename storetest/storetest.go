@@ -1,7 +1,7 @@
 // Package storetest tests whether a store fulfills the contract of [auth.Store].
 //
-// To write a store for another database, read the comment of that interface and
-// call [Run] in a test:
+// To write a store for another database, read the comment of that interface, begin
+// with its Example, and call [Run] in a test:
 //
 //	func TestStore_Conformance(t *testing.T) {
 //		storetest.Run(t, func(t *testing.T) func() auth.Store {
