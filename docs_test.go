@@ -13,13 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// docPages returns the text of README.md and of every page in docs, by path.
+// docPages returns the text of README.md, of CONTRIBUTING.md and of every page in
+// docs, by path.
 func docPages(t testing.TB) map[string]string {
 	t.Helper()
 	paths, err := filepath.Glob("docs/*.md")
 	require.NoError(t, err)
 	pages := map[string]string{}
-	for _, path := range append(paths, "README.md") {
+	for _, path := range append(paths, "README.md", "CONTRIBUTING.md") {
 		text, err := os.ReadFile(path)
 		require.NoError(t, err)
 		pages[path] = string(text)
