@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/stretchr/testify/require"
@@ -145,4 +146,46 @@ func TestExampleStore_Conformance(t *testing.T) {
 		store := newSkeletonStore()
 		return func() auth.Store { return store }
 	})
+}
+
+// The kit does not test the removal of expired records, nor the size of a page.
+func TestExampleStore_DeletesWhatExpiredAMinuteAgo(t *testing.T) {
+	t.Parallel()
+	store, ctx := newSkeletonStore(), t.Context()
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	for id, ago := range map[string]time.Duration{"old": 2 * time.Minute, "recent": 30 * time.Second, "live": -time.Hour} {
+		at := now.Add(-ago)
+		require.NoError(t, store.Create(ctx, auth.Session{ID: id, Subject: "u1", CreatedAt: at, RotatedAt: at, ExpiresAt: at}))
+		require.NoError(t, store.Revoke(ctx, auth.Revocation{ID: id, Subject: "u2", Before: at.Truncate(time.Second), Until: at}))
+	}
+	store.cleaned = time.Time{} // as if a minute had passed
+	require.NoError(t, store.Revoke(ctx, auth.Revocation{ID: "new", Subject: "u2", Before: now.Truncate(time.Second), Until: now.Add(time.Hour)}))
+	list, err := store.List(ctx, "u1")
+	require.NoError(t, err)
+	require.Len(t, list, 2)
+	require.Equal(t, []string{"live", "recent"}, []string{list[0].ID, list[1].ID})
+	rs, _, more, err := store.Changes(ctx, "", 0)
+	require.NoError(t, err)
+	require.False(t, more)
+	var ids []string
+	for _, r := range rs {
+		ids = append(ids, r.ID)
+	}
+	require.ElementsMatch(t, []string{"recent", "live", "new"}, ids)
+}
+
+func TestExampleStore_ReturnsPages(t *testing.T) {
+	t.Parallel()
+	store, ctx := newSkeletonStore(), t.Context()
+	for range 1001 {
+		require.NoError(t, store.Revoke(ctx, auth.Revocation{ID: "r", Subject: "u1", Before: time.Unix(1, 0).UTC(), Until: time.Now().Add(time.Hour)}))
+	}
+	first, next, more, err := store.Changes(ctx, "", 0)
+	require.NoError(t, err)
+	require.True(t, more)
+	require.Len(t, first, 1000)
+	second, _, more, err := store.Changes(ctx, next, 0)
+	require.NoError(t, err)
+	require.False(t, more)
+	require.Len(t, second, 1)
 }
