@@ -90,13 +90,14 @@
 //   - a page of the user's devices: [Authenticator.Sessions]
 //   - streams that end with the session: [Verifier.SessionContext]
 //   - a unit test of a handler without its middleware: [NewContext], [Claims.WithExtra]
-//   - a test of protected routes: package authtest
 //   - logs and counts of events: [LogEvents]
 //   - error responses in another format: Config (OnError)
 //   - a change of keys: [Authenticator.SetKeys]
 //   - a store for another database: [Store]
 //   - CORS: Verifier.Require (IncorrectCORS)
 //   - errors in a Config: New (Mistakes)
+//
+// Package authtest has examples of tests of protected routes.
 //
 // # Compatibility
 //
