@@ -142,6 +142,7 @@ func TestAs_ExpiredDoesNotMoveTheClock(t *testing.T) {
 	before, valid := a.Clock.Now(), authtest.Tokens(t, a, admin)
 	authtest.Tokens(t, a, admin, authtest.Expired())
 	require.Equal(t, before, a.Clock.Now())
+	authtest.HasSessions(t, a, "authtest") // none is left of reading the lifetimes
 	_, err := a.Verify(t.Context(), valid.Access)
 	require.NoError(t, err)
 }
@@ -205,6 +206,16 @@ func TestAs_Session(t *testing.T) {
 	require.Len(t, sessions, 3)
 	names := []string{sessions[0].Name(), sessions[1].Name(), sessions[2].Name()}
 	require.ElementsMatch(t, []string{"", "phone", ""}, names)
+
+	laptop := auth.Device{UserAgent: "laptop"}
+	for _, opt := range []authtest.Option{authtest.LoginAge(time.Hour), authtest.Expired()} {
+		tokens := authtest.Tokens(t, a, auth.User{ID: "u2"}, opt, authtest.Session(auth.SessionOptions{Device: laptop}))
+		sessions, err := a.Sessions(t.Context(), "u2")
+		require.NoError(t, err)
+		require.Len(t, sessions, 1)
+		require.Equal(t, laptop, sessions[0].Device)
+		require.NoError(t, a.Revoke(t.Context(), "u2", tokens.SessionID))
+	}
 }
 
 // appUsers are the users of an application.
