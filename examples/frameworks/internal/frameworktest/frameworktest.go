@@ -94,11 +94,25 @@ func Play(t *testing.T, c auth.Config, serve Serve) {
 // faulty is a store that can be down.
 type faulty struct {
 	*auth.MemoryStore
-	down atomic.Bool
+	down   atomic.Bool
+	once   sync.Once
+	failed chan struct{} // closed when the feed has failed
+}
+
+func newFaulty() *faulty {
+	return &faulty{MemoryStore: auth.NewMemoryStore(), failed: make(chan struct{})}
+}
+
+// fail makes the store fail. It returns when the Authenticator can have no
+// result of the feed from before.
+func (s *faulty) fail() {
+	s.down.Store(true)
+	<-s.failed
 }
 
 func (s *faulty) Changes(ctx context.Context, after string, wait time.Duration) ([]auth.Revocation, string, bool, error) {
 	if s.down.Load() {
+		s.once.Do(func() { close(s.failed) })
 		return nil, "", false, errors.New("the store is down")
 	}
 	return s.MemoryStore.Changes(ctx, after, min(wait, 10*time.Millisecond))
@@ -139,9 +153,14 @@ func Start(t *testing.T, a *auth.Authenticator, serve Serve) (url string) {
 
 func start(t *testing.T, a *auth.Authenticator, serve Serve) *server {
 	t.Helper()
+	return newServer(t, Start(t, a, serve))
+}
+
+func newServer(t *testing.T, url string) *server {
+	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &server{t, Start(t, a, serve), &http.Client{
+	return &server{t, url, &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -347,12 +366,12 @@ func autoRefresh(t *testing.T, c auth.Config, serve Serve) {
 
 // outage tests requests that cannot be decided, because the store is down.
 func outage(t *testing.T, c auth.Config, serve Serve) {
-	store := &faulty{MemoryStore: auth.NewMemoryStore()}
+	store := newFaulty()
 	c.Store, c.StalePolicy = store, auth.StaleRefuse
 	a := authtest.New(t, c)
 	tokens := authtest.Tokens(t, a, bob)
 	framework, plain := start(t, a.Authenticator, serve), start(t, a.Authenticator, Handler(reference))
-	store.down.Store(true)
+	store.fail()
 	a.Clock.Advance(2 * time.Minute)
 	for _, r := range []request{
 		{"GET", "/", "", bearer(tokens.Access)},
