@@ -1,0 +1,369 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/coder/websocket"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth/examples/internal/programtest"
+	"github.com/ratchet-go/auth/internal/testserver"
+)
+
+func TestMain(m *testing.M) { testserver.RunMain(m, main) }
+
+// client is an HTTP client with the tokens of one session.
+type client struct {
+	t    *testing.T
+	base string
+	http *http.Client
+	tokens
+}
+
+type tokens struct {
+	Access  string `json:"access_token"`
+	Refresh string `json:"refresh_token"`
+}
+
+func (c *client) post(path string, form url.Values) (status int) {
+	c.t.Helper()
+	r, err := http.NewRequestWithContext(c.t.Context(), http.MethodPost, c.base+path, strings.NewReader(form.Encode()))
+	require.NoError(c.t, err)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if c.Access != "" {
+		r.Header.Set("Authorization", "Bearer "+c.Access)
+	}
+	resp, err := c.http.Do(r)
+	require.NoError(c.t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(c.t, err)
+	if resp.StatusCode == http.StatusOK {
+		require.NoError(c.t, json.Unmarshal(body, &c.tokens))
+	}
+	return resp.StatusCode
+}
+
+// signIn signs in with tokens in the body, or in cookies.
+func signIn(t *testing.T, base, delivery string) *client {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	c := &client{t: t, base: base, http: &http.Client{Jar: jar, Timeout: 20 * time.Second}}
+	require.Equal(t, 200, c.post("/auth/login", url.Values{
+		"login": {"ada"}, "password": {"correct horse battery staple"}, "delivery": {delivery},
+	}))
+	return c
+}
+
+// events opens the server-sent events, and returns the first event and a function
+// that reads the next one: "" after the end of the stream.
+func (c *client) events() (next func() string) {
+	c.t.Helper()
+	r, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, c.base+"/events", nil)
+	require.NoError(c.t, err)
+	if c.Access != "" {
+		r.Header.Set("Authorization", "Bearer "+c.Access)
+	}
+	resp, err := (&http.Client{Jar: c.http.Jar}).Do(r)
+	require.NoError(c.t, err)
+	c.t.Cleanup(func() { _ = resp.Body.Close() })
+	require.Equal(c.t, 200, resp.StatusCode)
+	lines := bufio.NewScanner(resp.Body)
+	next = func() (event string) {
+		for lines.Scan() && lines.Text() != "" {
+			event += lines.Text() + "\n"
+		}
+		return event
+	}
+	require.Equal(c.t, "event: hello\ndata: ada\n", next())
+	return next
+}
+
+// socket opens a WebSocket and reads its first message.
+func (c *client) socket() *websocket.Conn {
+	c.t.Helper()
+	conn, err := c.dial(http.Header{})
+	require.NoError(c.t, err)
+	c.t.Cleanup(func() { _ = conn.CloseNow() })
+	_, message, err := conn.Read(c.t.Context())
+	require.NoError(c.t, err)
+	require.Equal(c.t, "hello ada", string(message))
+	return conn
+}
+
+func (c *client) dial(header http.Header) (*websocket.Conn, error) {
+	if c.Access != "" {
+		header.Set("Authorization", "Bearer "+c.Access)
+	}
+	conn, resp, err := websocket.Dial(c.t.Context(), "ws"+strings.TrimPrefix(c.base, "http")+"/socket",
+		&websocket.DialOptions{HTTPClient: &http.Client{Jar: c.http.Jar}, HTTPHeader: header})
+	if resp != nil && resp.Body != nil {
+		_ = resp.Body.Close()
+	}
+	return conn, err
+}
+
+// closed returns the close code and the reason with which the server closes conn.
+func (c *client) closed(conn *websocket.Conn) (code websocket.StatusCode, reason string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+	defer cancel()
+	_, _, err := conn.Read(ctx)
+	var closed websocket.CloseError
+	require.ErrorAs(c.t, err, &closed)
+	return closed.Code, closed.Reason
+}
+
+func TestStream_EndsWithTheSession(t *testing.T) {
+	t.Parallel()
+	p := programtest.Start(t, "127.0.0.1:0", nil)
+	for name, end := range map[string]func(c *client){
+		"logout":               func(c *client) { require.Equal(t, 204, c.post("/auth/logout", nil)) },
+		"revoked from another": func(c *client) { signIn(t, p.Base, "body").end(c) },
+	} {
+		for _, delivery := range []string{"body", "cookie"} {
+			t.Run(name+" "+delivery, func(t *testing.T) {
+				t.Parallel()
+				c := signIn(t, p.Base, delivery)
+				other := signIn(t, p.Base, "body")
+				next, conn, stays := c.events(), c.socket(), other.socket()
+				end(c)
+				require.Equal(t, "event: end\ndata: login\n", next())
+				require.Empty(t, next(), "the server ends the response")
+				code, reason := c.closed(conn)
+				require.Equal(t, closeSession, code)
+				require.Equal(t, "login", reason)
+				go func() { _, _, _ = stays.Read(context.WithoutCancel(t.Context())) }() // a ping needs a reader
+				require.NoError(t, stays.Ping(t.Context()), "the stream of another session ended")
+			})
+		}
+	}
+}
+
+// end ends the session of another client, as a page of the user's devices does.
+func (c *client) end(other *client) {
+	c.t.Helper()
+	r, err := http.NewRequestWithContext(c.t.Context(), http.MethodDelete, c.base+"/auth/sessions/"+other.session(), nil)
+	require.NoError(c.t, err)
+	r.Header.Set("Authorization", "Bearer "+c.Access)
+	resp, err := c.http.Do(r)
+	require.NoError(c.t, err)
+	require.NoError(c.t, resp.Body.Close())
+	require.Equal(c.t, 204, resp.StatusCode)
+}
+
+// session returns the ID of the client's session.
+func (c *client) session() string {
+	c.t.Helper()
+	r, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, c.base+"/auth/sessions", nil)
+	require.NoError(c.t, err)
+	if c.Access != "" {
+		r.Header.Set("Authorization", "Bearer "+c.Access)
+	}
+	resp, err := c.http.Do(r)
+	require.NoError(c.t, err)
+	defer resp.Body.Close()
+	var list struct {
+		Sessions []struct {
+			ID      string
+			Current bool
+		}
+	}
+	require.NoError(c.t, json.NewDecoder(resp.Body).Decode(&list))
+	for _, s := range list.Sessions {
+		if s.Current {
+			return s.ID
+		}
+	}
+	require.Fail(c.t, "no current session")
+	return ""
+}
+
+func TestStream_EndsWithAllSessionsOfTheUser(t *testing.T) {
+	t.Parallel()
+	p := programtest.Start(t, "127.0.0.1:0", nil)
+	c, other := signIn(t, p.Base, "body"), signIn(t, p.Base, "cookie")
+	next, conn := other.events(), other.socket()
+	require.Equal(t, 204, c.post("/auth/logout/all", nil))
+	require.Equal(t, "event: end\ndata: login\n", next())
+	code, reason := other.closed(conn)
+	require.Equal(t, closeSession, code)
+	require.Equal(t, "login", reason)
+}
+
+// TestStream_OutlivesRotationAndAccessToken refreshes, and waits until the access
+// token with which the streams were opened has expired.
+func TestStream_OutlivesRotationAndAccessToken(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: waits for an access token to expire")
+	}
+	t.Parallel()
+	p := programtest.Start(t, "127.0.0.1:0", nil, "-access-ttl", "5s")
+	c := signIn(t, p.Base, "body")
+	next, conn, first := c.events(), c.socket(), c.tokens
+	require.Equal(t, 200, c.post("/auth/refresh", url.Values{"refresh_token": {c.Refresh}}))
+	require.NotEqual(t, first.Refresh, c.Refresh)
+	expired := &client{t: t, base: p.Base, http: c.http, tokens: first}
+	for {
+		if dialed, err := expired.dial(http.Header{}); err != nil {
+			require.ErrorContains(t, err, "401")
+			break
+		} else if dialed != nil {
+			_ = dialed.CloseNow()
+		}
+	}
+	conn.CloseRead(t.Context()) // a ping needs a reader
+	require.NoError(t, conn.Ping(t.Context()), "the WebSocket ended with its access token")
+	require.Equal(t, 204, c.post("/auth/logout", url.Values{"refresh_token": {c.Refresh}}))
+	require.Equal(t, "event: end\ndata: login\n", next(), "the events ended before the logout")
+}
+
+func TestStream_ServerShutsDown(t *testing.T) {
+	t.Parallel()
+	p := programtest.Start(t, "127.0.0.1:0", nil)
+	c := signIn(t, p.Base, "body")
+	next, conn := c.events(), c.socket()
+	stopped := make(chan error, 1)
+	go func() { stopped <- p.Stop() }()
+	require.Empty(t, next(), "EventSource must connect again, so there is no event")
+	code, reason := c.closed(conn)
+	require.Equal(t, websocket.StatusGoingAway, code)
+	require.Empty(t, reason)
+	require.NoError(t, <-stopped, p.Output.String())
+}
+
+func TestSocket_ServerShutsDownWithoutOtherRequests(t *testing.T) {
+	t.Parallel()
+	p := programtest.Start(t, "127.0.0.1:0", nil)
+	c := signIn(t, p.Base, "body")
+	var conns [400]*websocket.Conn
+	for i := range conns {
+		conns[i] = c.socket()
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- p.Stop() }()
+	for i, conn := range conns {
+		code, _ := c.closed(conn)
+		require.Equal(t, websocket.StatusGoingAway, code, i)
+	}
+	require.NoError(t, <-stopped, p.Output.String())
+}
+
+func TestStream_ClientDisconnects(t *testing.T) {
+	t.Parallel()
+	p := programtest.Start(t, "127.0.0.1:0", nil)
+	c := signIn(t, p.Base, "body")
+	ctx, disconnect := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Base+"/events", nil)
+	require.NoError(t, err)
+	r.Header.Set("Authorization", "Bearer "+c.Access)
+	resp, err := c.http.Do(r)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	conn := c.socket()
+	require.NotContains(t, p.Output.String(), "closed")
+	disconnect()
+	require.NoError(t, conn.CloseNow()) // without a close frame, as when a device loses its network
+	for _, kind := range []string{"events", "socket"} {
+		require.Eventually(t, func() bool { return strings.Contains(p.Output.String(), kind+" closed") }, 20*time.Second, 5*time.Millisecond, kind)
+	}
+}
+
+func TestSocket_Handshake(t *testing.T) {
+	t.Parallel()
+	p := programtest.Start(t, "127.0.0.1:0", nil)
+	cookie := signIn(t, p.Base, "cookie")
+	_, err := cookie.dial(http.Header{"Origin": {"https://evil.example"}})
+	require.ErrorContains(t, err, "403", "another site must not use the cookie")
+	conn, err := cookie.dial(http.Header{"Origin": {p.Base}})
+	require.NoError(t, err)
+	require.NoError(t, conn.CloseNow())
+	anonymous := &client{t: t, base: p.Base, http: &http.Client{}}
+	_, err = anonymous.dial(http.Header{})
+	require.ErrorContains(t, err, "401")
+}
+
+// TestPage_FollowsItsSession shows what a browser does: after a 401, EventSource
+// does not connect again and WebSocket reports code 1006. The page refreshes.
+func TestPage_FollowsItsSession(t *testing.T) {
+	t.Parallel()
+	path := testserver.Need(t, "chromium", "chromium")
+	p := programtest.Start(t, "127.0.0.1:0", nil, "-access-ttl", "2s")
+	tab := newTab(t, path)
+	tab.do(chromedp.Navigate(p.Base))
+	tab.sees("events", "refused")
+	tab.sees("socket", "closed: 1006")
+	tab.do(chromedp.WaitVisible("#login button"), chromedp.Click("#login button"))
+	tab.sees("events", "connected as ada")
+	tab.sees("socket", "hello ada")
+
+	// A reload after the access token has expired: both handshakes are refused.
+	_, err := chromedp.Run(tab.ctx, chromedp.Evaluate[bool](`(async () => { while ((await fetch("/auth/sessions")).ok); return true; })()`, chromedp.EvalAwaitPromise))
+	require.NoError(t, err)
+	tab.do(chromedp.Reload())
+	tab.sees("events", "connected as ada")
+	tab.sees("socket", "hello ada")
+
+	other := signIn(t, p.Base, "body")
+	for other.post("/auth/logout/all", nil) != 204 { // the access token has expired
+		require.Equal(t, 200, other.post("/auth/refresh", url.Values{"refresh_token": {other.Refresh}}))
+	}
+	tab.sees("events", "ended: login")
+	tab.sees("socket", "closed: 4401 login")
+	tab.do(chromedp.WaitVisible("#login button"), chromedp.Click("#login button"))
+	tab.sees("socket", "hello ada")
+
+	// The server restarts, and has forgotten its sessions.
+	require.NoError(t, p.Stop())
+	tab.sees("socket", "closed: 1001")
+	programtest.Start(t, strings.TrimPrefix(p.Base, "http://"), nil)
+	tab.do(chromedp.WaitVisible("#login button"))
+}
+
+// tab is a tab of a browser with a profile of its own.
+type tab struct {
+	t   *testing.T
+	ctx context.Context
+}
+
+func newTab(t *testing.T, path string) tab {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewExecAllocator(ctx,
+		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.Flag("headless", "new"), chromedp.Flag("no-sandbox", true),
+		chromedp.Flag("disable-gpu", true), chromedp.Flag("no-first-run", true), chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("no-proxy-server", true),
+		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("password-store", "basic"))
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	tab := tab{t, ctx}
+	tab.do(chromedp.Navigate("about:blank"))
+	return tab
+}
+
+func (b tab) do(actions ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	require.NoError(b.t, chromedp.Do(b.ctx, actions...))
+}
+
+// sees waits until the page has shown the text in an element.
+func (b tab) sees(id, text string) {
+	b.t.Helper()
+	require.Eventually(b.t, func() bool {
+		got, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.getElementById("`+id+`").textContent`))
+		return err == nil && strings.HasPrefix(got, text)
+	}, 30*time.Second, 20*time.Millisecond, "#%s does not show %q", id, text)
+}
