@@ -41,8 +41,11 @@ type Config struct {
 	Audience []string
 
 	// Secrets are the secrets from which the access keys and the refresh keys
-	// are derived (HKDF, RFC 5869, for HS256). Each has at least 32 random bytes.
-	// The first one signs, and all of them verify.
+	// are derived. Each has at least 32 random bytes. The first one signs, and all
+	// of them verify. The derived keys are HS256 keys of 32 bytes: HKDF (RFC 5869)
+	// with SHA-256, no salt, and the info "ratchet v1 access" or "ratchet v1
+	// refresh". An application that replaces Secrets by AccessKeys and RefreshKeys
+	// keeps them at the end of these lists until IdleTTL has passed.
 	//
 	// To change a secret, deploy {old, new} to every process, then {new, old}
 	// to every process, and finally {new} after IdleTTL has passed. A process
