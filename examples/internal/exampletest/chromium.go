@@ -1,0 +1,105 @@
+// Package exampletest starts the programs of the examples, and shows their pages in
+// Chromium.
+package exampletest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+
+	"github.com/ratchet-go/auth/internal/testserver"
+)
+
+// Tab is a tab of a Chromium with its own profile.
+type Tab struct {
+	t   testing.TB
+	ctx context.Context
+}
+
+// Chromium starts Chromium and returns its first tab. The test is skipped if Chromium
+// is not installed.
+func Chromium(t testing.TB, flags ...chromedp.ExecAllocatorOption) Tab {
+	t.Helper()
+	path := testserver.Need(t, "chromium", "chromium")
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewExecAllocator(ctx, append([]chromedp.ExecAllocatorOption{
+		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1100, 800),
+		chromedp.Flag("headless", "new"), chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("no-first-run", true), chromedp.Flag("no-default-browser-check", true),
+		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-sync", true), chromedp.Flag("no-proxy-server", true), chromedp.Flag("disable-dev-shm-usage", true),
+		chromedp.Flag("password-store", "basic"), chromedp.Flag("lang", "en-GB"),
+	}, flags...)...)
+	t.Cleanup(cancel)
+	return Tab{t, ctx}.Open()
+}
+
+// Open opens another tab. The test fails if a script throws or the security policy
+// of the page blocks something.
+func (b Tab) Open() Tab {
+	b.t.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx)
+	b.t.Cleanup(cancel)
+	t := b.t
+	err := chromedp.Listen(ctx, func(ev any) {
+		switch ev := ev.(type) {
+		case *runtime.EventExceptionThrown:
+			t.Errorf("exception in the page: %v", ev.ExceptionDetails)
+		case *log.EventEntryAdded:
+			if ev.Entry.Source == log.EntrySourceSecurity || strings.Contains(ev.Entry.Text, "Content Security Policy") {
+				t.Errorf("blocked by the security policy: %s", ev.Entry.Text)
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.ctx = ctx
+	return b
+}
+
+// Do performs actions.
+func (b Tab) Do(actions ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	if err := chromedp.Do(b.ctx, actions...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// Evaluate returns the value of an expression, or of the promise that it returns.
+func (b Tab) Evaluate(js string) string {
+	b.t.Helper()
+	value, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](js, chromedp.EvalAwaitPromise))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return value
+}
+
+// Sees waits until the element with the ID displays the text.
+func (b Tab) Sees(id, text string) {
+	b.t.Helper()
+	want, err := json.Marshal(text)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	js := fmt.Sprintf(`(e => !!e && e.checkVisibility() && e.innerText.includes(%s))(document.getElementById(%q))`, want, id)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(30 * time.Millisecond) {
+		shown, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](js))
+		if err == nil && shown {
+			return
+		}
+		if time.Now().After(deadline) {
+			page, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.body.innerText`))
+			b.t.Fatalf("#%s does not show %q (%v). The page shows:\n%s", id, text, err, page)
+		}
+	}
+}
