@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/authtest"
+	"github.com/ratchet-go/auth/internal/testserver"
+	"github.com/ratchet-go/auth/password"
+)
+
+func TestMain(m *testing.M) { testserver.RunMain(m, main) }
+
+type oneUser struct{ ada auth.User }
+
+func (u oneUser) FindByLogin(_ context.Context, login string) (auth.User, error) {
+	if login != u.ada.Username {
+		return auth.User{}, auth.ErrUserNotFound
+	}
+	return u.ada, nil
+}
+
+func (u oneUser) FindByID(ctx context.Context, _ string) (auth.User, error) {
+	return u.FindByLogin(ctx, u.ada.Username)
+}
+
+// server is a server for browsers and other clients, with a clock that the test
+// advances. Access tokens live for 5 seconds, so package oauth2, which refreshes
+// ten seconds before the expiry, does so before each request.
+type server struct {
+	*authtest.Authenticator
+	url       string
+	rotations atomic.Int64
+	intercept atomic.Pointer[func(w http.ResponseWriter, refresh func())] // of the requests for a refresh
+}
+
+func start(t *testing.T, accessTTL time.Duration) *server {
+	t.Helper()
+	hasher := &password.Hasher{Memory: 64, Time: 1}
+	hash, err := hasher.Hash(t.Context(), "correct horse battery staple")
+	require.NoError(t, err)
+	s := &server{}
+	s.Authenticator = authtest.New(t, auth.Config{
+		Issuer: "http://localhost", Users: oneUser{auth.User{ID: "u1", Username: "ada", PasswordHash: hash}}, Hasher: hasher,
+		Cookies:   &auth.Cookies{InsecureHTTP: true, AllowBody: true},
+		AccessTTL: accessTTL, Leeway: -1,
+		OnEvent: func(_ context.Context, e auth.Event) {
+			if e.Type == auth.EventRefresh {
+				s.rotations.Add(1)
+			}
+		},
+	})
+	mux := http.NewServeMux()
+	mux.Handle("/auth/", http.StripPrefix("/auth", s.Handler()))
+	mux.HandleFunc("POST /auth/refresh", func(w http.ResponseWriter, r *http.Request) {
+		refresh := func() { s.RefreshHandler().ServeHTTP(w, r) }
+		if f := s.intercept.Load(); f != nil {
+			(*f)(w, refresh)
+			return
+		}
+		refresh()
+	})
+	mux.Handle("GET /api/me", s.Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		claims, _ := auth.FromContext(r.Context())
+		fmt.Fprintf(w, "hello %s\n", claims.Username)
+	})))
+	h := httptest.NewServer(mux)
+	t.Cleanup(h.Close)
+	s.url = h.URL
+	return s
+}
+
+// client is the program with a file of its own.
+type client struct {
+	t    *testing.T
+	s    *server
+	file string
+}
+
+func newClient(t *testing.T, s *server) client {
+	return client{t, s, filepath.Join(t.TempDir(), "tokens.json")}
+}
+
+func (c client) command(args ...string) *exec.Cmd {
+	return testserver.Self(c.t, append([]string{"-server", c.s.url, "-tokens", c.file}, args...)...)
+}
+
+// run returns the output of the program, and "" if it succeeded or else its error.
+func (c client) run(args ...string) (out, failure string) {
+	cmd := c.command(args...)
+	cmd.Stdin = strings.NewReader("correct horse battery staple\n")
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if cmd.Run() != nil {
+		failure = strings.TrimPrefix(stderr.String(), "Password: ")
+	}
+	return stdout.String(), failure
+}
+
+func (c client) signIn() {
+	c.t.Helper()
+	_, failure := c.run("login", "ada")
+	require.Empty(c.t, failure)
+}
+
+func (c client) requireHello() {
+	c.t.Helper()
+	out, failure := c.run("get", "/api/me")
+	require.Empty(c.t, failure)
+	require.Equal(c.t, "hello ada\n", out)
+}
+
+func (c client) tokens() []byte {
+	c.t.Helper()
+	text, err := os.ReadFile(c.file)
+	require.NoError(c.t, err)
+	return text
+}
+
+const signInAgain = "sign in: cli login NAME\n"
+
+func TestCLI_StaysSignedInOverManyExpiries(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, start(t, 5*time.Second))
+	_, failure := c.run("get", "/api/me")
+	require.Equal(t, "cli: "+signInAgain, failure)
+	_, failure = c.run("login", "bob")
+	require.Equal(t, "cli: login or password is wrong\n", failure)
+	c.signIn()
+	for range 5 {
+		c.s.Clock.Advance(time.Hour)
+		c.requireHello()
+	}
+	require.EqualValues(t, 5, c.s.rotations.Load())
+	info, err := os.Stat(c.file)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode())
+	sessions, err := c.s.Sessions(t.Context(), "u1")
+	require.NoError(t, err)
+	require.Len(t, sessions, 1)
+	require.NotEmpty(t, sessions[0].Name())
+
+	_, failure = c.run("logout")
+	require.Empty(t, failure)
+	require.NoFileExists(t, c.file)
+	sessions, err = c.s.Sessions(t.Context(), "u1")
+	require.NoError(t, err)
+	require.Empty(t, sessions)
+}
+
+func TestCLI_RefreshesWhenTheServerEndsTheAccessToken(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, start(t, 15*time.Minute))
+	c.signIn()
+	c.requireHello()
+	require.Zero(t, c.s.rotations.Load())
+	c.s.Clock.Advance(2 * time.Second)
+	require.NoError(t, c.s.ExpireAccess(t.Context(), "u1"))
+	c.requireHello()
+	require.EqualValues(t, 1, c.s.rotations.Load())
+	require.NoError(t, c.s.RevokeAll(t.Context(), "u1"))
+	_, failure := c.run("get", "/api/me")
+	require.Contains(t, failure, signInAgain)
+	c.signIn()
+	c.requireHello()
+}
+
+func TestCLI_OutageKeepsTheTokens(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, start(t, 5*time.Second))
+	c.signIn()
+	before := c.tokens()
+	down := func(w http.ResponseWriter, _ func()) { auth.DefaultOnError(w, nil, auth.ErrUnavailable) }
+	c.s.intercept.Store(&down)
+	_, failure := c.run("get", "/api/me")
+	require.Contains(t, failure, "503 Service Unavailable: try again later")
+	require.Equal(t, before, c.tokens())
+	c.s.intercept.Store(nil)
+	c.requireHello()
+}
+
+// TestCLI_CrashBeforeTheTokensAreSaved kills the program after the server has
+// rotated the session, and before it has saved the new tokens.
+func TestCLI_CrashBeforeTheTokensAreSaved(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		later time.Duration
+		out   string
+	}{
+		"within the retry window": {9 * time.Second, "hello ada\n"},
+		"after the retry window":  {11 * time.Second, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newClient(t, start(t, 5*time.Second))
+			c.signIn()
+			before := c.tokens()
+			cmd := c.command("get", "/api/me")
+			crash := func(_ http.ResponseWriter, refresh func()) {
+				refresh()
+				_ = cmd.Process.Kill()
+				panic(http.ErrAbortHandler) // the response is not sent
+			}
+			c.s.intercept.Store(&crash)
+			require.NoError(t, cmd.Start())
+			require.Eventually(t, func() bool { return c.s.rotations.Load() == 1 }, 20*time.Second, time.Millisecond)
+			require.Error(t, cmd.Wait())
+			c.s.intercept.Store(nil)
+			require.Equal(t, before, c.tokens())
+
+			c.s.Clock.Advance(tt.later)
+			out, failure := c.run("get", "/api/me")
+			require.Equal(t, tt.out, out)
+			if tt.out == "" { // for the server, it is a token that somebody else has used
+				require.Contains(t, failure, signInAgain)
+				c.signIn()
+			}
+			c.s.Clock.Advance(time.Hour)
+			c.requireHello()
+		})
+	}
+}
+
+func TestCLI_TwoRunsAtOnce(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, start(t, 5*time.Second))
+	c.signIn()
+	for range 3 {
+		c.s.Clock.Advance(time.Hour)
+		c.s.rotations.Store(0)
+		var both, runs sync.WaitGroup
+		both.Add(2)
+		wait := func(_ http.ResponseWriter, refresh func()) {
+			both.Done()
+			both.Wait() // both present the same refresh token
+			refresh()
+		}
+		c.s.intercept.Store(&wait)
+		var out, failure [2]string
+		for i := range 2 {
+			runs.Go(func() { out[i], failure[i] = c.run("get", "/api/me") })
+		}
+		runs.Wait()
+		c.s.intercept.Store(nil)
+		require.Equal(t, [2]string{}, failure)
+		require.Equal(t, [2]string{"hello ada\n", "hello ada\n"}, out)
+		require.EqualValues(t, 1, c.s.rotations.Load())
+		require.True(t, json.Valid(c.tokens()))
+	}
+	c.s.Clock.Advance(time.Hour)
+	c.requireHello()
+}
