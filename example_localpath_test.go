@@ -30,21 +30,7 @@ func ExampleLocalPath() {
 		Users:       siteUsers{auth.User{ID: "u1", Username: "ada", PasswordHash: hash}},
 		Cookies:     &auth.Cookies{},
 		AutoRefresh: true,
-		OnError: func(w http.ResponseWriter, r *http.Request, err error) {
-			e := auth.ResponseFor(err)
-			switch {
-			case e.Action == "" || !strings.Contains(r.Header.Get("Accept"), "text/html"):
-				auth.DefaultOnError(w, r, err) // not for a script, or a login would not help
-			case r.Method == http.MethodGet || r.Method == http.MethodHead:
-				http.Redirect(w, r, "/login?next="+url.QueryEscape(r.RequestURI), http.StatusSeeOther)
-			default: // a form, and the session has ended
-				e.SetHeaders(w.Header())
-				w.Header().Set("Content-Type", "text/html; charset=utf-8")
-				w.WriteHeader(e.Status)
-				fmt.Fprint(w, `You must sign in again. Nothing was saved yet. <a href="/login" target="_blank">Sign in</a>
-					in a new tab, then reload this page to send the form again.`)
-			}
-		},
+		OnError:     auth.RedirectToLogin("/login"),
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -60,38 +46,19 @@ func ExampleLocalPath() {
 		showLogin(w, r, http.StatusOK, "Sign in")
 	})
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
-		if err := a.CheckOrigin(r); err != nil {
-			a.WriteError(w, r, err)
-			return
-		}
-		o := auth.SessionOptions{Device: a.Device(r), Replaces: a.CookieTokens(r)}
-		t, err := a.Login(r.Context(), r.FormValue("login"), r.FormValue("password"), o)
-		if errors.Is(err, auth.ErrInvalidCredentials) {
+		switch err := a.LoginForm(w, r); {
+		case errors.Is(err, auth.ErrInvalidCredentials):
 			showLogin(w, r, http.StatusUnauthorized, "Name or password is wrong.")
-			return
-		}
-		if err != nil {
+		case err != nil:
 			a.WriteError(w, r, err)
-			return
+		default:
+			http.Redirect(w, r, auth.LocalPath(r.FormValue("next")), http.StatusSeeOther)
 		}
-		a.SetCookies(w, t)
-		http.Redirect(w, r, auth.LocalPath(r.FormValue("next")), http.StatusSeeOther)
 	})
 	mux.Handle("/notes", a.Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, `notes <form method="post" action="/logout"><button>Sign out</button></form>`)
 	})))
-	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) {
-		tokens, _, err := a.RequestTokens(r) // checks the origin
-		if err == nil {
-			err = a.Logout(r.Context(), tokens...)
-		}
-		if err != nil {
-			a.WriteError(w, r, err)
-			return
-		}
-		a.ClearCookies(w)
-		http.Redirect(w, r, "/login", http.StatusSeeOther)
-	})
+	mux.Handle("POST /logout", a.LogoutHandler()) // redirects forms to "/", or to their field next
 
 	send := func(method, target, accept, form string) {
 		r := httptest.NewRequestWithContext(context.Background(), method, target, strings.NewReader(form))
@@ -116,7 +83,7 @@ func ExampleLocalPath() {
 	// POST /login?next=%2Fnotes: 401 "text/html; charset=utf-8"
 	// POST /login?next=%2Fnotes%3Fpage%3D2: 303 "/notes?page=2"
 	// POST /login?next=%2F%2Fevil.example: 303 "/"
-	// POST /logout: 303 "/login"
+	// POST /logout: 303 "/"
 }
 
 // siteUsers is a user lookup with one user.

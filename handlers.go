@@ -174,29 +174,45 @@ func (a *Authenticator) methods(h func(http.ResponseWriter, *http.Request) error
 func (a *Authenticator) LoginHandler() http.Handler { return a.endpoint(a.login, http.MethodPost) }
 
 func (a *Authenticator) login(w http.ResponseWriter, r *http.Request) error {
-	f, err := ReadFields(r, "login", "username", "email", "login_id", "password", "device", "delivery")
+	f, err := readLogin(r)
 	if err != nil {
 		return err
 	}
-	login, err1 := oneOf(f, "login", "username", "email", "login_id")
-	pass, err2 := oneOf(f, "password")
-	byCookie, err3 := a.delivery(f["delivery"])
-	if err := errors.Join(err1, err2, err3); err != nil {
+	byCookie, err := a.delivery(f.delivery)
+	if err != nil {
 		return err
 	}
-	o := SessionOptions{Device: a.Device(r), Name: f["device"], InBody: !byCookie}
-	if byCookie {
-		if err := a.CheckOrigin(r); err != nil {
-			return err
-		}
-		o.Replaces = a.CookieTokens(r)
-	}
-	t, err := a.Login(r.Context(), login, pass, o)
+	t, err := a.loginWith(r, f, byCookie)
 	if err != nil {
 		return err
 	}
 	a.WriteTokens(w, t, byCookie)
 	return nil
+}
+
+// loginFields are the fields of a login.
+type loginFields struct{ login, password, device, delivery string }
+
+func readLogin(r *http.Request) (loginFields, error) {
+	f, err := ReadFields(r, "login", "username", "email", "login_id", "password", "device", "delivery")
+	if err != nil {
+		return loginFields{}, err
+	}
+	login, err1 := oneOf(f, "login", "username", "email", "login_id")
+	pass, err2 := oneOf(f, "password")
+	return loginFields{login, pass, f["device"], f["delivery"]}, errors.Join(err1, err2)
+}
+
+// loginWith opens a session with the fields of a login.
+func (a *Authenticator) loginWith(r *http.Request, f loginFields, byCookie bool) (Tokens, error) {
+	o := SessionOptions{Device: a.Device(r), Name: f.device, InBody: !byCookie}
+	if byCookie {
+		if err := a.CheckOrigin(r); err != nil {
+			return Tokens{}, err
+		}
+		o.Replaces = a.CookieTokens(r)
+	}
+	return a.Login(r.Context(), f.login, f.password, o)
 }
 
 // delivery reports whether the tokens of a login are set as cookies.
@@ -242,6 +258,11 @@ func (a *Authenticator) refresh(w http.ResponseWriter, r *http.Request) error {
 // [Authenticator.RequestTokens] finds, and clears the cookies unless their
 // origin is not trusted. It succeeds even if the session has already ended or no
 // token is valid.
+//
+// The form of a page is redirected to the path in its field "next" ([LocalPath]),
+// or to "/". So a logout button needs no other handler:
+//
+//	<form method="post" action="/auth/logout"><button>Sign out</button></form>
 func (a *Authenticator) LogoutHandler() http.Handler { return a.endpoint(a.logout, http.MethodPost) }
 
 func (a *Authenticator) logout(w http.ResponseWriter, r *http.Request) error {
@@ -262,12 +283,15 @@ func (a *Authenticator) logout(w http.ResponseWriter, r *http.Request) error {
 	if byCookie || len(tokens) == 0 {
 		a.ClearCookies(w)
 	}
-	writeNoContent(w)
+	writeDone(w, r)
 	return nil
 }
 
 // LogoutAllHandler handles POST with an access token. It ends all sessions of
-// the token's user; with ?others=true, all except the token's session.
+// the token's user; with ?others=true, all except the token's session. It
+// redirects the form of a page as [Authenticator.LogoutHandler] does. With
+// Config.AutoRefresh, wrap it with Require, so that a form is not refused
+// because the access token has expired.
 func (a *Authenticator) LogoutAllHandler() http.Handler {
 	return a.endpoint(a.logoutAll, http.MethodPost)
 }
@@ -294,7 +318,7 @@ func (a *Authenticator) logoutAll(w http.ResponseWriter, r *http.Request) error 
 	if byCookie && except == nil {
 		a.ClearCookies(w)
 	}
-	writeNoContent(w)
+	writeDone(w, r)
 	return nil
 }
 

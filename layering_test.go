@@ -272,7 +272,7 @@ func TestLayers_OnlySetupPanics(t *testing.T) {
 			})
 		}
 	}
-	require.Equal(t, map[string]int{"Role": 2, "Scope": 2, "Fresh": 1, "Require": 1, "checkHandler": 2, "LogEvents": 1}, in)
+	require.Equal(t, map[string]int{"Role": 2, "Scope": 2, "Fresh": 1, "Require": 1, "checkHandler": 2, "LogEvents": 1, "RedirectToLogin": 1}, in)
 }
 
 // usesOf counts, by name, the uses of functions of an imported package in the

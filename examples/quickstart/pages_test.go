@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -38,21 +37,7 @@ func startPages(t *testing.T) *pages {
 	require.NoError(t, err)
 	p.Authenticator = authtest.New(t, auth.Config{
 		Users: oneUser{ID: "ada", Username: "ada", PasswordHash: hash}, Cookies: &auth.Cookies{}, AutoRefresh: true,
-		Now: time.Now,
-		OnError: func(w http.ResponseWriter, r *http.Request, err error) {
-			e := auth.ResponseFor(err)
-			switch {
-			case e.Action == "" || !strings.Contains(r.Header.Get("Accept"), "text/html"):
-				auth.DefaultOnError(w, r, err)
-			case r.Method == http.MethodGet:
-				http.Redirect(w, r, "/login?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
-			default:
-				e.SetHeaders(w.Header())
-				w.Header().Set("Content-Type", "text/html; charset=utf-8")
-				w.WriteHeader(e.Status)
-				show(w, `You must sign in again. <a href="/login" target="_blank">Sign in</a>`)
-			}
-		},
+		Now: time.Now, OnError: auth.RedirectToLogin("/login"),
 	})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) {
@@ -202,8 +187,7 @@ func TestBrowser_FormWithAnExpiredTokenIsSaved(t *testing.T) {
 
 	b.do(chromedp.Navigate(p.url+"/note"), chromedp.WaitVisible("#text"), chromedp.SendKeys("#text", "typed before the end"))
 	require.NoError(t, p.RevokeAll(t.Context(), "ada"))
-	b.do(chromedp.Click("#save"))
-	b.sees("page", "You must sign in again.")
+	b.do(chromedp.Click("#save"), chromedp.WaitVisible(`//h1[.="You must sign in again"]`))
 	other := b.tab()
 	p.signIn(other, "/login")
 	other.sees("page", "home")

@@ -1,0 +1,121 @@
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"html"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// RedirectToLogin returns a function for Config.OnError of a site whose pages the
+// server renders. path is the path of the login page, which may have a query:
+//
+//	auth.Config{AutoRefresh: true, OnError: auth.RedirectToLogin("/login"), …}
+//
+// If a login would help, the function redirects a page load to the login page,
+// with the requested URL in the query parameter next. After the login, redirect
+// to [LocalPath] of that parameter, which accepts only paths of this site. A form
+// cannot be redirected without losing what the user typed. It gets a page with a
+// link that opens the login page in a new tab, and the user can then reload the
+// page, so that the browser sends the form again.
+//
+// A page load gets all other errors as a short page in English. For pages of its
+// own, a site handles these errors, and calls the function for those for which
+// [ErrorResponse].Action is not empty. A request by a script gets
+// [DefaultOnError]. Browsers say with the header Sec-Fetch-Mode whether they load
+// a page. Without that header, a request for text/html is a page load.
+//
+// RedirectToLogin panics if path is not a path that [LocalPath] accepts.
+func RedirectToLogin(path string) func(http.ResponseWriter, *http.Request, error) {
+	if LocalPath(path) != path || strings.Contains(path, "#") {
+		panic(fmt.Sprintf("auth: RedirectToLogin: %q must be the path of a page of this site, such as /login", path))
+	}
+	page, query, _ := strings.Cut(path, "?")
+	return func(w http.ResponseWriter, r *http.Request, err error) {
+		e := ResponseFor(err)
+		asked := requestURL(r)
+		switch {
+		case !isPageLoad(r):
+			DefaultOnError(w, r, err)
+		case e.Action == "" || asked.EscapedPath() == page: // a redirect would not help
+			writePage(w, e, http.StatusText(e.Status), html.EscapeString(e.Description)+".")
+		case r.Method == http.MethodGet || r.Method == http.MethodHead:
+			to := path
+			if next := LocalPath(asked.RequestURI()); next != "/" {
+				to = page + "?" + strings.TrimPrefix(query+"&next="+url.QueryEscape(next), "&")
+			}
+			w.Header().Set("Cache-Control", "no-store")
+			http.Redirect(w, r, to, http.StatusSeeOther)
+		default:
+			writePage(w, e, "You must sign in again", `Nothing was saved yet. <a href="`+html.EscapeString(path)+
+				`" target="_blank">Sign in</a> in a new tab, then reload this page to send the form again.`)
+		}
+	}
+}
+
+// isPageLoad reports whether a browser loads a page, or sends a form and shows
+// the response as a page.
+func isPageLoad(r *http.Request) bool {
+	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
+		return mode == "navigate"
+	}
+	return strings.Contains(r.Header.Get("Accept"), "text/html")
+}
+
+// writePage writes a page with the status and headers of e. body is HTML.
+func writePage(w http.ResponseWriter, e ErrorResponse, title, body string) {
+	e.SetHeaders(w.Header())
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(e.Status)
+	_, _ = fmt.Fprintf(w, `<!doctype html><html lang="en"><meta name="color-scheme" content="light dark"><meta name="viewport" content="width=device-width"><title>%s</title><h1>%[1]s</h1><p>%s</p></html>`+"\n", title, body)
+}
+
+// LoginForm logs a user in with the fields of a form, as [Authenticator.LoginHandler]
+// does, and sets the token cookies: it checks the origin of the request, and the
+// login replaces the session that the browser had. It writes no status and no
+// body, so that the caller can redirect:
+//
+//	switch err := a.LoginForm(w, r); {
+//	case errors.Is(err, auth.ErrInvalidCredentials):
+//		showLogin(w, r, "Name or password is wrong.")
+//	case err != nil:
+//		a.WriteError(w, r, err)
+//	default:
+//		http.Redirect(w, r, auth.LocalPath(r.FormValue("next")), http.StatusSeeOther)
+//	}
+//
+// If it returns an error, it has written nothing. The fields are read from the
+// body, never from the URL, and the body can be read again afterward. The errors
+// are those of [ReadFields], [Verifier.CheckOrigin] and [Authenticator.Login].
+// Without Config.Cookies, LoginForm returns an error.
+func (a *Authenticator) LoginForm(w http.ResponseWriter, r *http.Request) error {
+	if a.cookies == nil {
+		return errors.New("auth: LoginForm requires Config.Cookies")
+	}
+	f, err := readLogin(r)
+	if err != nil {
+		return err
+	}
+	t, err := a.loginWith(r, f, true)
+	if err != nil {
+		return err
+	}
+	a.SetCookies(w, t)
+	return nil
+}
+
+// writeDone writes the response to a request that succeeded and has no result:
+// 204, with which a browser stays on the page that sent the form, or for such a
+// form a redirect to the page that its field next names.
+func writeDone(w http.ResponseWriter, r *http.Request) {
+	if !isPageLoad(r) {
+		writeNoContent(w)
+		return
+	}
+	f, _ := ReadFields(r, "next") // a field that cannot be read is as one that is absent
+	w.Header().Set("Cache-Control", "no-store")
+	http.Redirect(w, r, LocalPath(f["next"]), http.StatusSeeOther)
+}
