@@ -1,0 +1,503 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/authtest"
+	"github.com/ratchet-go/auth/internal/testserver"
+	"github.com/ratchet-go/auth/password"
+)
+
+func TestMain(m *testing.M) { testserver.RunMain(m, main) }
+
+const pass = "correct horse battery staple"
+
+// app is the application with a clock that the test advances.
+type app struct {
+	*authtest.Authenticator
+	http.Handler
+	users users
+}
+
+// newApp returns the application with a database in SQLite.
+func newApp(t *testing.T, change ...func(*auth.Config)) *app {
+	t.Helper()
+	db, err := open(t.Context(), filepath.Join(t.TempDir(), "app.db"))
+	require.NoError(t, err)
+	return appOn(t, db, change...)
+}
+
+func appOn(t *testing.T, db *database, change ...func(*auth.Config)) *app {
+	t.Helper()
+	t.Cleanup(func() { require.NoError(t, db.close()) })
+	db.users.hasher = &password.Hasher{Memory: 64, Time: 1}
+	c := config(db, "")
+	c.OnEvent = nil // authtest logs events to t
+	for _, f := range change {
+		f(&c)
+	}
+	a := authtest.New(t, c)
+	return &app{a, routes(a.Authenticator, db.users), db.users}
+}
+
+// browser keeps cookies, and does not follow redirects.
+type browser struct {
+	t       *testing.T
+	handler http.Handler
+	cookies map[string]string
+}
+
+func (a *app) browser(t *testing.T) *browser {
+	return &browser{t, a, map[string]string{}}
+}
+
+type response struct {
+	status         int
+	body, location string
+	header         http.Header
+}
+
+func (b *browser) do(r *http.Request) response {
+	r.Header.Set("Sec-Fetch-Mode", "navigate")
+	for name, value := range b.cookies {
+		r.AddCookie(&http.Cookie{Name: name, Value: value})
+	}
+	w := httptest.NewRecorder()
+	b.handler.ServeHTTP(w, r)
+	for _, c := range w.Result().Cookies() {
+		if b.cookies[c.Name] = c.Value; c.MaxAge < 0 {
+			delete(b.cookies, c.Name)
+		}
+	}
+	return response{w.Code, w.Body.String(), w.Header().Get("Location"), w.Header()}
+}
+
+func (b *browser) get(path string) response {
+	return b.do(httptest.NewRequest(http.MethodGet, path, nil))
+}
+
+// form returns a request of a page of the application.
+func form(path string, fields ...string) *http.Request {
+	values := url.Values{}
+	for i := 0; i < len(fields); i += 2 {
+		values.Add(fields[i], fields[i+1])
+	}
+	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(values.Encode()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Sec-Fetch-Site", "same-origin")
+	return r
+}
+
+func (b *browser) post(path string, fields ...string) response { return b.do(form(path, fields...)) }
+
+// signUp returns a browser of a new user.
+func (a *app) signUp(t *testing.T, login string) *browser {
+	t.Helper()
+	b := a.browser(t)
+	r := b.post("/signup", "login", login, "password", pass)
+	require.Equal(t, http.StatusSeeOther, r.status, r.body)
+	return b
+}
+
+func (a *app) signIn(t *testing.T, login string) *browser {
+	t.Helper()
+	b := a.browser(t)
+	r := b.post("/login", "login", login, "password", pass)
+	require.Equal(t, http.StatusSeeOther, r.status, r.body)
+	return b
+}
+
+// id returns the ID of a user.
+func (a *app) id(t *testing.T, login string) string {
+	t.Helper()
+	u, err := a.users.FindByLogin(t.Context(), login)
+	require.NoError(t, err)
+	return u.ID
+}
+
+func TestApp_Has450LinesOfGo(t *testing.T) {
+	t.Parallel()
+	files, err := fs.Glob(os.DirFS("."), "*.go")
+	require.NoError(t, err)
+	lines := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		if !strings.HasSuffix(file, "_test.go") {
+			lines += strings.Count(string(text), "\n")
+			require.Regexp(t, `^// (This file|Command app) `, string(text), "%s: the first sentence explains the file", file)
+		}
+	}
+	require.Greater(t, lines, 300)
+	require.LessOrEqual(t, lines, 450)
+}
+
+func TestApp_FirstUserIsAdministrator(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	ada, bob := a.signUp(t, "ada"), a.signUp(t, "bob")
+	require.Contains(t, ada.get("/").body, `href="/admin"`)
+	require.Equal(t, 200, ada.get("/admin").status)
+	require.NotContains(t, bob.get("/").body, `href="/admin"`)
+	r := bob.get("/admin")
+	require.Equal(t, 403, r.status)
+	require.Contains(t, r.body, "This did not work")
+}
+
+// TestApp_ConcurrentSignUps signs up users with one name, and with different
+// names, at the same time.
+func TestApp_ConcurrentSignUps(t *testing.T) {
+	t.Parallel()
+	concurrentSignUps(t, newApp(t))
+}
+
+func concurrentSignUps(t *testing.T, nodes ...*app) {
+	t.Helper()
+	const n = 8
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	status := map[int]int{}
+	for i := range n {
+		for _, name := range []string{[]string{"ada", "Ada", " ADA "}[i%3], fmt.Sprint("user", i)} {
+			wg.Go(func() {
+				r := nodes[i%len(nodes)].browser(t).post("/signup", "login", name, "password", pass)
+				mu.Lock()
+				defer mu.Unlock()
+				status[r.status]++
+				if r.status != http.StatusSeeOther && !strings.Contains(r.body, "This user name is taken.") {
+					t.Error(r.status, r.body)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	require.Equal(t, map[int]int{http.StatusSeeOther: n + 1, http.StatusUnprocessableEntity: n - 1}, status)
+	list, err := nodes[0].users.list(t.Context(), "")
+	require.NoError(t, err)
+	require.Len(t, list, n+1)
+	owners := 0
+	for _, u := range list {
+		if u.Roles[0] == "owner" {
+			owners++
+		}
+	}
+	require.Equal(t, 1, owners)
+}
+
+func TestApp_SignUpIsRefused(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.signUp(t, "ada")
+	for _, tt := range []struct{ login, password, text string }{
+		{"ADA", pass, "This user name is taken."},
+		{"x", pass, "A user name has 2 to 30 letters"},
+		{"аda", pass, "A user name has 2 to 30 letters"}, // the first letter is Cyrillic
+		{"<b>", pass, "A user name has 2 to 30 letters"},
+		{"bob", "fourteen chars", "A password has 15 to 200 characters."},
+		{"bob", strings.Repeat("x", 201), "A password has 15 to 200 characters."},
+	} {
+		r := a.browser(t).post("/signup", "login", tt.login, "password", tt.password, "next", "/devices")
+		require.Equal(t, http.StatusUnprocessableEntity, r.status)
+		require.Contains(t, r.body, tt.text)
+		require.Contains(t, r.body, `value="`+strings.NewReplacer("<", "&lt;", ">", "&gt;").Replace(tt.login)+`"`, "the name is kept")
+		require.NotContains(t, r.body, tt.password, "the password is not")
+		require.Contains(t, r.body, `name="next" value="/devices"`)
+		require.NotContains(t, r.header, "Set-Cookie")
+	}
+}
+
+func TestApp_LoginRedisplaysTheError(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.signUp(t, "ada")
+	b := a.browser(t)
+	require.Equal(t, "/login?next=%2Fdevices%3Fx%3D1", b.get("/devices?x=1").location)
+	require.Contains(t, b.get("/login?next=%2Fdevices%3Fx%3D1").body, `name="next" value="/devices?x=1"`)
+	r := b.post("/login", "login", "Ada", "password", "wrong password", "next", "/devices?x=1")
+	require.Equal(t, http.StatusUnprocessableEntity, r.status)
+	require.Contains(t, r.body, `role="alert">User name or password is wrong.`)
+	require.Contains(t, r.body, `value="Ada"`)
+	require.Contains(t, r.body, `name="next" value="/devices?x=1"`)
+	require.NotContains(t, r.body, "wrong password")
+	require.Equal(t, "/devices?x=1", b.post("/login", "login", "Ada", "password", pass, "next", "/devices?x=1").location)
+	require.Equal(t, 200, b.get("/devices?x=1").status)
+	require.Contains(t, b.get("/").body, "Hello, ada")
+}
+
+func TestApp_NeverRedirectsToAnotherSite(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	for i, next := range []string{"//evil.example", `/\evil.example`, "https://evil.example/", "javascript:alert(1)", "/../x", ""} {
+		require.Equal(t, "/", a.browser(t).post("/signup", "login", fmt.Sprint("user", i), "password", pass, "next", next).location)
+		b := a.browser(t)
+		require.Equal(t, "/", b.post("/login", "login", fmt.Sprint("user", i), "password", pass, "next", next).location)
+		require.Equal(t, "/", b.post("/logout", "next", next).location)
+	}
+}
+
+func TestApp_FormsOfOtherSitesAreRefused(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	ada := a.signUp(t, "ada")
+	for path, fields := range map[string][]string{
+		"/signup":  {"login", "bob", "password", pass},
+		"/login":   {"login", "ada", "password", pass},
+		"/logout":  nil,
+		"/profile": {"current", pass, "password", pass + "2"},
+		"/devices": {"id", "x"},
+		"/admin":   {"id", "x", "role", "admin"},
+	} {
+		r := form(path, fields...)
+		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		got := ada.do(r)
+		require.Equal(t, http.StatusForbidden, got.status, path)
+		require.NotContains(t, got.header, "Set-Cookie", path)
+	}
+	require.Equal(t, 200, ada.get("/profile").status)
+	_, err := a.users.FindByLogin(t.Context(), "bob")
+	require.ErrorIs(t, err, auth.ErrUserNotFound)
+	a.signIn(t, "ada") // the password is the same
+}
+
+func TestApp_PasswordChangeEndsOtherSessions(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	ada, other, bob := a.signUp(t, "ada"), a.signIn(t, "ada"), a.signUp(t, "bob")
+	r := ada.post("/profile", "current", "wrong", "password", "a new password of ada")
+	require.Equal(t, http.StatusUnprocessableEntity, r.status)
+	require.Contains(t, r.body, "The current password is wrong.")
+	r = ada.post("/profile", "current", pass, "password", "short")
+	require.Contains(t, r.body, "A password has 15 to 200 characters.")
+	require.Equal(t, 200, other.get("/profile").status)
+
+	require.Equal(t, "/devices?done", ada.post("/profile", "current", pass, "password", "a new password of ada").location)
+	r = ada.get("/devices?done")
+	require.Contains(t, r.body, "The password has been changed")
+	require.Contains(t, r.body, "this device only")
+	require.Equal(t, "/login?next=%2Fprofile", other.get("/profile").location)
+	require.Equal(t, 200, bob.get("/profile").status)
+	b := a.browser(t)
+	require.Equal(t, http.StatusUnprocessableEntity, b.post("/login", "login", "ada", "password", pass).status)
+	require.Equal(t, http.StatusSeeOther, b.post("/login", "login", "ada", "password", "a new password of ada").status)
+}
+
+// TestApp_ConcurrentPasswordChanges sends two changes with the same current
+// password: only one of them may win.
+func TestApp_ConcurrentPasswordChanges(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	ada := a.signUp(t, "ada")
+	u, err := a.users.FindByID(t.Context(), a.id(t, "ada"))
+	require.NoError(t, err)
+	require.NoError(t, a.users.changePassword(t.Context(), u.ID, pass, "the password of a thief"))
+	err = a.users.exec(t.Context(), invalid("lost"), "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2", u.ID, u.PasswordHash, "x")
+	require.Equal(t, invalid("lost"), err)
+	require.Equal(t, http.StatusUnprocessableEntity, ada.post("/profile", "current", pass, "password", "another new password").status)
+}
+
+func TestApp_DevicesCanBeEnded(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	ada := a.signUp(t, "ada")
+	others := []*browser{a.signIn(t, "ada"), a.signIn(t, "ada"), a.signIn(t, "ada")}
+	bob := a.signUp(t, "bob")
+	ids := regexp.MustCompile(`name="id" value="([^"]+)"><button`).FindAllStringSubmatch(ada.get("/devices").body, -1)
+	require.Len(t, ids, 4)
+	require.Contains(t, ada.get("/devices").body, "<strong>This device</strong>")
+
+	current, err := a.Verify(t.Context(), others[0].cookies["access"])
+	require.NoError(t, err)
+	require.Equal(t, http.StatusSeeOther, bob.post("/devices", "id", current.SessionID).status) // of another user: nothing happens
+	require.Equal(t, 200, others[0].get("/profile").status)
+	require.Equal(t, "/devices", ada.post("/devices", "id", current.SessionID).location)
+	require.Equal(t, "/login?next=%2Fprofile", others[0].get("/profile").location)
+	require.Equal(t, 200, others[1].get("/profile").status)
+
+	var rest []string // the form "End all other sessions"
+	_, last, ok := strings.Cut(ada.get("/devices").body, "</ul>")
+	require.True(t, ok)
+	for _, m := range regexp.MustCompile(`name="id" value="([^"]+)"`).FindAllStringSubmatch(last, -1) {
+		rest = append(rest, "id", m[1])
+	}
+	require.Len(t, rest, 4)
+	require.Equal(t, http.StatusSeeOther, ada.post("/devices", rest...).status)
+	for _, other := range others {
+		require.Equal(t, http.StatusSeeOther, other.get("/profile").status)
+	}
+	require.Contains(t, ada.get("/devices").body, "this device only")
+
+	current, err = a.Verify(t.Context(), ada.cookies["access"])
+	require.NoError(t, err)
+	ada.post("/devices", "id", current.SessionID)
+	require.Equal(t, "/login?next=%2Fdevices", ada.get("/devices").location)
+}
+
+func TestApp_RoleTakesEffectAtOnce(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	ada, bob := a.signUp(t, "ada"), a.signUp(t, "bob")
+	a.Clock.Advance(5 * time.Second)
+	require.Equal(t, "/admin", ada.post("/admin", "id", a.id(t, "bob"), "role", "admin", "status", "enabled").location)
+	a.Clock.Advance(5 * time.Second)
+	r := bob.get("/admin")
+	require.Equal(t, http.StatusTemporaryRedirect, r.status, "to itself, with new tokens")
+	require.Equal(t, 200, bob.get("/admin").status)
+	a.Clock.Advance(5 * time.Second)
+	require.Equal(t, "/admin", ada.post("/admin", "id", a.id(t, "bob"), "role", "member", "status", "enabled").location)
+	a.Clock.Advance(5 * time.Second)
+	require.Equal(t, 403, follow(bob, "/admin").status)
+	require.Equal(t, 403, bob.post("/admin", "id", a.id(t, "bob"), "role", "admin", "status", "enabled").status)
+}
+
+// follow gets a page, and once more if the response redirects to the page itself.
+func follow(b *browser, path string) response {
+	r := b.get(path)
+	if r.status == http.StatusTemporaryRedirect {
+		r = b.get(path)
+	}
+	return r
+}
+
+func TestApp_DisabledUserIsSignedOut(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	ada, bob := a.signUp(t, "ada"), a.signUp(t, "bob")
+	require.Equal(t, "/admin", ada.post("/admin", "id", a.id(t, "bob"), "role", "member", "status", "disabled").location)
+	require.Equal(t, "/login?next=%2Fprofile", bob.get("/profile").location)
+	require.Contains(t, ada.get("/admin").body, "member, disabled")
+	r := a.browser(t).post("/login", "login", "bob", "password", pass)
+	require.Contains(t, r.body, "User name or password is wrong.")
+	a.Clock.Advance(5 * time.Second)
+	require.Equal(t, "/admin", ada.post("/admin", "id", a.id(t, "bob"), "role", "member", "status", "enabled").location)
+	a.Clock.Advance(5 * time.Second)
+	a.signIn(t, "bob")
+}
+
+// TestApp_AlwaysHasAnAdministrator checks that no administrator can remove the
+// last one.
+func TestApp_AlwaysHasAnAdministrator(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	ada := a.signUp(t, "ada")
+	a.signUp(t, "bob")
+	a.Clock.Advance(5 * time.Second)
+	require.Equal(t, "/admin", ada.post("/admin", "id", a.id(t, "bob"), "role", "admin", "status", "enabled").location)
+	bob := a.signIn(t, "bob")
+	for _, tt := range []struct {
+		by *browser
+		id string
+	}{{ada, a.id(t, "ada")}, {bob, a.id(t, "ada")}, {bob, a.id(t, "bob")}, {ada, "nobody"}} {
+		for _, status := range []string{"enabled", "disabled"} {
+			r := tt.by.post("/admin", "id", tt.id, "role", "member", "status", status)
+			require.Equal(t, http.StatusUnprocessableEntity, r.status)
+			require.Contains(t, r.body, "You can change neither yourself nor the first user.")
+		}
+	}
+	require.NotContains(t, ada.get("/admin").body, `value="`+a.id(t, "ada")+`"`, "no form for oneself")
+	require.NotContains(t, bob.get("/admin").body, `value="`+a.id(t, "ada")+`"`, "no form for the first user")
+	require.GreaterOrEqual(t, ada.post("/admin", "id", a.id(t, "bob"), "role", "root").status, 400, "only the roles that exist")
+}
+
+func TestApp_ExpiredTokensAreRefreshed(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.signUp(t, "ada")
+	u, err := a.users.FindByLogin(t.Context(), "ada")
+	require.NoError(t, err)
+	load := func() *http.Request { return httptest.NewRequest(http.MethodGet, "/profile?x=1", nil) }
+	r := a.browser(t).do(authtest.As(t, a.Authenticator, load(), u, authtest.Expired()))
+	require.Equal(t, http.StatusTemporaryRedirect, r.status)
+	require.Equal(t, "./profile?x=1", r.location)
+	r = a.browser(t).do(authtest.As(t, a.Authenticator, load(), u, authtest.Revoked()))
+	require.Equal(t, "/login?next=%2Fprofile%3Fx%3D1", r.location)
+
+	change := func() *http.Request { return form("/profile", "current", pass, "password", "a new password of ada") }
+	r = a.browser(t).do(authtest.As(t, a.Authenticator, change(), u, authtest.Revoked()))
+	require.Equal(t, 401, r.status)
+	require.Contains(t, r.body, "reload this page to send the form again")
+	r = a.browser(t).do(authtest.As(t, a.Authenticator, change(), u, authtest.Expired()))
+	require.Equal(t, "/devices?done", r.location, "the form is served at once")
+	require.Contains(t, r.header.Get("Set-Cookie"), "access=")
+}
+
+func TestApp_PagesNeedALogin(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	for path, status := range map[string]int{
+		"/": 200, "/login": 200, "/signup": 200, "/web/style.css": 200, "/nowhere": 404, "/web/login.html": 404,
+		"/profile": 303, "/devices": 303, "/admin": 303,
+	} {
+		require.Equal(t, status, a.browser(t).get(path).status, path)
+	}
+	r := httptest.NewRequest(http.MethodGet, "/profile", nil)
+	r.Header.Set("Sec-Fetch-Mode", "cors") // a script
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, r)
+	require.Equal(t, 401, w.Code)
+	require.Contains(t, w.Body.String(), `"action":"login"`)
+	got := a.browser(t).get("/")
+	require.Contains(t, got.header.Get("Content-Security-Policy"), "default-src 'none'")
+	require.NotContains(t, got.body, "<script")
+}
+
+// TestApp_TooManyLoginsAre503 occupies the hasher, which has no queue here.
+func TestApp_TooManyLoginsAre503(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	ada := a.signUp(t, "ada")
+	busy := &password.Hasher{Memory: 32 << 10, Time: 4, Budget: 32 << 20, Queue: -1}
+	h := routes(a.Authenticator.Authenticator, users{a.users.db, busy})
+	ada.handler = h
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			_, _ = busy.Hash(ctx, pass)
+		}
+	})
+	for _, send := range []func() response{
+		func() response { return ada.post("/signup", "login", "bob", "password", pass) },
+		func() response { return ada.post("/profile", "current", "wrong", "password", pass) },
+	} {
+		r := send()
+		for r.status != http.StatusServiceUnavailable { // the hasher was free for a moment
+			require.Contains(t, []int{http.StatusSeeOther, http.StatusUnprocessableEntity}, r.status)
+			r = send()
+		}
+		require.Equal(t, "1", r.header.Get("Retry-After"))
+		require.Contains(t, r.body, "too many logins at once")
+	}
+}
+
+// failing is a store that cannot revoke anything.
+type failing struct{ auth.Store }
+
+func (failing) Revoke(context.Context, auth.Revocation) error { return errors.New("out of order") }
+
+func TestApp_PasswordChangeSaysThatOthersMayBeSignedIn(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, func(c *auth.Config) { c.Store = failing{c.Store} })
+	ada := a.signUp(t, "ada")
+	r := ada.post("/profile", "current", pass, "password", "a new password of ada")
+	require.Equal(t, http.StatusUnprocessableEntity, r.status)
+	require.Contains(t, r.body, "other devices may still be signed in")
+	require.Equal(t, http.StatusSeeOther, a.browser(t).post("/login", "login", "ada", "password", "a new password of ada").status)
+}

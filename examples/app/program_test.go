@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bufio"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/testserver"
+)
+
+const secret = "AUTH_SECRET=the secret of the nodes of these tests, 1"
+
+func command(t *testing.T, dir string, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := testserver.Self(t, args...)
+	cmd.Dir = dir
+	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "AUTH_SECRET=") })
+	cmd.Env = append(cmd.Env, env...)
+	return cmd
+}
+
+// start starts the program, and returns its URL and a function that ends it.
+func start(t *testing.T, dir string, env []string, args ...string) (base string, end func()) {
+	t.Helper()
+	cmd := command(t, dir, env, append([]string{"-addr", "127.0.0.1:0"}, args...)...)
+	var stderr testserver.Output
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	exit := sync.OnceValue(func() error {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		kill := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+		defer kill.Stop()
+		return cmd.Wait()
+	})
+	end = func() { require.NoError(t, exit(), stderr.String()) }
+	t.Cleanup(func() { _ = exit() })
+	lines := bufio.NewScanner(out)
+	require.True(t, lines.Scan(), "the program did not start: %s", &stderr)
+	_, base, _ = strings.Cut(lines.Text(), " on ")
+	require.Contains(t, base, "http://127.0.0.1:")
+	return base, end
+}
+
+// client is a browser that follows redirects.
+type client struct {
+	t *testing.T
+	http.Client
+}
+
+func newClient(t *testing.T) *client {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	return &client{t, http.Client{Jar: jar, Transport: &http.Transport{Proxy: nil}, Timeout: 10 * time.Second}}
+}
+
+func (c *client) send(req *http.Request) (path, body string) {
+	c.t.Helper()
+	req.Header.Set("Accept", "text/html")
+	resp, err := c.Do(req)
+	require.NoError(c.t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(c.t, err)
+	return resp.Request.URL.Path, string(text)
+}
+
+func (c *client) get(target string) (path, body string) {
+	c.t.Helper()
+	req, err := http.NewRequest(http.MethodGet, target, nil)
+	require.NoError(c.t, err)
+	return c.send(req)
+}
+
+func (c *client) post(target string, fields url.Values) (path, body string) {
+	c.t.Helper()
+	req, err := http.NewRequest(http.MethodPost, target, strings.NewReader(fields.Encode()))
+	require.NoError(c.t, err)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return c.send(req)
+}
+
+var ada = url.Values{"login": {"ada"}, "password": {pass}}
+
+func TestProgram_RestartSignsNobodyOut(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	base, end := start(t, dir, nil)
+	c := newClient(t)
+	path, body := c.post(base+"/signup?next=%2Fprofile", ada)
+	require.Equal(t, "/profile", path, body)
+	end()
+	require.NoFileExists(t, filepath.Join(dir, "app.db-wal"), "the database was closed")
+	for _, file := range []string{"app.db", "app.db.sessions", "app.db.secret"} {
+		info, err := os.Stat(filepath.Join(dir, file))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), file)
+	}
+	base, _ = start(t, dir, nil) // on another port of the host, for which the cookies are too
+	path, _ = c.get(base + "/profile")
+	require.Equal(t, "/profile", path)
+	path, _ = newClient(t).post(base+"/login?next=%2Fprofile", ada)
+	require.Equal(t, "/profile", path)
+}
+
+func TestProgram_SecretFromTheEnvironmentIsNotStored(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	start(t, dir, []string{secret})
+	require.NoFileExists(t, filepath.Join(dir, "app.db.secret"))
+}
+
+func TestProgram_RefusesWhatIsUnsafe(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		args []string
+		env  []string
+		text string
+		code int
+	}{
+		{[]string{"other.db"}, nil, `unexpected argument "other.db"`, 2},
+		{[]string{"-addr", "0.0.0.0:0"}, nil, "-url is required", 1},
+		{[]string{"-url", "https://app.example.com/"}, nil, "TrustedOrigins", 1},
+		{[]string{"-url", "http://app.example.com"}, nil, "TrustedOrigins", 1},
+		{[]string{"-db", "postgres://127.0.0.1:1/db"}, nil, "set AUTH_SECRET", 1},
+		{nil, []string{"AUTH_SECRET=short"}, "Secrets[0]", 1},
+	} {
+		out, err := command(t, t.TempDir(), tt.env, append([]string{"-addr", "127.0.0.1:0"}, tt.args...)...).CombinedOutput()
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit, "%s", out)
+		require.Equal(t, tt.code, exit.ExitCode(), "%s", out)
+		require.Contains(t, string(out), tt.text)
+	}
+}
+
+func postgres(t *testing.T) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("skipped by -short: starts PostgreSQL")
+	}
+	return "postgres://postgres@" + testserver.Postgres(t).Addr + "/postgres?sslmode=disable"
+}
+
+// TestApp_UsersInPostgreSQL runs sign-ups at two nodes with one database.
+func TestApp_UsersInPostgreSQL(t *testing.T) {
+	database := postgres(t)
+	t.Setenv("AUTH_SECRET", strings.TrimPrefix(secret, "AUTH_SECRET="))
+	var nodes []*app
+	for range 2 {
+		db, err := open(t.Context(), database)
+		require.NoError(t, err)
+		nodes = append(nodes, appOn(t, db))
+	}
+	concurrentSignUps(t, nodes...)
+	first, other := nodes[0].signIn(t, "ada"), nodes[0].signIn(t, "ada")
+	require.Equal(t, "/devices?done", first.post("/profile", "current", pass, "password", "a new password of ada").location)
+	require.Equal(t, "/login?next=%2Fprofile", other.get("/profile").location)
+	_, err := nodes[1].users.FindByID(t.Context(), "nobody")
+	require.ErrorIs(t, err, auth.ErrUserNotFound)
+}
+
+// TestProgram_TwoNodesOnPostgreSQL starts the program twice: both accept a
+// login, and a logout at one is refused at the other.
+func TestProgram_TwoNodesOnPostgreSQL(t *testing.T) {
+	t.Parallel()
+	database := postgres(t)
+	nodes := make([]string, 2)
+	var wg sync.WaitGroup
+	for i := range nodes { // at the same time, so both create the tables
+		wg.Go(func() { nodes[i], _ = start(t, t.TempDir(), []string{secret}, "-db", database) })
+	}
+	wg.Wait()
+	first, second := newClient(t), newClient(t)
+	_, body := first.post(nodes[0]+"/signup", ada)
+	require.Contains(t, body, "Hello, ada")
+	path, _ := second.post(nodes[1]+"/login?next=%2Fprofile", ada)
+	require.Equal(t, "/profile", path)
+	for _, node := range nodes {
+		path, _ = first.get(node + "/profile")
+		require.Equal(t, "/profile", path, "both nodes accept the tokens")
+	}
+
+	// A copy of the cookies of the first browser shows what the other node accepts.
+	copied := newClient(t)
+	u, err := url.Parse(nodes[0])
+	require.NoError(t, err)
+	copied.Jar.SetCookies(u, first.Jar.Cookies(u))
+	path, _ = copied.get(nodes[1] + "/profile")
+	require.Equal(t, "/profile", path)
+	first.post(nodes[0]+"/logout", nil)
+	require.Eventually(t, func() bool {
+		path, _ := copied.get(nodes[1] + "/profile")
+		return path == "/login"
+	}, 10*time.Second, 10*time.Millisecond, "the logout reaches the other node")
+	path, _ = second.get(nodes[0] + "/profile")
+	require.Equal(t, "/profile", path, "the other session goes on")
+}
