@@ -319,7 +319,7 @@ func TestApp_DevicesCanBeEnded(t *testing.T) {
 	bob := a.signUp(t, "bob")
 	ids := regexp.MustCompile(`name="id" value="([^"]+)"><button`).FindAllStringSubmatch(ada.get("/devices").body, -1)
 	require.Len(t, ids, 4)
-	require.Contains(t, ada.get("/devices").body, "<strong>This device</strong>")
+	require.Contains(t, ada.get("/devices").body, "<strong>This device, ")
 
 	current, err := a.Verify(t.Context(), others[0].cookies["access"])
 	require.NoError(t, err)

@@ -1,0 +1,344 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ratchet-go/auth/internal/testserver"
+)
+
+// chromium is a tab of a Chromium with its own profile, in which the scripts of
+// pages do not run.
+type chromium struct {
+	t     *testing.T
+	ctx   context.Context
+	base  string
+	shots string // directory of the screenshots
+}
+
+// newChromium opens a browser. If APP_SHOTS is set, it names the directory for
+// screenshots.
+func newChromium(t *testing.T, path, base string) chromium {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewExecAllocator(ctx,
+		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1100, 800),
+		chromedp.Flag("headless", "new"), chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("no-first-run", true), chromedp.Flag("no-default-browser-check", true),
+		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-sync", true), chromedp.Flag("no-proxy-server", true), chromedp.Flag("disable-dev-shm-usage", true),
+		chromedp.Flag("password-store", "basic"), chromedp.Flag("lang", "en-GB"), chromedp.Flag("hide-scrollbars", true),
+	)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	require.NoError(t, chromedp.Listen(ctx, func(ev any) {
+		if ev, ok := ev.(*log.EventEntryAdded); ok && (ev.Entry.Source == log.EntrySourceSecurity || strings.Contains(ev.Entry.Text, "Content Security Policy")) {
+			t.Errorf("blocked by the security policy: %s", ev.Entry.Text)
+		}
+	}))
+	_, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	require.NoError(t, err)
+	shots := os.Getenv("APP_SHOTS")
+	if shots == "" {
+		shots = t.TempDir()
+	}
+	return chromium{t, ctx, base, shots}
+}
+
+func (b chromium) do(actions ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	require.NoError(b.t, chromedp.Do(b.ctx, actions...))
+}
+
+func (b chromium) open(path string) {
+	b.t.Helper()
+	b.do(chromedp.Navigate(b.base + path))
+}
+
+func eval[T any](b chromium, js string) T {
+	b.t.Helper()
+	value, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](js))
+	require.NoError(b.t, err)
+	return value
+}
+
+// sees waits until the page at path displays all texts.
+func (b chromium) sees(path string, texts ...string) {
+	b.t.Helper()
+	list, err := json.Marshal(texts)
+	require.NoError(b.t, err)
+	js := fmt.Sprintf(`document.readyState == "complete" && location.pathname + location.search == %q && %s.every((text) => document.body.innerText.includes(text))`, path, list)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		shown, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](js))
+		if err == nil && shown {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("not shown: %q at %s (%v), but %s: %s", texts, path, err, eval[string](b, "location.href"), eval[string](b, "document.body.innerText"))
+		}
+	}
+}
+
+// fill types values into the fields of a form, and sends it with the last one.
+func (b chromium) fill(fields ...string) {
+	b.t.Helper()
+	for i := 0; i < len(fields); i += 2 {
+		value := fields[i+1]
+		if i == len(fields)-2 {
+			value += kb.Enter
+		}
+		b.do(chromedp.SendKeys("#"+fields[i], value))
+	}
+}
+
+// audit returns what is wrong with the layout and the accessibility: text with too
+// little contrast (WCAG 2.2, 1.4.3), text that does not fit, fields without a label
+// or with a faint border, small buttons, overlaps, and a page that is too wide.
+const audit = `(() => {
+	const wrong = [];
+	const shown = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.checkVisibility() && e.getBoundingClientRect().width > 0);
+	const name = (e) => e.tagName + (e.id ? "#" + e.id : "") + " " + JSON.stringify(e.innerText?.slice(0, 40));
+	const rgba = (text) => { const v = text.match(/[\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v; };
+	const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+		.reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+	const contrast = (a, b) => { const [x, y] = [light(a), light(b)]; return (Math.max(x, y) + .05) / (Math.min(x, y) + .05); };
+	const ground = (e) => { for (; e; e = e.parentElement) { const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] === 1) return c; } return [255, 255, 255]; };
+	for (const e of shown("body *")) {
+		const style = getComputedStyle(e);
+		if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
+		const ratio = contrast(rgba(style.color), ground(e));
+		if (ratio < 4.5) wrong.push(name(e) + " has contrast " + ratio.toFixed(2));
+		if (style.display !== "inline" && e.scrollWidth > e.clientWidth + 1) wrong.push(name(e) + " does not fit");
+	}
+	for (const e of shown("input, select, button")) {
+		const ratio = contrast(rgba(getComputedStyle(e).borderTopColor), ground(e.parentElement));
+		if (ratio < 3) wrong.push(name(e) + " has a border with contrast " + ratio.toFixed(2));
+		if (e.getBoundingClientRect().height < 40) wrong.push(name(e) + " is too low");
+		if (e.tagName !== "BUTTON" && !e.labels.length && !e.ariaLabel) wrong.push(name(e) + " has no label");
+	}
+	const all = shown("button, .button, input, select, h1, h2, nav a, dt, dd, li p").map((e) => [e, e.getBoundingClientRect()]);
+	all.forEach(([e, a], i) => all.slice(i + 1).forEach(([f, b]) => {
+		if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1) wrong.push(name(e) + " overlaps " + name(f));
+	}));
+	if (document.documentElement.scrollWidth > innerWidth) wrong.push("the page is wider than the window");
+	if (document.querySelectorAll("h1").length !== 1 || !document.title || !document.documentElement.lang) wrong.push("no title, heading or language");
+	return wrong.join("\n");
+})()`
+
+// shot saves screenshots in light and dark, at 1280 and 380 px, and checks the
+// layout.
+func (b chromium) shot(name string) {
+	b.t.Helper()
+	for _, width := range []int64{1280, 380} {
+		for _, scheme := range []string{"light", "dark"} {
+			png := b.screenshot(scheme, width)
+			require.NoError(b.t, os.WriteFile(filepath.Join(b.shots, fmt.Sprintf("%s-%d-%s.png", name, width, scheme)), png, 0o600))
+			require.Empty(b.t, eval[string](b, audit), "%s at %d px, %s", name, width, scheme)
+		}
+	}
+	b.do(chromedp.EmulateViewport(1100, 760))
+}
+
+func (b chromium) screenshot(scheme string, width int64) []byte {
+	b.t.Helper()
+	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+	})
+	require.NoError(b.t, err)
+	b.do(chromedp.EmulateViewport(width, 200))
+	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	require.NoError(b.t, err)
+	return png
+}
+
+// TestBrowser_WorksWithoutJavaScript runs through all pages in two browsers.
+func TestBrowser_WorksWithoutJavaScript(t *testing.T) {
+	t.Parallel()
+	path := testserver.Need(t, "chromium", "chromium")
+	base, _ := start(t, t.TempDir(), nil)
+	ada, other := newChromium(t, path, base), newChromium(t, path, base)
+
+	ada.open("/")
+	ada.sees("/", "Everybody can read this page.")
+	ada.open("/signup")
+	ada.fill("login", "Ada Lovelace", "password", pass)
+	ada.sees("/signup", "A user name has 2 to 30 letters")
+	ada.shot("signup-error")
+	ada.do(chromedp.Clear("#login"))
+	ada.fill("login", "Ada", "password", pass)
+	ada.sees("/", "Hello, ada")
+	ada.do(chromedp.Click("nav button"))
+	ada.sees("/", "Everybody can read this page.")
+
+	ada.open("/devices?from=mail")
+	ada.sees("/login?next=%2Fdevices%3Ffrom%3Dmail", "Sign in")
+	ada.fill("login", "ada", "password", "wrong")
+	ada.sees("/login", "User name or password is wrong.")
+	require.Equal(t, "ada", eval[string](ada, `document.querySelector("#login").value`))
+	require.Equal(t, "password", eval[string](ada, `document.activeElement.id`))
+	require.Empty(t, eval[string](ada, `document.querySelector("#password").value`))
+	ada.shot("login-error")
+	ada.fill("password", pass)
+	ada.sees("/devices?from=mail", "You are signed in on this device only.")
+	require.Empty(t, eval[string](ada, `document.cookie`), "scripts cannot read the cookies")
+
+	other.open("/login")
+	other.fill("login", "ADA", "password", pass)
+	other.sees("/", "Hello, ada")
+	ada.open("/devices")
+	ada.sees("/devices", "You are signed in on 2 devices.", "This device")
+	ada.shot("devices")
+	ada.do(chromedp.Click(`//li[not(contains(., "This device"))]//button`))
+	ada.sees("/devices", "You are signed in on this device only.")
+	other.open("/profile")
+	other.sees("/login?next=%2Fprofile", "Sign in")
+	other.fill("login", "ada", "password", pass)
+	other.sees("/profile", "Change the password")
+
+	ada.open("/profile")
+	ada.sees("/profile", "owner")
+	ada.shot("profile")
+	ada.fill("current", "wrong", "password", "a new password of ada")
+	ada.sees("/profile", "The current password is wrong.")
+	ada.fill("current", pass, "password", "a new password of ada")
+	ada.sees("/devices?done", "The password has been changed")
+	ada.shot("devices-done")
+	other.do(chromedp.SendKeys("#current", pass), chromedp.SendKeys("#password", "another new password"+kb.Enter))
+	other.sees("/profile", "You must sign in again")
+	other.shot("again")
+	other.open("/profile")
+	other.sees("/login?next=%2Fprofile", "Sign in")
+
+	other.open("/signup")
+	other.fill("login", "bob", "password", pass)
+	other.sees("/", "Hello, bob")
+	other.open("/admin")
+	other.sees("/admin", "This did not work")
+	other.shot("forbidden")
+	ada.open("/admin")
+	ada.sees("/admin", "owner, this is you", "bob")
+	ada.do(chromedp.SendKeys(`[name="role"]`, "admin"), chromedp.Click(`[aria-label="Save bob"]`), chromedp.WaitVisible(`//li[contains(., "bob")]//p[.="admin"]`))
+	other.open("/admin")
+	other.sees("/admin", "bob", "this is you")
+	ada.shot("admin")
+	ada.do(chromedp.SendKeys(`[name="status"]`, "disabled"), chromedp.Click(`[aria-label="Save bob"]`))
+	ada.sees("/admin", "admin, disabled")
+	other.open("/admin")
+	other.sees("/login?next=%2Fadmin", "Sign in")
+}
+
+// TestBrowser_WorksWithTheKeyboard presses only keys.
+func TestBrowser_WorksWithTheKeyboard(t *testing.T) {
+	t.Parallel()
+	path := testserver.Need(t, "chromium", "chromium")
+	base, _ := start(t, t.TempDir(), nil)
+	b := newChromium(t, path, base)
+	press := func(keys string) { t.Helper(); b.do(chromedp.KeyEvent(keys)) }
+	// tabTo presses Tab until an element with the text or label has the focus.
+	tabTo := func(text string) {
+		t.Helper()
+		var seen []string
+		for range 20 {
+			press(kb.Tab)
+			seen = append(seen, eval[string](b, `document.activeElement.ariaLabel || document.activeElement.innerText`))
+			if seen[len(seen)-1] == text {
+				require.NotEqual(t, "none", eval[string](b, `getComputedStyle(document.activeElement).outlineStyle`), "the focus is visible")
+				return
+			}
+		}
+		t.Fatalf("Tab does not reach %q, only %q", text, seen)
+	}
+	b.open("/devices")
+	b.sees("/login?next=%2Fdevices", "Sign in")
+	tabTo("Sign up")
+	press(kb.Enter)
+	b.sees("/signup?next=%2fdevices", "At least 15 characters")
+	press("ada" + kb.Tab + pass + kb.Enter)
+	b.sees("/devices", "This device")
+	tabTo("Profile")
+	press(kb.Enter)
+	b.sees("/profile", "Change the password")
+	tabTo("Sign out")
+	press(kb.Enter)
+	b.sees("/", "Everybody can read this page.")
+	tabTo("Sign in")
+	press(kb.Enter)
+	b.sees("/login", "Password")
+	press("ada" + kb.Tab + pass + kb.Enter)
+	b.sees("/", "Hello, ada")
+	tabTo("Devices")
+	press(kb.Enter)
+	b.sees("/devices", "this device only")
+	tabTo("End the session of this device")
+	press(kb.Enter)
+	b.sees("/login?next=%2Fdevices", "Sign in")
+}
+
+// TestPicture_ShowsThePage compares the text of the page with the text that was
+// recorded with the pictures in docs/img. With AUTH_WRITE_PICTURES=1 it takes the
+// pictures and records the text:
+//
+//	AUTH_WRITE_PICTURES=1 go test -run TestPicture ./examples/app
+func TestPicture_ShowsThePage(t *testing.T) {
+	t.Parallel()
+	path := testserver.Need(t, "chromium", "chromium")
+	base, _ := start(t, t.TempDir(), nil)
+	b, other := newChromium(t, path, base), newChromium(t, path, base)
+	b.open("/signup?next=%2Fdevices")
+	b.fill("login", "ada", "password", pass)
+	b.sees("/devices", "this device only")
+	other.open("/login")
+	other.fill("login", "ada", "password", pass)
+	other.sees("/", "Hello, ada")
+	b.open("/devices")
+	b.sees("/devices", "2 devices")
+
+	text := eval[string](b, `document.body.innerText`)
+	for pattern, with := range map[string]string{`\d+ \w+ \d{4}, \d\d:\d\d`: "DATE", `Mozilla/.*`: "BROWSER", `\n\s*\n`: "\n"} {
+		text = regexp.MustCompile(pattern).ReplaceAllString(text, with)
+	}
+	style, err := os.ReadFile("web/style.css")
+	require.NoError(t, err)
+	record := text + "\nstyle.css " + digest(style) + "\n"
+	const pictures = "../../docs/img"
+	write := os.Getenv("AUTH_WRITE_PICTURES") == "1"
+	for _, scheme := range []string{"light", "dark"} {
+		file := filepath.Join(pictures, "app-"+scheme+".png")
+		if write {
+			require.NoError(t, os.WriteFile(file, b.screenshot(scheme, 760), 0o644)) //nolint:gosec // it is published
+		}
+		picture, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.Less(t, len(picture), 60_000, file)
+		record += filepath.Base(file) + " " + digest(picture) + "\n"
+	}
+	file := filepath.Join(pictures, "app.txt")
+	if write {
+		require.NoError(t, os.WriteFile(file, []byte(record), 0o644)) //nolint:gosec // it is published
+	}
+	recorded, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, string(recorded), record, "the pictures show an older page; to renew them: AUTH_WRITE_PICTURES=1 go test -run TestPicture ./examples/app")
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
