@@ -118,6 +118,7 @@ func TestConnect_ChecksTheOriginOfRequestsByCookie(t *testing.T) {
 		require.NoError(t, err)
 		_ = resp.Body.Close()
 		require.Equal(t, test.want, resp.StatusCode, test)
+		require.Equal(t, test.procedure != greetconnect.GreeterHelloProcedure, strings.Contains(resp.Header.Get("WWW-Authenticate"), "insufficient_scope"), test)
 		require.Equal(t, "no-store", resp.Header.Get("Cache-Control"))
 		require.Equal(t, "Authorization, Cookie", resp.Header.Get("Vary"))
 	}

@@ -49,7 +49,8 @@ func TestFiber_WrapKeepsHeadersAndContext(t *testing.T) {
 	type key struct{}
 	a := authtest.New(t, auth.Config{})
 	guard := func(ctx context.Context, _ *auth.Claims) error {
-		if ctx.Value(key{}) != "outer" {
+		_, hasAddr := ctx.Value(http.LocalAddrContextKey).(net.Addr) // for Config.TrustUnixPeers
+		if ctx.Value(key{}) != "outer" || !hasAddr {
 			return auth.ErrForbidden
 		}
 		return nil

@@ -505,5 +505,8 @@ func concurrent(t *testing.T, c auth.Config, serve Serve) {
 		if got := list[0].Device.UserAgent; got != want {
 			t.Errorf("the session has the user agent %q, want %q", got, want)
 		}
+		if !list[0].Device.IP.IsLoopback() {
+			t.Errorf("the session has the address %s, want that of the client", list[0].Device.IP)
+		}
 	}
 }
