@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -52,10 +53,20 @@ func (a *Authenticator) Revoke(ctx context.Context, subject string, ids ...strin
 	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Sessions: storableIDs(ids)}, reasonRevoked)
 }
 
-// storableIDs returns the ids that a session can have. Other ids belong to no
-// session, and a store would refuse them.
+// storableIDs returns copies of the ids that a session can have. Other ids belong
+// to no session, and a store would refuse them.
+//
+// The revocation set keeps the copies, and not the caller's strings: an ID may be a
+// part of a long URL, which would stay in memory with it, and some servers
+// (fasthttp) reuse the memory of a request for the next one.
 func storableIDs(ids []string) []string {
-	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return checkName("", id) != nil })
+	list := make([]string, 0, len(ids))
+	for _, id := range ids {
+		if checkName("", id) == nil {
+			list = append(list, strings.Clone(id))
+		}
+	}
+	return list
 }
 
 // RevokeAll ends all sessions of a user that exist when it is called, except the
@@ -68,7 +79,7 @@ func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ..
 	ctx, cancel := a.withinStoreTimeout(ctx)
 	defer cancel()
 	snap := a.snapshot()
-	r := Revocation{Subject: subject, All: true, Except: storableIDs(except), Before: notBefore(snap.now, a.leeway), Until: a.revokedUntil(snap.now), Reason: reasonRevoked.String()}
+	r := Revocation{Subject: strings.Clone(subject), All: true, Except: storableIDs(except), Before: notBefore(snap.now, a.leeway), Until: a.revokedUntil(snap.now), Reason: reasonRevoked.String()}
 	added := a.revoked.add(r, origin{own: true}, snap.now)
 
 	// A session may have a CreatedAt at or after r.Before, if a clock is ahead or
@@ -148,7 +159,7 @@ func (a *Authenticator) revoke(ctx context.Context, r Revocation, reason revokeR
 	if len(r.Sessions) == 0 && r.Before.IsZero() {
 		return nil
 	}
-	r.Reason = reason.String()
+	r.Subject, r.Reason = strings.Clone(r.Subject), reason.String() // the revocation set keeps the subject
 	err := a.publish(ctx, r, origin{own: true})
 	a.emitRevoked(ctx, r, err)
 	return err

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -355,5 +356,38 @@ func TestRevokeAll_TwoProcessesInOneSecond(t *testing.T) {
 			_, err = a.Verify(ctx, after.Access)
 			require.NoError(t, err, "a later login must stay valid")
 		})
+	}
+}
+
+// An ID may be a part of the request: of a long URL, or of memory that a server
+// such as fasthttp reuses for the next request.
+func TestRevoke_KeepsNoMemoryOfTheCaller(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for name, revoke := range map[string]func(fx *fixture, subject, id, other string) error{
+		"Revoke":       func(fx *fixture, subject, id, _ string) error { return fx.Revoke(ctx, subject, id) },
+		"RevokeAll":    func(fx *fixture, subject, _, other string) error { return fx.RevokeAll(ctx, subject, other) },
+		"ExpireAccess": func(fx *fixture, subject, _, _ string) error { return fx.ExpireAccess(ctx, subject) },
+	} {
+		fx := newFixture(t)
+		tokens, spared := fx.login(t), fx.login(t)
+		request := []byte("u1" + tokens.SessionID + spared.SessionID)
+		part := func(from, length int) string { return unsafe.String(&request[from], length) }
+		n := len(tokens.SessionID)
+		require.NoError(t, revoke(fx, part(0, 2), part(2, n), part(2+n, n)), name)
+		for i := range request {
+			request[i] = 'x'
+		}
+		_, err := fx.Verify(ctx, tokens.Access)
+		require.Error(t, err, name)
+		if name != "ExpireAccess" {
+			_, err = fx.Verify(ctx, spared.Access)
+			require.NoError(t, err, name)
+		}
+		list, _, _, err := fx.store.Changes(ctx, "", 0)
+		require.NoError(t, err)
+		for _, r := range list {
+			require.NotContains(t, fmt.Sprint(r), "xx", name)
+		}
 	}
 }
