@@ -298,6 +298,13 @@ func TestHasSessions(t *testing.T) {
 
 	require.NoError(t, a.Revoke(t.Context(), "u1", one.SessionID))
 	authtest.HasSessions(t, a, "u1", two.SessionID)
+
+	var ids []string // random, so the order of the sessions is another one
+	for range 8 {
+		a.Clock.Advance(time.Second)
+		ids = append(ids, authtest.Tokens(t, a, auth.User{ID: "u3"}).SessionID)
+	}
+	authtest.HasSessions(t, a, "u3", ids...)
 }
 
 // unreliable is a store that stops responding when down is set.

@@ -46,7 +46,7 @@ func TestNew_LoginsAskTheApplication(t *testing.T) {
 	login(us)
 	require.Equal(t, string(weak), us["ada"].PasswordHash, "appUsers is no auth.PasswordUpdater")
 	login(updatingUsers{us})
-	require.True(t, strings.HasPrefix(us["ada"].PasswordHash, "$argon2id$"), "updatingUsers is one")
+	require.True(t, strings.HasPrefix(us["ada"].PasswordHash, "$argon2id$v=19$m=64,t=1,"), "updatingUsers is one; the Hasher is fast")
 	login(us)
 
 	a := authtest.New(t, auth.Config{})
@@ -54,20 +54,46 @@ func TestNew_LoginsAskTheApplication(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrInvalidCredentials)
 }
 
-// failingUsers is a user lookup that does not respond.
-type failingUsers struct{ appUsers }
+// unreliableUsers are appUsers that stop responding when down is set.
+type unreliableUsers struct {
+	appUsers
+	down bool
+}
 
-func (failingUsers) FindByID(context.Context, string) (auth.User, error) {
-	return auth.User{}, io.ErrUnexpectedEOF
+func (us *unreliableUsers) FindByID(ctx context.Context, id string) (auth.User, error) {
+	if us.down {
+		return auth.User{}, io.ErrUnexpectedEOF
+	}
+	return us.appUsers.FindByID(ctx, id)
 }
 
 func TestAs_SignsInWhileTheUserLookupFails(t *testing.T) {
 	t.Parallel()
-	a := authtest.New(t, auth.Config{Users: failingUsers{}, OnEvent: ignore})
+	us := &unreliableUsers{down: true}
+	a := authtest.New(t, auth.Config{Users: us, OnEvent: ignore})
 	require.Equal(t, http.StatusOK, respond(a, authtest.As(t, a, get("/admin"), admin)).Code)
 	tokens := authtest.Tokens(t, a, admin)
 	_, err := a.Refresh(t.Context(), tokens.Refresh, auth.RefreshOptions{})
-	require.ErrorIs(t, err, auth.ErrUnavailable, "the lookup may know the user")
+	require.ErrorIs(t, err, auth.ErrUnavailable)
+	us.down = false
+	_, err = a.Refresh(t.Context(), tokens.Refresh, auth.RefreshOptions{})
+	require.ErrorIs(t, err, auth.ErrSessionRevoked, "a user of whom it was not known that the application does not know them")
+}
+
+func TestAs_UserWhomTheApplicationAddsLater(t *testing.T) {
+	t.Parallel()
+	us := &unreliableUsers{appUsers: appUsers{}}
+	a := authtest.New(t, auth.Config{Users: us, OnEvent: ignore})
+	tokens := authtest.Tokens(t, a, admin)
+	us.down = true
+	_, err := a.Refresh(t.Context(), tokens.Refresh, auth.RefreshOptions{})
+	require.ErrorIs(t, err, auth.ErrUnavailable)
+	us.down, us.appUsers["u1"] = false, auth.User{ID: "u1", Roles: []string{"guest"}}
+	tokens, err = a.Refresh(t.Context(), tokens.Refresh, auth.RefreshOptions{})
+	require.NoError(t, err)
+	claims, err := a.Verify(t.Context(), tokens.Access)
+	require.NoError(t, err)
+	require.Equal(t, []string{"guest"}, claims.Roles)
 }
 
 func TestNew_ClockFollowsNow(t *testing.T) {
