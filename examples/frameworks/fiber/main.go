@@ -56,9 +56,8 @@ func wrap(m func(http.Handler) http.Handler) fiber.Handler {
 }
 
 // serve returns h as a handler for fiber. It copies the request, because fasthttp
-// overwrites c with the next request. With adaptor.HTTPHandler(h), the ID of a
-// session that DELETE /auth/sessions/{id} has ended would change afterward, and
-// its access token would be accepted again.
+// overwrites c with the next request. With adaptor.HTTPHandler(h), what h keeps of
+// a request would change afterward.
 func serve(h http.Handler) fiber.Handler {
 	return func(c fiber.Ctx) error {
 		in, conn := c.Request(), c.RequestCtx()
