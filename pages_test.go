@@ -144,6 +144,11 @@ func TestRedirectToLogin_OtherErrorsAreNotRedirected(t *testing.T) {
 	require.Equal(t, 500, w.Code)
 	require.NotContains(t, w.Body.String(), "secret")
 
+	w = httptest.NewRecorder() // not behind Require, which sets Cache-Control too
+	fx.WriteError(w, newRequest(pageLoad), auth.ErrNoToken)
+	require.Equal(t, 303, w.Code)
+	require.Equal(t, "no-store", w.Header().Get("Cache-Control"))
+
 	// A more recent login helps.
 	fx.clock.Advance(2 * time.Minute)
 	r := send(t, fx.Require(auth.Fresh(time.Minute))(http.NotFoundHandler()), http.MethodGet, "/pay", pageLoad, k)
@@ -247,7 +252,11 @@ func TestLogoutHandler_RedirectsTheFormOfAPage(t *testing.T) {
 	}
 	fx := newFixture(t, withPages)
 	k := fx.login(t)
-	r := send(t, fx.LogoutHandler(), http.MethodPost, "/logout", reqForm("next=%2Fbye"), pageLoad, crossSite, reqCookie(accessCookie, k.Access))
+	r := send(t, fx.LogoutAllHandler(), http.MethodPost, "/logout/all?others=true", pageLoad, reqCookie(accessCookie, k.Access))
+	require.Equal(t, http.StatusSeeOther, r.status)
+	require.Equal(t, "no-store", r.header.Get("Cache-Control"))
+	require.NotContains(t, r.header, "Set-Cookie")
+	r = send(t, fx.LogoutHandler(), http.MethodPost, "/logout", reqForm("next=%2Fbye"), pageLoad, crossSite, reqCookie(accessCookie, k.Access))
 	require.Equal(t, http.StatusForbidden, r.status)
 	require.NotContains(t, r.header, "Location")
 	_, err := fx.Verify(t.Context(), k.Access)

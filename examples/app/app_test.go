@@ -263,11 +263,17 @@ func TestApp_FormsOfOtherSitesAreRefused(t *testing.T) {
 		"/devices": {"id", "x"},
 		"/admin":   {"id", "x", "role", "admin"},
 	} {
-		r := form(path, fields...)
-		r.Header.Set("Sec-Fetch-Site", "cross-site")
-		got := ada.do(r)
-		require.Equal(t, http.StatusForbidden, got.status, path)
-		require.NotContains(t, got.header, "Set-Cookie", path)
+		browsers := []*browser{ada}
+		if path == "/signup" || path == "/login" {
+			browsers = append(browsers, a.browser(t)) // without cookies
+		}
+		for _, b := range browsers {
+			r := form(path, fields...)
+			r.Header.Set("Sec-Fetch-Site", "cross-site")
+			got := b.do(r)
+			require.Equal(t, http.StatusForbidden, got.status, path)
+			require.NotContains(t, got.header, "Set-Cookie", path)
+		}
 	}
 	require.Equal(t, 200, ada.get("/profile").status)
 	_, err := a.users.FindByLogin(t.Context(), "bob")
@@ -446,6 +452,7 @@ func TestApp_ExpiredTokensAreRefreshed(t *testing.T) {
 	r = a.browser(t).do(authtest.As(t, a.Authenticator, change(), u, authtest.Revoked()))
 	require.Equal(t, 401, r.status)
 	require.Contains(t, r.body, "reload this page to send the form again")
+	require.Contains(t, r.body, `class="brand"`, "as a page of the application")
 	r = a.browser(t).do(authtest.As(t, a.Authenticator, change(), u, authtest.Expired()))
 	require.Equal(t, "/devices?done", r.location, "the form is served at once")
 	require.Contains(t, r.header.Get("Set-Cookie"), "access=")

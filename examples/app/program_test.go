@@ -141,7 +141,10 @@ func TestProgram_RefusesWhatIsUnsafe(t *testing.T) {
 		{[]string{"-db", "postgres://127.0.0.1:1/db"}, nil, "set AUTH_SECRET", 1},
 		{nil, []string{"AUTH_SECRET=short"}, "Secrets[0]", 1},
 	} {
-		out, err := command(t, t.TempDir(), tt.env, append([]string{"-addr", "127.0.0.1:0"}, tt.args...)...).CombinedOutput()
+		cmd := command(t, t.TempDir(), tt.env, append([]string{"-addr", "127.0.0.1:0"}, tt.args...)...)
+		kill := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() }) // if it starts to serve
+		out, err := cmd.CombinedOutput()
+		kill.Stop()
 		var exit *exec.ExitError
 		require.ErrorAs(t, err, &exit, "%s", out)
 		require.Equal(t, tt.code, exit.ExitCode(), "%s", out)
