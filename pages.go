@@ -16,16 +16,21 @@ import (
 //
 // If a login would help, the function redirects a page load to the login page,
 // with the requested URL in the query parameter next. After the login, redirect
-// to [LocalPath] of that parameter, which accepts only paths of this site. A form
-// cannot be redirected without losing what the user typed. It gets a page with a
-// link that opens the login page in a new tab, and the user can then reload the
-// page, so that the browser sends the form again.
+// to [LocalPath] of that parameter, which accepts only paths of this site. The
+// login page must not redirect users who are signed in back to next: with [Fresh],
+// they are there to sign in again, and the redirects would not end.
+//
+// A form cannot be redirected without losing what the user typed. It gets a page
+// with a link that opens the login page in a new tab, and the user can then reload
+// the page, so that the browser sends the form again. A form that a page of another
+// site has sent gets an error page without this advice.
 //
 // A page load gets all other errors as a short page in English. For pages of its
 // own, a site handles these errors, and calls the function for those for which
 // [ErrorResponse].Action is not empty. A request by a script gets
 // [DefaultOnError]. Browsers say with the header Sec-Fetch-Mode whether they load
-// a page. Without that header, a request for text/html is a page load.
+// a page. Without that header, a request for text/html is a page load, unless it
+// has a bearer token.
 //
 // RedirectToLogin panics if path is not a path that [LocalPath] accepts.
 func RedirectToLogin(path string) func(http.ResponseWriter, *http.Request, error) {
@@ -33,13 +38,14 @@ func RedirectToLogin(path string) func(http.ResponseWriter, *http.Request, error
 		panic(fmt.Sprintf("auth: RedirectToLogin: %q must be the path of a page of this site, such as /login", path))
 	}
 	page, query, _ := strings.Cut(path, "?")
+	login, _ := url.Parse(page) // LocalPath has parsed it
 	return func(w http.ResponseWriter, r *http.Request, err error) {
 		e := ResponseFor(err)
 		asked := requestURL(r)
 		switch {
 		case !isPageLoad(r):
 			DefaultOnError(w, r, err)
-		case e.Action == "" || asked.EscapedPath() == page: // a redirect would not help
+		case e.Action == "" || e.Code == "invalid_credentials" || asked.Path == login.Path: // a redirect would not help
 			writePage(w, e, http.StatusText(e.Status), html.EscapeString(e.Description)+".")
 		case r.Method == http.MethodGet || r.Method == http.MethodHead:
 			to := path
@@ -48,6 +54,8 @@ func RedirectToLogin(path string) func(http.ResponseWriter, *http.Request, error
 			}
 			w.Header().Set("Cache-Control", "no-store")
 			http.Redirect(w, r, to, http.StatusSeeOther)
+		case r.Header.Get("Sec-Fetch-Site") == "cross-site": // browsers send it without the cookies, even again
+			writePage(w, e, http.StatusText(e.Status), "A page of another site sent this form.")
 		default:
 			writePage(w, e, "You must sign in again", `Nothing was saved yet. <a href="`+html.EscapeString(path)+
 				`" target="_blank">Sign in</a> in a new tab, then reload this page to send the form again.`)
@@ -56,12 +64,14 @@ func RedirectToLogin(path string) func(http.ResponseWriter, *http.Request, error
 }
 
 // isPageLoad reports whether a browser loads a page, or sends a form and shows
-// the response as a page.
+// the response as a page. No page load has a bearer token; some HTTP libraries
+// send Accept: text/html by default.
 func isPageLoad(r *http.Request) bool {
 	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
 		return mode == "navigate"
 	}
-	return strings.Contains(r.Header.Get("Accept"), "text/html")
+	token, err := bearer(r.Header["Authorization"])
+	return token == "" && err == nil && strings.Contains(r.Header.Get("Accept"), "text/html")
 }
 
 // writePage writes a page with the status and headers of e. body is HTML.

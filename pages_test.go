@@ -70,9 +70,14 @@ func TestRedirectToLogin_KeepsTheQueryOfTheLoginPage(t *testing.T) {
 	require.Equal(t, "/sign%20in?lang=de", send(t, page, http.MethodGet, "/", pageLoad).header.Get("Location"))
 }
 
-// A login page that is protected by mistake does not redirect to itself.
+// A login page that is protected by mistake does not redirect to itself, however
+// its path is spelled.
 func TestRedirectToLogin_NeverRedirectsTheLoginPage(t *testing.T) {
 	t.Parallel()
+	for path, target := range map[string]string{"/login": "/%6cogin", "/größe": "/gr%C3%B6%C3%9Fe", "/sign in?x=1": "/sign%20in?x=1"} {
+		fx := newFixture(t, withPages, func(c *auth.Config) { c.OnError = auth.RedirectToLogin(path) })
+		require.Equal(t, http.StatusUnauthorized, send(t, fx.Require()(http.NotFoundHandler()), http.MethodGet, target, pageLoad).status, target)
+	}
 	fx := newFixture(t, withPages)
 	for _, target := range []string{"/login", "/login?next=%2Fnotes"} {
 		r := send(t, fx.Require()(http.NotFoundHandler()), http.MethodGet, target, pageLoad)
@@ -111,6 +116,44 @@ func TestRedirectToLogin_FormOfAnEndedSessionCanBeSentAgain(t *testing.T) {
 	require.Contains(t, r.body, "You must sign in again")
 	require.Contains(t, r.body, `<a href="/login?a=&#34;&lt;b&gt;&amp;c=d" target="_blank">`)
 	require.NotContains(t, r.header, "Location")
+}
+
+// Some HTTP libraries, such as java.net.HttpURLConnection, send Accept: text/html
+// unless the program sets it.
+func TestRedirectToLogin_BearerTokenIsNoPageLoad(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, withPages)
+	k := fx.login(t)
+	token := reqHeader("Authorization", "Bearer "+k.Access)
+	send(t, fx.LogoutHandler(), http.MethodPost, "/logout", oldPage, token).requireNoContent(t)
+	r := send(t, fx.Require()(http.NotFoundHandler()), http.MethodGet, "/notes", oldPage, token)
+	require.Equal(t, http.StatusUnauthorized, r.status)
+	require.Equal(t, "login", r.fields(t)["action"])
+
+	// A browser sends Basic to a proxy that asks for it.
+	r = send(t, fx.Require()(http.NotFoundHandler()), http.MethodGet, "/notes", oldPage, reqHeader("Authorization", "Basic YTpi"))
+	require.Equal(t, "/login?next=%2Fnotes", r.header.Get("Location"))
+}
+
+// Browsers send a form of another site without the cookies, so the user may be
+// signed in. The response does not ask them to send the form of an attacker again.
+func TestRedirectToLogin_FormOfAnotherSiteIsNotToBeSentAgain(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, withPages)
+	r := send(t, fx.Require()(http.NotFoundHandler()), http.MethodPost, "/notes", pageLoad, crossSite, reqForm("text=new"))
+	require.Equal(t, http.StatusUnauthorized, r.status)
+	require.Contains(t, r.body, "A page of another site sent this form.")
+	require.NotContains(t, r.body, "send the form again")
+}
+
+// A handler other than that of the login page may check a password too.
+func TestRedirectToLogin_WrongPasswordIsShown(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, withPages)
+	r := send(t, fx.LoginHandler(), http.MethodPost, "/auth/login", pageLoad, reqForm("login=ada&password=wrong"))
+	require.Equal(t, http.StatusUnauthorized, r.status)
+	require.Contains(t, r.body, "<p>login or password is wrong.</p>")
+	require.NotContains(t, r.body, "send the form again")
 }
 
 func TestRedirectToLogin_OtherErrorsAreNotRedirected(t *testing.T) {
