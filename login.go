@@ -89,7 +89,12 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, o Session
 	if err := o.clean(); err != nil {
 		return Tokens{}, err
 	}
-	u, err := a.findUser(ctx, "FindByLogin", func() (User, error) { return a.users.FindByLogin(ctx, login) })
+	u, err := a.findUser(ctx, "FindByLogin", func() (User, error) {
+		if strings.Contains(login, "\x00") { // PostgreSQL would return an error
+			return User{}, ErrUserNotFound
+		}
+		return a.users.FindByLogin(ctx, login)
+	})
 	exists := !errors.Is(err, ErrUserNotFound)
 	// An unusable user is an error only after the password was checked, so that
 	// the response does not reveal that the login exists.

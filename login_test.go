@@ -45,6 +45,21 @@ func TestLogin_AllRefusalsAreEqualAndHashThePassword(t *testing.T) {
 	require.NoError(t, try("ada@example.com", pass))
 }
 
+// A database may return an error for a name that it cannot store. Anybody could
+// then cause faults.
+func TestLogin_NameThatDatabasesCannotStoreIsRefused(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	fx.users.fail = errors.New("invalid byte sequence")
+	for _, login := range []string{"a\x00da", "\x00"} {
+		_, err := fx.Login(t.Context(), login, pass, auth.SessionOptions{})
+		require.Equal(t, auth.ErrInvalidCredentials, err, "%q", login)
+	}
+	require.Empty(t, fx.events.take(auth.EventFault))
+	_, err := fx.Login(t.Context(), "ada", pass, auth.SessionOptions{})
+	require.ErrorIs(t, err, auth.ErrUnavailable)
+}
+
 func TestLogin_UnreadableHashIsReportedAndRefused(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
