@@ -43,8 +43,10 @@ func (a *Authenticator) tryLiveSessions(ctx context.Context, subject string, omi
 
 // Revoke ends sessions of a user and their access tokens: at once in this
 // process, and in other processes as soon as they have read the feed. Without
-// ids it does nothing. Unknown ids are not an error. It completes even if ctx
-// is canceled.
+// ids it does nothing. Unknown ids are not an error, but each takes memory in every
+// process for as long as an access token lives: pass only IDs that
+// [Authenticator.Sessions] returns, and not those of a request. It completes even
+// if ctx is canceled.
 //
 // It returns [ErrUnavailable] if the store did not confirm the revocation. The
 // sessions have then ended in this process; call Revoke again. It returns
