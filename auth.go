@@ -15,6 +15,11 @@ import (
 
 // Authenticator signs users in, manages their sessions and verifies their
 // tokens. It is safe for concurrent use.
+//
+// The methods of the embedded Verifier protect handlers ([Verifier.Require],
+// [Verifier.Optional]), follow revocations ([Verifier.Run], [Verifier.Ready]),
+// write errors ([Verifier.WriteError]) and examine requests
+// ([Verifier.CheckOrigin], [Verifier.Device]).
 type Authenticator struct {
 	*Verifier
 

@@ -191,7 +191,11 @@ func (a *Authenticator) login(w http.ResponseWriter, r *http.Request) error {
 }
 
 // loginFields are the fields of a login.
-type loginFields struct{ login, password, device, delivery string }
+type loginFields struct {
+	login, password, device, delivery string
+
+	empty bool // fields are empty that are required, and none is missing
+}
 
 func readLogin(r *http.Request) (loginFields, error) {
 	f, err := ReadFields(r, "login", "username", "email", "login_id", "password", "device", "delivery")
@@ -200,7 +204,11 @@ func readLogin(r *http.Request) (loginFields, error) {
 	}
 	login, err1 := oneOf(f, "login", "username", "email", "login_id")
 	pass, err2 := oneOf(f, "password")
-	return loginFields{login, pass, f["device"], f["delivery"]}, errors.Join(err1, err2)
+	complete := func(err error, names ...string) bool {
+		return err == nil || slices.ContainsFunc(names, func(name string) bool { value, ok := f[name]; return ok && value == "" })
+	}
+	empty := (login == "" || pass == "") && complete(err1, "login", "username", "email", "login_id") && complete(err2, "password")
+	return loginFields{login, pass, f["device"], f["delivery"], empty}, errors.Join(err1, err2)
 }
 
 // loginWith opens a session with the fields of a login.

@@ -46,7 +46,7 @@ func RedirectToLogin(path string) func(http.ResponseWriter, *http.Request, error
 		case !isPageLoad(r):
 			DefaultOnError(w, r, err)
 		case e.Action == "" || e.Code == "invalid_credentials" || asked.Path == login.Path: // a redirect would not help
-			writePage(w, e, http.StatusText(e.Status), html.EscapeString(e.Description)+".")
+			writePage(w, e, http.StatusText(e.Status), html.EscapeString(strings.ToUpper(e.Description[:1])+e.Description[1:])+".")
 		case r.Method == http.MethodGet || r.Method == http.MethodHead:
 			to := path
 			if next := LocalPath(asked.RequestURI()); next != "/" {
@@ -90,7 +90,7 @@ func writePage(w http.ResponseWriter, e ErrorResponse, title, body string) {
 //
 //	switch err := a.LoginForm(w, r); {
 //	case errors.Is(err, auth.ErrInvalidCredentials):
-//		showLogin(w, r, "Name or password is wrong.")
+//		showLogin(w, r, http.StatusUnauthorized, "Name or password is wrong.") // your page
 //	case err != nil:
 //		a.WriteError(w, r, err)
 //	default:
@@ -98,14 +98,19 @@ func writePage(w http.ResponseWriter, e ErrorResponse, title, body string) {
 //	}
 //
 // If it returns an error, it has written nothing. The fields are read from the
-// body, never from the URL, and the body can be read again afterward. The errors
-// are those of [ReadFields], [Verifier.CheckOrigin] and [Authenticator.Login].
-// Without Config.Cookies, LoginForm returns an error.
+// body, never from the URL. The body can be read before and again afterward, as by
+// FormValue. A field that the user has left empty is [ErrInvalidCredentials], and a
+// form without the field is [ErrInvalidRequest]. The other errors are those of
+// [ReadFields], [Verifier.CheckOrigin] and [Authenticator.Login]. Without
+// Config.Cookies, LoginForm returns an error.
 func (a *Authenticator) LoginForm(w http.ResponseWriter, r *http.Request) error {
 	if a.cookies == nil {
 		return errors.New("auth: LoginForm requires Config.Cookies")
 	}
 	f, err := readLogin(r)
+	if f.empty {
+		return ErrInvalidCredentials // so that the form is shown again
+	}
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func TestRedirectToLogin_NeverRedirectsTheLoginPage(t *testing.T) {
 	for _, target := range []string{"/login", "/login?next=%2Fnotes"} {
 		r := send(t, fx.Require()(http.NotFoundHandler()), http.MethodGet, target, pageLoad)
 		require.Equal(t, http.StatusUnauthorized, r.status)
-		require.Contains(t, r.body, "<h1>Unauthorized</h1><p>no access token")
+		require.Contains(t, r.body, "<h1>Unauthorized</h1><p>No access token")
 	}
 }
 
@@ -152,7 +152,7 @@ func TestRedirectToLogin_WrongPasswordIsShown(t *testing.T) {
 	fx := newFixture(t, withPages)
 	r := send(t, fx.LoginHandler(), http.MethodPost, "/auth/login", pageLoad, reqForm("login=ada&password=wrong"))
 	require.Equal(t, http.StatusUnauthorized, r.status)
-	require.Contains(t, r.body, "<p>login or password is wrong.</p>")
+	require.Contains(t, r.body, "<p>Login or password is wrong.</p>")
 	require.NotContains(t, r.body, "send the form again")
 }
 
@@ -181,7 +181,7 @@ func TestRedirectToLogin_OtherErrorsAreNotRedirected(t *testing.T) {
 	fx.WriteError(w, newRequest(pageLoad), password.ErrBusy)
 	require.Equal(t, 503, w.Code)
 	require.Equal(t, "1", w.Header().Get("Retry-After"))
-	require.Contains(t, w.Body.String(), "<p>too many logins at once; try again.</p>")
+	require.Contains(t, w.Body.String(), "<p>Too many logins at once; try again.</p>")
 	w = httptest.NewRecorder()
 	fx.WriteError(w, newRequest(pageLoad), errors.New("<secret>"))
 	require.Equal(t, 500, w.Code)
@@ -238,7 +238,12 @@ func TestLoginForm_ErrorsWriteNothing(t *testing.T) {
 		status  int
 	}{
 		{"/login", []requestOption{form("wrong")}, auth.ErrInvalidCredentials, 401},
-		{"/login", []requestOption{form("")}, auth.ErrInvalidRequest, 400},
+		{"/login", []requestOption{form("")}, auth.ErrInvalidCredentials, 401}, // the form is shown again
+		{"/login", []requestOption{reqForm("login=&password=")}, auth.ErrInvalidCredentials, 401},
+		{"/login", []requestOption{reqForm("email=&password=" + url.QueryEscape(pass))}, auth.ErrInvalidCredentials, 401},
+		{"/login", []requestOption{reqForm("name=ada&password=")}, auth.ErrInvalidRequest, 400},
+		{"/login", []requestOption{reqForm("login=ada&email=ada&password=")}, auth.ErrInvalidRequest, 400},
+		{"/login", []requestOption{reqForm("")}, auth.ErrInvalidRequest, 400},
 		{"/login", []requestOption{form(pass), crossSite}, auth.ErrCrossOrigin, 403},
 		{"/login", []requestOption{reqForm("login=ada")}, auth.ErrInvalidRequest, 400},
 		{"/login?login=ada&password=" + url.QueryEscape(pass), nil, auth.ErrInvalidRequest, 400}, // not from the URL

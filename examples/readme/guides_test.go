@@ -21,6 +21,7 @@ import (
 // packages are those that the guides use without an import.
 var packages = map[string]string{
 	"auth":        "github.com/ratchet-go/auth",
+	"authtest":    "github.com/ratchet-go/auth/authtest",
 	"context":     "context",
 	"ed25519":     "crypto/ed25519",
 	"errors":      "errors",
@@ -28,6 +29,7 @@ var packages = map[string]string{
 	"http":        "net/http",
 	"httptest":    "net/http/httptest",
 	"jwks":        "github.com/ratchet-go/auth/jwks",
+	"password":    "github.com/ratchet-go/auth/password",
 	"pgstore":     "github.com/ratchet-go/auth/pgstore",
 	"pgxpool":     "github.com/jackc/pgx/v5/pgxpool",
 	"redis":       "github.com/redis/go-redis/v9",
@@ -53,10 +55,16 @@ var (
 	mux           *http.ServeMux
 	private       ed25519.PrivateKey
 	r             *http.Request
+	routes        func(*auth.Authenticator) http.Handler
 	secret        []byte
-	showLogin     func(w http.ResponseWriter, text string)
+	errTaken      error
+	hasher        *password.Hasher
+	insertUser    func(ctx context.Context, login, hash string) (auth.User, error)
+	showLogin     func(w http.ResponseWriter, r *http.Request, status int, text string)
+	showSignUp    func(w http.ResponseWriter, r *http.Request, status int, text string)
 	store         auth.Store
-	t             time.Time
+	start         time.Time
+	t             testing.TB
 	userID        string
 	w             http.ResponseWriter
 )
