@@ -9,16 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ratchet-go/auth/examples/internal/exampletest"
 	"github.com/ratchet-go/auth/internal/testserver"
 )
 
@@ -33,26 +32,9 @@ type chromium struct {
 
 // newChromium opens a browser. If APP_SHOTS is set, it names the directory for
 // screenshots.
-func newChromium(t *testing.T, path, base string) chromium {
+func newChromium(t *testing.T, base string) chromium {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx,
-		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1100, 800),
-		chromedp.Flag("headless", "new"), chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("no-first-run", true), chromedp.Flag("no-default-browser-check", true),
-		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-sync", true), chromedp.Flag("no-proxy-server", true), chromedp.Flag("disable-dev-shm-usage", true),
-		chromedp.Flag("password-store", "basic"), chromedp.Flag("lang", "en-GB"), chromedp.Flag("hide-scrollbars", true),
-	)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	require.NoError(t, chromedp.Listen(ctx, func(ev any) {
-		if ev, ok := ev.(*log.EventEntryAdded); ok && (ev.Entry.Source == log.EntrySourceSecurity || strings.Contains(ev.Entry.Text, "Content Security Policy")) {
-			t.Errorf("blocked by the security policy: %s", ev.Entry.Text)
-		}
-	}))
+	ctx := exampletest.Chromium(t).Context
 	_, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 	require.NoError(t, err)
 	shots := os.Getenv("APP_SHOTS")
@@ -171,9 +153,9 @@ func (b chromium) screenshot(scheme string, width int64) []byte {
 // TestBrowser_WorksWithoutJavaScript runs through all pages in two browsers.
 func TestBrowser_WorksWithoutJavaScript(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
-	base, _ := start(t, t.TempDir(), nil)
-	ada, other := newChromium(t, path, base), newChromium(t, path, base)
+	testserver.Need(t, "chromium", "chromium")
+	base := start(t, t.TempDir(), nil).URL
+	ada, other := newChromium(t, base), newChromium(t, base)
 
 	ada.open("/")
 	ada.sees("/", "Everybody can read this page.")
@@ -247,9 +229,9 @@ func TestBrowser_WorksWithoutJavaScript(t *testing.T) {
 // TestBrowser_WorksWithTheKeyboard presses only keys.
 func TestBrowser_WorksWithTheKeyboard(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
-	base, _ := start(t, t.TempDir(), nil)
-	b := newChromium(t, path, base)
+	testserver.Need(t, "chromium", "chromium")
+	base := start(t, t.TempDir(), nil).URL
+	b := newChromium(t, base)
 	press := func(keys string) { t.Helper(); b.do(chromedp.KeyEvent(keys)) }
 	// tabTo presses Tab until an element with the text or label has the focus.
 	tabTo := func(text string) {
@@ -298,9 +280,9 @@ func TestBrowser_WorksWithTheKeyboard(t *testing.T) {
 //	AUTH_WRITE_PICTURES=1 go test -run TestPicture ./examples/app
 func TestPicture_ShowsThePage(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
-	base, _ := start(t, t.TempDir(), nil)
-	b, other := newChromium(t, path, base), newChromium(t, path, base)
+	testserver.Need(t, "chromium", "chromium")
+	base := start(t, t.TempDir(), nil).URL
+	b, other := newChromium(t, base), newChromium(t, base)
 	b.open("/signup?next=%2Fdevices")
 	b.fill("login", "ada", "password", pass)
 	b.sees("/devices", "this device only")

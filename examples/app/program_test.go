@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -12,13 +11,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/examples/internal/exampletest"
 	"github.com/ratchet-go/auth/internal/testserver"
 )
 
@@ -33,28 +32,9 @@ func command(t *testing.T, dir string, env []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// start starts the program, and returns its URL and a function that ends it.
-func start(t *testing.T, dir string, env []string, args ...string) (base string, end func()) {
+func start(t *testing.T, dir string, env []string, args ...string) *exampletest.Program {
 	t.Helper()
-	cmd := command(t, dir, env, append([]string{"-addr", "127.0.0.1:0"}, args...)...)
-	var stderr testserver.Output
-	cmd.Stderr = &stderr
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	exit := sync.OnceValue(func() error {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		kill := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
-		defer kill.Stop()
-		return cmd.Wait()
-	})
-	end = func() { require.NoError(t, exit(), stderr.String()) }
-	t.Cleanup(func() { _ = exit() })
-	lines := bufio.NewScanner(out)
-	require.True(t, lines.Scan(), "the program did not start: %s", &stderr)
-	_, base, _ = strings.Cut(lines.Text(), " on ")
-	require.Contains(t, base, "http://127.0.0.1:")
-	return base, end
+	return exampletest.Run(t, command(t, dir, env, append([]string{"-addr", "127.0.0.1:0"}, args...)...))
 }
 
 // client is a browser that follows redirects.
@@ -101,21 +81,21 @@ var ada = url.Values{"login": {"ada"}, "password": {pass}}
 func TestProgram_RestartSignsNobodyOut(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	base, end := start(t, dir, nil)
+	p := start(t, dir, nil)
 	c := newClient(t)
-	path, body := c.post(base+"/signup?next=%2Fprofile", ada)
+	path, body := c.post(p.URL+"/signup?next=%2Fprofile", ada)
 	require.Equal(t, "/profile", path, body)
-	end()
+	require.NoError(t, p.Stop())
 	require.NoFileExists(t, filepath.Join(dir, "app.db-wal"), "the database was closed")
 	for _, file := range []string{"app.db", "app.db.sessions", "app.db.secret"} {
 		info, err := os.Stat(filepath.Join(dir, file))
 		require.NoError(t, err)
 		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), file)
 	}
-	base, _ = start(t, dir, nil) // on another port of the host, for which the cookies are too
-	path, _ = c.get(base + "/profile")
+	p = start(t, dir, nil) // on another port of the host, for which the cookies are too
+	path, _ = c.get(p.URL + "/profile")
 	require.Equal(t, "/profile", path)
-	path, _ = newClient(t).post(base+"/login?next=%2Fprofile", ada)
+	path, _ = newClient(t).post(p.URL+"/login?next=%2Fprofile", ada)
 	require.Equal(t, "/profile", path)
 }
 
@@ -186,7 +166,7 @@ func TestProgram_TwoNodesOnPostgreSQL(t *testing.T) {
 	nodes := make([]string, 2)
 	var wg sync.WaitGroup
 	for i := range nodes { // at the same time, so both create the tables
-		wg.Go(func() { nodes[i], _ = start(t, t.TempDir(), []string{secret}, "-db", database) })
+		wg.Go(func() { nodes[i] = start(t, t.TempDir(), []string{secret}, "-db", database).URL })
 	}
 	wg.Wait()
 	first, second := newClient(t), newClient(t)

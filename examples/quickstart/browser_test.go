@@ -11,20 +11,20 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ratchet-go/auth/examples/internal/exampletest"
 	"github.com/ratchet-go/auth/internal/testserver"
 )
 
 // browser is a tab of a Chromium with its own profile.
 type browser struct {
-	t     *testing.T
-	ctx   context.Context
-	shots string // directory of the screenshots
+	t      *testing.T
+	opened exampletest.Tab
+	ctx    context.Context // of opened
+	shots  string          // directory of the screenshots
 }
 
 // shotsIn returns the directory for screenshots: QUICKSTART_SHOTS if it is set.
@@ -38,40 +38,17 @@ func shotsIn(t *testing.T) string {
 	return dir
 }
 
-func newBrowser(t *testing.T, path, shots string, flags ...chromedp.ExecAllocatorOption) browser {
+func newBrowser(t *testing.T, shots string, flags ...chromedp.ExecAllocatorOption) browser {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx, append([]chromedp.ExecAllocatorOption{
-		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1100, 800),
-		chromedp.Flag("headless", "new"), chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("no-first-run", true), chromedp.Flag("no-default-browser-check", true),
-		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-sync", true), chromedp.Flag("no-proxy-server", true), chromedp.Flag("disable-dev-shm-usage", true),
-		chromedp.Flag("password-store", "basic"), chromedp.Flag("lang", "en-GB"), chromedp.Flag("hide-scrollbars", true),
-	}, flags...)...)
-	t.Cleanup(cancel)
-	return browser{t, ctx, shots}.tab()
+	tab := exampletest.Chromium(t, flags...)
+	return browser{t, tab, tab.Context, shots}
 }
 
-// tab opens another tab. The test fails if a script throws or the security policy
-// blocks something.
+// tab opens another tab.
 func (b browser) tab() browser {
 	b.t.Helper()
-	ctx, cancel := chromedp.NewContext(b.ctx)
-	b.t.Cleanup(cancel)
-	t := b.t
-	require.NoError(t, chromedp.Listen(ctx, func(ev any) {
-		switch ev := ev.(type) {
-		case *runtime.EventExceptionThrown:
-			t.Errorf("exception in the page: %v", ev.ExceptionDetails)
-		case *log.EventEntryAdded:
-			if ev.Entry.Source == log.EntrySourceSecurity || strings.Contains(ev.Entry.Text, "Content Security Policy") {
-				t.Errorf("blocked by the security policy: %s", ev.Entry.Text)
-			}
-		}
-	}))
-	b.ctx = ctx
+	b.opened = b.opened.Open()
+	b.ctx = b.opened.Context
 	return b
 }
 
@@ -178,11 +155,11 @@ func (b browser) shot(name string) {
 // QUICKSTART_SHOTS is set, it names the directory for screenshots.
 func TestBrowser_RefreshesAndShowsEndOfSession(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
+	testserver.Need(t, "chromium", "chromium")
 	shots := shotsIn(t)
 	s := start(t, nil, "-addr", "127.0.0.1:0", "-access-ttl", "6s", "-leeway", "1s", "-retry-window", "1s")
 
-	first := newBrowser(t, path, shots)
+	first := newBrowser(t, shots)
 	first.do(chromedp.Navigate(s.base), chromedp.WaitVisible("#login"))
 	first.shot("signed-out")
 	first.do(chromedp.SendKeys(`[name="login"]`, "ada"), chromedp.SendKeys(`[name="password"]`, "wrong"+kb.Enter))
@@ -197,7 +174,7 @@ func TestBrowser_RefreshesAndShowsEndOfSession(t *testing.T) {
 	require.Empty(t, cookies, "scripts can read cookies")
 	first.sees("response", "Only admins see this, ada.")
 
-	second := newBrowser(t, path, shots)
+	second := newBrowser(t, shots)
 	second.signIn(s.base, "Office desktop")
 	second.sees("devices", "Kitchen laptop")
 	first.sees("log", "Access token refreshed")

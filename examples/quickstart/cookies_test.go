@@ -34,7 +34,7 @@ func (u oneUser) FindByID(ctx context.Context, _ string) (auth.User, error) {
 // be able to read or replace them.
 func TestBrowser_RefreshCookieIsOutOfReachOfScripts(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
+	testserver.Need(t, "chromium", "chromium")
 	hasher := &password.Hasher{Memory: 64, Time: 1}
 	hash, err := hasher.Hash(t.Context(), "correct horse battery staple")
 	require.NoError(t, err)
@@ -61,7 +61,7 @@ func TestBrowser_RefreshCookieIsOutOfReachOfScripts(t *testing.T) {
 	server := httptest.NewTLSServer(mux)
 	t.Cleanup(server.Close)
 
-	b := newBrowser(t, path, t.TempDir(), chromedp.Flag("ignore-certificate-errors", true))
+	b := newBrowser(t, t.TempDir(), chromedp.Flag("ignore-certificate-errors", true))
 	b.do(chromedp.Navigate(server.URL + "/"))
 	run := func(js string) string {
 		t.Helper()

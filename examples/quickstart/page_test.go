@@ -61,9 +61,9 @@ const holdRequests = `{
 // hangs, and it exits.
 func TestBrowser_ShowsThatTheServerDoesNotAnswer(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
+	testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0", "-access-ttl", "6s", "-leeway", "1s", "-retry-window", "1s")
-	b := newBrowser(t, path, shotsIn(t))
+	b := newBrowser(t, shotsIn(t))
 	b.signIn(s.base, "Kitchen laptop")
 	b.holds(green)
 	require.False(t, read[bool](b, `document.getElementById("offline").checkVisibility()`))
@@ -113,10 +113,10 @@ func TestBrowser_ShowsThatTheServerDoesNotAnswer(t *testing.T) {
 
 func TestBrowser_FocusFollowsTheUser(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
+	testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0")
 	signIn(t, s, "ada")
-	b := newBrowser(t, path, t.TempDir())
+	b := newBrowser(t, t.TempDir())
 	b.do(chromedp.Navigate(s.base), chromedp.WaitVisible("#login"))
 	require.Equal(t, "login", read[string](b, focused))
 	b.do(chromedp.KeyEvent("ada" + kb.Tab + site.Password + kb.Enter))
@@ -146,7 +146,7 @@ func TestBrowser_FocusFollowsTheUser(t *testing.T) {
 
 func TestBrowser_SevenDevicesLeaveTheLayoutIntact(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
+	testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0")
 	for _, name := range []string{"Work phone", "", strings.Repeat("Longname", 7), "The tablet that everybody in the family shares at home", "TV", "نعم"} {
 		status, _ := do(t, "POST", s.base+"/auth/login", "", url.Values{
@@ -154,7 +154,7 @@ func TestBrowser_SevenDevicesLeaveTheLayoutIntact(t *testing.T) {
 		})
 		require.Equal(t, 200, status)
 	}
-	b := newBrowser(t, path, shotsIn(t))
+	b := newBrowser(t, shotsIn(t))
 	b.signIn(s.base, "Kitchen laptop")
 	b.holds(`document.querySelectorAll("#devices li").length === 7`)
 	require.Regexp(t, `^Signed in\n.+\nEnds if idle\n.+\nEnds at latest\n.+\nSession ID\n`, read[string](b, `document.querySelector("dl").innerText`))
@@ -169,9 +169,9 @@ func TestBrowser_SevenDevicesLeaveTheLayoutIntact(t *testing.T) {
 
 func TestBrowser_TabsThatRefreshAtOnceStaySignedIn(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
+	testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0")
-	first := newBrowser(t, path, t.TempDir())
+	first := newBrowser(t, t.TempDir())
 	first.signIn(s.base, "")
 	first.do(chromedp.Click("#race"))
 	first.sees("log", "Open this page in a second tab first.")
@@ -195,11 +195,12 @@ func TestBrowser_TabsThatRefreshAtOnceStaySignedIn(t *testing.T) {
 // TestBrowser_CommandsShowATheft pastes the commands of the page into bash.
 func TestBrowser_CommandsShowATheft(t *testing.T) {
 	t.Parallel()
-	path, bash := testserver.Need(t, "chromium", "chromium"), testserver.Need(t, "bash", "bash")
+	testserver.Need(t, "chromium", "chromium")
+	bash := testserver.Need(t, "bash", "bash")
 	testserver.Need(t, "curl", "curl")
 	// The page lists the devices every 5 seconds, so curl must be signed in for longer.
 	s := start(t, nil, "-addr", "127.0.0.1:0", "-retry-window", "6s")
-	b := newBrowser(t, path, t.TempDir())
+	b := newBrowser(t, t.TempDir())
 	b.signIn(s.base, "")
 	commands := read[string](b, `document.getElementById("commands").textContent`)
 	require.Contains(t, commands, "\nsleep 8\n")
@@ -220,9 +221,9 @@ func TestBrowser_CommandsShowATheft(t *testing.T) {
 // thief or the victim presents it when it is spent.
 func TestBrowser_VictimOfATheftReadsIt(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
+	testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0", "-retry-window", "1s")
-	b := newBrowser(t, path, shotsIn(t))
+	b := newBrowser(t, shotsIn(t))
 	other := b.tab()
 	stolen := func() url.Values {
 		cookies, err := chromedp.Call(b.ctx, network.GetCookies, network.GetCookiesParams{})
@@ -263,10 +264,10 @@ func TestBrowser_VictimOfATheftReadsIt(t *testing.T) {
 // sessions were in memory.
 func TestBrowser_RestartWithTheSameKeysAsksToSignIn(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
+	testserver.Need(t, "chromium", "chromium")
 	env := []string{"ACCESS_SECRET=the access secret of these tests, 1", "REFRESH_SECRET=the refresh secret of these tests, 1"}
 	s := start(t, env, "-addr", "127.0.0.1:0")
-	b := newBrowser(t, path, shotsIn(t))
+	b := newBrowser(t, shotsIn(t))
 	b.signIn(s.base, "Kitchen laptop")
 	b.sees("devices", "Kitchen laptop")
 	require.NoError(t, s.stop())
@@ -278,9 +279,9 @@ func TestBrowser_RestartWithTheSameKeysAsksToSignIn(t *testing.T) {
 
 func TestBrowser_WithoutJavaScriptThePageSaysSo(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
+	testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0")
-	b := newBrowser(t, path, shotsIn(t))
+	b := newBrowser(t, shotsIn(t))
 	_, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 	require.NoError(t, err)
 	b.do(chromedp.Navigate(s.base))

@@ -18,7 +18,6 @@ import (
 
 	"github.com/ratchet-go/auth"
 	"github.com/ratchet-go/auth/authtest"
-	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/password"
 )
 
@@ -117,8 +116,7 @@ func show(w http.ResponseWriter, body string) {
 
 func (p *pages) newBrowser(t *testing.T) browser {
 	t.Helper()
-	path := testserver.Need(t, "chromium", "chromium")
-	return newBrowser(t, path, t.TempDir(), chromedp.Flag("ignore-certificate-errors", true))
+	return newBrowser(t, t.TempDir(), chromedp.Flag("ignore-certificate-errors", true))
 }
 
 // signIn opens a page and signs in at the login page to which it redirects.

@@ -36,11 +36,11 @@ const (
 //	AUTH_WRITE_PICTURES=1 go test -run TestPicture ./examples/quickstart
 func TestPicture_ShowsThePage(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
+	testserver.Need(t, "chromium", "chromium")
 	s := start(t, nil, "-addr", "127.0.0.1:0")
-	second := newBrowser(t, path, t.TempDir())
+	second := newBrowser(t, t.TempDir())
 	second.signIn(s.base, "Office desktop")
-	first := newBrowser(t, path, t.TempDir())
+	first := newBrowser(t, t.TempDir())
 	first.signIn(s.base, "Kitchen laptop")
 	first.sees("devices", "Office desktop")
 	first.do(chromedp.Click("#refresh"))

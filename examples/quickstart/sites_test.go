@@ -91,7 +91,7 @@ func showCookies(w http.ResponseWriter, r *http.Request) {
 // one.example and two.example. The API is on hosts of two.example.
 func TestBrowser_CookiesAcrossSites(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
+	testserver.Need(t, "chromium", "chromium")
 	apis := map[string]http.Handler{}
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := strings.Cut(r.Host, ":")
@@ -146,7 +146,7 @@ func TestBrowser_CookiesAcrossSites(t *testing.T) {
 		profile := t.TempDir()
 		require.NoError(t, os.Mkdir(filepath.Join(profile, "Default"), 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(profile, "Default", "Preferences"), []byte(mode.setting), 0o600))
-		b := newBrowser(t, path, t.TempDir(), append(resolveSites(), chromedp.UserDataDir(profile))...)
+		b := newBrowser(t, t.TempDir(), append(resolveSites(), chromedp.UserDataDir(profile))...)
 		fetch := func(page, api string) string {
 			t.Helper()
 			b.do(chromedp.Navigate(origin(page) + "/page"))
@@ -188,7 +188,7 @@ func TestBrowser_CookiesAcrossSites(t *testing.T) {
 // TestBrowser_SitesOfLoopbackHosts shows which loopback hosts are one site.
 func TestBrowser_SitesOfLoopbackHosts(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
+	testserver.Need(t, "chromium", "chromium")
 	var ports []string
 	for range 2 {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -202,7 +202,7 @@ func TestBrowser_SitesOfLoopbackHosts(t *testing.T) {
 		t.Cleanup(s.Close)
 		ports = append(ports, s.URL[strings.LastIndex(s.URL, ":"):])
 	}
-	b := newBrowser(t, path, t.TempDir(), chromedp.Flag("host-resolver-rules", "MAP * 127.0.0.1"))
+	b := newBrowser(t, t.TempDir(), chromedp.Flag("host-resolver-rules", "MAP * 127.0.0.1"))
 	for _, tt := range []struct{ page, api, site string }{
 		{"localhost", "localhost", "same-site"},
 		{"127.0.0.1", "127.0.0.1", "same-site"},
@@ -220,7 +220,7 @@ func TestBrowser_SitesOfLoopbackHosts(t *testing.T) {
 // browser through a reverse proxy whose requests have the Host of the backend.
 func TestBrowser_WebSocketThroughAProxyThatReplacesHost(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
+	testserver.Need(t, "chromium", "chromium")
 	var mu sync.Mutex
 	var handshakes []http.Header
 	var refusals []string
@@ -278,7 +278,7 @@ func TestBrowser_WebSocketThroughAProxyThatReplacesHost(t *testing.T) {
 	backends["listed.example"] = backend(origin("listed.example"))
 	backends["unlisted.example"] = backend()
 
-	b := newBrowser(t, path, t.TempDir(), resolveSites()...)
+	b := newBrowser(t, t.TempDir(), resolveSites()...)
 	open := func(page, host string) string {
 		t.Helper()
 		b.do(chromedp.Navigate(origin(page) + "/page"))

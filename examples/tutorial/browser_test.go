@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,7 +14,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ratchet-go/auth/internal/testserver"
+	"github.com/ratchet-go/auth/examples/internal/exampletest"
 )
 
 // script is the script of a page that was written for the article.
@@ -38,22 +37,11 @@ func journey(t *testing.T, p *program, page, api string) (responses []string) {
 	require.NoError(t, os.MkdirAll(filepath.Join(profile, "Default"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(profile, "Default", "Preferences"),
 		[]byte(`{"profile":{"block_third_party_cookies":true,"cookie_controls_mode":1}}`), 0o600))
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx,
-		chromedp.ExecPath(testserver.Need(t, "chromium", "chromium")), chromedp.UserDataDir(profile), chromedp.Flag("headless", "new"),
-		chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true), chromedp.Flag("no-first-run", true),
-		chromedp.Flag("no-proxy-server", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-dev-shm-usage", true))
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	require.NoError(t, chromedp.Do(ctx, chromedp.Navigate(page)))
+	tab := exampletest.Chromium(t, chromedp.UserDataDir(profile))
+	tab.Do(chromedp.Navigate(page))
 	call := func(js string) {
 		t.Helper()
-		response, err := chromedp.Run(ctx, chromedp.Evaluate[string]("API = "+"'"+api+"';"+js, chromedp.EvalAwaitPromise))
-		require.NoError(t, err)
-		responses = append(responses, response)
+		responses = append(responses, tab.Evaluate("API = "+"'"+api+"';"+js))
 	}
 	call(`call("POST", "/api/v1/auth/login", {login_id: "ada", password: "` + demoPassword + `"})`)
 	call(`call("GET", "/api/v1/user/me")`)

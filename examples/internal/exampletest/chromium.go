@@ -19,8 +19,9 @@ import (
 
 // Tab is a tab of a Chromium with its own profile.
 type Tab struct {
-	t   testing.TB
-	ctx context.Context
+	Context context.Context // for functions of package chromedp
+
+	t testing.TB
 }
 
 // Chromium starts Chromium and returns its first tab. The test is skipped if Chromium
@@ -36,17 +37,17 @@ func Chromium(t testing.TB, flags ...chromedp.ExecAllocatorOption) Tab {
 		chromedp.Flag("disable-quic", true), chromedp.Flag("no-first-run", true), chromedp.Flag("no-default-browser-check", true),
 		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true), chromedp.Flag("no-proxy-server", true), chromedp.Flag("disable-dev-shm-usage", true),
-		chromedp.Flag("password-store", "basic"), chromedp.Flag("lang", "en-GB"),
+		chromedp.Flag("password-store", "basic"), chromedp.Flag("lang", "en-GB"), chromedp.Flag("hide-scrollbars", true),
 	}, flags...)...)
 	t.Cleanup(cancel)
-	return Tab{t, ctx}.Open()
+	return Tab{ctx, t}.Open()
 }
 
 // Open opens another tab. The test fails if a script throws or the security policy
 // of the page blocks something.
 func (b Tab) Open() Tab {
 	b.t.Helper()
-	ctx, cancel := chromedp.NewContext(b.ctx)
+	ctx, cancel := chromedp.NewContext(b.Context)
 	b.t.Cleanup(cancel)
 	t := b.t
 	err := chromedp.Listen(ctx, func(ev any) {
@@ -62,14 +63,14 @@ func (b Tab) Open() Tab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.ctx = ctx
+	b.Context = ctx
 	return b
 }
 
 // Do performs actions.
 func (b Tab) Do(actions ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	if err := chromedp.Do(b.ctx, actions...); err != nil {
+	if err := chromedp.Do(b.Context, actions...); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -77,7 +78,7 @@ func (b Tab) Do(actions ...chromedp.Action[chromedp.Void]) {
 // Evaluate returns the value of an expression, or of the promise that it returns.
 func (b Tab) Evaluate(js string) string {
 	b.t.Helper()
-	value, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](js, chromedp.EvalAwaitPromise))
+	value, err := chromedp.Run(b.Context, chromedp.Evaluate[string](js, chromedp.EvalAwaitPromise))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -93,12 +94,12 @@ func (b Tab) Sees(id, text string) {
 	}
 	js := fmt.Sprintf(`(e => !!e && e.checkVisibility() && e.innerText.includes(%s))(document.getElementById(%q))`, want, id)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(30 * time.Millisecond) {
-		shown, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](js))
+		shown, err := chromedp.Run(b.Context, chromedp.Evaluate[bool](js))
 		if err == nil && shown {
 			return
 		}
 		if time.Now().After(deadline) {
-			page, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.body.innerText`))
+			page, _ := chromedp.Run(b.Context, chromedp.Evaluate[string](`document.body.innerText`))
 			b.t.Fatalf("#%s does not show %q (%v). The page shows:\n%s", id, text, err, page)
 		}
 	}

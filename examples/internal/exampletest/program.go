@@ -1,10 +1,10 @@
 package exampletest
 
 import (
-	"bufio"
 	"os"
+	"os/exec"
+	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -12,53 +12,76 @@ import (
 	"github.com/ratchet-go/auth/internal/testserver"
 )
 
+// address is the line with which a program reports that it listens.
+var address = regexp.MustCompile(`(?m)^\w+ on (.*)\n`)
+
 // Program is a server that runs in a process of its own.
 type Program struct {
-	URL string // where it listens
+	URL string // what it prints after "listening on ", or after another word and " on "
 
+	output testserver.Output
 	end    func(os.Signal) error
-	stderr testserver.Output
 }
 
-// Start starts the program of testserver.RunMain, and waits until it listens. env
-// are additional environment variables. The program ends with the test.
+// Start starts the program of testserver.RunMain as Run does. env are additional
+// environment variables.
 func Start(t testing.TB, env []string, args ...string) *Program {
 	t.Helper()
-	p := &Program{}
 	cmd := testserver.Self(t, args...)
 	cmd.Env = append(cmd.Env, env...)
-	cmd.Stderr = &p.stderr
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
+	return Run(t, cmd)
+}
+
+// Run starts the command, and returns when it listens. It ends with the test, which
+// fails if the race detector has reported something in it.
+func Run(t testing.TB, cmd *exec.Cmd) *Program {
+	t.Helper()
+	p := &Program{}
+	cmd.Stdout, cmd.Stderr = &p.output, &p.output
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var once sync.Once
+	exited := make(chan struct{})
 	var exit error
+	go func() {
+		exit = cmd.Wait()
+		close(exited)
+	}()
 	p.end = func(sig os.Signal) error {
-		once.Do(func() {
-			if cmd.Process.Signal(sig) != nil {
-				_ = cmd.Process.Kill()
-			}
-			kill := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
-			defer kill.Stop()
-			exit = cmd.Wait()
-		})
+		if cmd.Process.Signal(sig) != nil {
+			_ = cmd.Process.Kill()
+		}
+		select {
+		case <-exited:
+		case <-time.After(time.Minute):
+			_ = cmd.Process.Kill()
+			<-exited
+		}
 		return exit
 	}
-	t.Cleanup(func() { _ = p.end(os.Kill) })
-	tooLate := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
-	defer tooLate.Stop()
-	lines := bufio.NewScanner(out)
-	for p.URL == "" && lines.Scan() {
-		_, p.URL, _ = strings.Cut(lines.Text(), "listening on ")
+	t.Cleanup(func() {
+		p.Kill()
+		if strings.Contains(p.Output(), "WARNING: DATA RACE") {
+			t.Error("the program has a data race")
+		}
+		if t.Failed() {
+			t.Logf("output of the program at %s:\n%s", p.URL, p.Output())
+		}
+	})
+	tooLate := time.After(time.Minute)
+	for {
+		if line := address.FindStringSubmatch(p.Output()); line != nil {
+			p.URL = line[1]
+			return p
+		}
+		select {
+		case <-exited:
+			t.Fatalf("the program exited: %v: %s", exit, p.Output())
+		case <-tooLate:
+			t.Fatalf("the program does not listen: %s", p.Output())
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
-	if p.URL == "" {
-		t.Fatalf("the program did not start: %v: %s", p.end(os.Kill), p.stderr.String())
-	}
-	return p
 }
 
 // Stop shuts the program down, and returns the error of its exit.
@@ -67,5 +90,5 @@ func (p *Program) Stop() error { return p.end(syscall.SIGTERM) }
 // Kill kills the program.
 func (p *Program) Kill() { _ = p.end(os.Kill) }
 
-// Stderr returns what the program has written to its standard error so far.
-func (p *Program) Stderr() string { return p.stderr.String() }
+// Output returns what the program has written so far, also to its standard error.
+func (p *Program) Output() string { return p.output.String() }

@@ -90,7 +90,7 @@ func TestNodes_BehaveLikeOneServer(t *testing.T) {
 			status, _ = send(t, "POST", first.URL+"/auth/logout", out, nil)
 			require.Equal(t, 204, status)
 			for _, node := range []**exampletest.Program{&first, &second} {
-				require.NoError(t, (*node).Stop(), (*node).Stderr())
+				require.NoError(t, (*node).Stop(), (*node).Output())
 				*node = start(strings.TrimPrefix((*node).URL, "http://"))
 				status, _ = send(t, "GET", (*node).URL+"/me", access, nil)
 				require.Equal(t, 200, status)
@@ -137,7 +137,7 @@ func TestNodes_FinishRequestsBeforeTheyStop(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, write.Close())
 	require.Equal(t, 200, <-result)
-	require.NoError(t, <-stopped, node.Stderr())
+	require.NoError(t, <-stopped, node.Output())
 }
 
 func TestNodes_RequireASecret(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
-	"github.com/ratchet-go/auth/examples/internal/programtest"
+	"github.com/ratchet-go/auth/examples/internal/exampletest"
 	"github.com/ratchet-go/auth/internal/testserver"
 )
 
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { testserver.RunMain(m, main) }
 type cluster struct {
 	t     *testing.T
 	addrs [2]string
-	nodes [2]*programtest.Program
+	nodes [2]*exampletest.Program
 	db    string
 }
 
@@ -46,7 +46,7 @@ func newCluster(t *testing.T, env ...string) *cluster {
 
 func (c *cluster) start(i int, env ...string) {
 	c.t.Helper()
-	c.nodes[i] = programtest.Start(c.t, c.addrs[i], env, "-db", c.db, "-retry-window", "100ms")
+	c.nodes[i] = exampletest.Start(c.t, env, "-addr", c.addrs[i], "-db", c.db, "-retry-window", "100ms")
 }
 
 // deploy restarts the processes one after the other with a new environment. between
@@ -54,7 +54,7 @@ func (c *cluster) start(i int, env ...string) {
 func (c *cluster) deploy(between func(), env ...string) {
 	c.t.Helper()
 	for i := range c.nodes {
-		require.NoError(c.t, c.nodes[i].Stop(), c.nodes[i].Output.String())
+		require.NoError(c.t, c.nodes[i].Stop(), c.nodes[i].Output())
 		c.start(i, env...)
 		if i == 0 {
 			between()

@@ -16,7 +16,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ratchet-go/auth/examples/internal/programtest"
+	"github.com/ratchet-go/auth/examples/internal/exampletest"
 	"github.com/ratchet-go/auth/internal/testserver"
 )
 
@@ -127,16 +127,16 @@ func (c *client) closed(conn *websocket.Conn) (code websocket.StatusCode, reason
 
 func TestStream_EndsWithTheSession(t *testing.T) {
 	t.Parallel()
-	p := programtest.Start(t, "127.0.0.1:0", nil)
+	p := exampletest.Start(t, nil, "-addr", "127.0.0.1:0")
 	for name, end := range map[string]func(c *client){
 		"logout":               func(c *client) { require.Equal(t, 204, c.post("/auth/logout", nil)) },
-		"revoked from another": func(c *client) { signIn(t, p.Base, "body").end(c) },
+		"revoked from another": func(c *client) { signIn(t, p.URL, "body").end(c) },
 	} {
 		for _, delivery := range []string{"body", "cookie"} {
 			t.Run(name+" "+delivery, func(t *testing.T) {
 				t.Parallel()
-				c := signIn(t, p.Base, delivery)
-				other := signIn(t, p.Base, "body")
+				c := signIn(t, p.URL, delivery)
+				other := signIn(t, p.URL, "body")
 				next, conn, stays := c.events(), c.socket(), other.socket()
 				end(c)
 				require.Equal(t, "event: end\ndata: login\n", next())
@@ -192,8 +192,8 @@ func (c *client) session() string {
 
 func TestStream_EndsWithAllSessionsOfTheUser(t *testing.T) {
 	t.Parallel()
-	p := programtest.Start(t, "127.0.0.1:0", nil)
-	c, other := signIn(t, p.Base, "body"), signIn(t, p.Base, "cookie")
+	p := exampletest.Start(t, nil, "-addr", "127.0.0.1:0")
+	c, other := signIn(t, p.URL, "body"), signIn(t, p.URL, "cookie")
 	next, conn := other.events(), other.socket()
 	require.Equal(t, 204, c.post("/auth/logout/all", nil))
 	require.Equal(t, "event: end\ndata: login\n", next())
@@ -209,12 +209,12 @@ func TestStream_OutlivesRotationAndAccessToken(t *testing.T) {
 		t.Skip("skipped by -short: waits for an access token to expire")
 	}
 	t.Parallel()
-	p := programtest.Start(t, "127.0.0.1:0", nil, "-access-ttl", "5s")
-	c := signIn(t, p.Base, "body")
+	p := exampletest.Start(t, nil, "-addr", "127.0.0.1:0", "-access-ttl", "5s")
+	c := signIn(t, p.URL, "body")
 	next, conn, first := c.events(), c.socket(), c.tokens
 	require.Equal(t, 200, c.post("/auth/refresh", url.Values{"refresh_token": {c.Refresh}}))
 	require.NotEqual(t, first.Refresh, c.Refresh)
-	expired := &client{t: t, base: p.Base, http: c.http, tokens: first}
+	expired := &client{t: t, base: p.URL, http: c.http, tokens: first}
 	for {
 		if dialed, err := expired.dial(http.Header{}); err != nil {
 			require.ErrorContains(t, err, "401")
@@ -231,8 +231,8 @@ func TestStream_OutlivesRotationAndAccessToken(t *testing.T) {
 
 func TestStream_ServerShutsDown(t *testing.T) {
 	t.Parallel()
-	p := programtest.Start(t, "127.0.0.1:0", nil)
-	c := signIn(t, p.Base, "body")
+	p := exampletest.Start(t, nil, "-addr", "127.0.0.1:0")
+	c := signIn(t, p.URL, "body")
 	next, conn := c.events(), c.socket()
 	stopped := make(chan error, 1)
 	go func() { stopped <- p.Stop() }()
@@ -240,13 +240,13 @@ func TestStream_ServerShutsDown(t *testing.T) {
 	code, reason := c.closed(conn)
 	require.Equal(t, websocket.StatusGoingAway, code)
 	require.Empty(t, reason)
-	require.NoError(t, <-stopped, p.Output.String())
+	require.NoError(t, <-stopped, p.Output())
 }
 
 func TestSocket_ServerShutsDownWithoutOtherRequests(t *testing.T) {
 	t.Parallel()
-	p := programtest.Start(t, "127.0.0.1:0", nil)
-	c := signIn(t, p.Base, "body")
+	p := exampletest.Start(t, nil, "-addr", "127.0.0.1:0")
+	c := signIn(t, p.URL, "body")
 	var conns [400]*websocket.Conn
 	for i := range conns {
 		conns[i] = c.socket()
@@ -257,39 +257,39 @@ func TestSocket_ServerShutsDownWithoutOtherRequests(t *testing.T) {
 		code, _ := c.closed(conn)
 		require.Equal(t, websocket.StatusGoingAway, code, i)
 	}
-	require.NoError(t, <-stopped, p.Output.String())
+	require.NoError(t, <-stopped, p.Output())
 }
 
 func TestStream_ClientDisconnects(t *testing.T) {
 	t.Parallel()
-	p := programtest.Start(t, "127.0.0.1:0", nil)
-	c := signIn(t, p.Base, "body")
+	p := exampletest.Start(t, nil, "-addr", "127.0.0.1:0")
+	c := signIn(t, p.URL, "body")
 	ctx, disconnect := context.WithCancel(t.Context())
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Base+"/events", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL+"/events", nil)
 	require.NoError(t, err)
 	r.Header.Set("Authorization", "Bearer "+c.Access)
 	resp, err := c.http.Do(r)
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	conn := c.socket()
-	require.NotContains(t, p.Output.String(), "closed")
+	require.NotContains(t, p.Output(), "closed")
 	disconnect()
 	require.NoError(t, conn.CloseNow()) // without a close frame, as when a device loses its network
 	for _, kind := range []string{"events", "socket"} {
-		require.Eventually(t, func() bool { return strings.Contains(p.Output.String(), kind+" closed") }, 20*time.Second, 5*time.Millisecond, kind)
+		require.Eventually(t, func() bool { return strings.Contains(p.Output(), kind+" closed") }, 20*time.Second, 5*time.Millisecond, kind)
 	}
 }
 
 func TestSocket_Handshake(t *testing.T) {
 	t.Parallel()
-	p := programtest.Start(t, "127.0.0.1:0", nil)
-	cookie := signIn(t, p.Base, "cookie")
+	p := exampletest.Start(t, nil, "-addr", "127.0.0.1:0")
+	cookie := signIn(t, p.URL, "cookie")
 	_, err := cookie.dial(http.Header{"Origin": {"https://evil.example"}})
 	require.ErrorContains(t, err, "403", "another site must not use the cookie")
-	conn, err := cookie.dial(http.Header{"Origin": {p.Base}})
+	conn, err := cookie.dial(http.Header{"Origin": {p.URL}})
 	require.NoError(t, err)
 	require.NoError(t, conn.CloseNow())
-	anonymous := &client{t: t, base: p.Base, http: &http.Client{}}
+	anonymous := &client{t: t, base: p.URL, http: &http.Client{}}
 	_, err = anonymous.dial(http.Header{})
 	require.ErrorContains(t, err, "401")
 }
@@ -298,72 +298,33 @@ func TestSocket_Handshake(t *testing.T) {
 // does not connect again and WebSocket reports code 1006. The page refreshes.
 func TestPage_FollowsItsSession(t *testing.T) {
 	t.Parallel()
-	path := testserver.Need(t, "chromium", "chromium")
-	p := programtest.Start(t, "127.0.0.1:0", nil, "-access-ttl", "2s")
-	tab := newTab(t, path)
-	tab.do(chromedp.Navigate(p.Base))
-	tab.sees("events", "refused")
-	tab.sees("socket", "closed: 1006")
-	tab.do(chromedp.WaitVisible("#login button"), chromedp.Click("#login button"))
-	tab.sees("events", "connected as ada")
-	tab.sees("socket", "hello ada")
+	tab := exampletest.Chromium(t)
+	p := exampletest.Start(t, nil, "-addr", "127.0.0.1:0", "-access-ttl", "2s")
+	tab.Do(chromedp.Navigate(p.URL))
+	tab.Sees("events", "refused")
+	tab.Sees("socket", "closed: 1006")
+	tab.Do(chromedp.WaitVisible("#login button"), chromedp.Click("#login button"))
+	tab.Sees("events", "connected as ada")
+	tab.Sees("socket", "hello ada")
 
 	// A reload after the access token has expired: both handshakes are refused.
-	_, err := chromedp.Run(tab.ctx, chromedp.Evaluate[bool](`(async () => { while ((await fetch("/auth/sessions")).ok); return true; })()`, chromedp.EvalAwaitPromise))
-	require.NoError(t, err)
-	tab.do(chromedp.Reload())
-	tab.sees("events", "connected as ada")
-	tab.sees("socket", "hello ada")
+	tab.Evaluate(`(async () => { while ((await fetch("/auth/sessions")).ok); return ""; })()`)
+	tab.Do(chromedp.Reload())
+	tab.Sees("events", "connected as ada")
+	tab.Sees("socket", "hello ada")
 
-	other := signIn(t, p.Base, "body")
+	other := signIn(t, p.URL, "body")
 	for other.post("/auth/logout/all", nil) != 204 { // the access token has expired
 		require.Equal(t, 200, other.post("/auth/refresh", url.Values{"refresh_token": {other.Refresh}}))
 	}
-	tab.sees("events", "ended: login")
-	tab.sees("socket", "closed: 4401 login")
-	tab.do(chromedp.WaitVisible("#login button"), chromedp.Click("#login button"))
-	tab.sees("socket", "hello ada")
+	tab.Sees("events", "ended: login")
+	tab.Sees("socket", "closed: 4401 login")
+	tab.Do(chromedp.WaitVisible("#login button"), chromedp.Click("#login button"))
+	tab.Sees("socket", "hello ada")
 
 	// The server restarts, and has forgotten its sessions.
 	require.NoError(t, p.Stop())
-	tab.sees("socket", "closed: 1001")
-	programtest.Start(t, strings.TrimPrefix(p.Base, "http://"), nil)
-	tab.do(chromedp.WaitVisible("#login button"))
-}
-
-// tab is a tab of a browser with a profile of its own.
-type tab struct {
-	t   *testing.T
-	ctx context.Context
-}
-
-func newTab(t *testing.T, path string) tab {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx,
-		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.Flag("headless", "new"), chromedp.Flag("no-sandbox", true),
-		chromedp.Flag("disable-gpu", true), chromedp.Flag("no-first-run", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("no-proxy-server", true),
-		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("password-store", "basic"))
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	tab := tab{t, ctx}
-	tab.do(chromedp.Navigate("about:blank"))
-	return tab
-}
-
-func (b tab) do(actions ...chromedp.Action[chromedp.Void]) {
-	b.t.Helper()
-	require.NoError(b.t, chromedp.Do(b.ctx, actions...))
-}
-
-// sees waits until the page has shown the text in an element.
-func (b tab) sees(id, text string) {
-	b.t.Helper()
-	require.Eventually(b.t, func() bool {
-		got, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.getElementById("`+id+`").textContent`))
-		return err == nil && strings.HasPrefix(got, text)
-	}, 30*time.Second, 20*time.Millisecond, "#%s does not show %q", id, text)
+	tab.Sees("socket", "closed: 1001")
+	exampletest.Start(t, nil, "-addr", strings.TrimPrefix(p.URL, "http://"))
+	tab.Do(chromedp.WaitVisible("#login button"))
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/ratchet-go/auth"
 	"github.com/ratchet-go/auth/authtest"
-	"github.com/ratchet-go/auth/examples/internal/programtest"
+	"github.com/ratchet-go/auth/examples/internal/exampletest"
 	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/password"
 )
@@ -158,10 +158,10 @@ func TestMain(m *testing.M) { testserver.RunMain(m, main) }
 
 func TestProgram(t *testing.T) {
 	t.Parallel()
-	p := programtest.Start(t, "127.0.0.1:0", []string{"AUTH_SECRET=the secret of these tests, 0123456789"})
+	p := exampletest.Start(t, []string{"AUTH_SECRET=the secret of these tests, 0123456789"}, "-addr", "127.0.0.1:0")
 	jar, err := cookiejar.New(nil)
 	require.NoError(t, err)
-	b := &browser{t, p.Base, &http.Client{Jar: jar}}
+	b := &browser{t, p.URL, &http.Client{Jar: jar}}
 	require.Equal(t, 200, b.signIn("bob", "correct horse battery staple"))
 	status, body := b.do(http.MethodGet, "/notes", nil)
 	require.Equal(t, 200, status)

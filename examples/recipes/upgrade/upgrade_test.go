@@ -16,7 +16,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ratchet-go/auth/examples/internal/programtest"
+	"github.com/ratchet-go/auth/examples/internal/exampletest"
 	"github.com/ratchet-go/auth/internal/testserver"
 )
 
@@ -28,7 +28,7 @@ const (
 )
 
 type app struct {
-	*programtest.Program
+	*exampletest.Program
 	t  *testing.T
 	db *sql.DB
 }
@@ -36,8 +36,8 @@ type app struct {
 func start(t *testing.T, switched time.Time) *app {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "upgrade.db")
-	p := programtest.Start(t, "127.0.0.1:0", []string{"AUTH_SECRET=" + newSecret, "OLD_SECRET=" + oldSecret},
-		"-db", file, "-switched", switched.Format(time.RFC3339))
+	p := exampletest.Start(t, []string{"AUTH_SECRET=" + newSecret, "OLD_SECRET=" + oldSecret},
+		"-addr", "127.0.0.1:0", "-db", file, "-switched", switched.Format(time.RFC3339))
 	db, err := sql.Open("sqlite", "file:"+url.PathEscape(file)+"?_pragma=busy_timeout(5000)")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = db.Close() })
@@ -55,7 +55,7 @@ func (a *app) logs(n int, why string) {
 	a.t.Helper()
 	var lines []string
 	require.Eventually(a.t, func() bool {
-		lines = strings.Split(a.Output.String(), "bridge: refused")
+		lines = strings.Split(a.Output(), "bridge: refused")
 		return len(lines) > n && strings.Contains(lines[n], "\n")
 	}, 10*time.Second, time.Millisecond)
 	require.Contains(a.t, strings.SplitN(lines[n], "\n", 2)[0], why)
@@ -84,7 +84,7 @@ func (a *app) browser(old string) *browser {
 	jar, err := cookiejar.New(nil)
 	require.NoError(a.t, err)
 	if old != "" {
-		base, err := url.Parse(a.Base)
+		base, err := url.Parse(a.URL)
 		require.NoError(a.t, err)
 		jar.SetCookies(base, []*http.Cookie{{Name: oldCookie, Value: old, Path: "/"}})
 	}
@@ -94,14 +94,14 @@ func (a *app) browser(old string) *browser {
 // get loads a page, and returns the path that the redirects ended at and the body.
 func (b *browser) get(path string) (at, body string) {
 	b.app.t.Helper()
-	resp, err := b.http.Get(b.app.Base + path)
+	resp, err := b.http.Get(b.app.URL + path)
 	require.NoError(b.app.t, err)
 	return b.read(resp)
 }
 
 func (b *browser) login(next, name, pass string) (at, body string) {
 	b.app.t.Helper()
-	resp, err := b.http.PostForm(b.app.Base+"/login", url.Values{"login": {name}, "password": {pass}, "next": {next}})
+	resp, err := b.http.PostForm(b.app.URL+"/login", url.Values{"login": {name}, "password": {pass}, "next": {next}})
 	require.NoError(b.app.t, err)
 	return b.read(resp)
 }
@@ -115,7 +115,7 @@ func (b *browser) read(resp *http.Response) (at, body string) {
 }
 
 func (b *browser) cookies() (names []string) {
-	base, _ := url.Parse(b.app.Base)
+	base, _ := url.Parse(b.app.URL)
 	for _, c := range b.http.Jar.Cookies(base) {
 		names = append(names, c.Name)
 	}
@@ -218,7 +218,7 @@ func TestBridge_OneUse(t *testing.T) {
 	var mu sync.Mutex
 	statuses := map[int]int{}
 	exchange := func(token string) {
-		r, err := http.NewRequest(http.MethodPost, a.Base+"/exchange", nil)
+		r, err := http.NewRequest(http.MethodPost, a.URL+"/exchange", nil)
 		require.NoError(t, err)
 		r.Header.Set("Authorization", "Bearer "+token)
 		resp, err := http.DefaultClient.Do(r)
