@@ -152,6 +152,8 @@ func main() {
 func server(a *auth.Authenticator) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)                                                                // for clients that use the gRPC protocol without TLS
-	return &http.Server{Handler: routes(a), Protocols: protocols, ReadHeaderTimeout: 10 * time.Second} // a ReadTimeout or WriteTimeout would end streams
+	protocols.SetUnencryptedHTTP2(true) // for clients that use the gRPC protocol without TLS
+	// A ReadTimeout would also end streams that a client sends, and a WriteTimeout
+	// those that the server sends.
+	return &http.Server{Handler: routes(a), Protocols: protocols, ReadTimeout: 10 * time.Second}
 }

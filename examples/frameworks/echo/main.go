@@ -54,7 +54,7 @@ func events(a *auth.Authenticator) echo.HandlerFunc {
 			return err
 		}
 		<-ctx.Done()
-		_, err := fmt.Fprintf(w, "event: end\ndata: %s\n\n", auth.ResponseFor(context.Cause(ctx)).Action) // "login" or "refresh"
+		_, err := fmt.Fprintf(w, "event: end\ndata: %s\n\n", auth.ResponseFor(context.Cause(ctx)).Action) // "login" or "refresh"; "" means: connect again
 		return err
 	}
 }
@@ -102,6 +102,6 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Printf("listening on http://%s\n", listener.Addr())
-	server := &http.Server{Handler: routes(a), ReadHeaderTimeout: 10 * time.Second} // a ReadTimeout or WriteTimeout would end streams
+	server := &http.Server{Handler: routes(a), ReadTimeout: 10 * time.Second} // a WriteTimeout would end streams
 	log.Fatal(server.Serve(listener))
 }

@@ -100,7 +100,7 @@ func events(a *auth.Authenticator) fiber.Handler {
 			for w.Flush() == nil {
 				select {
 				case <-ctx.Done():
-					fmt.Fprintf(w, "event: end\ndata: %s\n\n", auth.ResponseFor(context.Cause(ctx)).Action) // "login" or "refresh"
+					fmt.Fprintf(w, "event: end\ndata: %s\n\n", auth.ResponseFor(context.Cause(ctx)).Action) // "login" or "refresh"; "" means: connect again
 					return
 				case <-time.After(15 * time.Second): // only a write finds that the client has disconnected
 					fmt.Fprint(w, ":\n\n")

@@ -68,7 +68,7 @@ func events(a *auth.Authenticator) gin.HandlerFunc {
 		fmt.Fprintf(c.Writer, "data: hello %s\n\n", claims.Username)
 		c.Writer.Flush()
 		<-ctx.Done()
-		fmt.Fprintf(c.Writer, "event: end\ndata: %s\n\n", auth.ResponseFor(context.Cause(ctx)).Action) // "login" or "refresh"
+		fmt.Fprintf(c.Writer, "event: end\ndata: %s\n\n", auth.ResponseFor(context.Cause(ctx)).Action) // "login" or "refresh"; "" means: connect again
 	}
 }
 
@@ -115,6 +115,6 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Printf("listening on http://%s\n", listener.Addr())
-	server := &http.Server{Handler: routes(a), ReadHeaderTimeout: 10 * time.Second} // a ReadTimeout or WriteTimeout would end streams
+	server := &http.Server{Handler: routes(a), ReadTimeout: 10 * time.Second} // a WriteTimeout would end streams
 	log.Fatal(server.Serve(listener))
 }

@@ -52,7 +52,7 @@ func events(a *auth.Authenticator) http.HandlerFunc {
 		fmt.Fprintf(w, "data: hello %s\n\n", claims.Username)
 		_ = http.NewResponseController(w).Flush() // fails only if the client has gone
 		<-ctx.Done()
-		fmt.Fprintf(w, "event: end\ndata: %s\n\n", auth.ResponseFor(context.Cause(ctx)).Action) // "login" or "refresh"
+		fmt.Fprintf(w, "event: end\ndata: %s\n\n", auth.ResponseFor(context.Cause(ctx)).Action) // "login" or "refresh"; "" means: connect again
 	}
 }
 
@@ -99,6 +99,6 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Printf("listening on http://%s\n", listener.Addr())
-	server := &http.Server{Handler: routes(a), ReadHeaderTimeout: 10 * time.Second} // a ReadTimeout or WriteTimeout would end streams
+	server := &http.Server{Handler: routes(a), ReadTimeout: 10 * time.Second} // a WriteTimeout would end streams
 	log.Fatal(server.Serve(listener))
 }

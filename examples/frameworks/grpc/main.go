@@ -196,5 +196,5 @@ func main() {
 func loginServer(a *auth.Authenticator) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
-	return &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	return &http.Server{Handler: mux, ReadTimeout: 10 * time.Second}
 }
