@@ -10,7 +10,7 @@
 //
 //	location /app/ {
 //	    proxy_pass http://127.0.0.1:8080;
-//	    proxy_set_header Host $host;
+//	    proxy_set_header Host $http_host;
 //	    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
 //	}
 //
@@ -29,7 +29,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -92,15 +91,7 @@ func config(origin, proxies string) (auth.Config, error) {
 		Secrets: [][]byte{[]byte(rand.Text() + rand.Text())},
 		Users:   us,
 		OnEvent: auth.LogEvents(slog.Default()),
-		OnError: func(w http.ResponseWriter, r *http.Request, err error) {
-			page := r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/html")
-			if auth.ResponseFor(err).Action == "" || !page {
-				auth.DefaultOnError(w, r, err)
-				return
-			}
-			// RequestURI has the prefix that StripPrefix removes from r.URL.
-			http.Redirect(w, r, prefix+"/login?next="+url.QueryEscape(r.RequestURI), http.StatusSeeOther)
-		},
+		OnError: auth.RedirectToLogin(prefix + "/login"),
 	}
 	for network := range strings.SplitSeq(proxies, ",") {
 		p, err := netip.ParsePrefix(network)
@@ -131,42 +122,41 @@ func listen(addr, unix string) (net.Listener, error) {
 func routes(a *auth.Authenticator) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
-	mux.HandleFunc("GET /login", showLogin)
+	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) { showLogin(w, r, http.StatusOK, "") })
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) { login(a, w, r) })
 	mux.Handle("/", a.Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		claims, _ := auth.FromContext(r.Context())
-		fmt.Fprintf(w, "hello %s, you come from %s\n", claims.Username, a.Device(r).IP)
+		_ = homePage.Execute(w, map[string]any{"Name": claims.Username, "IP": a.Device(r).IP}) // the client may have disconnected
 	})))
 	return http.StripPrefix(prefix, mux)
 }
 
+// The paths in pages have the prefix. Without the field next, a logout would lead to
+// "/", which does not belong to this server.
+var homePage = template.Must(template.New("").Parse(`<!doctype html><title>Home</title>
+<p>hello {{.Name}}, you come from {{.IP}}</p>
+<form method="post" action="` + prefix + `/auth/logout"><input type="hidden" name="next" value="` + prefix + `/"><button>Sign out</button></form>`))
+
 var loginPage = template.Must(template.New("").Parse(`<!doctype html><title>Sign in</title><form method="post">
-<input type="hidden" name="next" value="{{.}}">
+<p>{{.Error}}</p><input type="hidden" name="next" value="{{.Next}}">
 <label>Name <input name="login" autocomplete="username"></label>
 <label>Password <input name="password" type="password" autocomplete="current-password"></label>
 <button>Sign in</button></form>`))
 
-func showLogin(w http.ResponseWriter, r *http.Request) {
-	_ = loginPage.Execute(w, auth.LocalPath(r.FormValue("next")))
+func showLogin(w http.ResponseWriter, r *http.Request, status int, why string) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = loginPage.Execute(w, map[string]string{"Next": auth.LocalPath(r.FormValue("next")), "Error": why}) // the client may have disconnected
 }
 
 func login(a *auth.Authenticator, w http.ResponseWriter, r *http.Request) {
-	err := a.CheckOrigin(r)
-	if err != nil {
+	switch err := a.LoginForm(w, r); {
+	case errors.Is(err, auth.ErrInvalidCredentials):
+		showLogin(w, r, http.StatusUnauthorized, "The name or the password is wrong.")
+	case err != nil:
 		a.WriteError(w, r, err)
-		return
+	default:
+		http.Redirect(w, r, auth.LocalPath(r.FormValue("next")), http.StatusSeeOther)
 	}
-	o := auth.SessionOptions{Device: a.Device(r), Replaces: a.CookieTokens(r)}
-	tokens, err := a.Login(r.Context(), r.FormValue("login"), r.FormValue("password"), o)
-	if errors.Is(err, auth.ErrInvalidCredentials) {
-		w.WriteHeader(http.StatusUnauthorized)
-		showLogin(w, r)
-		return
-	}
-	if err != nil {
-		a.WriteError(w, r, err)
-		return
-	}
-	a.SetCookies(w, tokens)
-	http.Redirect(w, r, auth.LocalPath(r.FormValue("next")), http.StatusSeeOther)
 }

@@ -131,8 +131,8 @@ func TestProxy_UsersSeeOneSite(t *testing.T) {
 			require.Equal(t, 403, resp.StatusCode, "another site must not sign the user in")
 			resp, body = signIn(t, client, origin, "/app/notes?page=2")
 			require.Equal(t, page, resp.Request.URL.String(), body)
-			const hello = "hello ada, you come from " + clientIP + "\n"
-			require.Equal(t, hello, body)
+			const hello = "hello ada, you come from " + clientIP + "<"
+			require.Contains(t, body, hello)
 
 			u, err := url.Parse(origin)
 			require.NoError(t, err)
@@ -141,7 +141,7 @@ func TestProxy_UsersSeeOneSite(t *testing.T) {
 			}
 
 			_, body = browse(t, client, "GET", page, nil, "X-Forwarded-For", "198.51.100.1")
-			require.Equal(t, hello, body, "a client must not choose its address")
+			require.Contains(t, body, hello, "a client must not choose its address")
 			sessions, err := a.Sessions(t.Context(), "u1")
 			require.NoError(t, err)
 			require.Len(t, sessions, 1)
@@ -155,15 +155,19 @@ func TestProxy_UsersSeeOneSite(t *testing.T) {
 				return nil
 			}
 			_, body = browse(t, client, "GET", page, nil)
-			require.Equal(t, hello, body)
+			require.Contains(t, body, hello)
 			require.Equal(t, []string{page}, redirects)
 
 			requireHandshake(t, client, 200, origin, origin)
 			requireHandshake(t, client, 403, origin, "https://evil.example")
 			resp, _ = browse(t, client, "POST", origin+"/app/auth/logout", nil, "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site")
 			require.Equal(t, 403, resp.StatusCode)
-			resp, _ = browse(t, client, "POST", origin+"/app/auth/logout", nil, "Origin", origin, "Sec-Fetch-Site", "same-origin")
-			require.Equal(t, 204, resp.StatusCode)
+			require.Contains(t, body, `action="/app/auth/logout"><input type="hidden" name="next" value="/app/">`)
+			resp, _ = browse(t, client, "POST", origin+"/app/auth/logout", url.Values{"next": {"/app/"}}, "Origin", origin, "Sec-Fetch-Site", "same-origin")
+			require.Equal(t, origin+"/app/login?next=%2Fapp%2F", resp.Request.URL.String(), "the user must stay below the prefix")
+			sessions, err = a.Sessions(t.Context(), "u1")
+			require.NoError(t, err)
+			require.Empty(t, sessions)
 		})
 	}
 }
@@ -190,7 +194,7 @@ func TestProxy_SettingsMatter(t *testing.T) {
 			want = netip.Addr{}.String()
 		}
 		_, body := signIn(t, client, origin, "/app/")
-		require.Equal(t, "hello ada, you come from "+want+"\n", body)
+		require.Contains(t, body, "hello ada, you come from "+want+"<")
 		requireHandshake(t, client, 403, origin, origin)
 		if socket != "" {
 			info, err := os.Stat(socket)
