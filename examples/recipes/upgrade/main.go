@@ -2,7 +2,8 @@
 // 30 days, without signing anybody out. It has two users of the old login, ada and
 // bob, whose password is "correct horse battery staple".
 //
-//	AUTH_SECRET=$(openssl rand -base64 48) OLD_SECRET=$JWT_SECRET go run ./examples/recipes/upgrade -db upgrade.db
+//	export AUTH_SECRET=$(openssl rand -base64 48) OLD_SECRET="the secret of the old login"
+//	go run ./examples/recipes/upgrade -switched 2030-01-31T12:00:00Z
 //
 // A bcrypt hash is verified, and replaced by argon2id when its user signs in. A user
 // who has an old token exchanges it for a session without a login: bridge.go has this
@@ -57,20 +58,13 @@ func routes(a *auth.Authenticator, b *bridge) http.Handler {
 		}
 	})
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
-		if err := a.CheckOrigin(r); err != nil {
-			a.WriteError(w, r, err)
-			return
-		}
-		o := auth.SessionOptions{Device: a.Device(r), Replaces: a.CookieTokens(r)}
-		tokens, err := a.Login(r.Context(), r.FormValue("login"), r.FormValue("password"), o)
 		next := auth.LocalPath(r.FormValue("next"))
-		switch {
+		switch err := a.LoginForm(w, r); {
 		case errors.Is(err, auth.ErrInvalidCredentials):
 			showLogin(w, http.StatusUnauthorized, next, "The name or the password is wrong.")
 		case err != nil:
 			a.WriteError(w, r, err)
 		default:
-			a.SetCookies(w, tokens)
 			http.Redirect(w, r, next, http.StatusSeeOther)
 		}
 	})
@@ -101,13 +95,7 @@ func config(db *sql.DB, secret string) auth.Config {
 		Cookies:     &auth.Cookies{AllowBody: true, InsecureHTTP: true}, // InsecureHTTP: only on a loopback address
 		AutoRefresh: true,
 		OnEvent:     auth.LogEvents(slog.Default()),
-		OnError: func(w http.ResponseWriter, r *http.Request, err error) {
-			if auth.ResponseFor(err).Action != "" && r.Header.Get("Authorization") == "" && r.Method == http.MethodGet {
-				http.Redirect(w, r, "/login?next="+url.QueryEscape(r.RequestURI), http.StatusSeeOther)
-				return
-			}
-			auth.DefaultOnError(w, r, err)
-		},
+		OnError:     auth.RedirectToLogin("/login"),
 	}
 }
 
@@ -158,7 +146,7 @@ INSERT INTO users (id, name, password_hash) VALUES ('1', 'ada', ?1), ('2', 'bob'
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "loopback `address` to listen on")
 	file := flag.String("db", "upgrade.db", "`file` with the users")
-	switched := flag.String("switched", time.Now().Format(time.RFC3339), "the `time` at which the old login was switched off")
+	switched := flag.String("switched", "", "the `time` at which the old login was switched off, such as 2030-01-31T12:00:00Z; the same after a restart")
 	flag.Parse()
 	if err := run(*addr, *file, *switched); err != nil {
 		log.Fatal("upgrade: ", err)
@@ -172,7 +160,7 @@ func run(addr, file, switched string) error {
 	}
 	at, err := time.Parse(time.RFC3339, switched)
 	if err != nil {
-		return err
+		return fmt.Errorf("-switched: %w", err)
 	}
 	db, err := open(context.Background(), file)
 	if err != nil {

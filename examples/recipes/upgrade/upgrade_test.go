@@ -94,7 +94,10 @@ func (a *app) browser(old string) *browser {
 // get loads a page, and returns the path that the redirects ended at and the body.
 func (b *browser) get(path string) (at, body string) {
 	b.app.t.Helper()
-	resp, err := b.http.Get(b.app.URL + path)
+	r, err := http.NewRequestWithContext(b.app.t.Context(), http.MethodGet, b.app.URL+path, http.NoBody)
+	require.NoError(b.app.t, err)
+	r.Header.Set("Accept", "text/html")
+	resp, err := b.http.Do(r)
 	require.NoError(b.app.t, err)
 	return b.read(resp)
 }
@@ -158,7 +161,7 @@ func TestBridge_OldCookieBecomesASession(t *testing.T) {
 
 	thief := a.browser(old)
 	at, _ = thief.get("/")
-	require.Equal(t, "/login?next=%2F", at, "a token is accepted once")
+	require.Equal(t, "/login", at, "a token is accepted once")
 	require.Empty(t, thief.cookies())
 	a.logs(1, "old token: it was exchanged before")
 }
@@ -194,7 +197,7 @@ func TestBridge_RefusesOtherTokens(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := a.browser(tc.token)
 			at, _ := b.get("/")
-			require.Equal(t, "/login?next=%2F", at)
+			require.Equal(t, "/login", at)
 			require.Empty(t, b.cookies())
 			refusals++
 			a.logs(refusals, tc.why)
@@ -206,7 +209,7 @@ func TestBridge_RefusesOtherTokens(t *testing.T) {
 	late := start(t, time.Now().Add(-oldLifetime-time.Minute))
 	valid := oldToken(t, "1", time.Now().Add(-oldLifetime-time.Hour), func(c *jwt.RegisteredClaims) { c.ExpiresAt = jwt.NewNumericDate(time.Now().Add(time.Hour)) })
 	at, _ = late.browser(valid).get("/")
-	require.Equal(t, "/login?next=%2F", at)
+	require.Equal(t, "/login", at)
 	late.logs(1, "the deadline has passed")
 }
 
@@ -258,12 +261,23 @@ func TestBridge_TokenIsNotSpentByAnOutage(t *testing.T) {
 	_, err := a.db.Exec(`ALTER TABLE users RENAME COLUMN name TO renamed`) // user lookups fail
 	require.NoError(t, err)
 	_, body := b.get("/")
-	require.Contains(t, body, `"error":"temporarily_unavailable"`)
+	require.Contains(t, body, "Service Unavailable")
 	require.Equal(t, []string{oldCookie}, b.cookies())
 	_, err = a.db.Exec(`ALTER TABLE users RENAME COLUMN renamed TO name`)
 	require.NoError(t, err)
 	_, body = b.get("/")
 	require.Equal(t, "hello ada\n", body)
+}
+
+// TestRun_NeedsTheTimeOfTheSwitch: with a default, the deadline would move with each
+// restart.
+func TestRun_NeedsTheTimeOfTheSwitch(t *testing.T) {
+	t.Parallel()
+	cmd := testserver.Self(t, "-addr", "127.0.0.1:0", "-db", filepath.Join(t.TempDir(), "upgrade.db"))
+	cmd.Env = append(cmd.Env, "AUTH_SECRET="+newSecret, "OLD_SECRET="+oldSecret)
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), "-switched")
 }
 
 func TestRun_NeedsTwoSecrets(t *testing.T) {
