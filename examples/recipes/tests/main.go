@@ -76,7 +76,7 @@ func (n *notes) add(w http.ResponseWriter, r *http.Request) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.byTenant[tenant] = append(n.byTenant[tenant], r.FormValue("text"))
+	n.byTenant[tenant] = append(n.byTenant[tenant], r.PostFormValue("text"))
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -84,7 +84,7 @@ func (n *notes) add(w http.ResponseWriter, r *http.Request) {
 func changePassword(a *auth.Authenticator, us *accounts) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		claims, _ := auth.FromContext(r.Context())
-		hash, err := us.hasher.Hash(r.Context(), r.FormValue("password"))
+		hash, err := us.hasher.Hash(r.Context(), r.PostFormValue("password")) // never from the URL, which is logged
 		if err == nil {
 			us.setHash(claims.Subject, hash)
 			err = a.RevokeAll(r.Context(), claims.Subject, claims.SessionID)
