@@ -19,6 +19,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -36,13 +37,14 @@ func main() {
 		TokenURL:  *server + "/auth/refresh",
 		AuthStyle: oauth2.AuthStyleInParams, // there is no client secret, so there is no header Authorization
 	}}}
-	var err error
-	switch ctx := context.Background(); flag.Arg(0) {
-	case "login":
+	err := checkServer(*server)
+	switch ctx := context.Background(); {
+	case err != nil:
+	case flag.Arg(0) == "login":
 		err = s.login(ctx, flag.Arg(1), os.Stdin)
-	case "get":
+	case flag.Arg(0) == "get":
 		err = s.get(ctx, flag.Arg(1), os.Stdout)
-	case "logout":
+	case flag.Arg(0) == "logout":
 		err = s.logout(ctx)
 	default:
 		err = errors.New("want login NAME, get PATH or logout")
@@ -85,7 +87,8 @@ func (s *source) login(ctx context.Context, name string, in io.Reader) error {
 
 // get prints the response to a GET request.
 func (s *source) get(ctx context.Context, path string, out io.Writer) error {
-	client := &http.Client{Transport: &oauth2.Transport{Source: s}, Timeout: 30 * time.Second}
+	// Transport would also send the token to a host to which a redirect leads.
+	client := &http.Client{Transport: &oauth2.Transport{Source: s}, Timeout: 30 * time.Second, CheckRedirect: noRedirect}
 	for repeated := false; ; repeated = true {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.server+path, http.NoBody)
 		if err != nil {
@@ -136,7 +139,25 @@ func post(ctx context.Context, to string, form url.Values) (*http.Response, erro
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	return (&http.Client{Timeout: 30 * time.Second}).Do(req)
+	return (&http.Client{Timeout: 30 * time.Second, CheckRedirect: noRedirect}).Do(req)
+}
+
+// noRedirect is for http.Client.CheckRedirect. The program sends passwords and tokens
+// to its server only.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// checkServer returns an error for a server to which passwords and tokens would be
+// sent without TLS.
+func checkServer(server string) error {
+	u, err := url.Parse(server)
+	if err != nil {
+		return err
+	}
+	ip := net.ParseIP(u.Hostname())
+	if u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()) {
+		return nil
+	}
+	return fmt.Errorf("-server %s: want https, or http on a loopback address", server)
 }
 
 // refusal is the body of an error response.

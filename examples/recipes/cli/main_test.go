@@ -78,6 +78,9 @@ func start(t *testing.T, accessTTL time.Duration) *server {
 		claims, _ := auth.FromContext(r.Context())
 		fmt.Fprintf(w, "hello %s\n", claims.Username)
 	})))
+	mux.HandleFunc("GET /moved", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, r.FormValue("to"), http.StatusFound)
+	})
 	h := httptest.NewServer(mux)
 	t.Cleanup(h.Close)
 	s.url = h.URL
@@ -232,6 +235,28 @@ func TestCLI_CrashBeforeTheTokensAreSaved(t *testing.T) {
 			c.s.Clock.Advance(time.Hour)
 			c.requireHello()
 		})
+	}
+}
+
+func TestCLI_RedirectGetsNoToken(t *testing.T) {
+	t.Parallel()
+	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("the other host got a request with %q", r.Header)
+	}))
+	t.Cleanup(other.Close)
+	c := newClient(t, start(t, 15*time.Minute))
+	c.signIn()
+	_, failure := c.run("get", "/moved?to="+other.URL)
+	require.Equal(t, "cli: 302 Found: 302 Found\n", failure)
+}
+
+func TestCheckServer(t *testing.T) {
+	t.Parallel()
+	for server, ok := range map[string]bool{
+		"https://example.com": true, "http://localhost:8080": true, "http://127.0.0.1:8080": true, "http://[::1]:8080": true,
+		"http://example.com": false, "http://localhost.example.com": false, "http://192.168.1.5": false, "example.com": false, ":": false,
+	} {
+		require.Equal(t, ok, checkServer(server) == nil, server)
 	}
 }
 

@@ -37,7 +37,7 @@ func (s *source) Token() (*oauth2.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := &http.Client{Timeout: 30 * time.Second}
+	client := &http.Client{Timeout: 30 * time.Second, CheckRedirect: noRedirect}
 	t, err := s.config.TokenSource(context.WithValue(context.Background(), oauth2.HTTPClient, client), old).Token()
 	if refused, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
 		switch refused.Response.StatusCode {
