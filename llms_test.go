@@ -36,6 +36,16 @@ func TestLLMs_IsCurrent(t *testing.T) {
 	require.Equal(t, want, string(got), "llms.txt is out of date; run go test -run TestLLMs_IsCurrent . -update")
 }
 
+func TestLLMs_LinksExist(t *testing.T) {
+	t.Parallel()
+	for _, link := range regexp.MustCompile(`\]\(([^)#]+)`).FindAllStringSubmatch(llms(t), -1) {
+		if !strings.HasPrefix(link[1], "https://") {
+			_, err := os.Stat(link[1])
+			require.NoError(t, err)
+		}
+	}
+}
+
 func TestLLMs_HasTenRules(t *testing.T) {
 	t.Parallel()
 	require.Len(t, rules(t), 10)
@@ -73,10 +83,11 @@ func llms(t *testing.T) string {
 	return b.String()
 }
 
-// rules returns the items of docs/rules.md.
+// rules returns the items of docs/rules.md, with links from the root.
 func rules(t *testing.T) []string {
 	t.Helper()
-	return regexp.MustCompile(`(?m)^\d+\. .*$`).FindAllString(docPages(t)["docs/rules.md"], -1)
+	text := strings.ReplaceAll(docPages(t)["docs/rules.md"], "](../", "](")
+	return regexp.MustCompile(`(?m)^\d+\. .*$`).FindAllString(text, -1)
 }
 
 // contents returns the title of a page and its sections.
