@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -369,6 +371,60 @@ func TestApp_DevicesCanBeEnded(t *testing.T) {
 	require.Equal(t, "/login?next=%2Fdevices", ada.get("/devices").location)
 }
 
+// TestApp_OnlySessionsThatExistAreEnded checks that a user cannot fill the
+// revocation set, which all nodes keep in memory, with IDs that nobody has.
+func TestApp_OnlySessionsThatExistAreEnded(t *testing.T) {
+	t.Parallel()
+	var events atomic.Int32
+	a := newApp(t, func(c *auth.Config) {
+		c.OnEvent = func(_ context.Context, e auth.Event) {
+			if e.Type == auth.EventRevoked {
+				events.Add(1)
+			}
+		}
+	})
+	ada := a.signUp(t, "ada")
+	var ids []string
+	for i := range 1000 {
+		ids = append(ids, "id", fmt.Sprint("x", i))
+	}
+	require.Equal(t, "/devices", ada.post("/devices", ids...).location)
+	require.Zero(t, events.Load())
+	require.Equal(t, 200, ada.get("/devices").status)
+}
+
+// TestApp_MalformedSignUpCreatesNoUser sends requests that a form login refuses.
+func TestApp_MalformedSignUpCreatesNoUser(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	two := form("/signup", "login", "ada", "login", "bob", "password", pass)
+	large := form("/signup", "login", "ada", "password", pass, "x", strings.Repeat("x", 20<<10))
+	multi := form("/signup")
+	multi.Body = io.NopCloser(strings.NewReader("--b\r\nContent-Disposition: form-data; name=login\r\n\r\nada\r\n" +
+		"--b\r\nContent-Disposition: form-data; name=password\r\n\r\n" + pass + "\r\n--b--\r\n"))
+	multi.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+	for status, r := range map[int]*http.Request{400: two, 413: large, 415: multi} {
+		require.Equal(t, status, a.browser(t).do(r).status)
+		_, err := a.users.FindByLogin(t.Context(), "ada")
+		require.ErrorIs(t, err, auth.ErrUserNotFound)
+	}
+}
+
+// TestApp_FirstUserIsTheOwnerEvenIfTheClientGoes executes a statement for a client
+// that has gone. If the first user existed without being the owner, the next one
+// would become it.
+func TestApp_FirstUserIsTheOwnerEvenIfTheClientGoes(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, a.users.exec(ctx, nil, "INSERT INTO users (id, login, password_hash, owner) VALUES ('u1', 'ada', '', TRUE)"))
+	require.Error(t, a.users.exec(t.Context(), nil, "INSERT INTO users (id, login, password_hash, owner) VALUES ('u2', 'bob', '', TRUE)"))
+	u, err := a.users.FindByID(t.Context(), "u1")
+	require.NoError(t, err)
+	require.Equal(t, []string{"owner"}, u.Roles)
+}
+
 func TestApp_RoleTakesEffectAtOnce(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -452,6 +508,11 @@ func TestApp_ExpiredTokensAreRefreshed(t *testing.T) {
 	r = a.browser(t).do(authtest.As(t, a.Authenticator, change(), u, authtest.Revoked()))
 	require.Equal(t, 401, r.status)
 	require.Contains(t, r.body, "reload this page to send the form again")
+	other := change() // by a page of another site, so without the cookies
+	other.Header.Set("Sec-Fetch-Site", "cross-site")
+	r = a.browser(t).do(other)
+	require.Equal(t, 401, r.status)
+	require.NotContains(t, r.body, "send the form again")
 	require.Contains(t, r.body, `class="brand"`, "as a page of the application")
 	r = a.browser(t).do(authtest.As(t, a.Authenticator, change(), u, authtest.Expired()))
 	require.Equal(t, "/devices?done", r.location, "the form is served at once")

@@ -56,11 +56,9 @@ func open(ctx context.Context, name string) (*database, error) {
 
 func openSQLite(ctx context.Context, file string, secret []byte) (_ *database, err error) {
 	if len(secret) == 0 {
-		if err := create(file+".secret", rand.Text()+rand.Text()); err != nil {
-			return nil, err
-		}
-		if secret, err = os.ReadFile(file + ".secret"); err != nil {
-			return nil, err
+		failed := create(file+".secret", rand.Text()+rand.Text())
+		if secret, err = os.ReadFile(file + ".secret"); err != nil || failed != nil {
+			return nil, errors.Join(failed, err)
 		}
 	}
 	const pragmas = "?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=foreign_keys(1)"

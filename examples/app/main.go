@@ -3,9 +3,8 @@
 //
 //	go run ./examples/app
 //
-// This file has the flags, the configuration of package auth and the server. The
-// file database.go opens the database, users.go has the users table, pages.go the
-// pages, and README.md says what to change first.
+// This file has the flags, the configuration of package auth and the server.
+// README.md describes the other files, and says what to change first.
 package main
 
 import (

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"html/template"
 	"net/http"
+	"slices"
 
 	"github.com/ratchet-go/auth"
 )
@@ -51,15 +52,15 @@ func routes(a *auth.Authenticator, u users) http.Handler {
 	return http.MaxBytesHandler(mux, 64<<10)
 }
 
-// page registers a page. submit handles its form, and returns the path to redirect
-// to. If its error is invalid, the page is shown again, with the error.
+// page registers a page. submit handles its form, unless another origin sent it, and
+// returns the path to redirect to. If its error is invalid, the page shows the error.
 func (s site) page(mux *http.ServeMux, path, name string, access func(http.Handler) http.Handler,
 	submit func(http.ResponseWriter, *http.Request, *auth.Claims) (string, error),
 ) {
 	mux.Handle(path, access(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v, status, err := view{site: s, Request: r}, http.StatusOK, error(nil)
+		v, status, err := view{site: s, Request: r}, http.StatusOK, s.auth.CheckOrigin(r)
 		v.Claims, _ = auth.FromContext(r.Context())
-		if r.Method == http.MethodPost {
+		if r.Method == http.MethodPost && err == nil {
 			var to string
 			if to, err = submit(w, r, v.Claims); err == nil {
 				http.Redirect(w, r, auth.LocalPath(to), http.StatusSeeOther)
@@ -110,10 +111,11 @@ func (s site) login(w http.ResponseWriter, r *http.Request, _ *auth.Claims) (str
 }
 
 func (s site) signUp(w http.ResponseWriter, r *http.Request, _ *auth.Claims) (string, error) {
-	if err := s.auth.CheckOrigin(r); err != nil {
+	f, err := auth.ReadFields(r, "login", "password")
+	if err != nil {
 		return "", err
 	}
-	if err := s.users.signUp(r.Context(), r.PostFormValue("login"), r.PostFormValue("password")); err != nil {
+	if err := s.users.signUp(r.Context(), f["login"], f["password"]); err != nil {
 		return "", err
 	}
 	return s.login(w, r, nil)
@@ -128,8 +130,13 @@ func (s site) changePassword(_ http.ResponseWriter, r *http.Request, c *auth.Cla
 }
 
 func (s site) endDevices(_ http.ResponseWriter, r *http.Request, c *auth.Claims) (string, error) {
-	_ = r.PostFormValue("id") // parses the form
-	return "/devices", s.auth.Revoke(r.Context(), c.Subject, r.PostForm["id"]...)
+	list, err := s.auth.Sessions(r.Context(), c.Subject)
+	for _, d := range list { // sessions that exist, because the revocation of any ID takes memory
+		if err == nil && r.PostFormValue("id") != "" && slices.Contains(r.PostForm["id"], d.ID) {
+			err = s.auth.Revoke(r.Context(), c.Subject, d.ID)
+		}
+	}
+	return "/devices", err
 }
 
 func (s site) updateUser(_ http.ResponseWriter, r *http.Request, c *auth.Claims) (string, error) {

@@ -51,25 +51,23 @@ func (u users) find(ctx context.Context, column, value string) (auth.User, error
 }
 
 func (u users) list(ctx context.Context, where string, args ...any) (list []auth.User, err error) {
-	rows, err := u.db.QueryContext(ctx, `SELECT id, login, password_hash, disabled, CASE WHEN user_id IS NULL THEN role ELSE 'owner' END
-		FROM users LEFT JOIN owner ON user_id = id `+where+" ORDER BY login", args...)
+	rows, err := u.db.QueryContext(ctx, `SELECT id, login, password_hash, disabled, CASE WHEN owner THEN 'owner' ELSE role END
+		FROM users `+where+" ORDER BY login", args...)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	for rows.Next() {
+	for err == nil && rows.Next() {
 		a := auth.User{Roles: make([]string, 1)}
-		if err := rows.Scan(&a.ID, &a.Username, &a.PasswordHash, &a.Disabled, &a.Roles[0]); err != nil {
-			return nil, err
-		}
+		err = rows.Scan(&a.ID, &a.Username, &a.PasswordHash, &a.Disabled, &a.Roles[0])
 		list = append(list, a)
 	}
-	return list, rows.Err()
+	return list, errors.Join(err, rows.Err())
 }
 
-// exec executes a statement. If it affects no row, exec returns refusal.
+// exec executes a statement, even for a client that has gone. If it affects no row, exec returns refusal.
 func (u users) exec(ctx context.Context, refusal error, statement string, args ...any) error {
-	err := u.db.QueryRowContext(ctx, statement+" RETURNING 1", args...).Scan(new(int))
+	err := u.db.QueryRowContext(context.WithoutCancel(ctx), statement+" RETURNING 1", args...).Scan(new(int))
 	if errors.Is(err, sql.ErrNoRows) {
 		return refusal
 	}
@@ -85,13 +83,13 @@ func (u users) signUp(ctx context.Context, login, pass string) error {
 	if err != nil {
 		return err
 	}
-	id := rand.Text()
-	err = u.exec(ctx, invalid("This user name is taken."),
-		"INSERT INTO users (id, login, password_hash) VALUES ($1, $2, $3) ON CONFLICT (login) DO NOTHING", id, normal(login), hash)
-	if err != nil {
-		return err
+	for range 2 { // the second try is for two first users at once: only one of them can be the owner
+		if err = u.exec(ctx, invalid("This user name is taken."), `INSERT INTO users (id, login, password_hash, owner)
+			VALUES ($1, $2, $3, (SELECT TRUE WHERE NOT EXISTS (SELECT 1 FROM users))) ON CONFLICT DO NOTHING`, rand.Text(), normal(login), hash); err == nil {
+			break
+		}
 	}
-	return u.exec(ctx, nil, "INSERT INTO owner (only_row, user_id) VALUES (1, $1) ON CONFLICT DO NOTHING", id)
+	return err
 }
 
 // hash hashes a new password. Without a second factor, NIST requires 15 characters.
@@ -124,5 +122,5 @@ func (u users) changePassword(ctx context.Context, id, current, next string) err
 // update changes the role and status of another user, but not of the owner.
 func (u users) update(ctx context.Context, id, role string, disabled bool, by string) error {
 	return u.exec(ctx, invalid("You can change neither yourself nor the first user."),
-		"UPDATE users SET role = $2, disabled = $3 WHERE id = $1 AND id <> $4 AND id NOT IN (SELECT user_id FROM owner)", id, role, disabled, by)
+		"UPDATE users SET role = $2, disabled = $3 WHERE id = $1 AND id <> $4 AND owner IS NULL", id, role, disabled, by)
 }
