@@ -99,6 +99,27 @@ func TestProgram_RestartSignsNobodyOut(t *testing.T) {
 	require.Equal(t, "/profile", path)
 }
 
+// TestProgram_SecretIsNotCommitted checks that git ignores the files of the program, in
+// a copy of the application too.
+func TestProgram_SecretIsNotCommitted(t *testing.T) {
+	t.Parallel()
+	git, err := exec.LookPath("git")
+	if err != nil {
+		t.Skip("needs git")
+	}
+	dir := t.TempDir()
+	rules, err := os.ReadFile(".gitignore")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, ".gitignore"), rules, 0o600))
+	out, err := exec.Command(git, "init", "-q", dir).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	for _, name := range []string{"app.db", "app.db-wal", "app.db.secret", "app.db.sessions", "app.db.sessions-wal"} {
+		cmd := exec.Command(git, "check-ignore", "-q", name)
+		cmd.Dir = dir
+		require.NoError(t, cmd.Run(), name)
+	}
+}
+
 func TestProgram_SecretFromTheEnvironmentIsNotStored(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
