@@ -45,7 +45,7 @@ type Config struct {
 	// of them verify. The derived keys are HS256 keys of 32 bytes: HKDF (RFC 5869)
 	// with SHA-256, no salt, and the info "ratchet v1 access" or "ratchet v1
 	// refresh". An application that replaces Secrets by AccessKeys and RefreshKeys
-	// keeps them at the end of these lists until IdleTTL has passed.
+	// keeps the derived keys at the end of those lists until IdleTTL has passed.
 	//
 	// To change a secret, deploy {old, new} to every process, then {new, old}
 	// to every process, and finally {new} after IdleTTL has passed. A process

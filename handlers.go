@@ -267,8 +267,9 @@ func (a *Authenticator) refresh(w http.ResponseWriter, r *http.Request) error {
 // origin is not trusted. It succeeds even if the session has already ended or no
 // token is valid.
 //
-// The form of a page is redirected to the path in its field "next" ([LocalPath]),
-// or to "/". So a logout button needs no other handler:
+// If the form of a page sent the request, the response redirects to the path in the
+// form's field "next" ([LocalPath]), or to "/". So a logout button needs no other
+// handler:
 //
 //	<form method="post" action="/auth/logout"><button>Sign out</button></form>
 func (a *Authenticator) LogoutHandler() http.Handler { return a.endpoint(a.logout, http.MethodPost) }

@@ -17,17 +17,17 @@ import (
 // If a login would help, the function redirects a page load to the login page,
 // with the requested URL in the query parameter next. After the login, redirect
 // to [LocalPath] of that parameter, which accepts only paths of this site. The
-// login page must not redirect users who are signed in back to next: with [Fresh],
-// they are there to sign in again, and the redirects would not end.
+// login page must not redirect users who are signed in to next: [Fresh] sends them
+// to the login page to sign in again, so the redirects would not end.
 //
 // A form cannot be redirected without losing what the user typed. It gets a page
 // with a link that opens the login page in a new tab, and the user can then reload
 // the page, so that the browser sends the form again. A form that a page of another
 // site has sent gets an error page without this advice.
 //
-// A page load gets all other errors as a short page in English. For pages of its
-// own, a site handles these errors, and calls the function for those for which
-// [ErrorResponse].Action is not empty. A request by a script gets
+// A page load gets all other errors as a short page in English. A site with an
+// error page of its own handles those errors itself, and calls the function only
+// for errors whose [ErrorResponse].Action is not empty. A request by a script gets
 // [DefaultOnError]. Browsers say with the header Sec-Fetch-Mode whether they load
 // a page. Without that header, a request for text/html is a page load, unless it
 // has a bearer token.
@@ -130,7 +130,7 @@ func writeDone(w http.ResponseWriter, r *http.Request) {
 		writeNoContent(w)
 		return
 	}
-	f, _ := ReadFields(r, "next") // a field that cannot be read is as one that is absent
+	f, _ := ReadFields(r, "next") // a field that cannot be read counts as absent
 	w.Header().Set("Cache-Control", "no-store")
 	http.Redirect(w, r, LocalPath(f["next"]), http.StatusSeeOther)
 }

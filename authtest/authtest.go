@@ -1,4 +1,4 @@
-// Package authtest tests applications that use package auth.
+// Package authtest provides utilities for tests of applications that use package auth.
 //
 // [New] returns an Authenticator for a test, with a [Clock] that the test
 // advances. [As] signs a request in as any user, with real tokens. So the
