@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/require"
@@ -205,8 +206,16 @@ func TestBrowser_WorksWithoutJavaScript(t *testing.T) {
 	other.do(chromedp.SendKeys("#current", pass), chromedp.SendKeys("#password", "another new password"+kb.Enter))
 	other.sees("/profile", "You must sign in again")
 	other.shot("again")
-	other.open("/profile")
-	other.sees("/login?next=%2Fprofile", "Sign in")
+	tab := other // the page says: sign in in a new tab, then reload this page to send the form again
+	ctx, cancel := chromedp.NewContext(other.ctx)
+	defer cancel()
+	tab.ctx = ctx
+	tab.open("/login")
+	tab.fill("login", "ada", "password", "a new password of ada")
+	tab.sees("/", "Hello, ada")
+	_, err := chromedp.Call(other.ctx, page.Reload, page.ReloadParams{})
+	require.NoError(t, err)
+	other.sees("/profile", "The current password is wrong.")
 
 	other.open("/signup")
 	other.fill("login", "bob", "password", pass)
