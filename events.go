@@ -34,8 +34,9 @@ const (
 //
 // There is at most one EventRefused per cause and minute, so that clients cannot
 // fill a log. There is none for a token that has expired or whose session has
-// ended, unless it was issued with another [MemoryStore]. There is none where
-// another event reports the refusal, as EventLoginRefused and EventReuse do.
+// ended, but there is one for a token that was issued with a store other than
+// the [MemoryStore] in use. There is none where another event reports the
+// refusal, as EventLoginRefused and EventReuse do.
 type Event struct {
 	Type EventType
 	Time time.Time

@@ -23,17 +23,18 @@ import (
 // or VerifierConfig.Feed. A revocation by one of them, or by Revoke, takes effect
 // in all of them before the call returns. None of them needs [Verifier.Run].
 //
-// An Authenticator on a MemoryStore accepts only access tokens that were issued
-// by an Authenticator on the same MemoryStore. They have its random ID in the
-// claim mem_store. The error for other tokens is [ErrTokenExpired]. So a process
-// that restarts does not accept tokens whose sessions ended in the process before
-// it. A Verifier that [NewVerifier] returns does not check the claim. It accepts
-// such tokens until they expire.
+// An Authenticator or a Verifier on a MemoryStore accepts only access tokens that
+// were issued by an Authenticator on the same MemoryStore. They have its random
+// ID in the claim mem_store. The error for other tokens is [ErrTokenExpired]. So
+// a process that restarts does not accept tokens whose sessions ended in the
+// process before it, and a Verifier does not accept tokens whose revocations
+// cannot reach it. A Verifier without a Feed, or with another one, does not check
+// the claim.
 //
 // A type that embeds or wraps a MemoryStore is a store of another kind: its
 // Authenticators follow its feed, so they need Run, and their tokens do not have
-// the claim. Do not also pass the MemoryStore itself to an Authenticator that
-// accepts these tokens.
+// the claim. Do not also pass the MemoryStore itself to an Authenticator or a
+// Verifier that accepts these tokens.
 //
 // Create and Rotate examine a few records and remove those that expired more
 // than a minute ago. So the memory in use is proportional to the number of live

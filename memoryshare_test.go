@@ -25,9 +25,13 @@ func newDirect(t *testing.T, store *auth.MemoryStore, change ...func(*auth.Confi
 	}}, change...)...)
 }
 
-func newFeedVerifier(t *testing.T, feed auth.Feed) *auth.Verifier {
+func newFeedVerifier(t *testing.T, feed auth.Feed, change ...func(*auth.VerifierConfig)) *auth.Verifier {
 	t.Helper()
-	v, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: derivedAccessKeys(), Feed: feed})
+	c := auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: derivedAccessKeys(), Feed: feed}
+	for _, f := range change {
+		f(&c)
+	}
+	v, err := auth.NewVerifier(c)
 	require.NoError(t, err)
 	return v
 }
@@ -98,7 +102,7 @@ func TestRestart_TokensOfAnotherMemoryStoreAreReported(t *testing.T) {
 	require.Empty(t, es.take(auth.EventRefused), "it has expired")
 }
 
-func TestRestart_OnlyAuthenticatorsOnAMemoryStoreCheck(t *testing.T) {
+func TestRestart_OnlyThoseOnAMemoryStoreCheck(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	store := auth.NewMemoryStore()
@@ -112,7 +116,7 @@ func TestRestart_OnlyAuthenticatorsOnAMemoryStoreCheck(t *testing.T) {
 	require.Len(t, payload["mem_store"], 22)
 	for i, v := range []*auth.Verifier{
 		a.Verifier, b.Verifier, wrapped.Verifier, elsewhere.Verifier,
-		newFeedVerifier(t, nil), newFeedVerifier(t, store), newFeedVerifier(t, auth.NewMemoryStore()),
+		newFeedVerifier(t, nil), newFeedVerifier(t, store),
 	} {
 		c, err := v.Verify(ctx, tokens.Access)
 		require.NoError(t, err, i)
@@ -134,6 +138,62 @@ func TestRestart_OnlyAuthenticatorsOnAMemoryStoreCheck(t *testing.T) {
 	verifiedClaims(t, a, fresh.Access)
 	_, payload = decodeToken(t, fresh.Refresh)
 	require.NotContains(t, payload, "mem_store", "an older version would not accept a refresh token with it")
+}
+
+// The revocations of other stores cannot reach a Verifier on a MemoryStore.
+func TestMemoryStore_VerifierRefusesTokensOfOtherStores(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	store := auth.NewMemoryStore()
+	own, _ := newDirect(t, store)
+	another, _ := newDirect(t, nil)
+	wrapped, _ := newNode(t, database{store})
+	elsewhere, _ := newNode(t, newTestStore())
+	for _, cache := range []int{0, -1} {
+		v := newFeedVerifier(t, store, func(c *auth.VerifierConfig) { c.TokenCacheSize = cache })
+		protected := v.Require()(hello)
+		accepted := startSession(t, own)
+		for range 2 { // the second time from the cache, if there is one
+			_, err := v.Verify(ctx, accepted.Access)
+			require.NoError(t, err)
+			for name, a := range map[string]*auth.Authenticator{"another MemoryStore": another, "a wrapped MemoryStore": wrapped, "another kind": elsewhere} {
+				tokens := startSession(t, a)
+				_, err := v.Verify(ctx, tokens.Access)
+				require.ErrorIs(t, err, auth.ErrTokenExpired, name)
+				require.NoError(t, a.Logout(ctx, tokens.Access))
+				send(t, protected, "GET", "/", reqBearer(tokens.Access)).requireRefused(t, 401, "invalid_token", "refresh")
+			}
+		}
+	}
+
+	// An Authenticator that was created anew in the same process, without its store.
+	v := newFeedVerifier(t, store)
+	again, _ := newDirect(t, store)
+	anew, _ := newDirect(t, auth.NewMemoryStore())
+	_, err := v.Verify(ctx, startSession(t, again).Access)
+	require.NoError(t, err)
+	_, err = v.Verify(ctx, startSession(t, anew).Access)
+	require.ErrorIs(t, err, auth.ErrTokenExpired)
+}
+
+func TestMemoryStore_VerifierReportsTokensOfOtherStores(t *testing.T) {
+	t.Parallel()
+	clock, es := newClock(), &events{}
+	a, _ := newNode(t, newTestStore(), func(c *auth.Config) { c.Now = clock.Now })
+	v := newFeedVerifier(t, auth.NewMemoryStore(), func(c *auth.VerifierConfig) { c.Now, c.OnEvent = clock.Now, es.add })
+	tokens := startSession(t, a)
+	for range 3 {
+		send(t, v.Require()(hello), "GET", "/", reqBearer(tokens.Access)).requireRefused(t, 401, "invalid_token", "refresh")
+	}
+	events := es.take(auth.EventRefused)
+	require.Len(t, events, 1)
+	require.Equal(t, "invalid_token", events[0].Reason)
+	require.Equal(t, auth.Session{Subject: "u1", ID: tokens.SessionID}, events[0].Session)
+	require.ErrorContains(t, events[0].Err, "issued with a store other than this MemoryStore")
+	require.ErrorContains(t, events[0].Err, "also the Feed of their Verifiers")
+	clock.Advance(time.Minute)
+	send(t, v.Require()(hello), "GET", "/", reqBearer(tokens.Access))
+	require.EqualValues(t, 2, es.take(auth.EventRefused)[0].Suppressed)
 }
 
 func TestRestart_LogoutWithTokensOfAnEarlierProcessWritesNothing(t *testing.T) {

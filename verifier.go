@@ -41,9 +41,12 @@ type VerifierConfig struct {
 	Leeway         time.Duration
 	TokenCacheSize int
 
-	// Feed delivers revocations. If it is nil, the access tokens of a revoked
-	// session are accepted until they expire. With a Feed that is not a
-	// *MemoryStore, call [Verifier.Run].
+	// Feed delivers revocations: it is the store of the Authenticators that issue
+	// the tokens. If it is nil, the access tokens of a revoked session are
+	// accepted until they expire. With a Feed that is not a *MemoryStore, call
+	// [Verifier.Run]. With a *MemoryStore, only access tokens that were issued by
+	// an Authenticator on the same MemoryStore are accepted, because no
+	// revocations of others can arrive; the error is [ErrTokenExpired].
 	Feed         Feed
 	StoreTimeout time.Duration
 	MaxStale     time.Duration
@@ -246,10 +249,7 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 		revoked:      &revocationSet{process: randomID(), leeway: leeway, accessTTL: accessTTL, republishes: b != nil && c.Feed != nil},
 	}
 	if memory != nil {
-		v.feed, v.revoked = nil, &memory.revoked
-		if b != nil {
-			v.memoryID = memory.id()
-		}
+		v.feed, v.revoked, v.memoryID = nil, &memory.revoked, memory.id()
 	}
 	if c.TokenCacheSize > 0 && c.TokenCacheSize <= maxTokenCacheSize {
 		v.cache = newTokenCache(c.TokenCacheSize)
@@ -372,12 +372,13 @@ func (v *Verifier) tooEarly(ctx context.Context, c *parsedClaims, claim string, 
 }
 
 // errForeign is the error for an access token whose session is not in the
-// MemoryStore of this Authenticator. It is an ErrTokenExpired: if the session
-// exists after all, a refresh returns a token that is accepted.
-var errForeign = fmt.Errorf("%w: it was issued with another MemoryStore, or before this process started; several processes need a Config.Store that they share", ErrTokenExpired)
+// MemoryStore of this Verifier. It is an ErrTokenExpired: if the session exists
+// after all, a refresh may return a token that is accepted.
+var errForeign = fmt.Errorf("%w: it was issued with a store other than this MemoryStore, or before this process started; several processes need a Config.Store that they share, which is also the Feed of their Verifiers", ErrTokenExpired)
 
 // refuseForeign returns errForeign. It emits an event, because users are signed
-// out if several processes have their sessions in memory.
+// out if several processes have their sessions in memory, and a Verifier whose
+// Feed is not the store of the service that signs refuses all tokens.
 func (v *Verifier) refuseForeign(ctx context.Context, c *parsedClaims) error {
 	if now := v.now(); !v.faultsOnly && now.Before(c.ExpiresAt) {
 		if n, ok := v.refusals.next(refusalKey{cause: "mem_store"}, now); ok {
@@ -390,10 +391,10 @@ func (v *Verifier) refuseForeign(ctx context.Context, c *parsedClaims) error {
 }
 
 // isForeign reports whether a token with this mem_store is refused because its
-// session is not in the MemoryStore of this Authenticator. Only an Authenticator
-// on a MemoryStore refuses tokens for this reason. A revocation set does not
-// outlive its process, so it does not contain the sessions that were revoked in
-// an earlier one.
+// session is not in the MemoryStore of this Verifier. Only a Verifier on a
+// MemoryStore refuses tokens for this reason. A revocation set does not outlive
+// its process, so it does not contain the sessions that were revoked in an
+// earlier one, nor those that were revoked in another store.
 func (v *Verifier) isForeign(memoryID string) bool {
 	return v.memoryID != "" && memoryID != v.memoryID
 }
