@@ -33,7 +33,8 @@ const (
 // name of a refused login, because users sometimes type their password there.
 //
 // There is at most one EventRefused per cause and minute, so that clients cannot
-// fill a log. There is none for a token that has expired or whose session has
+// fill a log. For a guard, the cause is the pattern of the route and the position
+// of the guard in the list that [Verifier.Require] was given. There is none for a token that has expired or whose session has
 // ended, but there is one for a token that was issued with a store other than
 // the [MemoryStore] in use. There is none where another event reports the
 // refusal, as EventLoginRefused and EventReuse do.
@@ -44,14 +45,16 @@ type Event struct {
 	// Session is the session that the event is about. Unknown fields are zero.
 	// If ID is set, so is Subject. For EventRetry and EventReuse, Session.Device
 	// and Session.RotatedAt say who rotated the session last, and when.
-	// Event.Device and Event.Time say who presented the token, and when.
+	// Event.Device and Event.Time say who presented the token, and when. For an
+	// EventRefused, Session is set if the token was verified: a guard refused the
+	// request, or the token was issued with another store.
 	Session Session
 
 	Device     Device // the client that sent the request
 	Generation int64  // generation of the refresh token that was presented; 0 if none was
 
-	// Reason is set for EventRevoked and EventLogout: the Reason of the
-	// Revocation.
+	// Reason is the Reason of the Revocation for EventRevoked and EventLogout, and
+	// the "error" of the response for EventRefused. It is "" for other events.
 	Reason string
 
 	// Suppressed is how many events of the same cause were not emitted since the

@@ -286,7 +286,7 @@ func (a *Authenticator) logout(w http.ResponseWriter, r *http.Request) error {
 	}
 	if len(tokens) == 0 {
 		if err := a.missingToken(r); errors.Is(err, errNoScheme) {
-			a.reportRefusal(r, err) // the session of this token goes on
+			a.reportRefusal(r, err, guardRefusal{}) // the session of this token goes on
 		}
 	}
 	if byCookie || len(tokens) == 0 {

@@ -191,11 +191,12 @@ func (v *Verifier) Require(guards ...Guard) func(http.Handler) http.Handler {
 					ctx, err = v.verifyRequest(r, token)
 				}
 			}
-			if err == nil {
-				err = v.checkGuards(ctx.Context, &ctx.Claims, guards)
-			}
 			if err != nil {
 				v.WriteError(w, r, err)
+				return
+			}
+			if guard, err := v.checkGuards(ctx.Context, &ctx.Claims, guards); err != nil {
+				v.writeRefusal(w, r, err, guardRefusal{guard, &ctx.Claims})
 				return
 			}
 			next.ServeHTTP(w, r.WithContext(ctx))
@@ -229,23 +230,24 @@ func (v *Verifier) refreshRequest(w http.ResponseWriter, r *http.Request, cause 
 	return v.backend.refreshRequest(w, r, cause)
 }
 
-// checkGuards returns the error of the first guard that refuses c, or nil.
-func (v *Verifier) checkGuards(ctx context.Context, c *Claims, guards []Guard) error {
-	for _, guard := range guards {
+// checkGuards returns the error of the first guard that refuses c, and its
+// position in guards, which counts from 1. The error is nil if all guards allow c.
+func (v *Verifier) checkGuards(ctx context.Context, c *Claims, guards []Guard) (position int, err error) {
+	for i, guard := range guards {
 		err := callHook("Guard", func() error { return guard(ctx, c) })
 		var panicked *panicError
 		if errors.As(err, &panicked) {
 			v.emit(ctx, Event{Type: EventFault, Session: Session{Subject: c.Subject, ID: c.SessionID}, Err: err})
-			return reportedError{err}
+			return i + 1, reportedError{err}
 		}
 		if err != nil {
 			if !isOwn(err) {
 				err = fmt.Errorf("%w: %w", ErrForbidden, detail{err})
 			}
-			return err
+			return i + 1, err
 		}
 	}
-	return nil
+	return 0, nil
 }
 
 // Optional wraps a handler that also serves anonymous requests. The handler
@@ -289,7 +291,7 @@ func (v *Verifier) Optional(next http.Handler) http.Handler {
 			v.WriteError(w, r, err)
 			return
 		case !errors.Is(err, ErrNoToken) || errors.Is(err, errNoScheme):
-			v.reportRefusal(r, err)
+			v.reportRefusal(r, err, guardRefusal{})
 			ctx = context.WithValue(ctx, errorKey{}, reportedError{err})
 		}
 		next.ServeHTTP(w, r.WithContext(ctx))

@@ -20,7 +20,25 @@ import (
 // An error that this package does not define is status 500 and an [EventFault].
 // The response has no details of it.
 func (v *Verifier) WriteError(w http.ResponseWriter, r *http.Request, err error) {
-	a := v.reportRefusal(r, err)
+	v.writeRefusal(w, r, err, guardRefusal{})
+}
+
+// guardRefusal is a refusal by a guard of Require. It is zero for other refusals.
+type guardRefusal struct {
+	position int     // of the guard in the list, from 1
+	claims   *Claims // verified
+}
+
+// session returns the session of the claims, or a zero Session.
+func (g guardRefusal) session() Session {
+	if g.claims == nil {
+		return Session{}
+	}
+	return Session{Subject: g.claims.Subject, ID: g.claims.SessionID}
+}
+
+func (v *Verifier) writeRefusal(w http.ResponseWriter, r *http.Request, err error, by guardRefusal) {
+	a := v.reportRefusal(r, err, by)
 	if v.onError != nil {
 		v.onError(w, r, err)
 		return
@@ -32,7 +50,7 @@ func (v *Verifier) WriteError(w http.ResponseWriter, r *http.Request, err error)
 // returns the response to it. There is no event if one was emitted where the
 // error occurred, nor for a token or a session that has ended, because that is
 // not a mistake.
-func (v *Verifier) reportRefusal(r *http.Request, err error) ErrorResponse {
+func (v *Verifier) reportRefusal(r *http.Request, err error, by guardRefusal) ErrorResponse {
 	if err == nil {
 		err = errors.New("auth: WriteError was called without an error")
 	}
@@ -46,7 +64,7 @@ func (v *Verifier) reportRefusal(r *http.Request, err error) ErrorResponse {
 	}
 	if a.Status >= http.StatusInternalServerError && !f.is(password.ErrBusy) && !f.is(errCookieTooLarge) {
 		if !errors.Is(r.Context().Err(), context.Canceled) { // the client has not closed the connection
-			v.emit(r.Context(), Event{Type: EventFault, Device: v.Device(r), Err: safeError(err)})
+			v.emit(r.Context(), Event{Type: EventFault, Session: by.session(), Device: v.Device(r), Err: safeError(err)})
 		}
 		return a
 	}
@@ -55,11 +73,11 @@ func (v *Verifier) reportRefusal(r *http.Request, err error) ErrorResponse {
 		return a
 	}
 	cause := f.cause + string(f.request)
-	if f.is(ErrForbidden) {
-		cause = r.Pattern // the guards of another route may have another mistake
+	if by.position > 0 || f.is(ErrForbidden) {
+		cause += r.Pattern // another route may have another mistake
 	}
-	if n, ok := v.refusals.next(refusalKey{f.row, f.grant, cause}, v.now()); ok {
-		v.emit(r.Context(), Event{Type: EventRefused, Reason: a.Code, Device: v.Device(r), Suppressed: n, Err: safeError(err)})
+	if n, ok := v.refusals.next(refusalKey{f.row, f.grant, cause, by.position}, v.now()); ok {
+		v.emit(r.Context(), Event{Type: EventRefused, Session: by.session(), Reason: a.Code, Device: v.Device(r), Suppressed: n, Err: safeError(err)})
 	}
 	return a
 }
@@ -87,6 +105,7 @@ type refusalKey struct {
 	row   int
 	grant bool
 	cause string
+	guard int // guardRefusal.position
 }
 
 // eventLimiter limits events to one per key and emitInterval.

@@ -141,6 +141,91 @@ func TestEventRefused_GuardsOfEachRouteHaveTheirOwnLimit(t *testing.T) {
 	require.ErrorContains(t, events[1].Err, `scope "reports" is missing`)
 }
 
+// A refusal by one guard does not hide the mistake in another one.
+func TestEventRefused_EachGuardOfARouteHasItsOwnLimit(t *testing.T) {
+	t.Parallel()
+	own := func(_ context.Context, c *auth.Claims) error { return errors.New(c.Username + " has not paid") }
+	for _, pattern := range []string{"/billing", ""} {
+		fx := newFixture(t)
+		admin, user := fx.login(t), startOtherSession(t, fx.Authenticator)
+		fx.users.change("u2", func(u *auth.User) { u.Scopes = []string{"pay"} })
+		payer := startOtherSession(t, fx.Authenticator)
+		var h http.Handler = fx.Require(auth.Scope("pay"), auth.Role("admin"), own)(hello)
+		if pattern != "" {
+			mux := http.NewServeMux()
+			mux.Handle(pattern, h)
+			h = mux
+		}
+		for range 100 {
+			for _, tokens := range []auth.Tokens{user, payer, admin} {
+				send(t, h, "GET", "/billing", reqBearer(tokens.Access)).requireRefused(t, 403, "insufficient_scope", "")
+			}
+		}
+		events := fx.events.take(auth.EventRefused)
+		require.Len(t, events, 3, pattern)
+		for i, want := range []struct {
+			tokens auth.Tokens
+			text   string
+		}{{user, `scope "pay" is missing`}, {payer, `one of the roles ["admin"] is required`}, {admin, "ada has not paid"}} {
+			require.ErrorContains(t, events[i].Err, want.text)
+			require.Equal(t, auth.Session{Subject: want.tokens.Subject, ID: want.tokens.SessionID}, events[i].Session)
+		}
+		fx.clock.Advance(time.Minute)
+		for _, tokens := range []auth.Tokens{user, payer, admin} {
+			send(t, h, "GET", "/billing", reqBearer(tokens.Access))
+		}
+		for _, e := range fx.events.take(auth.EventRefused) {
+			require.EqualValues(t, 99, e.Suppressed)
+		}
+	}
+}
+
+// Fresh is a guard too, although its error is not ErrForbidden.
+func TestEventRefused_FreshHasALimitOnEachRoute(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	token := fx.login(t).Access
+	fx.clock.Advance(10 * time.Minute)
+	mux := http.NewServeMux()
+	mux.Handle("/pay", fx.Require(auth.Fresh(time.Minute))(hello))
+	mux.Handle("/delete", fx.Require(auth.Fresh(time.Second))(hello))
+	for range 2 {
+		for _, path := range []string{"/pay", "/delete"} {
+			send(t, mux, "GET", path, reqBearer(token)).requireRefused(t, 401, "insufficient_user_authentication", "login")
+		}
+	}
+	events := fx.events.take(auth.EventRefused)
+	require.Len(t, events, 2)
+	require.ErrorContains(t, events[0].Err, "more than 1m0s ago")
+	require.ErrorContains(t, events[1].Err, "more than 1s ago")
+}
+
+func TestEventRefused_NamesNobodyWithoutAVerifiedToken(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	other := newFixture(t, issuedBy("https://other.example"))
+	h := fx.Require(auth.Role("admin"))(hello)
+	for _, o := range []requestOption{reqBearer("garbage"), reqBearer(other.login(t).Access), reqBearer("")} {
+		send(t, h, "GET", "/", o)
+		events := fx.events.take(auth.EventRefused)
+		require.Len(t, events, 1)
+		require.Zero(t, events[0].Session)
+	}
+}
+
+func TestEventFault_OfAGuardNamesTheUser(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	tokens := fx.login(t)
+	h := fx.Require(func(context.Context, *auth.Claims) error {
+		return fmt.Errorf("%w: no route to host", auth.ErrUnavailable)
+	})(hello)
+	send(t, h, "GET", "/", reqBearer(tokens.Access)).requireRefused(t, 503, "temporarily_unavailable", "")
+	faults := fx.events.take(auth.EventFault)
+	require.Len(t, faults, 1)
+	require.Equal(t, auth.Session{Subject: "u1", ID: tokens.SessionID}, faults[0].Session)
+}
+
 func TestEventRefused_ChosenPathsDoNotGrowTheLimiter(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
