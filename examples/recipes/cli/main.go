@@ -111,7 +111,7 @@ func (s *source) get(ctx context.Context, path string, out io.Writer) error {
 		case refusal.Action == "login":
 			return errSignIn
 		default:
-			return fmt.Errorf("%s: %s", resp.Status, refusal.Description)
+			return fmt.Errorf("GET %s: %s", path, refusal.Description)
 		}
 	}
 }

@@ -213,13 +213,16 @@ func TestCLI_CrashBeforeTheTokensAreSaved(t *testing.T) {
 			c.signIn()
 			before := c.tokens()
 			cmd := c.command("get", "/api/me")
+			started := make(chan struct{})
 			crash := func(_ http.ResponseWriter, refresh func()) {
 				refresh()
+				<-started
 				_ = cmd.Process.Kill()
 				panic(http.ErrAbortHandler) // the response is not sent
 			}
 			c.s.intercept.Store(&crash)
 			require.NoError(t, cmd.Start())
+			close(started)
 			require.Eventually(t, func() bool { return c.s.rotations.Load() == 1 }, 20*time.Second, time.Millisecond)
 			require.Error(t, cmd.Wait())
 			c.s.intercept.Store(nil)
@@ -247,7 +250,7 @@ func TestCLI_RedirectGetsNoToken(t *testing.T) {
 	c := newClient(t, start(t, 15*time.Minute))
 	c.signIn()
 	_, failure := c.run("get", "/moved?to="+other.URL)
-	require.Equal(t, "cli: 302 Found: 302 Found\n", failure)
+	require.Contains(t, failure, ": 302 Found\n")
 }
 
 func TestCheckServer(t *testing.T) {
