@@ -126,6 +126,13 @@ func (u users) UpdatePasswordHash(ctx context.Context, id, old, next string) err
 
 // open opens the database. A new one gets the users that an old login would have.
 func open(ctx context.Context, file string) (*sql.DB, error) {
+	created, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600) // SQLite would let every user of the machine read the hashes
+	if err != nil {
+		return nil, err
+	}
+	if err := created.Close(); err != nil {
+		return nil, err
+	}
 	db, err := sql.Open("sqlite", "file:"+url.PathEscape(file)+"?_pragma=busy_timeout(5000)")
 	if err != nil {
 		return nil, err
@@ -160,7 +167,7 @@ func run(addr, file, switched string) error {
 	}
 	at, err := time.Parse(time.RFC3339, switched)
 	if err != nil {
-		return fmt.Errorf("-switched: %w", err)
+		return fmt.Errorf("set -switched to the time at which the old login was switched off, such as 2030-01-31T12:00:00Z: %w", err)
 	}
 	db, err := open(context.Background(), file)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -38,6 +39,9 @@ func start(t *testing.T, switched time.Time) *app {
 	file := filepath.Join(t.TempDir(), "upgrade.db")
 	p := exampletest.Start(t, []string{"AUTH_SECRET=" + newSecret, "OLD_SECRET=" + oldSecret},
 		"-addr", "127.0.0.1:0", "-db", file, "-switched", switched.Format(time.RFC3339))
+	info, err := os.Stat(file)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 	db, err := sql.Open("sqlite", "file:"+url.PathEscape(file)+"?_pragma=busy_timeout(5000)")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = db.Close() })
