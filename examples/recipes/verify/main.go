@@ -5,7 +5,13 @@
 //
 //	go run ./examples/recipes/verify -issuer https://example.com -jwks https://example.com/auth/jwks.json
 //
-// The service that signs has a key pair as Config.AccessKeys, not Secrets.
+// The service that signs has a key pair as Config.AccessKeys, not Secrets. To try it,
+// start such a service in another terminal, and sign in there:
+//
+//	openssl genpkey -algorithm ed25519 -out key.pem
+//	AUTH_SECRETS=$(openssl rand -base64 48) AUTH_ACCESS_KEYS=key.pem go run ./examples/recipes/rollingkeys
+//	go run ./examples/recipes/verify -issuer https://rolling.example -audience https://rolling.example/api \
+//		-jwks http://127.0.0.1:8080/auth/jwks.json -feed sessions.db
 package main
 
 import (
