@@ -209,8 +209,15 @@ func TestStream_OutlivesRotationAndAccessToken(t *testing.T) {
 		t.Skip("skipped by -short: waits for an access token to expire")
 	}
 	t.Parallel()
-	p := exampletest.Start(t, nil, "-addr", "127.0.0.1:0", "-access-ttl", "5s")
-	c := signIn(t, p.URL, "body")
+	// The access token must live until the streams are open, so its lifetime depends on
+	// how long that takes on this machine.
+	begun := time.Now()
+	c := signIn(t, exampletest.Start(t, nil, "-addr", "127.0.0.1:0").URL, "body")
+	c.events()
+	c.socket()
+	ttl := 3*time.Second + 3*time.Since(begun)
+	p := exampletest.Start(t, nil, "-addr", "127.0.0.1:0", "-access-ttl", ttl.Round(time.Second).String())
+	c = signIn(t, p.URL, "body")
 	next, conn, first := c.events(), c.socket(), c.tokens
 	require.Equal(t, 200, c.post("/auth/refresh", url.Values{"refresh_token": {c.Refresh}}))
 	require.NotEqual(t, first.Refresh, c.Refresh)
