@@ -98,35 +98,92 @@ func TestExpireAccess_ExpiresTokensWithRolesReadBefore(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
 }
 
-func TestExpireAccess_AgainOnAStoppedClockIsUnavailable(t *testing.T) {
+// On a clock that does not reach the next second, ExpireAccess expires the tokens
+// issued since the earlier revocation, and strict verifiers accept later ones.
+func TestExpireAccess_AgainOnAClockThatDoesNotMove(t *testing.T) {
 	t.Parallel()
-	for _, set := range []time.Duration{0, -time.Millisecond} {
-		synctest.Test(t, func(t *testing.T) {
-			clock := newClock()
-			a, _ := newNode(t, nil, func(c *auth.Config) { c.Now = clock.Now })
-			ctx := context.Background()
-			tokens := startSession(t, a)
-			require.NoError(t, a.ExpireAccess(ctx, "u1"))
-			between, err := a.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: laptop})
-			require.NoError(t, err)
-			_, err = a.Verify(ctx, between.Access)
-			require.NoError(t, err)
-			clock.Advance(set)
-			for range 2 {
-				begun := time.Now()
-				// It cannot expire tokens issued in between, so it must return
-				// an error.
-				require.ErrorIs(t, a.ExpireAccess(ctx, "u1"), auth.ErrUnavailable, set)
-				require.LessOrEqual(t, time.Since(begun), 2*time.Second)
-			}
-			require.NoError(t, a.ExpireAccess(ctx, "u2"), "of another user")
-
-			clock.Advance(time.Second - set)
-			require.NoError(t, a.ExpireAccess(ctx, "u1"))
-			_, err = a.Verify(ctx, between.Access)
-			require.ErrorIs(t, err, auth.ErrTokenExpired, set)
-		})
+	for name, c := range map[string]struct {
+		before, during time.Duration // how the clock is set before the call, and while it waits
+		wait           time.Duration // how long it waits
+	}{
+		"stands still":             {wait: 100 * time.Millisecond},
+		"set back a little":        {before: -time.Millisecond, wait: 100 * time.Millisecond},
+		"set back for seconds":     {before: -8 * time.Second, wait: 100 * time.Millisecond},
+		"set back for an hour":     {before: -time.Hour},
+		"set back during the wait": {during: -5 * time.Second, wait: 100 * time.Millisecond},
+		"set back an hour":         {during: -time.Hour, wait: 100 * time.Millisecond},
+		"slow":                     {during: 400 * time.Millisecond, wait: time.Second},
+	} {
+		for first, revoke := range map[string]func(*auth.Authenticator) error{
+			"ExpireAccess": func(a *auth.Authenticator) error { return a.ExpireAccess(context.Background(), "u1") },
+			"RevokeAll":    func(a *auth.Authenticator) error { return a.RevokeAll(context.Background(), "u1") },
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				title := first + ", " + name
+				clock, store := newClock(), database{auth.NewMemoryStore()}
+				a, _ := newNode(t, store, knownKeys, func(c *auth.Config) { c.Now = clock.Now })
+				other, _ := newNode(t, store, knownKeys, func(c *auth.Config) { c.Now = clock.Now })
+				runNodes(t, a, other)
+				strict := strictVerifiers(t, store, clock.Now)
+				ctx := context.Background()
+				require.NoError(t, revoke(a), title)
+				synctest.Wait()
+				old := []auth.Tokens{startSession(t, a), startSession(t, other)}
+				clock.Advance(c.before)
+				for i := range 3 {
+					for j, x := range []*auth.Authenticator{a, other} { // also with what the other node has issued
+						next, err := x.Refresh(ctx, old[j].Refresh, auth.RefreshOptions{Device: laptop})
+						require.NoError(t, err, title)
+						old = append(old, next)
+						old[j] = next
+					}
+					begun := time.Now()
+					time.AfterFunc(50*time.Millisecond, func() { clock.Advance(c.during) })
+					require.NoError(t, a.ExpireAccess(ctx, "u1"), title)
+					if i == 0 {
+						require.Equal(t, c.wait, time.Since(begun), title)
+					}
+					time.Sleep(time.Second)
+					synctest.Wait()
+					for _, tokens := range old {
+						for _, x := range []*auth.Authenticator{a, other} {
+							_, err := x.Verify(ctx, tokens.Access)
+							require.ErrorIs(t, err, auth.ErrTokenExpired, title)
+						}
+					}
+					for j, x := range []*auth.Authenticator{a, other} {
+						next, err := x.Refresh(ctx, old[j].Refresh, auth.RefreshOptions{Device: laptop})
+						require.NoError(t, err, title)
+						for _, y := range []*auth.Authenticator{a, other} {
+							_, err = y.Verify(ctx, next.Access)
+							require.NoError(t, err, "%s: it was issued after the call", title)
+						}
+						for verifier, verify := range strict {
+							require.NoError(t, verify(next.Access), "%s: %s", title, verifier)
+						}
+					}
+				}
+			})
+		}
 	}
+}
+
+func TestExpireAccess_AnotherRevocationMeanwhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := newNode(t, nil)
+		ctx := context.Background()
+		time.Sleep(500 * time.Millisecond)
+		require.NoError(t, a.RevokeAll(ctx, "u1"))
+		result := make(chan error)
+		go func() { result <- a.ExpireAccess(ctx, "u1") }() // it waits for a second
+		time.Sleep(700 * time.Millisecond)
+		require.NoError(t, a.RevokeAll(ctx, "u1")) // in the next second
+		err := <-result
+		require.ErrorIs(t, err, auth.ErrUnavailable)
+		require.ErrorContains(t, err, "access tokens or sessions were revoked again while ExpireAccess waited")
+		require.NoError(t, a.ExpireAccess(ctx, "u1"))
+	})
 }
 
 // A not-before instant that a wrong clock has set does not affect later calls.

@@ -109,41 +109,69 @@ func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ..
 // Times in tokens are whole seconds. So if the access tokens or all sessions of
 // a user were revoked within the same second, ExpireAccess waits for the next
 // second. If the earlier revocation came from a process whose clock is ahead,
-// ExpireAccess waits up to Leeway plus two seconds. It returns [ErrUnavailable]
-// if ctx is canceled first, or if there was another such revocation meanwhile.
+// ExpireAccess waits up to Leeway plus two seconds. If Config.Now stands still,
+// as in tests, it waits for a tenth of a second. It returns [ErrUnavailable] if
+// ctx is canceled first, or if there was another such revocation meanwhile.
 // Its other errors are those of [Authenticator.Revoke].
 func (a *Authenticator) ExpireAccess(ctx context.Context, subject string) error {
 	if err := checkName("a subject", subject); err != nil {
 		return err
 	}
-	before, latest := a.nextNotBefore(subject)
-	switch wait := latest.Sub(before) + time.Second; {
-	case before.After(latest):
-	case wait > a.leeway+2*time.Second:
-		// A wrong clock has set the latest instant. Tokens issued since then
-		// count as issued at it, whatever the clock says, so one second later
-		// is after all of them.
-		before = latest.Add(time.Second)
-	default:
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ErrUnavailable, detail{context.Cause(ctx)})
-		}
-		if before, latest = a.nextNotBefore(subject); !before.After(latest) {
-			return fmt.Errorf("%w: access was already expired for this user in this second", ErrUnavailable)
-		}
+	before, err := a.expiryInstant(ctx, subject)
+	if err != nil {
+		return err
 	}
 	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: subject, Before: before}, reasonAccess)
 }
 
-// nextNotBefore returns the instant that a revocation made now would use, and
-// the time at which tokens issued now count as issued: the current time or the
-// latest known instant, whichever is later. next may be equal to or earlier
-// than latest.
-func (a *Authenticator) nextNotBefore(subject string) (next, latest time.Time) {
+// clockCheck is how long ExpireAccess waits before it looks whether the clock
+// moves. The clock of every operating system does within this time.
+const clockCheck = 100 * time.Millisecond
+
+// expiryInstant returns a not-before instant that is later than the time at
+// which any access token of the subject counts as issued. It waits until
+// nextNotBefore is. If waiting does not help, it returns the latest known instant
+// plus one second: tokens issued since that instant became known count as issued
+// at it, whatever the clock says. It does not always do so, because repeated
+// calls would then move the instant ahead of the clocks by more than Leeway.
+func (a *Authenticator) expiryInstant(ctx context.Context, subject string) (time.Time, error) {
+	begun, before, latest := a.nextNotBefore(subject)
+	if before.After(latest) {
+		return before, nil
+	}
+	wait := latest.Sub(before) + time.Second
+	if wait > a.leeway+2*time.Second { // a wrong clock has set the latest instant
+		return latest.Add(time.Second), nil
+	}
+	known := latest
+	for _, d := range [...]time.Duration{clockCheck, wait - clockCheck} {
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+			return time.Time{}, fmt.Errorf("%w: %w", ErrUnavailable, detail{context.Cause(ctx)})
+		}
+		var now time.Time
+		now, before, latest = a.nextNotBefore(subject)
+		switch {
+		case before.After(latest):
+			return before, nil
+		case !now.After(begun): // the clock stands still, or was set back
+			return latest.Add(time.Second), nil
+		}
+	}
+	if latest.After(known) {
+		return time.Time{}, fmt.Errorf("%w: the user's access tokens or sessions were revoked again while ExpireAccess waited for a later second than that of an earlier revocation; call it again", ErrUnavailable)
+	}
+	return latest.Add(time.Second), nil // the clock is slow, or was set back by less than the wait
+}
+
+// nextNotBefore returns the current time, the instant that a revocation made now
+// would use, and the time at which tokens issued now count as issued: the
+// current time or the latest known instant, whichever is later. next may be
+// equal to or earlier than latest.
+func (a *Authenticator) nextNotBefore(subject string) (now, next, latest time.Time) {
 	snap := a.snapshot()
-	return notBefore(snap.now, a.leeway), a.revoked.earliestIssue(subject, snap)
+	return snap.now, notBefore(snap.now, a.leeway), a.revoked.earliestIssue(subject, snap)
 }
 
 // revokeSession revokes one session, even if ctx is canceled.
