@@ -56,7 +56,7 @@ func (d detail) Error() string {
 	for i := range responses {
 		text = omitPrefix(text, responses[i].err)
 	}
-	for _, sentinel := range [...]error{ErrUserNotFound, ErrSessionNotFound, ErrSessionExists, ErrFeedReset, ErrNotStorable} {
+	for _, sentinel := range [...]error{ErrSessionNotFound, ErrSessionExists, ErrFeedReset, ErrNotStorable} {
 		text = omitPrefix(text, sentinel)
 	}
 	return text

@@ -87,7 +87,7 @@ func TestREADME_ListsEveryErrorResponse(t *testing.T) {
 	for _, err := range []error{
 		auth.ErrNoToken, auth.ErrInvalidToken, auth.ErrTokenExpired, auth.ErrSessionRevoked, auth.ErrTokenReused,
 		auth.ErrInvalidCredentials, auth.ErrForbidden, auth.ErrReauthenticate, auth.ErrInvalidRequest, auth.ErrCrossOrigin,
-		auth.ErrUnavailable, auth.ErrSessionNotFound, password.ErrBusy, errors.New("not of this package"),
+		auth.ErrUnavailable, auth.ErrSessionNotFound, auth.ErrUserNotFound, password.ErrBusy, errors.New("not of this package"),
 	} {
 		answer := auth.ResponseFor(err)
 		action := ""

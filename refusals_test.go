@@ -360,6 +360,42 @@ func TestWriteError_UnknownErrorIsAFault(t *testing.T) {
 	}
 }
 
+// A handler cannot find the user of a token that is still valid, because the user
+// was deleted. The response does not differ from that of a wrong password.
+func TestWriteError_DeletedUserMustSignIn(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	tokens := fx.login(t)
+	handler := fx.Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, _ := auth.FromContext(r.Context())
+		if _, err := fx.users.FindByID(r.Context(), c.Subject); err != nil {
+			fx.WriteError(w, r, fmt.Errorf("profile of %s: %w", c.Subject, err))
+		}
+	}))
+	require.Equal(t, http.StatusOK, send(t, handler, "GET", "/", reqBearer(tokens.Access)).status)
+	fx.users.mu.Lock()
+	delete(fx.users.byID, "u1")
+	fx.users.mu.Unlock()
+	fx.events.take("")
+	for range 3 {
+		r := send(t, handler, "GET", "/", reqBearer(tokens.Access))
+		r.requireRefused(t, 401, "invalid_credentials", "login")
+		wrong := httptest.NewRecorder()
+		auth.DefaultOnError(wrong, nil, auth.ErrInvalidCredentials)
+		require.Equal(t, wrong.Body.String(), r.body)
+	}
+	refused := fx.events.take(auth.EventRefused)
+	require.Len(t, refused, 1, "one event a minute, and no fault")
+	require.Equal(t, "invalid_credentials", refused[0].Reason)
+	require.ErrorContains(t, refused[0].Err, "profile of u1: auth: user not found")
+
+	guard := func(ctx context.Context, c *auth.Claims) error {
+		_, err := fx.users.FindByID(ctx, c.Subject)
+		return err
+	}
+	send(t, fx.Require(guard)(hello), "GET", "/", reqBearer(tokens.Access)).requireRefused(t, 401, "invalid_credentials", "login")
+}
+
 func TestWriteError_ReportsAFaultOnce(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)

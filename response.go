@@ -45,6 +45,7 @@ var responses = [...]responseRow{
 	{ErrReauthenticate, 401, "insufficient_user_authentication", "insufficient_user_authentication", "login", "a more recent login is required"},
 	{ErrForbidden, 403, "insufficient_scope", "insufficient_scope", "", "the token does not permit this"},
 	{password.ErrMismatch, 401, "invalid_credentials", "", "login", "login or password is wrong"},
+	{ErrUserNotFound, 401, "invalid_credentials", "", "login", "login or password is wrong"}, // the same text, so that it does not say which
 	{password.ErrTooLong, 400, "invalid_request", "", "", "the password is longer than 1024 bytes"},
 	{password.ErrEmpty, 400, "invalid_request", "", "", "the password is empty"},
 }

@@ -76,7 +76,7 @@ func TestOnError_WritesEveryRefusal(t *testing.T) {
 func TestWriteError_UnknownIsA500WithoutDetails(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{
-		errors.New("secret detail"), fmt.Errorf("secret: %w", io.EOF), auth.ErrUserNotFound, auth.ErrSessionExists, auth.ErrFeedReset,
+		errors.New("secret detail"), fmt.Errorf("secret: %w", io.EOF), auth.ErrSessionExists, auth.ErrFeedReset,
 		context.Canceled,
 	} {
 		w := httptest.NewRecorder()
@@ -102,6 +102,7 @@ func TestWriteError_EveryError(t *testing.T) {
 		{auth.ErrInvalidRequest, 400, "invalid_request", "", ""},
 		{auth.ErrSessionNotFound, 404, "not_found", "", ""},
 		{auth.ErrInvalidCredentials, 401, "invalid_credentials", "login", ""},
+		{auth.ErrUserNotFound, 401, "invalid_credentials", "login", ""},
 		{auth.ErrNoToken, 401, "missing_token", "login", "Bearer"},
 		{auth.ErrTokenReused, 401, "invalid_token", "login", `Bearer error="invalid_token", error_description="the session has ended"`},
 		{auth.ErrSessionRevoked, 401, "invalid_token", "login", `Bearer error="invalid_token", error_description="the session has ended"`},
@@ -115,6 +116,11 @@ func TestWriteError_EveryError(t *testing.T) {
 		// ErrUnavailable takes precedence over other errors, and
 		// ErrSessionRevoked over ErrTokenExpired.
 		{errors.Join(auth.ErrInvalidToken, auth.ErrUnavailable), 503, "temporarily_unavailable", "", ""},
+		{errors.Join(auth.ErrUserNotFound, auth.ErrUnavailable), 503, "temporarily_unavailable", "", ""},
+		{
+			errors.Join(auth.ErrUserNotFound, auth.ErrForbidden), 403, "insufficient_scope", "",
+			`Bearer error="insufficient_scope", error_description="the token does not permit this"`,
+		},
 		{
 			errors.Join(auth.ErrTokenExpired, auth.ErrSessionRevoked), 401, "invalid_token", "login",
 			`Bearer error="invalid_token", error_description="the session has ended"`,

@@ -74,7 +74,10 @@ type PasswordUpdater interface {
 }
 
 // ErrUserNotFound is returned by the methods of [Users] if the user does not
-// exist.
+// exist. A handler that looks up the user who is signed in can pass it to
+// [Verifier.WriteError], and a [Guard] can return it: the user was deleted, and the response is that of
+// [ErrInvalidCredentials], status 401 with the action "login". Do not pass it on
+// if the handler has looked up somebody else.
 var ErrUserNotFound = errors.New("auth: user not found")
 
 // maxSubject bounds User.ID, so that a store can plan for it.
