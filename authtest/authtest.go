@@ -103,6 +103,11 @@ func New(t testing.TB, c auth.Config) *Authenticator {
 		t.Fatalf("authtest.New: %v", err)
 	}
 	a.users, c.Users = wrapUsers(c.Users)
+	var followed *followedStore
+	if _, ok := c.Store.(*auth.MemoryStore); !ok {
+		followed = newFollowedStore(c.Store)
+		c.Store = followed
+	}
 	authenticator, err := auth.New(c)
 	if err != nil {
 		t.Fatalf("authtest.New: %v", err)
@@ -111,14 +116,19 @@ func New(t testing.TB, c auth.Config) *Authenticator {
 	if c.Cookies != nil {
 		a.access, a.refresh = cookiesOf(authenticator)
 	}
-	if _, ok := c.Store.(*auth.MemoryStore); !ok {
-		a.run(t)
+	if followed != nil {
+		a.run(t, followed)
 	}
 	return a
 }
 
-// run calls Run until t ends, and waits until it has read the feed.
-func (a *Authenticator) run(t testing.TB) {
+// rereadLimit is how long Clock.Advance waits for the feed. It is longer than Run
+// waits after an error, and than a call of Changes may take.
+const rereadLimit = 30 * time.Second
+
+// run calls Run until t ends, and waits until it has read the feed. From then on,
+// Clock.Advance waits until it has read the feed again.
+func (a *Authenticator) run(t testing.TB, s *followedStore) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -134,6 +144,15 @@ func (a *Authenticator) run(t testing.TB) {
 	case <-a.Ready():
 	case <-time.After(10 * time.Second):
 		t.Fatalf("authtest.New: Config.Store did not return its revocation feed within 10s")
+	}
+	a.Clock.advancedTo = func(at time.Time) {
+		isFresh := func() bool { // the feed was read after the clock was advanced
+			since := max(0, a.Clock.Now().Sub(at)) // the clock may follow one that moves
+			return a.Health().FeedAge <= since+time.Millisecond
+		}
+		if !s.reread(isFresh, done, rereadLimit) {
+			t.Errorf("authtest: Clock.Advance: Config.Store did not return its revocation feed within %s", rereadLimit)
+		}
 	}
 }
 

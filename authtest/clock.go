@@ -11,6 +11,10 @@ type Clock struct {
 	start    time.Time
 	follow   func() time.Time // if not nil, used instead of start
 	advanced atomic.Int64     // nanoseconds
+
+	// advancedTo, if not nil, is called with the new time after the clock was
+	// advanced.
+	advancedTo func(time.Time)
 }
 
 // NewClock returns a clock that stands still at start. Its method Now can be the
@@ -29,4 +33,15 @@ func (c *Clock) Now() time.Time {
 // Advance moves the clock by d. A negative d sets it back. Timers do not follow
 // the clock: for those of [auth.Verifier.SessionContext] and
 // [auth.Verifier.Run], use package [testing/synctest].
-func (c *Clock) Advance(d time.Duration) { c.advanced.Add(int64(d)) }
+//
+// If the clock is that of an [Authenticator] whose Store is not an
+// [auth.MemoryStore], Advance returns when Run has read the revocation feed again
+// or has tried to, so that the feed is not stale. A clock does not know the
+// Authenticators whose Config.Now is its method Now: after it was advanced, call
+// Advance(0) of the clock of each of them.
+func (c *Clock) Advance(d time.Duration) {
+	c.advanced.Add(int64(d))
+	if c.advancedTo != nil {
+		c.advancedTo(c.Now())
+	}
+}
