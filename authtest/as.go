@@ -53,6 +53,11 @@ func Session(s auth.SessionOptions) Option {
 // unless r has this header or an Origin. For a client that keeps cookies, put
 // r.Cookies in its jar; see the example of [Clock.Advance].
 //
+// As does not say whether a browser loads a page or a script sends r, which
+// matters to [auth.RedirectToLogin] and to a logout. A request with cookies loads a
+// page if the test sets the header Accept to text/html, or Sec-Fetch-Mode to
+// navigate.
+//
 // The access token has the Username, Roles, Scopes and Extra of u. Config.Users
 // need not know u: As then adds u, so that its tokens can be refreshed. If u is
 // Disabled, the user was disabled after the login. A refresh of a user whom

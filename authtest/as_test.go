@@ -111,6 +111,33 @@ func TestAs_KeepsTheOriginOfTheRequest(t *testing.T) {
 	}
 }
 
+func TestAs_RequestLoadsAPageIfItAcceptsHTML(t *testing.T) {
+	t.Parallel()
+	a := authtest.New(t, auth.Config{Cookies: &auth.Cookies{}, OnError: auth.RedirectToLogin("/login")})
+	for header, code := range map[string]int{
+		"Accept: */*": http.StatusUnauthorized, "Accept: text/html": http.StatusSeeOther, "Sec-Fetch-Mode: navigate": http.StatusSeeOther,
+	} {
+		name, value, _ := strings.Cut(header, ": ")
+		r := get("/me")
+		r.Header.Set(name, value)
+		require.Equal(t, code, respond(a, authtest.As(t, a, r, admin, authtest.Revoked())).Code, header)
+	}
+}
+
+func TestAs_WithInsecureHTTPNeedsALoopbackHost(t *testing.T) {
+	t.Parallel()
+	for at, want := range map[string]int{"/me": 1, "http://localhost/me": 0, "http://127.0.0.1:8080/me": 0} {
+		var faults []string
+		a := authtest.New(t, auth.Config{Cookies: &auth.Cookies{InsecureHTTP: true}, OnEvent: func(_ context.Context, e auth.Event) {
+			if e.Type == auth.EventFault {
+				faults = append(faults, e.Err.Error())
+			}
+		}})
+		require.Equal(t, http.StatusOK, respond(a, authtest.As(t, a, get(at), admin)).Code)
+		require.Len(t, faults, want, at)
+	}
+}
+
 func TestAs_ExpiredTokenCanBeRefreshed(t *testing.T) {
 	t.Parallel()
 	for name, c := range configs() {

@@ -9,6 +9,10 @@
 //	w := httptest.NewRecorder()
 //	routes(a.Authenticator).ServeHTTP(w, r)
 //
+// The application needs a function that builds its routes for a given
+// Authenticator. That function must not call [auth.Verifier.Run], which main calls
+// in production, and New in a test.
+//
 // If the handler that is tested is not behind middleware, [auth.NewContext]
 // suffices.
 //
@@ -62,8 +66,15 @@ type Authenticator struct {
 // is nil, all events are logged to t, so the output of a failed test says why
 // requests were refused.
 //
-// If Store is not an [auth.MemoryStore], New calls [auth.Verifier.Run], and stops
-// it when t ends. The program that is tested must not call Run too.
+// If Store is not an [auth.MemoryStore], New calls [auth.Verifier.Run], waits
+// until it is [auth.Verifier.Ready], and stops it when t ends. The code that is
+// tested must not call Run too, because the second call returns an error.
+//
+// With Cookies.InsecureHTTP, requests need a loopback host, or an [auth.EventFault]
+// reports that anyone can read their tokens. The default host of package httptest
+// is example.com, so create them with the whole URL:
+//
+//	httptest.NewRequest("GET", "http://localhost/notes", nil)
 func New(t testing.TB, c auth.Config) *Authenticator {
 	t.Helper()
 	a := &Authenticator{Clock: &Clock{follow: c.Now}}

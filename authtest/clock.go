@@ -36,7 +36,8 @@ func (c *Clock) Now() time.Time {
 //
 // If the clock is that of an [Authenticator] whose Store is not an
 // [auth.MemoryStore], Advance returns when Run has read the revocation feed again
-// or has tried to, so that the feed is not stale. A clock does not know the
+// or has tried to, so that the feed is not stale. If d is more than a minute, the
+// contexts of SessionContext then end, as after an outage. A clock does not know the
 // Authenticators whose Config.Now is its method Now: after it was advanced, call
 // Advance(0) of the clock of each of them.
 func (c *Clock) Advance(d time.Duration) {

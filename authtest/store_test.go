@@ -44,6 +44,19 @@ func TestAdvance_KeepsTheFeedOfOtherStoresFresh(t *testing.T) {
 	}
 }
 
+func TestAdvance_ByMoreThanAMinuteEndsStreams(t *testing.T) {
+	t.Parallel()
+	a := authtest.New(t, auth.Config{Store: database{auth.NewMemoryStore()}})
+	claims, err := a.Verify(t.Context(), authtest.Tokens(t, a, admin).Access)
+	require.NoError(t, err)
+	ctx, stop := a.SessionContext(t.Context(), claims)
+	defer stop()
+	a.Clock.Advance(time.Minute)
+	require.NoError(t, ctx.Err())
+	a.Clock.Advance(time.Minute + time.Second)
+	require.ErrorIs(t, context.Cause(ctx), auth.ErrUnavailable)
+}
+
 func TestAdvance_ByManyAtOnce(t *testing.T) {
 	t.Parallel()
 	a := authtest.New(t, auth.Config{Store: database{auth.NewMemoryStore()}, StalePolicy: auth.StaleRefuse})
