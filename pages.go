@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // RedirectToLogin returns a function for Config.OnError of a site whose pages the
@@ -42,12 +44,14 @@ func RedirectToLogin(path string) func(http.ResponseWriter, *http.Request, error
 	return func(w http.ResponseWriter, r *http.Request, err error) {
 		e := ResponseFor(err)
 		asked := requestURL(r)
+		load := r.Method == http.MethodGet || r.Method == http.MethodHead
 		switch {
 		case !isPageLoad(r):
 			DefaultOnError(w, r, err)
-		case e.Action == "" || e.Code == "invalid_credentials" || asked.Path == login.Path: // a redirect would not help
-			writePage(w, e, http.StatusText(e.Status), html.EscapeString(strings.ToUpper(e.Description[:1])+e.Description[1:])+".")
-		case r.Method == http.MethodGet || r.Method == http.MethodHead:
+		case e.Action == "" || asked.Path == login.Path || !load && e.Code == "invalid_credentials": // a redirect would not help
+			first, size := utf8.DecodeRuneInString(e.Description)
+			writePage(w, e, http.StatusText(e.Status), html.EscapeString(string(unicode.ToUpper(first))+e.Description[size:])+".")
+		case load:
 			to := path
 			if next := LocalPath(asked.RequestURI()); next != "/" {
 				to = page + "?" + strings.TrimPrefix(query+"&next="+url.QueryEscape(next), "&")

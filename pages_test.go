@@ -156,6 +156,16 @@ func TestRedirectToLogin_WrongPasswordIsShown(t *testing.T) {
 	require.NotContains(t, r.body, "send the form again")
 }
 
+// A page that looks its user up does not find one who was deleted after the login.
+func TestRedirectToLogin_PageOfADeletedUser(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, withPages)
+	profile := fx.Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fx.WriteError(w, r, auth.ErrUserNotFound) }))
+	r := send(t, profile, http.MethodGet, "/profile", pageLoad, reqCookie(accessCookie, fx.login(t).Access))
+	require.Equal(t, http.StatusSeeOther, r.status)
+	require.Equal(t, "/login?next=%2Fprofile", r.header.Get("Location"))
+}
+
 func TestRedirectToLogin_OtherErrorsAreNotRedirected(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, withPages)
