@@ -18,7 +18,7 @@ import (
 // with SQLite and with PostgreSQL. A program also imports a driver, such as
 // modernc.org/sqlite or github.com/jackc/pgx/v5/stdlib.
 func ExampleUsers() {
-	db, err := sql.Open("sqlite", "app.db")
+	db, err := sql.Open("sqlite", usersDatabase)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -47,6 +47,10 @@ func ExampleUsers() {
 	_, err = a.Login(ctx, "bob@example.com", "correct horse battery staple", auth.SessionOptions{})
 	fmt.Println("login:", err)
 }
+
+// usersDatabase is an SQLite file. With busy_timeout, sign-ups at the same time wait for
+// each other. PostgreSQL needs no such option.
+const usersDatabase = "file:app.db?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)"
 
 const usersTable = `CREATE TABLE IF NOT EXISTS users (
 	id            TEXT PRIMARY KEY,
@@ -96,17 +100,26 @@ func (u *sqlUsers) UpdatePasswordHash(ctx context.Context, id, old, next string)
 	return err
 }
 
+// errTaken is the error of a sign-up with a login that another user has.
+var errTaken = errors.New("this login is taken")
+
 // SignUp adds a user and returns the ID. The ID is random and never changes,
-// unlike an e-mail address. If the login is taken, the error is the driver's, for
-// the constraint UNIQUE.
+// unlike an e-mail address.
 func (u *sqlUsers) SignUp(ctx context.Context, login, pass string) (id string, err error) {
 	hash, err := u.hasher.Hash(ctx, pass)
 	if err != nil {
 		return "", err // password.ErrEmpty, password.ErrTooLong or password.ErrBusy
 	}
 	id = rand.Text()
-	_, err = u.db.ExecContext(ctx, `INSERT INTO users (id, login, password_hash) VALUES ($1, $2, $3)`, id, normalize(login), hash)
-	return id, err
+	const insert = `INSERT INTO users (id, login, password_hash) VALUES ($1, $2, $3) ON CONFLICT (login) DO NOTHING`
+	result, err := u.db.ExecContext(ctx, insert, id, normalize(login), hash)
+	if err != nil {
+		return "", err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return "", errors.Join(err, errTaken)
+	}
+	return id, nil
 }
 
 // normalize returns a login as the table has it. Sign-up and login must use the

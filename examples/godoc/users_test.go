@@ -8,8 +8,11 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
@@ -72,7 +75,7 @@ func newUsers(t *testing.T, driver, source string) (*sqlUsers, *auth.Authenticat
 
 func TestExampleUsers_OnSQLite(t *testing.T) {
 	t.Parallel()
-	testUsers(t, "sqlite", filepath.Join(t.TempDir(), "app.db"))
+	testUsers(t, "sqlite", strings.Replace(usersDatabase, "app.db", filepath.Join(t.TempDir(), "app.db"), 1))
 }
 
 func TestExampleUsers_OnPostgreSQL(t *testing.T) {
@@ -95,6 +98,7 @@ func testUsers(t *testing.T, driver, source string) {
 	}
 	id, err := users.SignUp(ctx, " Ada@Example.com ", pass)
 	require.NoError(t, err)
+	testConcurrentSignUps(t, users)
 
 	for _, typed := range []string{"ada@example.com", "ADA@EXAMPLE.COM", "ada@example.com "} {
 		user, err := users.FindByLogin(ctx, typed)
@@ -102,7 +106,7 @@ func testUsers(t *testing.T, driver, source string) {
 		require.Equal(t, id, user.ID, typed)
 	}
 	_, err = users.SignUp(ctx, "ADA@example.com", pass)
-	require.Error(t, err, "the login is taken")
+	require.ErrorIs(t, err, errTaken)
 	_, err = users.SignUp(ctx, "eve@example.com", "")
 	require.ErrorIs(t, err, password.ErrEmpty)
 	_, err = users.FindByLogin(ctx, "eve@example.com")
@@ -138,4 +142,30 @@ func testUsers(t *testing.T, driver, source string) {
 	require.ErrorIs(t, login(), auth.ErrInvalidCredentials)
 	exec(`DROP TABLE users`)
 	require.ErrorIs(t, login(), auth.ErrUnavailable, "a lookup that fails is not a user who does not exist")
+}
+
+// testConcurrentSignUps signs up users with one login, and with different logins, at
+// the same time.
+func testConcurrentSignUps(t *testing.T, users *sqlUsers) {
+	fast := &sqlUsers{db: users.db, hasher: &password.Hasher{Memory: 8, Time: 1}}
+	const n = 16
+	errs := make([]error, 2*n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { _, errs[i] = fast.SignUp(t.Context(), fmt.Sprintf("user%d@example.com", i), pass) })
+		wg.Go(func() { _, errs[n+i] = fast.SignUp(t.Context(), "same@example.com", pass) })
+	}
+	wg.Wait()
+	for _, err := range errs[:n] {
+		require.NoError(t, err)
+	}
+	created := 0
+	for _, err := range errs[n:] {
+		if err == nil {
+			created++
+			continue
+		}
+		require.ErrorIs(t, err, errTaken)
+	}
+	require.Equal(t, 1, created)
 }
