@@ -231,12 +231,15 @@ func TestApp_LoginRedisplaysTheError(t *testing.T) {
 	b := a.browser(t)
 	require.Equal(t, "/login?next=%2Fdevices%3Fx%3D1", b.get("/devices?x=1").location)
 	require.Contains(t, b.get("/login?next=%2Fdevices%3Fx%3D1").body, `name="next" value="/devices?x=1"`)
-	r := b.post("/login", "login", "Ada", "password", "wrong password", "next", "/devices?x=1")
-	require.Equal(t, http.StatusUnprocessableEntity, r.status)
-	require.Contains(t, r.body, `role="alert">User name or password is wrong.`)
-	require.Contains(t, r.body, `value="Ada"`)
-	require.Contains(t, r.body, `name="next" value="/devices?x=1"`)
-	require.NotContains(t, r.body, "wrong password")
+	for _, tt := range []struct{ login, password string }{{"Ada", "wrong password"}, {"Ada", ""}, {"", "wrong password"}} {
+		r := b.post("/login", "login", tt.login, "password", tt.password, "next", "/devices?x=1")
+		require.Equal(t, http.StatusUnauthorized, r.status, tt)
+		require.Contains(t, r.body, `role="alert">User name or password is wrong.`)
+		require.Contains(t, r.body, `name="login" value="`+tt.login+`"`)
+		require.Contains(t, r.body, `name="next" value="/devices?x=1"`)
+		require.NotContains(t, r.body, "wrong password")
+		require.NotContains(t, r.header, "Set-Cookie")
+	}
 	require.Equal(t, "/devices?x=1", b.post("/login", "login", "Ada", "password", pass, "next", "/devices?x=1").location)
 	require.Equal(t, 200, b.get("/devices?x=1").status)
 	require.Contains(t, b.get("/").body, "Hello, ada")
@@ -301,7 +304,7 @@ func TestApp_PasswordChangeEndsOtherSessions(t *testing.T) {
 	require.Equal(t, "/login?next=%2Fprofile", other.get("/profile").location)
 	require.Equal(t, 200, bob.get("/profile").status)
 	b := a.browser(t)
-	require.Equal(t, http.StatusUnprocessableEntity, b.post("/login", "login", "ada", "password", pass).status)
+	require.Equal(t, http.StatusUnauthorized, b.post("/login", "login", "ada", "password", pass).status)
 	require.Equal(t, http.StatusSeeOther, b.post("/login", "login", "ada", "password", "a new password of ada").status)
 }
 

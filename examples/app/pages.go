@@ -53,7 +53,8 @@ func routes(a *auth.Authenticator, u users) http.Handler {
 }
 
 // page registers a page. submit handles its form, unless another origin sent it, and
-// returns the path to redirect to. If its error is invalid, the page shows the error.
+// returns the path to redirect to. The page shows its error if that is invalid, or a
+// login that is wrong.
 func (s site) page(mux *http.ServeMux, path, name string, access func(http.Handler) http.Handler,
 	submit func(http.ResponseWriter, *http.Request, *auth.Claims) (string, error),
 ) {
@@ -69,6 +70,8 @@ func (s site) page(mux *http.ServeMux, path, name string, access func(http.Handl
 		}
 		if text, ok := errors.AsType[invalid](err); ok {
 			v.Error, status, err = string(text), http.StatusUnprocessableEntity, nil
+		} else if errors.Is(err, auth.ErrInvalidCredentials) {
+			v.Error, status, err = "User name or password is wrong.", http.StatusUnauthorized, nil
 		}
 		if err == nil {
 			err = render(w, status, name, v)
@@ -104,9 +107,6 @@ func showError(w http.ResponseWriter, r *http.Request, err error) {
 
 func (s site) login(w http.ResponseWriter, r *http.Request, _ *auth.Claims) (string, error) {
 	err := s.auth.LoginForm(w, r)
-	if errors.Is(err, auth.ErrInvalidCredentials) {
-		err = invalid("User name or password is wrong.")
-	}
 	return r.FormValue("next"), err
 }
 
