@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -20,6 +21,25 @@ import (
 	"github.com/ratchet-go/auth/examples/internal/exampletest"
 	"github.com/ratchet-go/auth/internal/testserver"
 )
+
+func TestMain(m *testing.M) { testserver.RunMain(m, main) }
+
+func TestApp_Has450LinesOfGo(t *testing.T) {
+	t.Parallel()
+	files, err := fs.Glob(os.DirFS("."), "*.go")
+	require.NoError(t, err)
+	lines := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		if !strings.HasSuffix(file, "_test.go") {
+			lines += strings.Count(string(text), "\n")
+			require.Regexp(t, `^// (This file|Command app) `, string(text), "%s: the first sentence explains the file", file)
+		}
+	}
+	require.Greater(t, lines, 300)
+	require.LessOrEqual(t, lines, 450)
+}
 
 const secret = "AUTH_SECRET=the secret of the nodes of these tests, 1"
 
