@@ -1,6 +1,8 @@
 package recipes_test
 
 import (
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -62,6 +64,25 @@ func TestRecipes_AreTestedPrograms(t *testing.T) {
 	for _, e := range entries {
 		if e.IsDir() && e.Name() != "internal" {
 			require.True(t, listed["examples/recipes/"+e.Name()], "docs/recipes.md has no row for %s", e.Name())
+		}
+	}
+}
+
+// TestRecipes_CompileInACopy fails if a file that users copy, which is any except
+// program_test.go and browser_test.go, imports a package that only this repository can
+// import.
+func TestRecipes_CompileInACopy(t *testing.T) {
+	t.Parallel()
+	copied := append(files(t, "."), files(t, "../app")...)
+	for _, path := range copied {
+		dir, name := filepath.Split(path)
+		if filepath.Ext(name) != ".go" || name == "program_test.go" || name == "browser_test.go" || dir == "" {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		require.NoError(t, err)
+		for _, spec := range file.Imports {
+			require.NotContains(t, spec.Path.Value, "/internal/", path)
 		}
 	}
 }

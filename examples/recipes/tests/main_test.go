@@ -14,8 +14,6 @@ import (
 
 	"github.com/ratchet-go/auth"
 	"github.com/ratchet-go/auth/authtest"
-	"github.com/ratchet-go/auth/examples/internal/exampletest"
-	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/password"
 )
 
@@ -151,19 +149,4 @@ func TestPassword_ChangeEndsOtherSessions(t *testing.T) {
 	require.Len(t, sessions, 1)
 	require.Equal(t, 401, phone.signIn("ada", "correct horse battery staple"))
 	require.Equal(t, 200, phone.signIn("ada", "another long password"))
-}
-
-// TestMain and TestProgram run the program itself. An application does not need them.
-func TestMain(m *testing.M) { testserver.RunMain(m, main) }
-
-func TestProgram(t *testing.T) {
-	t.Parallel()
-	p := exampletest.Start(t, []string{"AUTH_SECRET=the secret of these tests, 0123456789"}, "-addr", "127.0.0.1:0")
-	jar, err := cookiejar.New(nil)
-	require.NoError(t, err)
-	b := &browser{t, p.URL, &http.Client{Jar: jar}}
-	require.Equal(t, 200, b.signIn("bob", "correct horse battery staple"))
-	status, body := b.do(http.MethodGet, "/notes", nil)
-	require.Equal(t, 200, status)
-	require.Equal(t, "zeta []\n", body)
 }
