@@ -330,8 +330,11 @@ func TestPage_FollowsItsSession(t *testing.T) {
 	tab.Sees("socket", "hello ada")
 
 	// The server restarts, and has forgotten its sessions.
+	// The page connects again, and then shows another code.
+	tab.Evaluate(`window.shown = ""; new MutationObserver(() => { shown += document.getElementById("socket").textContent; })
+		.observe(document.getElementById("socket"), {childList: true}); ""`)
 	require.NoError(t, p.Stop())
-	tab.Sees("socket", "closed: 1001")
+	tab.Evaluate(`(async () => { while (!shown.includes("closed: 1001")) await new Promise((done) => setTimeout(done, 20)); return ""; })()`)
 	exampletest.Start(t, nil, "-addr", strings.TrimPrefix(p.URL, "http://"))
 	tab.Do(chromedp.WaitVisible("#login button"))
 }
