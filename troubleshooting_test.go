@@ -3,6 +3,7 @@ package auth_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"database/sql"
@@ -78,40 +79,89 @@ func (c *cause) new(config auth.Config) *auth.Authenticator {
 	return a
 }
 
-// run calls Run until the test ends.
-func (c *cause) run(a *auth.Authenticator) {
+// run calls Run until the test ends or end is called.
+func (c *cause) run(a service) (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		_ = a.Run(ctx)
 	}()
-	c.Cleanup(func() { cancel(); <-done })
+	end = func() { cancel(); <-done }
+	c.Cleanup(end)
+	return end
 }
 
 // service is the part that an Authenticator and a Verifier have in common.
 type service interface {
 	Require(guards ...auth.Guard) func(http.Handler) http.Handler
+	Run(ctx context.Context) error
+}
+
+// otherService returns an Authenticator whose sessions are in a database, and the
+// configuration of a service that verifies its tokens.
+func (c *cause) otherService() (*auth.Authenticator, auth.VerifierConfig) {
+	config := c.config()
+	public, private, err := ed25519.GenerateKey(nil)
+	require.NoError(c, err)
+	config.Secrets, config.AccessKeys, config.RefreshKeys = nil, auth.Keys{auth.EdDSA(private)}, auth.Keys{auth.HS256(nextSecret)}
+	config.Store = database{auth.NewMemoryStore()}
+	a := c.new(config)
+	c.run(a)
+	<-a.Ready()
+	return a, auth.VerifierConfig{
+		Issuer: config.Issuer, Audience: config.Audience, Keys: auth.Keys{auth.EdDSA(public)}, Now: config.Now, OnEvent: config.OnEvent,
+	}
+}
+
+// logoutElsewhere sends a token to a Verifier after a logout at another service.
+func (c *cause) logoutElsewhere(feed auth.Feed) {
+	a, config := c.otherService()
+	config.Feed = feed
+	v, err := auth.NewVerifier(config)
+	require.NoError(c, err)
+	c.run(v)
+	<-v.Ready()
+	t := c.signIn(a)
+	c.do(a, withBearer(postForm("/auth/logout", nil), t.Access))
+	c.do(v, withBearer(getMe(), t.Access))
 }
 
 // do sends a request to a, and records it, its response and what was logged.
 func (c *cause) do(a service, r *http.Request) {
 	c.Helper()
-	_ = c.log.take() // of the preparations
-	_, body := respondTo(c, a, r)
-	target := r.URL.RequestURI()
-	fmt.Fprintf(&c.text, "%s %s: %s\n%s", r.Method, target, body, c.log.take())
+	c.send(routesOf(a), r)
+	c.text.WriteString(c.log.take())
 }
 
-// respondTo returns the status of a response, and the status and the body together.
-func respondTo(tb testing.TB, a service, r *http.Request) (status int, text string) {
+// send sends a request to h, and records it and its response.
+func (c *cause) send(h http.Handler, r *http.Request) {
+	c.Helper()
+	_ = c.log.take() // of the preparations
+	_, body := respond(c, h, r)
+	fmt.Fprintf(&c.text, "%s %s: %s\n", r.Method, r.URL.RequestURI(), body)
+}
+
+func routesOf(a service) http.Handler {
 	mux := http.NewServeMux()
 	if a, ok := a.(*auth.Authenticator); ok {
 		mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
 	}
-	mux.Handle("/me", a.Require()(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	nothing := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	mux.Handle("/me", a.Require()(nothing))
+	mux.Handle("/admin", a.Require(auth.Role("admin"))(nothing))
+	mux.Handle("/pay", a.Require(auth.Fresh(5*time.Minute))(nothing))
+	return mux
+}
+
+func respondTo(tb testing.TB, a service, r *http.Request) (status int, text string) {
+	return respond(tb, routesOf(a), r)
+}
+
+// respond returns the status of a response, and the status and the body together.
+func respond(tb testing.TB, h http.Handler, r *http.Request) (status int, text string) {
 	w := httptest.NewRecorder()
-	mux.ServeHTTP(w, r)
+	h.ServeHTTP(w, r)
 	body, err := io.ReadAll(w.Body)
 	require.NoError(tb, err)
 	return w.Code, strings.TrimSpace(fmt.Sprintf("%d %s", w.Code, body))
@@ -171,6 +221,13 @@ func (c *cause) refresh(a *auth.Authenticator, t auth.Tokens) auth.Tokens {
 	return t
 }
 
+// statusOf returns the status of a request with an access token.
+func (c *cause) statusOf(a service, path string, t auth.Tokens) int {
+	c.Helper()
+	status, _ := respondTo(c, a, withBearer(httptest.NewRequest(http.MethodGet, "https://api.example.com"+path, nil), t.Access))
+	return status
+}
+
 func (c *cause) withCookies(trusted ...string) *auth.Authenticator {
 	config := c.config()
 	config.Cookies = &auth.Cookies{TrustedOrigins: trusted}
@@ -191,7 +248,7 @@ func at(r *http.Request, host string) *http.Request {
 }
 
 // causes has a function for every heading of docs/troubleshooting.md that a block
-// follows.
+// follows, and for those whose cause logs nothing.
 var causes = map[string]func(c *cause){
 	// 401 after login
 	"The page is loaded over http": func(c *cause) {
@@ -213,6 +270,13 @@ var causes = map[string]func(c *cause){
 	"The token is a refresh token": func(c *cause) {
 		a := c.new(c.config())
 		c.do(a, withBearer(getMe(), c.signIn(a).Refresh))
+	},
+	"The endpoints are behind Require": func(c *cause) {
+		a := c.new(c.config())
+		h := a.Require()(routesOf(a))
+		c.send(h, postLogin("ada"))
+		c.text.WriteString(c.log.take())
+		c.send(h, httptest.NewRequest(http.MethodGet, "https://api.example.com/auth/jwks.json", nil))
 	},
 	"The issuer differs": func(c *cause) {
 		t := c.signIn(c.new(c.config()))
@@ -282,6 +346,17 @@ var causes = map[string]func(c *cause){
 		a := c.new(config)
 		c.do(a, withBearer(getMe(), c.signIn(a).Access))
 	},
+	"The server does not start to listen": func(c *cause) {
+		config := c.config()
+		config.Store = database{auth.NewMemoryStore()}
+		a := c.new(config)
+		select {
+		case <-a.Ready():
+			require.Fail(c, "ready without Run")
+		default:
+		}
+		c.text.WriteString(c.log.take()) // nothing
+	},
 	"The feed has not been read": func(c *cause) {
 		config := c.config()
 		store := &testStore{Store: database{auth.NewMemoryStore()}}
@@ -320,6 +395,49 @@ var causes = map[string]func(c *cause){
 		config.Hasher = &password.Hasher{Memory: 32 << 10, Time: 2, Budget: 32 << 20, Queue: 1}
 		defer holdGate(config.Hasher, 1)()
 		c.do(c.new(config), postLogin("ada"))
+	},
+
+	// A token that was logged out is still accepted
+	"The service has no feed":      func(c *cause) { c.logoutElsewhere(nil) },
+	"The feed is of another store": func(c *cause) { c.logoutElsewhere(database{auth.NewMemoryStore()}) },
+	"The feed is stale": func(c *cause) {
+		config := c.config()
+		config.Store = database{auth.NewMemoryStore()}
+		a, b := c.new(config), c.new(config)
+		end := c.run(a)
+		<-a.Ready()
+		t := c.signIn(a)
+		end()
+		require.NoError(c, b.Logout(context.Background(), t.Refresh))
+		c.clock.Advance(time.Minute)
+		_ = c.log.take()
+		status, _ := respondTo(c, a, withBearer(getMe(), t.Access))
+		require.Equal(c, http.StatusOK, status)
+		require.Empty(c, c.log.take(), "not stale yet")
+		c.clock.Advance(time.Minute)
+		c.do(a, withBearer(getMe(), t.Access))
+		c.run(a)
+		require.Eventually(c, func() bool {
+			status, _ := respondTo(c, a, withBearer(getMe(), t.Access))
+			return status == http.StatusUnauthorized
+		}, 10*time.Second, time.Millisecond)
+	},
+
+	// Guards
+	"A role or a scope is missing": func(c *cause) {
+		a := c.new(c.config())
+		t := c.signIn(a)
+		c.users.change("u1", func(u *auth.User) { u.Roles = []string{"Admin"} })
+		require.Equal(c, http.StatusOK, c.statusOf(a, "/admin", t), "the roles of the login")
+		t = c.refresh(a, t)
+		c.send(routesOf(a), withBearer(httptest.NewRequest(http.MethodGet, "https://api.example.com/admin", nil), t.Access))
+	},
+	"The login is too long ago": func(c *cause) {
+		a := c.new(c.config())
+		t := c.signIn(a)
+		require.Equal(c, http.StatusOK, c.statusOf(a, "/pay", t))
+		c.clock.Advance(6 * time.Minute)
+		c.send(routesOf(a), withBearer(postForm("/pay", nil), c.refresh(a, t).Access))
 	},
 
 	// 403 cross_origin
@@ -446,10 +564,11 @@ func TestTroubleshooting_ShowsWhatHappens(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("docs/troubleshooting.md")
 	require.NoError(t, err)
-	shown := map[string]string{}
+	shown, titles := map[string]string{}, map[string]bool{}
 	for _, section := range strings.Split(string(page), "\n### ")[1:] {
 		section, _, _ = strings.Cut(section, "\n## ")
 		title, text, _ := strings.Cut(section, "\n")
+		titles[title] = true
 		if block := fenceText.FindStringSubmatch(text); block != nil {
 			shown[title] = block[1]
 		}
@@ -460,6 +579,7 @@ func TestTroubleshooting_ShowsWhatHappens(t *testing.T) {
 	for title, reproduce := range causes {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
+			require.True(t, titles[title], "the page has no such heading")
 			c := &cause{TB: t, clock: newClock(), users: newUsers()}
 			reproduce(c)
 			got := sessionID.ReplaceAllString(c.text.String(), "${1}…")
