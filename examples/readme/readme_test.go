@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -50,7 +51,10 @@ func TestREADME_TranscriptIsWhatHappens(t *testing.T) {
 		return strings.HasPrefix(output.String(), "listening on http://"+address+"\n")
 	}, 10*time.Second, 20*time.Millisecond, "the address must be the first line")
 
-	script := strings.ReplaceAll(fenced(t, "sh")[2], "127.0.0.1:8090", address)
+	blocks := fenced(t, "sh")
+	session := slices.IndexFunc(blocks, func(block string) bool { return strings.HasPrefix(block, "curl ") }) // the others run tests and change modules
+	require.NotEqual(t, -1, session)
+	script := strings.ReplaceAll(blocks[session], "127.0.0.1:8090", address)
 	began := time.Now()
 	out, err := exec.CommandContext(t.Context(), "bash", "-c", script).CombinedOutput()
 	require.NoError(t, err, string(out))
