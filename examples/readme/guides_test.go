@@ -55,6 +55,7 @@ var (
 	mux           *http.ServeMux
 	private       ed25519.PrivateKey
 	r             *http.Request
+	reports       http.HandlerFunc
 	routes        func(*auth.Authenticator) http.Handler
 	secret        []byte
 	errTaken      error

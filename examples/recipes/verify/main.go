@@ -5,8 +5,9 @@
 //
 //	go run ./examples/recipes/verify -issuer https://example.com -jwks https://example.com/auth/jwks.json
 //
-// The service that signs has a key pair as Config.AccessKeys, not Secrets. To try it,
-// start such a service in another terminal, and sign in there:
+// The service that signs has a key pair as Config.AccessKeys, not Secrets, and the
+// name of this service in its Config.Audience. To try it, start such a service in
+// another terminal, and sign in there:
 //
 //	openssl genpkey -algorithm ed25519 -out key.pem
 //	AUTH_SECRETS=$(openssl rand -base64 48) AUTH_ACCESS_KEYS=key.pem go run ./examples/recipes/rollingkeys
@@ -40,7 +41,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.addr, "addr", "127.0.0.1:8082", "`address` to listen on")
 	flag.StringVar(&o.issuer, "issuer", "https://example.com", "the Issuer of the service that signs")
-	flag.StringVar(&o.audience, "audience", "https://example.com/api", "the name of this service, one of the Audience of the service that signs")
+	flag.StringVar(&o.audience, "audience", "https://reports.example.com", "the name of this service, one of the Audience of the service that signs")
 	flag.StringVar(&o.jwks, "jwks", "https://example.com/auth/jwks.json", "`URL` of the public keys; with https, except on a loopback address")
 	flag.StringVar(&o.feed, "feed", "", "`file` with the sessions of the service that signs, on the same machine; empty means that ended sessions are accepted until the access token expires")
 	flag.Parse()
@@ -53,7 +54,8 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
-	keys, err := jwks.New(jwks.Config{URL: o.jwks, InsecureHTTP: onLoopback(o.jwks), OnEvent: auth.LogEvents(slog.Default())})
+	logged := auth.LogEvents(slog.Default())
+	keys, err := jwks.New(jwks.Config{URL: o.jwks, InsecureHTTP: onLoopback(o.jwks), OnEvent: logged})
 	if err != nil {
 		return err
 	}
@@ -61,15 +63,15 @@ func run(ctx context.Context, o options) error {
 
 	c := auth.VerifierConfig{
 		Issuer: o.issuer, Audience: []string{o.audience},
-		Keys: keys, OnEvent: auth.LogEvents(slog.Default()),
+		Keys: keys, OnEvent: logged,
 	}
 	if o.feed != "" { // on several machines: the same redisstore or pgstore as the service that signs
-		store, err := sqlitestore.Open(o.feed, sqlitestore.Config{})
+		feed, err := sqlitestore.Open(o.feed, sqlitestore.Config{})
 		if err != nil {
 			return err
 		}
-		defer func() { _ = store.Close() }()
-		c.Feed = store
+		defer func() { _ = feed.Close() }()
+		c.Feed = feed
 	}
 	v, err := auth.NewVerifier(c)
 	if err != nil {

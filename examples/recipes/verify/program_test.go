@@ -31,7 +31,7 @@ type issuer struct {
 	sessions string       // file
 }
 
-func startIssuer(t *testing.T, audience string) *issuer {
+func startIssuer(t *testing.T) *issuer {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
@@ -40,7 +40,7 @@ func startIssuer(t *testing.T, audience string) *issuer {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = store.Close() })
 	i.Authenticator = authtest.New(t, auth.Config{
-		Issuer: "https://example.com", Audience: []string{audience}, Now: time.Now,
+		Issuer: "https://example.com", Audience: []string{"https://example.com/api", "https://reports.example.com"}, Now: time.Now,
 		AccessKeys:  auth.Keys{auth.EdDSA(private)},
 		RefreshKeys: auth.Keys{auth.HS256([]byte(rand.Text() + rand.Text()))},
 		Store:       store,
@@ -88,7 +88,7 @@ func requireGet(t *testing.T, status int, body, url, token string) {
 
 func TestVerify_AcceptsTokensOfTheIssuer(t *testing.T) {
 	t.Parallel()
-	i := startIssuer(t, "https://example.com/api")
+	i := startIssuer(t)
 	base := i.verifier(t)
 	require.Eventually(t, func() bool { return i.fetches.Load() == 1 }, 20*time.Second, time.Millisecond, "the keys must be fetched before the first request")
 	ada := authtest.Tokens(t, i.Authenticator, auth.User{ID: "u1", Roles: []string{"admin"}})
@@ -103,9 +103,11 @@ func TestVerify_AcceptsTokensOfTheIssuer(t *testing.T) {
 	expired := authtest.Tokens(t, i.Authenticator, auth.User{ID: "u1"}, authtest.Expired())
 	requireGet(t, 401, "refresh", base+"/me", expired.Access)
 
-	// For another service, and of another issuer.
+	// For the other service that the issuer names, and for one that it does not name.
+	requireGet(t, 200, "u1", i.verifier(t, "-audience", "https://example.com/api")+"/me", ada.Access)
 	requireGet(t, 401, "login", i.verifier(t, "-audience", "https://example.com/other")+"/me", ada.Access)
-	stranger := authtest.Tokens(t, startIssuer(t, "https://example.com/api").Authenticator, auth.User{ID: "u1"})
+	// Of another issuer.
+	stranger := authtest.Tokens(t, startIssuer(t).Authenticator, auth.User{ID: "u1"})
 	requireGet(t, 401, "login", base+"/me", stranger.Access)
 
 	// The verifier needs the issuer only for its keys.
@@ -115,7 +117,7 @@ func TestVerify_AcceptsTokensOfTheIssuer(t *testing.T) {
 
 func TestVerify_WithAFeedRefusesEndedSessions(t *testing.T) {
 	t.Parallel()
-	i := startIssuer(t, "https://example.com/api")
+	i := startIssuer(t)
 	without, with := i.verifier(t), i.verifier(t, "-feed", i.sessions)
 	out := authtest.Tokens(t, i.Authenticator, auth.User{ID: "u1"})
 	in := authtest.Tokens(t, i.Authenticator, auth.User{ID: "u1"})
@@ -134,7 +136,7 @@ func TestVerify_WithAFeedRefusesEndedSessions(t *testing.T) {
 
 func TestVerify_WithoutKeysIsNoRefusal(t *testing.T) {
 	t.Parallel()
-	i := startIssuer(t, "https://example.com/api")
+	i := startIssuer(t)
 	ada := authtest.Tokens(t, i.Authenticator, auth.User{ID: "u1"})
 	i.server.Close()
 	requireGet(t, 503, "", i.verifier(t)+"/me", ada.Access)
