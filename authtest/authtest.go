@@ -13,6 +13,9 @@
 // Authenticator. That function must not call [auth.Verifier.Run], which main calls
 // in production, and New in a test.
 //
+// A service that only verifies is tested with a.Verifier. The example Verifier
+// shows a test of a [auth.Verifier] with the service's own configuration.
+//
 // If the handler that is tested is not behind middleware, [auth.NewContext]
 // suffices.
 //

@@ -22,6 +22,7 @@ func TestExamples(t *testing.T) {
 
 var examples = map[string]func(*testing.T){
 	"": testAdmin, "As_ownClaims": testTenant, "Expired": testPageAfterAPause, "Clock_Advance": testBrowser, "New_synctest": testStreamEnds,
+	"_verifier": testReports,
 }
 
 // Each example is a whole file, which pkg.go.dev shows with its imports.

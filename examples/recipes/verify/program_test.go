@@ -86,6 +86,25 @@ func requireGet(t *testing.T, status int, body, url, token string) {
 	require.Equal(t, body, gotBody)
 }
 
+// TestRoutes_ReportsAreForAdmins needs neither a key set nor the program.
+func TestRoutes_ReportsAreForAdmins(t *testing.T) {
+	t.Parallel()
+	a := authtest.New(t, auth.Config{})
+	for _, test := range []struct {
+		user auth.User
+		opts []authtest.Option
+		want int
+	}{
+		{user: auth.User{ID: "u1", Roles: []string{"admin"}}, want: 200},
+		{user: auth.User{ID: "u1", Roles: []string{"admin"}}, opts: []authtest.Option{authtest.Revoked()}, want: 401},
+		{user: auth.User{ID: "u2"}, want: 403},
+	} {
+		w := httptest.NewRecorder()
+		routes(a.Verifier).ServeHTTP(w, authtest.As(t, a, httptest.NewRequest(http.MethodGet, "/reports", http.NoBody), test.user, test.opts...))
+		require.Equal(t, test.want, w.Code)
+	}
+}
+
 func TestVerify_AcceptsTokensOfTheIssuer(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t)
