@@ -161,6 +161,32 @@ func TestVerify_WithoutKeysIsNoRefusal(t *testing.T) {
 	requireGet(t, 503, "", i.verifier(t)+"/me", ada.Access)
 }
 
+// TestVerify_KeysThatAreNotThere plays rows of the table under "The keys of another
+// service" in docs/troubleshooting.md.
+func TestVerify_KeysThatAreNotThere(t *testing.T) {
+	t.Parallel()
+	i := startIssuer(t)
+	withSecret := authtest.New(t, auth.Config{Issuer: "https://example.com", Audience: []string{"https://reports.example.com"}, Now: time.Now})
+	for name, test := range map[string]struct {
+		a      *authtest.Authenticator // signs
+		keys   http.Handler
+		status int
+		action string
+	}{
+		"another path":               {i.Authenticator, i.Handler(), 503, ""}, // without StripPrefix
+		"endpoints behind Require":   {i.Authenticator, i.Require()(http.StripPrefix("/auth", i.Handler())), 503, ""},
+		"a redirect to another host": {i.Authenticator, http.RedirectHandler(i.server.URL+"/auth/jwks.json", http.StatusFound), 503, ""},
+		"a secret":                   {withSecret, http.StripPrefix("/auth", withSecret.Handler()), 401, "login"},
+	} {
+		server := httptest.NewServer(test.keys)
+		t.Cleanup(server.Close)
+		base := exampletest.Start(t, nil, "-addr", "127.0.0.1:0", "-jwks", server.URL+"/auth/jwks.json").URL
+		status, action := get(t, base+"/me", authtest.Tokens(t, test.a, auth.User{ID: "u1"}).Access)
+		require.Equal(t, test.status, status, name)
+		require.Equal(t, test.action, action, name)
+	}
+}
+
 func TestOnLoopback(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]bool{
