@@ -430,14 +430,14 @@ var causes = map[string]func(c *cause){
 		c.users.change("u1", func(u *auth.User) { u.Roles = []string{"Admin"} })
 		require.Equal(c, http.StatusOK, c.statusOf(a, "/admin", t), "the roles of the login")
 		t = c.refresh(a, t)
-		c.send(routesOf(a), withBearer(httptest.NewRequest(http.MethodGet, "https://api.example.com/admin", nil), t.Access))
+		c.do(a, withBearer(httptest.NewRequest(http.MethodGet, "https://api.example.com/admin", nil), t.Access))
 	},
 	"The login is too long ago": func(c *cause) {
 		a := c.new(c.config())
 		t := c.signIn(a)
 		require.Equal(c, http.StatusOK, c.statusOf(a, "/pay", t))
 		c.clock.Advance(6 * time.Minute)
-		c.send(routesOf(a), withBearer(postForm("/pay", nil), c.refresh(a, t).Access))
+		c.do(a, withBearer(postForm("/pay", nil), c.refresh(a, t).Access))
 	},
 
 	// 403 cross_origin
