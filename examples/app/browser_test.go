@@ -68,7 +68,7 @@ func (b chromium) sees(path string, texts ...string) {
 	list, err := json.Marshal(texts)
 	require.NoError(b.t, err)
 	js := fmt.Sprintf(`document.readyState == "complete" && location.pathname + location.search == %q && %s.every((text) => document.body.innerText.includes(text))`, path, list)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		shown, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](js))
 		if err == nil && shown {
 			return

@@ -66,7 +66,7 @@ func (b browser) sees(id string, texts ...string) {
 	list, err := json.Marshal(texts)
 	require.NoError(b.t, err)
 	js := fmt.Sprintf(`(e => !!e && e.checkVisibility() && %s.some((text) => e.innerText.includes(text)))(document.getElementById(%q))`, list, id)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(30 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(30 * time.Millisecond) {
 		shown, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](js))
 		if err == nil && shown {
 			return

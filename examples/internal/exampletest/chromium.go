@@ -29,7 +29,7 @@ type Tab struct {
 func Chromium(t testing.TB, flags ...chromedp.ExecAllocatorOption) Tab {
 	t.Helper()
 	path := testserver.Need(t, "chromium", "chromium")
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, append([]chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1100, 800),
@@ -93,7 +93,7 @@ func (b Tab) Sees(id, text string) {
 		b.t.Fatal(err)
 	}
 	js := fmt.Sprintf(`(e => !!e && e.checkVisibility() && e.innerText.includes(%s))(document.getElementById(%q))`, want, id)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(30 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(30 * time.Millisecond) {
 		shown, err := chromedp.Run(b.Context, chromedp.Evaluate[bool](js))
 		if err == nil && shown {
 			return
