@@ -45,7 +45,7 @@
 // A member that is null or empty counts as absent. Member names are
 // case-sensitive and must be unique. A set with more than 64 accepted keys or
 // more than 512 KiB is rejected. A well-formed set without keys is valid: with
-// it no token verifies.
+// it no token verifies. Config.OnEvent reports it.
 //
 // A token without a kid is tried with every key if the set has at most 8 keys.
 // With a larger set it is refused.

@@ -64,11 +64,12 @@ type Config struct {
 	InsecureHTTP bool
 
 	// OnEvent is called with an [auth.EventFault] for each fetch that failed, and
-	// for a fetched set with skipped keys. Err then names the kid of each skipped
-	// key and the reason; it is reported again only after the skipped keys or
-	// the reasons have changed. Err contains no part of the URL except the host,
-	// no token and no key. nil means that nothing is reported. A function
-	// for [auth.Config].OnEvent, such as that of [auth.LogEvents], can be used.
+	// for a fetched set with skipped keys or without keys. Err then names the kid
+	// of each skipped key and the reason, or says that the set is empty; it is
+	// reported again only after that has changed. Err contains no part of the URL
+	// except the host and the path, no token and no key. nil means that nothing is
+	// reported. A function for [auth.Config].OnEvent, such as that of
+	// [auth.LogEvents], can be used.
 	OnEvent func(ctx context.Context, e auth.Event)
 
 	// Now is the clock; nil means time.Now.
@@ -344,7 +345,7 @@ func (k *KeySet) refresh(ctx context.Context, f *fetch, old *state) {
 	now := k.now()
 	st := &state{set: set, ended: now, notBefore: begin.Add(k.minRefresh)}
 	if err != nil {
-		err = fmt.Errorf("jwks: fetching the key set of %s: %w", k.url.Host, err)
+		err = fmt.Errorf("jwks: fetching the key set of %s: %w", k.address(), err)
 		st.set, st.err, st.failures = old.set, err, old.failures+1
 		st.notBefore = now.Add(k.minRefresh)
 		if old.set == nil || !now.Before(old.set.staleUntil) { // every request fails until the next fetch
@@ -361,10 +362,14 @@ func (k *KeySet) refresh(ctx context.Context, f *fetch, old *state) {
 
 	if err != nil {
 		k.report(ctx, err)
-	} else if set.skipped != nil && (old.set == nil || old.set.skipped == nil || old.set.skipped.Error() != set.skipped.Error()) {
-		k.report(ctx, fmt.Errorf("jwks: key set of %s: skipped %w", k.url.Host, set.skipped))
+	} else if set.problem != nil && (old.set == nil || old.set.problem == nil || old.set.problem.Error() != set.problem.Error()) {
+		k.report(ctx, fmt.Errorf("jwks: key set of %s: %w", k.address(), set.problem))
 	}
 }
+
+// address returns the host and the path of the URL. The query may contain a
+// secret.
+func (k *KeySet) address() string { return k.url.Host + k.url.EscapedPath() }
 
 // report calls OnEvent. It recovers from a panic of OnEvent, which must not
 // affect the fetch.

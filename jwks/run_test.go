@@ -168,7 +168,7 @@ func TestVerifyKeys_UsesStaleKeysInAnOutage(t *testing.T) {
 			}
 			time.Sleep(2 * time.Minute) // past MaxStale
 			took, err = get()
-			require.ErrorContains(t, err, "jwks: fetching the key set of issuer.example: ", name)
+			require.ErrorContains(t, err, "jwks: fetching the key set of issuer.example/jwks.json: ", name)
 			require.LessOrEqual(t, took, 5*time.Second)
 			f.serve(text(jwk))
 			time.Sleep(30 * time.Second)
@@ -278,7 +278,7 @@ func TestRun_RecoversFromAColdStart(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		require.Equal(t, []time.Duration{0, 1, 3, 7, 15}, seconds(f.times()))
 		_, err := k.VerifyKeys(t.Context(), "1")
-		require.EqualError(t, err, "jwks: fetching the key set of issuer.example: status 503")
+		require.EqualError(t, err, "jwks: fetching the key set of issuer.example/jwks.json: status 503")
 		f.serve(text(jwk))
 		time.Sleep(12 * time.Second)
 		keys, err := k.VerifyKeys(t.Context(), "1")

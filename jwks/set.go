@@ -37,7 +37,7 @@ type snapshot struct {
 	byID    map[string][]auth.Key
 	unnamed []auth.Key
 	byText  map[string]auth.Key // by the canonical text of the JWK, see readKey
-	skipped error               // the keys that were skipped, each with the reason
+	problem error               // that there are no keys, or the keys that were skipped, each with the reason
 	etag    string
 
 	lifetime   time.Duration
@@ -184,9 +184,20 @@ func parse(body []byte, old *snapshot) (*snapshot, error) {
 	if len(set.unnamed) > maxUnnamed {
 		set.unnamed = nil
 	}
-	set.skipped = errors.Join(skipped...)
+	switch {
+	case len(entries) == 0:
+		set.problem = errEmpty
+	case len(set.byText) == 0:
+		set.problem = fmt.Errorf("no key can be used, so no token verifies: skipped %w", errors.Join(skipped...))
+	case len(skipped) > 0:
+		set.problem = fmt.Errorf("skipped %w", errors.Join(skipped...))
+	}
 	return set, nil
 }
+
+// errEmpty is the problem of a set without keys. It is not an error of the fetch:
+// a publisher may withdraw its last key.
+var errEmpty = errors.New("the key set is empty, so no token verifies; if the service that signs has only secrets, set Config.AccessKeys there")
 
 // Accepted values, the members that are read, and the members that a published
 // key must not have.

@@ -105,7 +105,7 @@ func TestSet_SkipsInvalidKeysOnly(t *testing.T) {
 			require.Len(t, keys, 1, test.name)
 			text := <-reports
 			require.Contains(t, text, strings.Replace(test.report, "keys[0]", fmt.Sprintf("keys[%d]", i), 1), test.name)
-			require.Contains(t, text, fmt.Sprintf("jwks: key set of issuer.example: skipped keys[%d]", i), test.name)
+			require.Contains(t, text, fmt.Sprintf("jwks: key set of issuer.example/jwks.json: skipped keys[%d]", i), test.name)
 			require.Less(t, len(text), 300, "a report must not contain a key")
 		}
 	}
@@ -132,7 +132,7 @@ func TestSet_ReportsSkippedKeysOnce(t *testing.T) {
 		_, err := k.VerifyKeys(t.Context(), "")
 		require.NoError(t, err)
 	}
-	const both = `jwks: key set of 127.0.0.1: skipped keys[0] (kid "one"): unexpected use "enc"; expected sig` + "\n" + `keys[2] (kid "two"): unexpected use "enc"; expected sig`
+	const both = `jwks: key set of 127.0.0.1/jwks.json: skipped keys[0] (kid "one"): unexpected use "enc"; expected sig` + "\n" + `keys[2] (kid "two"): unexpected use "enc"; expected sig`
 	without := func(text string) string {
 		return regexp.MustCompile(`127\.0\.0\.1:\d+`).ReplaceAllString(text, "127.0.0.1")
 	}
@@ -146,6 +146,58 @@ func TestSet_ReportsSkippedKeysOnce(t *testing.T) {
 	require.Equal(t, both, without(<-reports), "the keys were skipped again after a set without them")
 	fetch(set(enc("three"), good))
 	require.Contains(t, <-reports, `keys[0] (kid "three")`)
+	require.Empty(t, reports)
+}
+
+// TestSet_ReportsAnEmptySet checks that a set without keys is used and cached, and
+// reported when it appears.
+func TestSet_ReportsAnEmptySet(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	secrets, err := auth.New(auth.Config{
+		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{[]byte("a secret of these tests, 32 bytes")}, Users: users{}, Now: c.Now,
+	})
+	require.NoError(t, err)
+	pairs := newIssuer(t, c.Now, newEd(t))
+	p := newPublisher(t, secrets.JWKSHandler())
+	reports := make(chan auth.Event, 9)
+	k := p.keys(t, c, func(config *jwks.Config) {
+		config.OnEvent = func(_ context.Context, e auth.Event) { reports <- e }
+	})
+	v := newVerifier(t, k, c.Now)
+	report := func() string {
+		t.Helper()
+		var e auth.Event
+		select {
+		case e = <-reports:
+		case <-time.After(10 * time.Second): // a busy machine
+			require.Fail(t, "no report")
+		}
+		require.Equal(t, auth.EventFault, e.Type)
+		return strings.TrimPrefix(e.Err.Error(), "jwks: key set of "+strings.TrimPrefix(p.URL, "https://"))
+	}
+	const empty = "/jwks.json: the key set is empty, so no token verifies; if the service that signs has only secrets, set Config.AccessKeys there"
+	for range 100 {
+		require.Equal(t, 401, statusOf(v, newToken(t, secrets)), "it is no outage")
+	}
+	require.Equal(t, empty, report())
+	require.EqualValues(t, 1, p.requests.Load())
+	for range 3 { // with status 304 too
+		c.Advance(6 * time.Minute)
+		require.Equal(t, 401, statusOf(v, newToken(t, secrets)))
+	}
+	require.EqualValues(t, 4, p.requests.Load())
+	p.serve(pairs.JWKSHandler())
+	c.Advance(6 * time.Minute)
+	require.Equal(t, 200, statusOf(v, newToken(t, pairs)))
+	p.serve(text(set()))
+	c.Advance(6 * time.Minute)
+	require.Equal(t, 401, statusOf(v, newToken(t, pairs)), "a withdrawn key is not used")
+	require.Equal(t, empty, report(), "it is empty again")
+	p.serve(text(set(`{"kty":"RSA","use":"enc","kid":"one","n":"AQAB","e":"AQAB"}`)))
+	c.Advance(6 * time.Minute)
+	require.Equal(t, 401, statusOf(v, newToken(t, pairs)))
+	require.Equal(t, `/jwks.json: no key can be used, so no token verifies: skipped keys[0] (kid "one"): unexpected use "enc"; expected sig`, report())
 	require.Empty(t, reports)
 }
 
@@ -399,13 +451,13 @@ func FuzzSet(f *testing.F) {
 	})
 }
 
-func TestErrors_DoNotContainTheURL(t *testing.T) {
+func TestErrors_DoNotContainTheQuery(t *testing.T) {
 	t.Parallel()
 	k := newKeySet(t, roundTrip(func(*http.Request) (*http.Response, error) { return nil, errors.New("no route") }), func(c *jwks.Config) {
 		c.URL = "https://issuer.example/jwks.json?key=hunter2"
 	})
 	_, err := k.VerifyKeys(t.Context(), "x")
-	require.EqualError(t, err, "jwks: fetching the key set of issuer.example: no route")
+	require.EqualError(t, err, "jwks: fetching the key set of issuer.example/jwks.json: no route")
 	require.NotContains(t, fmt.Sprintf("%+v", err), "hunter2")
 }
 
@@ -415,5 +467,5 @@ func TestHooks_PanicsAreRecovered(t *testing.T) {
 		c.OnEvent = func(context.Context, auth.Event) { panic("in the hook") }
 	})
 	_, err := k.VerifyKeys(t.Context(), "x")
-	require.EqualError(t, err, "jwks: fetching the key set of issuer.example: panic with a string")
+	require.EqualError(t, err, "jwks: fetching the key set of issuer.example/jwks.json: panic with a string")
 }
