@@ -150,7 +150,7 @@ func TestEventRefused_EachGuardOfARouteHasItsOwnLimit(t *testing.T) {
 		admin, user := fx.login(t), startOtherSession(t, fx.Authenticator)
 		fx.users.change("u2", func(u *auth.User) { u.Scopes = []string{"pay"} })
 		payer := startOtherSession(t, fx.Authenticator)
-		var h http.Handler = fx.Require(auth.Scope("pay"), auth.Role("admin"), own)(hello)
+		h := fx.Require(auth.Scope("pay"), auth.Role("admin"), own)(hello)
 		if pattern != "" {
 			mux := http.NewServeMux()
 			mux.Handle(pattern, h)
