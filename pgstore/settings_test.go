@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -185,11 +186,13 @@ func TestStore_WorksWithAnySettings(t *testing.T) {
 	plain := open(t, pool(t, server.Addr), pgstore.Config{Schema: "other"})
 	checkLifecycle(t, plain, plain)
 	bouncer := testserver.PgBouncer(t, server.Addr, "ignore_startup_parameters = extra_float_digits,search_path")
+	modes := []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeCacheStatement}
+	if os.Getenv("AUTH_LONG") == "1" {
+		modes = append(modes, pgx.QueryExecModeExec, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec)
+	}
 	for name, list := range settings {
 		as := role(t, admin, list...)
-		for _, m := range []pgx.QueryExecMode{
-			pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec, pgx.QueryExecModeCacheStatement,
-		} {
+		for _, m := range modes {
 			t.Run(fmt.Sprint(name, "/", m), func(t *testing.T) {
 				p := pool(t, server.Addr, as, mode(m), conns(3))
 				schema := uniqueName()
