@@ -34,10 +34,10 @@ const (
 //
 // There is at most one EventRefused per cause and minute, so that clients cannot
 // fill a log. For a guard, the cause is the pattern of the route and the position
-// of the guard in the list that [Verifier.Require] was given. There is none for a token that has expired or whose session has
-// ended, but there is one for a token that was issued with a store other than
-// the [MemoryStore] in use. There is none where another event reports the
-// refusal, as EventLoginRefused and EventReuse do.
+// of the guard in the list that [Verifier.Require] was given. There is none for a
+// token that has expired or whose session has ended, but there is one for a token
+// that was issued with a store other than the [MemoryStore] in use. There is none
+// where another event reports the refusal, as EventLoginRefused and EventReuse do.
 type Event struct {
 	Type EventType
 	Time time.Time

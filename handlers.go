@@ -174,12 +174,9 @@ func (a *Authenticator) methods(h func(http.ResponseWriter, *http.Request) error
 func (a *Authenticator) LoginHandler() http.Handler { return a.endpoint(a.login, http.MethodPost) }
 
 func (a *Authenticator) login(w http.ResponseWriter, r *http.Request) error {
-	f, err := readLogin(r)
-	if err != nil {
-		return err
-	}
-	byCookie, err := a.delivery(f.delivery)
-	if err != nil {
+	f, err1 := readLogin(r)
+	byCookie, err2 := a.delivery(f.delivery)
+	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
 	t, err := a.loginWith(r, f, byCookie)
@@ -202,12 +199,21 @@ func readLogin(r *http.Request) (loginFields, error) {
 	if err != nil {
 		return loginFields{}, err
 	}
-	login, err1 := oneOf(f, "login", "username", "email", "login_id")
+	names := []string{"login", "username", "email", "login_id"}
+	login, err1 := oneOf(f, names...)
 	pass, err2 := oneOf(f, "password")
-	complete := func(err error, names ...string) bool {
-		return err == nil || slices.ContainsFunc(names, func(name string) bool { value, ok := f[name]; return ok && value == "" })
+	left := func(names ...string) bool { // the form has a field, and none is filled in
+		given := false
+		for _, name := range names {
+			value, ok := f[name]
+			if value != "" {
+				return false
+			}
+			given = given || ok
+		}
+		return given
 	}
-	empty := (login == "" || pass == "") && complete(err1, "login", "username", "email", "login_id") && complete(err2, "password")
+	empty := errors.Join(err1, err2) != nil && (err1 == nil || left(names...)) && (err2 == nil || left("password"))
 	return loginFields{login, pass, f["device"], f["delivery"], empty}, errors.Join(err1, err2)
 }
 

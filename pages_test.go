@@ -253,6 +253,8 @@ func TestLoginForm_ErrorsWriteNothing(t *testing.T) {
 		{"/login", []requestOption{reqForm("email=&password=" + url.QueryEscape(pass))}, auth.ErrInvalidCredentials, 401},
 		{"/login", []requestOption{reqForm("name=ada&password=")}, auth.ErrInvalidRequest, 400},
 		{"/login", []requestOption{reqForm("login=ada&email=ada&password=")}, auth.ErrInvalidRequest, 400},
+		{"/login", []requestOption{reqForm("login=ada&email=bob&username=&password=x")}, auth.ErrInvalidRequest, 400},
+		{"/login", []requestOption{reqForm("login=&email=&password=x")}, auth.ErrInvalidCredentials, 401},
 		{"/login", []requestOption{reqForm("")}, auth.ErrInvalidRequest, 400},
 		{"/login", []requestOption{form(pass), crossSite}, auth.ErrCrossOrigin, 403},
 		{"/login", []requestOption{reqForm("login=ada")}, auth.ErrInvalidRequest, 400},

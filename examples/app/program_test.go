@@ -123,10 +123,7 @@ func TestProgram_RestartSignsNobodyOut(t *testing.T) {
 // a copy of the application too.
 func TestProgram_SecretIsNotCommitted(t *testing.T) {
 	t.Parallel()
-	git, err := exec.LookPath("git")
-	if err != nil {
-		t.Skip("needs git")
-	}
+	git := testserver.Need(t, "git", "git")
 	dir := t.TempDir()
 	rules, err := os.ReadFile(".gitignore")
 	require.NoError(t, err)
