@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -94,22 +92,7 @@ func (b chromium) fill(fields ...string) {
 // audit returns what is wrong with the layout and the accessibility: text with too
 // little contrast (WCAG 2.2, 1.4.3), text that does not fit, fields without a label
 // or with a faint border, small buttons, overlaps, and a page that is too wide.
-const audit = `(() => {
-	const wrong = [];
-	const shown = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.checkVisibility() && e.getBoundingClientRect().width > 0);
-	const name = (e) => e.tagName + (e.id ? "#" + e.id : "") + " " + JSON.stringify(e.innerText?.slice(0, 40));
-	const rgba = (text) => { const v = text.match(/[\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v; };
-	const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-		.reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-	const contrast = (a, b) => { const [x, y] = [light(a), light(b)]; return (Math.max(x, y) + .05) / (Math.min(x, y) + .05); };
-	const ground = (e) => { for (; e; e = e.parentElement) { const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] === 1) return c; } return [255, 255, 255]; };
-	for (const e of shown("body *")) {
-		const style = getComputedStyle(e);
-		if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
-		const ratio = contrast(rgba(style.color), ground(e));
-		if (ratio < 4.5) wrong.push(name(e) + " has contrast " + ratio.toFixed(2));
-		if (style.display !== "inline" && e.scrollWidth > e.clientWidth + 1) wrong.push(name(e) + " does not fit");
-	}
+const audit = exampletest.AuditText + `
 	for (const e of shown("input, select, button")) {
 		const ratio = contrast(rgba(getComputedStyle(e).borderTopColor), ground(e.parentElement));
 		if (ratio < 3) wrong.push(name(e) + " has a border with contrast " + ratio.toFixed(2));
@@ -307,29 +290,5 @@ func TestPicture_ShowsThePage(t *testing.T) {
 	}
 	style, err := os.ReadFile("web/style.css")
 	require.NoError(t, err)
-	record := text + "\nstyle.css " + digest(style) + "\n"
-	const pictures = "../../docs/img"
-	write := os.Getenv("AUTH_WRITE_PICTURES") == "1"
-	for _, scheme := range []string{"light", "dark"} {
-		file := filepath.Join(pictures, "app-"+scheme+".png")
-		if write {
-			require.NoError(t, os.WriteFile(file, b.screenshot(scheme, 760), 0o644)) //nolint:gosec // it is published
-		}
-		picture, err := os.ReadFile(file)
-		require.NoError(t, err)
-		require.Less(t, len(picture), 60_000, file)
-		record += filepath.Base(file) + " " + digest(picture) + "\n"
-	}
-	file := filepath.Join(pictures, "app.txt")
-	if write {
-		require.NoError(t, os.WriteFile(file, []byte(record), 0o644)) //nolint:gosec // it is published
-	}
-	recorded, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Equal(t, string(recorded), record, "the pictures show an older page; to renew them: AUTH_WRITE_PICTURES=1 go test -run TestPicture ./examples/app")
-}
-
-func digest(b []byte) string {
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
+	exampletest.Pictures(t, "../../docs/img", "app", text, style, 60_000, func(scheme string) []byte { return b.screenshot(scheme, 760) })
 }

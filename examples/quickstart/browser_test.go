@@ -88,22 +88,7 @@ func (b browser) signIn(base, device string) {
 // audit returns what is wrong with the layout: text with too little contrast
 // (WCAG 2.2, 1.4.3), text that does not fit, buttons that are too small to tap or
 // stretched, cards that are stretched, and cards or buttons that overlap.
-const audit = `(() => {
-	const wrong = [];
-	const shown = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.checkVisibility() && e.getBoundingClientRect().width > 0);
-	const name = (e) => e.tagName + (e.id ? "#" + e.id : "") + " " + JSON.stringify(e.innerText?.slice(0, 40));
-	const rgba = (text) => { const v = text.match(/[\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v; };
-	const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-		.reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-	const contrast = (a, b) => { const [x, y] = [light(a), light(b)]; return (Math.max(x, y) + .05) / (Math.min(x, y) + .05); };
-	const ground = (e) => { for (; e; e = e.parentElement) { const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] === 1) return c; } return [255, 255, 255]; };
-	for (const e of shown("body *")) {
-		const style = getComputedStyle(e);
-		if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
-		const ratio = contrast(rgba(style.color), ground(e));
-		if (ratio < 4.5) wrong.push(name(e) + " has contrast " + ratio.toFixed(2));
-		if (style.display !== "inline" && e.scrollWidth > e.clientWidth + 1) wrong.push(name(e) + " does not fit");
-	}
+const audit = exampletest.AuditText + `
 	for (const e of shown("input")) {
 		const ratio = Math.min(contrast(rgba(getComputedStyle(e).borderTopColor), ground(e)), contrast(rgba(getComputedStyle(e).borderTopColor), ground(e.parentElement)));
 		if (ratio < 3) wrong.push(name(e) + " has a border with contrast " + ratio.toFixed(2));

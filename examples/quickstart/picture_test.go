@@ -3,14 +3,11 @@ package main
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"image"
 	"image/color"
 	"image/png"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,6 +17,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ratchet-go/auth/examples/internal/exampletest"
 	"github.com/ratchet-go/auth/internal/testserver"
 )
 
@@ -54,27 +52,7 @@ func TestPicture_ShowsThePage(t *testing.T) {
 	require.NoError(t, err)
 	style, err := os.ReadFile("site/web/style.css")
 	require.NoError(t, err)
-	record := withoutTimes(shown) + "\n\nstyle.css " + digest(withoutLayout(style)) + "\n"
-
-	write := os.Getenv("AUTH_WRITE_PICTURES") == "1"
-	for _, scheme := range []string{"light", "dark"} {
-		file := filepath.Join(pictures, "quickstart-"+scheme+".png")
-		if write {
-			require.NoError(t, os.WriteFile(file, first.picture(scheme), 0o644)) //nolint:gosec // it is published
-		}
-		picture, err := os.ReadFile(file)
-		require.NoError(t, err)
-		require.Less(t, len(picture), maxPicture, file)
-		record += filepath.Base(file) + " " + digest(picture) + "\n"
-	}
-	file := filepath.Join(pictures, "quickstart.txt")
-	if write {
-		require.NoError(t, os.WriteFile(file, []byte(record), 0o644)) //nolint:gosec // it is published
-	}
-	recorded, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Equal(t, string(recorded), record,
-		"the pictures show an older page; to renew them: AUTH_WRITE_PICTURES=1 go test -run TestPicture ./examples/quickstart")
+	exampletest.Pictures(t, pictures, "quickstart", withoutTimes(shown)+"\n", withoutLayout(style), maxPicture, first.picture)
 }
 
 // withoutTimes replaces everything in the text of the page that differs from
@@ -99,11 +77,6 @@ func withoutTimes(text string) string {
 func withoutLayout(style []byte) []byte {
 	style = regexp.MustCompile(`(?s)/\*.*?\*/`).ReplaceAll(style, nil)
 	return regexp.MustCompile(`\s+`).ReplaceAll(style, nil)
-}
-
-func digest(b []byte) string {
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
 }
 
 // picture returns a screenshot of the whole page as a small PNG.
