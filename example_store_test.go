@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -59,6 +60,7 @@ type skeletonStore struct {
 
 	mu       sync.Mutex
 	sessions map[[2]string]auth.Session // by subject and ID
+	spent    map[[2]string]time.Time    // the times until, by subject and ID
 	feed     []skeletonEntry            // in the order of their numbers
 	last     int                        // the last number assigned
 	changed  chan struct{}              // closed and replaced when the feed grows
@@ -71,7 +73,9 @@ type skeletonEntry struct {
 }
 
 func newSkeletonStore() *skeletonStore {
-	return &skeletonStore{history: rand.Text(), sessions: map[[2]string]auth.Session{}, changed: make(chan struct{})}
+	return &skeletonStore{
+		history: rand.Text(), sessions: map[[2]string]auth.Session{}, spent: map[[2]string]time.Time{}, changed: make(chan struct{}),
+	}
 }
 
 func (s *skeletonStore) Create(ctx context.Context, session auth.Session) error {
@@ -116,6 +120,8 @@ func (s *skeletonStore) Rotate(ctx context.Context, subject, id string, r auth.R
 		return auth.Session{}, false, auth.ErrSessionNotFound // it was revoked: do not create it again
 	}
 	switch {
+	case len(session.Key) > 0 && !bytes.Equal(session.Key, r.Key):
+		return copySession(session), false, nil
 	case session.Generation < r.From: // the store lost acknowledged writes
 		session.Generation = r.From
 	case session.Generation == r.From && !session.RotatedAt.After(r.NotAfter):
@@ -124,6 +130,15 @@ func (s *skeletonStore) Rotate(ctx context.Context, subject, id string, r auth.R
 		return copySession(session), false, nil
 	}
 	session.RotatedAt, session.ExpiresAt, session.Device = r.At, r.ExpiresAt, r.Device
+	if len(session.RetryTag) > 0 && bytes.Equal(session.RetryTag, r.SpentTag) {
+		session.RetryTag = nil // the retry key was used for the generation before
+	} else {
+		session.RetryTag = r.RetryTag
+	}
+	if len(r.Key) > 0 {
+		session.Key = r.Key
+	}
+	session = copySession(session)
 	s.sessions[key] = session
 	return copySession(session), true, nil
 }
@@ -162,6 +177,24 @@ func (s *skeletonStore) Revoke(ctx context.Context, r auth.Revocation) error {
 	s.feed = append(s.feed, skeletonEntry{copyRevocation(r), s.last})
 	close(s.changed)
 	s.changed = make(chan struct{})
+	return nil
+}
+
+// Spend inserts a record unless there is one. A database inserts with "on conflict
+// do nothing", and with a random value by which a call that the driver repeats
+// recognizes its own record.
+func (s *skeletonStore) Spend(ctx context.Context, subject, id string, until time.Time) error {
+	if err := cmp.Or(ctx.Err(), auth.Session{Subject: subject, ID: id, ExpiresAt: until}.Check()); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deleteExpired()
+	key := [2]string{subject, id}
+	if _, ok := s.spent[key]; ok {
+		return auth.ErrSpent
+	}
+	s.spent[key] = until
 	return nil
 }
 
@@ -230,13 +263,14 @@ func (s *skeletonStore) deleteExpired() {
 	s.cleaned = now
 	limit := now.Add(-time.Minute)
 	maps.DeleteFunc(s.sessions, func(_ [2]string, session auth.Session) bool { return session.ExpiresAt.Before(limit) })
+	maps.DeleteFunc(s.spent, func(_ [2]string, until time.Time) bool { return until.Before(limit) })
 	s.feed = slices.DeleteFunc(s.feed, func(e skeletonEntry) bool { return e.Until.Before(limit) })
 }
 
 // copySession and copyRevocation copy the slices, which belong to the caller. A
 // database does so by encoding them.
 func copySession(s auth.Session) auth.Session {
-	s.Opaque = slices.Clone(s.Opaque)
+	s.Opaque, s.RetryTag, s.Key = slices.Clone(s.Opaque), slices.Clone(s.RetryTag), slices.Clone(s.Key)
 	return s
 }
 

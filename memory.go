@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"hash/maphash"
+	"maps"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -46,6 +47,7 @@ type MemoryStore struct {
 	shards [64]memoryShard
 	clock  atomic.Int64 // Unix milliseconds
 	feed   memoryFeed
+	spent  memorySpent
 
 	// revoked is the set of the Verifiers and Authenticators on this store. It
 	// has every revocation as soon as Revoke returns.
@@ -62,10 +64,11 @@ type memoryShard struct {
 	scanAt   int                      // index in all of the next record to scan
 }
 
-// memoryRecord is a compact Session: 96 bytes and its texts.
+// memoryRecord is a compact Session: 112 bytes and its texts.
 type memoryRecord struct {
 	text                            string // Subject, ID and Opaque
 	device                          string // IP and user agent
+	keys                            string // RetryTag and Key, which differ in length
 	generation                      int64
 	createdAt, rotatedAt, expiresAt int64         // Unix milliseconds
 	next, prev                      *memoryRecord // records whose subjects have the same hash
@@ -73,6 +76,17 @@ type memoryRecord struct {
 	index                           uint32        // index in all
 	ipLen                           uint16
 	subjectLen, idLen               uint8
+}
+
+// setKeys sets RetryTag and Key. It allocates nothing if both are empty, which is
+// the usual case.
+func (r *memoryRecord) setKeys(tag, key string) { r.keys = tag + key }
+
+// splitKeys returns RetryTag and Key. A RetryTag is 16 bytes or none, and a Key
+// is 33 bytes or none, so the length says which of them there are.
+func (r *memoryRecord) splitKeys() (tag, key string) {
+	n := len(r.keys) % keyLen
+	return r.keys[:n], r.keys[n:]
 }
 
 // memoryKey identifies a session, and contains its hashes.
@@ -143,6 +157,13 @@ func (r *memoryRecord) session() Session {
 	if data := r.text[int(r.subjectLen)+int(r.idLen):]; data != "" {
 		s.Opaque = []byte(data)
 	}
+	tag, key := r.splitKeys()
+	if tag != "" {
+		s.RetryTag = []byte(tag)
+	}
+	if key != "" {
+		s.Key = []byte(key)
+	}
 	return s
 }
 
@@ -178,6 +199,7 @@ func (m *MemoryStore) Create(ctx context.Context, s Session) error {
 		next: sh.subjects[k.subjectHash], twin: sh.sessions[k.idHash], index: uint32(len(sh.all)),
 	}
 	r.setDevice(s.Device)
+	r.setKeys(string(s.RetryTag), string(s.Key))
 	if r.next != nil {
 		r.next.prev = r
 	}
@@ -214,7 +236,10 @@ func (m *MemoryStore) Rotate(ctx context.Context, subject, id string, r Rotation
 	if rec == nil {
 		return Session{}, false, ErrSessionNotFound
 	}
+	tag, key := rec.splitKeys()
 	switch {
+	case key != "" && key != string(r.Key):
+		return rec.session(), false, nil
 	case rec.generation == r.From && rec.rotatedAt <= r.NotAfter.UnixMilli():
 		rec.generation++
 	case rec.generation < r.From:
@@ -225,6 +250,11 @@ func (m *MemoryStore) Rotate(ctx context.Context, subject, id string, r Rotation
 	rec.rotatedAt = r.At.UnixMilli()
 	rec.expiresAt = r.ExpiresAt.UnixMilli()
 	rec.setDevice(r.Device)
+	newTag := string(r.RetryTag)
+	if tag != "" && tag == string(r.SpentTag) {
+		newTag = ""
+	}
+	rec.setKeys(newTag, cmp.Or(key, string(r.Key)))
 	return rec.session(), true, nil
 }
 
@@ -281,6 +311,14 @@ func (m *MemoryStore) Revoke(ctx context.Context, r Revocation) error {
 		m.revoked.apply([]Revocation{r}, false, earlier(fromMillis(m.clock.Load()), r.Until))
 	}
 	return nil
+}
+
+// Spend implements [Store].
+func (m *MemoryStore) Spend(ctx context.Context, subject, id string, until time.Time) error {
+	if err := cmp.Or(ctx.Err(), Session{Subject: subject, ID: id, ExpiresAt: until}.Check()); err != nil {
+		return err
+	}
+	return m.spent.spend(sessionKey{strings.Clone(subject), strings.Clone(id)}, until.UnixMilli(), m.clock.Load())
 }
 
 // Changes implements [Store].
@@ -343,6 +381,32 @@ func (sh *memoryShard) remove(m *MemoryStore, r *memoryRecord) {
 	if cap(sh.all) > 64 && len(sh.all) < cap(sh.all)/4 {
 		sh.all = append(make([]*memoryRecord, 0, cap(sh.all)/2), sh.all...)
 	}
+}
+
+// memorySpent has the records of Spend.
+type memorySpent struct {
+	mu      sync.Mutex
+	until   map[sessionKey]int64 // Unix milliseconds
+	sweepAt int                  // remove old records when there are this many
+}
+
+func (p *memorySpent) spend(k sessionKey, until, clock int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.until[k]; ok {
+		return ErrSpent
+	}
+	// Sweeping only when the number of records has doubled makes the cost per
+	// record constant.
+	if len(p.until) >= p.sweepAt {
+		maps.DeleteFunc(p.until, func(_ sessionKey, until int64) bool { return until < clock-time.Minute.Milliseconds() })
+		p.sweepAt = max(memoryPage, 2*len(p.until))
+	}
+	if p.until == nil {
+		p.until = map[sessionKey]int64{}
+	}
+	p.until[k] = until
+	return nil
 }
 
 // memoryFeed is the feed of a MemoryStore. It numbers the revocations. A position

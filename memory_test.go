@@ -186,7 +186,9 @@ func TestMemoryStore_RefusesInvalidRecords(t *testing.T) {
 		require.ErrorIs(t, err, auth.ErrSessionNotFound, "%q", name)
 	}
 	for what, change := range map[string]func(*auth.Session){
-		"Opaque":           func(s *auth.Session) { s.Opaque = make([]byte, 1025) },
+		"Opaque":           func(s *auth.Session) { s.Opaque = make([]byte, 1281) },
+		"RetryTag":         func(s *auth.Session) { s.RetryTag = make([]byte, 15) },
+		"Key":              func(s *auth.Session) { s.Key = make([]byte, 32) },
 		"Generation":       func(s *auth.Session) { s.Generation = 1<<53 + 1 },
 		"CreatedAt":        func(s *auth.Session) { s.CreatedAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
 		"Device.UserAgent": func(s *auth.Session) { s.Device.UserAgent = "a\x00" },

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -18,7 +19,15 @@ type Session struct {
 	RotatedAt  time.Time // the last rotation; the login if there was none
 	ExpiresAt  time.Time // when the session ends, unless it is rotated before then
 	Device     Device    // the client that logged in, or that rotated the session last
-	Opaque     []byte    // opaque to the store, at most 1 KiB, set by Create only
+	Opaque     []byte    // opaque to the store, at most 1280 bytes, set by Create only
+
+	// RetryTag is nil, or 16 bytes that identify the retry key of the last
+	// rotation; see [Rotation]. Create may set it.
+	RetryTag []byte
+
+	// Key is nil, or the public key of the device to which the session is
+	// bound: a P-256 point in compressed form, 33 bytes. Nothing sets it yet.
+	Key []byte
 }
 
 // Name returns the name that the user gave the device at login, or "".
@@ -33,7 +42,12 @@ func (s Session) Data() []byte {
 	return data
 }
 
-const maxOpaque = 1024 // bytes
+// Sizes in bytes.
+const (
+	maxOpaque   = 1280
+	retryTagLen = 16
+	keyLen      = 33
+)
 
 // joinData returns a Session.Opaque: the length of the name, the name, and data.
 func joinData(name string, data []byte) []byte {
@@ -64,6 +78,18 @@ type Rotation struct {
 	NotAfter  time.Time // rotate only if RotatedAt is not after this
 	ExpiresAt time.Time // becomes ExpiresAt
 	Device    Device    // becomes Device
+
+	// RetryTag becomes RetryTag, unless the stored RetryTag is SpentTag. Then
+	// RetryTag becomes nil: the client has used the retry key of the rotation
+	// before again. Both are nil for a request without a retry key, and 16 bytes
+	// otherwise.
+	RetryTag []byte
+	SpentTag []byte
+
+	// Key is the public key whose possession the request has proved, or nil. A
+	// session with a Key is rotated only by a Rotation with the same Key. If the
+	// session has none, Key becomes its Key. Nothing sets it yet.
+	Key []byte
 }
 
 // Revocation ends sessions of a user before they expire, or ends only access
@@ -193,6 +219,8 @@ type Store interface {
 	//
 	//   - If there is no such session, it returns [ErrSessionNotFound]. It never
 	//     creates one, so a revoked session stays revoked.
+	//   - If the stored Key is not empty and is not r.Key, it changes nothing, and
+	//     rotated is false.
 	//   - If the stored Generation is less than r.From, which means that the
 	//     store lost acknowledged writes, Generation becomes r.From.
 	//   - If the stored Generation is r.From and RotatedAt is not after
@@ -201,7 +229,8 @@ type Store interface {
 	//
 	// If rotated is true, RotatedAt, ExpiresAt and Device are set from r.
 	// RotatedAt becomes r.At even if that is earlier, since a clock may have
-	// been set back. s is the session as it is now stored, which may be the
+	// been set back. RetryTag becomes r.RetryTag, or empty if r.SpentTag is not
+	// empty and is the stored RetryTag. If r.Key is not empty, it becomes Key. s is the session as it is now stored, which may be the
 	// result of a concurrent call. A From of 1<<53 or more is refused with
 	// [ErrNotStorable].
 	//
@@ -218,6 +247,18 @@ type Store interface {
 	// acknowledged write of the store. If r.All is set, it also deletes records
 	// of the subject that it cannot read, except those in r.Except.
 	Revoke(ctx context.Context, r Revocation) error
+
+	// Spend records that something was used that may be used only once. It
+	// returns nil for the first call with a subject and an ID, and [ErrSpent] for
+	// every other call until the time until, on every process. The record is
+	// deleted at the earliest a minute after until; later calls do not change
+	// until. It is independent of the sessions of the subject. Spend refuses what
+	// [Session.Check] refuses of a Session with this Subject, ID and ExpiresAt.
+	//
+	// If the driver repeats a call whose answer was lost, that call must not
+	// return ErrSpent because of its own record. If the caller repeats a call, it
+	// does.
+	Spend(ctx context.Context, subject, id string, until time.Time) error
 }
 
 // Errors of a [Store] and a [Feed] that have a defined meaning. Any other error
@@ -226,6 +267,7 @@ type Store interface {
 var (
 	ErrSessionNotFound = errors.New("auth: session not found")
 	ErrSessionExists   = errors.New("auth: session already exists")
+	ErrSpent           = errors.New("auth: already used")
 	ErrFeedReset       = errors.New("auth: feed position is no longer valid: the database failed over or was restored")
 
 	// ErrNotStorable means that an argument has a value that no store accepts.
@@ -268,17 +310,18 @@ func checkTime(what string, t time.Time) error {
 // Check returns an [ErrNotStorable] that names the first field with a value that
 // a [Store] must refuse. ID and Subject must be 1 to 255 bytes of UTF-8 without
 // control characters, Generation must be from 0 to 1<<53, Opaque must be at most
-// 1 KiB, and times must lie in the years 1 to 6000. Device.UserAgent must be at
-// most 1 KiB of UTF-8 without control characters, and Device.IP must not have a
-// zone.
+// 1280 bytes, RetryTag must be empty or 16 bytes, Key must be empty or 33 bytes,
+// and times must lie in the years 1 to 6000. Device.UserAgent must be at most 1 KiB
+// of UTF-8 without control characters, and Device.IP must not have a zone.
 func (s Session) Check() error {
 	switch {
 	case s.Generation < 0 || s.Generation > maxGeneration:
 		return notStorable("Generation must be from 0 to 1<<53")
 	case len(s.Opaque) > maxOpaque:
-		return notStorable("Opaque must be at most 1024 bytes")
+		return notStorable("Opaque must be at most 1280 bytes")
 	}
 	return firstError(
+		checkLen("RetryTag", s.RetryTag, retryTagLen), checkLen("Key", s.Key, keyLen),
 		checkName("a session ID", s.ID), checkName("a subject", s.Subject), checkDevice(s.Device),
 		checkTime("CreatedAt", s.CreatedAt), checkTime("RotatedAt", s.RotatedAt), checkTime("ExpiresAt", s.ExpiresAt),
 	)
@@ -291,7 +334,18 @@ func (r Rotation) Check() error {
 	if r.From >= maxGeneration {
 		return notStorable("From must be less than 1<<53")
 	}
-	return firstError(checkTime("At", r.At), checkTime("NotAfter", r.NotAfter), checkTime("ExpiresAt", r.ExpiresAt), checkDevice(r.Device))
+	return firstError(
+		checkLen("RetryTag", r.RetryTag, retryTagLen), checkLen("SpentTag", r.SpentTag, retryTagLen), checkLen("Key", r.Key, keyLen),
+		checkTime("At", r.At), checkTime("NotAfter", r.NotAfter), checkTime("ExpiresAt", r.ExpiresAt), checkDevice(r.Device),
+	)
+}
+
+// checkLen returns an error unless b is empty or n bytes long.
+func checkLen(what string, b []byte, n int) error {
+	if len(b) != 0 && len(b) != n {
+		return notStorable(fmt.Sprintf("%s must be empty or %d bytes", what, n))
+	}
+	return nil
 }
 
 // Check returns an [ErrNotStorable] that names the first field with a value that

@@ -203,6 +203,10 @@ func (s *testStore) Revoke(ctx context.Context, r auth.Revocation) error {
 	})
 }
 
+func (s *testStore) Spend(ctx context.Context, subject, id string, until time.Time) error {
+	return s.call(ctx, "Spend", func(store auth.Store) error { return store.Spend(ctx, subject, id, until) })
+}
+
 func (s *testStore) Changes(ctx context.Context, after string, wait time.Duration) (rs []auth.Revocation, next string, more bool, err error) {
 	s.mu.Lock()
 	s.reads = append(s.reads, after)

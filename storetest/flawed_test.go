@@ -24,10 +24,11 @@ type flawedStore struct {
 	mu       sync.Mutex
 	sessions map[[2]string]auth.Session
 	created  map[[2]string]time.Time // ExpiresAt as passed to Create
-	entries  []entry                 // the feed, in order of commit
-	numbers  int                     // the last number of an entry
-	changed  chan struct{}           // closed by the next entry
-	taken    map[string]bool         // subjects whose revocation was delivered
+	spent    map[[2]string]time.Time
+	entries  []entry         // the feed, in order of commit
+	numbers  int             // the last number of an entry
+	changed  chan struct{}   // closed by the next entry
+	taken    map[string]bool // subjects whose revocation was delivered
 }
 
 type entry struct {
@@ -37,7 +38,7 @@ type entry struct {
 
 func newFlawedStore(flaw string) *flawedStore {
 	return &flawedStore{
-		flaw: flaw, sessions: map[[2]string]auth.Session{}, created: map[[2]string]time.Time{}, changed: make(chan struct{}), taken: map[string]bool{},
+		flaw: flaw, sessions: map[[2]string]auth.Session{}, created: map[[2]string]time.Time{}, spent: map[[2]string]time.Time{}, changed: make(chan struct{}), taken: map[string]bool{},
 	}
 }
 
@@ -299,6 +300,24 @@ func (f *flawedStore) List(ctx context.Context, subject string) ([]auth.Session,
 		return cmp.Or(y.RotatedAt.Compare(x.RotatedAt), strings.Compare(x.ID, y.ID))
 	})
 	return list, nil
+}
+
+func (f *flawedStore) Spend(ctx context.Context, subject, id string, until time.Time) error {
+	if err := f.ended(ctx); err != nil {
+		return err
+	}
+	checkTimes(until)
+	if err := (auth.Session{Subject: subject, ID: id, ExpiresAt: until}).Check(); err != nil {
+		return err
+	}
+	k := f.key(subject, id)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.spent[k]; ok {
+		return auth.ErrSpent
+	}
+	f.spent[k] = until
+	return nil
 }
 
 func (f *flawedStore) Revoke(ctx context.Context, r auth.Revocation) error {

@@ -95,7 +95,7 @@ var refusedCases = []testcase{{
 		for _, g := range []int64{-1, -1 << 63, 1<<53 + 1, 1<<63 - 1} {
 			add(func(s *auth.Session) { s.Generation = g })
 		}
-		for _, n := range []int{1025, 70_000} {
+		for _, n := range []int{1281, 70_000} {
 			add(func(s *auth.Session) { s.Opaque = make([]byte, n) })
 		}
 		for _, s := range bad {
