@@ -96,7 +96,7 @@ func within(t testing.TB, d time.Duration) context.Context {
 }
 
 // permissions is the list of commands in the README.
-const permissions = "eval evalsha time hget hgetall hset hsetnx hdel hlen hvals hrandfield pexpireat pttl xadd xdel xlen xrange xread xrevrange hello"
+const permissions = "eval evalsha time hget hgetall hset hsetnx hdel hlen hvals hrandfield pexpireat pttl xadd xdel xlen xrange xread xrevrange set get hello"
 
 var addresses = []netip.Addr{
 	{}, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1"),

@@ -13,15 +13,18 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 `
 
-// luaReadable defines readable, which reports whether v is a record of this
-// version and is not truncated. It also returns the offset of the user agent.
+// luaReadable defines readable, which reports whether v is a record of a version
+// that this package knows and is not truncated. It also returns the offsets of
+// the user agent and of the data.
 const luaReadable = `
 local function readable(v)
-  if v:byte(1) ~= 1 or #v < 33 then return false end
-  local address = 33 + struct.unpack('>I2', v, 31)
+  local version = v:byte(1)
+  local data = version == 1 and 33 or version == 2 and 66
+  if not data or #v < data then return false end
+  local address = data + struct.unpack('>I2', v, 31)
   if #v < address then return false end
   local agent = address + 1 + v:byte(address)
-  return #v >= agent - 1, agent
+  return #v >= agent - 1, agent, data
 end
 `
 
@@ -71,19 +74,41 @@ extend(ARGV[3])
 return 1
 `
 
+// luaSections defines sections, which returns the RetryTag of a record, or the
+// empty string, and the other sections with what follows the last complete one.
+const luaSections = `
+local function sections(v, agent)
+  local tag, others = '', ''
+  local at = (v:find('\0', agent, true) or #v) + 1
+  while at + 2 <= #v do
+    local n = struct.unpack('>I2', v, at + 1)
+    local after = at + 3 + n
+    if after > #v + 1 then break end
+    if v:byte(at) ~= 1 or n ~= 17 then
+      others = others .. v:sub(at, after - 1)
+    elseif tag == '' and v:byte(at + 3) == v:byte(8) then
+      tag = v:sub(at + 4, after - 1)
+    end
+    at = after
+  end
+  return tag, others .. v:sub(at)
+end
+`
+
 // luaRotate implements Rotate. ARGV is the ID; From; At, NotAfter and ExpiresAt
 // of the rotation and the time from which the session may be collected, in
-// milliseconds; and the device as in the record. The script returns whether it
-// rotated the session (1 or 0) and the current record, or nil if there is none.
-// It keeps the sections after the user agent unchanged. It collects other
-// sessions only if there are any; most subjects have one.
-const luaRotate = luaReadable + luaCollect + luaExtend + `
+// milliseconds; the device as in the record; and RetryTag, SpentTag and Key. The
+// script returns whether it rotated the session (1 or 0) and the current record,
+// or nil if there is none. It collects other sessions only if there are any;
+// most subjects have one.
+const luaRotate = luaReadable + luaCollect + luaExtend + luaSections + `
 local v = redis.call('HGET', KEYS[1], ARGV[1])
 if not v then return false end
-local ok, agent = readable(v)
+local ok, agent, data = readable(v)
 if not ok then return redis.error_reply('ERR the session record has an unknown version or is malformed') end
-local sections = v:find('\0', agent, true)
-local _, generation, created, rotated, expires = struct.unpack('>BI7i6i6i6', v)
+local key = v:sub(33, data - 1)
+if key ~= '' and key ~= ARGV[10] then return {0, v} end
+local _, generation, created, rotated = struct.unpack('>BI7i6i6', v)
 local from = tonumber(ARGV[2])
 if generation == from and rotated <= tonumber(ARGV[4]) then
   generation = from + 1
@@ -92,13 +117,27 @@ elseif generation < from then
 else
   return {0, v}
 end
-rotated = tonumber(ARGV[3])
-v = struct.pack('>BI7i6i6i6', 1, generation, created, rotated, tonumber(ARGV[5])) ..
-  v:sub(27, 32 + struct.unpack('>I2', v, 31)) .. ARGV[7] .. (sections and v:sub(sections) or '')
+local tag, others = sections(v, agent)
+if tag ~= '' and tag == ARGV[9] then tag = '' else tag = ARGV[8] end
+if tag ~= '' then others = '\1\0\17' .. string.char(generation % 256) .. tag .. others end
+if others ~= '' then others = '\0' .. others end
+v = struct.pack('>BI7i6i6i6', ARGV[10] == '' and 1 or 2, generation, created, tonumber(ARGV[3]), tonumber(ARGV[5])) ..
+  v:sub(27, 32) .. ARGV[10] .. v:sub(data, data - 1 + struct.unpack('>I2', v, 31)) .. ARGV[7] .. others
 redis.call('HSET', KEYS[1], ARGV[1], v)
 if redis.call('HLEN', KEYS[1]) > 1 then collect(2) end
 extend(ARGV[6])
 return {1, v}
+`
+
+// luaSpend implements Spend. KEYS[1] is the key of the record. ARGV is a random
+// number and the time at which the record expires, in milliseconds. The script
+// returns 1 if the record now has this number, also if an earlier attempt stored
+// it, since the driver retries a command whose reply was lost. It returns 0 if
+// the record has another number.
+const luaSpend = `
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PXAT', ARGV[2]) then return 1 end
+if redis.call('GET', KEYS[1]) == ARGV[1] then return 1 end
+return 0
 `
 
 // luaRevoke deletes sessions. ARGV is Before in milliseconds with All,

@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"regexp"
@@ -88,6 +89,9 @@ func every(t testing.TB, st *redisstore.Store, subject string) {
 	require.NoError(t, err)
 	require.True(t, rotated)
 	require.NoError(t, st.Revoke(ctx, ending(subject, "one")))
+	id := rand.Text()
+	require.NoError(t, st.Spend(ctx, subject, id, now()))
+	require.ErrorIs(t, st.Spend(ctx, subject, id, now()), auth.ErrSpent)
 	rs, _, _, err := st.Changes(ctx, "", 0)
 	require.NoError(t, err)
 	require.Contains(t, subjects(rs), subject)
@@ -376,13 +380,15 @@ func TestRevoke_ContinuesAfterDeadline(t *testing.T) {
 
 // unreadable has records that the scripts cannot read.
 var unreadable = map[string]string{
-	"newer":        "\x02" + strings.Repeat("\x00", 60),
+	"newer":        "\x03" + strings.Repeat("\x00", 60),
 	"nothing":      "",
 	"short":        "\x01",
 	"no address":   "\x01" + strings.Repeat("\x00", 31),
 	"short of all": "\x01" + strings.Repeat("\x00", 30) + "\x09" + "data",
 	"no data":      "\x01" + strings.Repeat("\x00", 30) + "\x01",
 	"long address": "\x01" + strings.Repeat("\x00", 31) + "\x09",
+	"no key":       "\x02" + strings.Repeat("\x00", 63),
+	"half a key":   "\x02" + strings.Repeat("\x00", 29) + "\x00\x05" + strings.Repeat("\x00", 33) + "dat",
 }
 
 // TestStore_UnreadableRecordIsLeftOut checks that List leaves such a record
@@ -435,7 +441,6 @@ func TestStore_RecordOfANewerVersion(t *testing.T) {
 		"two":    "\x00\x07\x00\x00\xfe\x00\x04a\x00b\xff",
 		"long":   "\x00\x09\x10\x00" + strings.Repeat("\x00x", 0x800),
 		"broken": "\x00\x07\xff\xff",
-		"empty":  "\x00",
 	} {
 		for i, d := range []auth.Device{{}, {UserAgent: "agent"}, {UserAgent: "Ädä", IP: addresses[3]}} {
 			s := session(fmt.Sprint(name, i), "one")

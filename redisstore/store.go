@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -73,7 +74,7 @@ type Store struct {
 	warned         atomic.Bool  // whether OnEvent was called because of the eviction policy
 	reported       atomic.Int64 // when OnEvent was last called because of an unreadable record, in Unix nanoseconds
 
-	create, rotate, revoke, publish, changes *redis.Script
+	create, rotate, revoke, publish, changes, spend *redis.Script
 }
 
 var _ auth.Store = (*Store)(nil)
@@ -123,7 +124,7 @@ func New(client redis.UniversalClient, c Config) (*Store, error) {
 		client: client, prefix: prefix,
 		replicas: c.Replicas, replicaTimeout: replicaTimeout, onEvent: c.OnEvent,
 		create: redis.NewScript(luaCreate), rotate: redis.NewScript(luaRotate), revoke: redis.NewScript(luaRevoke),
-		publish: redis.NewScript(luaPublish), changes: redis.NewScript(luaChanges),
+		publish: redis.NewScript(luaPublish), changes: redis.NewScript(luaChanges), spend: redis.NewScript(luaSpend),
 	}, nil
 }
 
@@ -251,7 +252,8 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 	}
 	device := appendDevice(make([]byte, 0, 17+len(r.Device.UserAgent)), r.Device)
 	reply, err := s.write(ctx, s.rotate, s.key(subject), id,
-		r.From, r.At.UnixMilli(), r.NotAfter.UnixMilli(), r.ExpiresAt.UnixMilli(), collectAt(r.ExpiresAt), device).Slice()
+		r.From, r.At.UnixMilli(), r.NotAfter.UnixMilli(), r.ExpiresAt.UnixMilli(), collectAt(r.ExpiresAt), device,
+		r.RetryTag, r.SpentTag, r.Key).Slice()
 	if errors.Is(err, redis.Nil) {
 		return auth.Session{}, false, auth.ErrSessionNotFound
 	}
@@ -401,6 +403,36 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 		return uncanceled, func() {}
 	}
 	return context.WithTimeout(uncanceled, max(0, time.Until(deadline))+revokeGrace)
+}
+
+// spentKey returns the key of a record of Spend. Like the key of the subject's
+// sessions, it begins with {<subject>}, so both are in one slot of a Cluster,
+// unless the subject begins with a closing brace. The length at the end makes the
+// key different for every subject and ID, and different from every other key: a
+// key of sessions ends with a brace, and the key of the feed has none.
+func (s *Store) spentKey(subject, id string) string {
+	return s.key(subject) + ":once:" + id + ":" + strconv.Itoa(len(id))
+}
+
+// Spend implements [auth.Store]. It is one round trip. If the driver retries the
+// command because a reply was lost, the script recognizes its own record and
+// Spend returns nil. The record expires one minute after until.
+func (s *Store) Spend(ctx context.Context, subject, id string, until time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := (auth.Session{Subject: subject, ID: id, ExpiresAt: until}).Check(); err != nil {
+		return err
+	}
+	at := max(1, collectAt(until)) // the server refuses other times
+	spent, err := s.write(ctx, s.spend, s.spentKey(subject, id), rand.Int64(), at).Int()
+	if err != nil {
+		return s.failed(ctx, "recording a use", err)
+	}
+	if spent == 0 {
+		return auth.ErrSpent
+	}
+	return nil
 }
 
 // write runs a script on its key. If Config.Replicas is set, it also waits until
