@@ -26,6 +26,11 @@ const firstVersion = 3
 // revocation should end, the new release must write that row with a version
 // above 1.
 //
+// A process that ignores the column retry_tag leaves it unchanged when it rotates
+// a session. The tag then has no effect, since it is that of a generation before
+// the one that was presented: the client is treated as one without a retry key.
+// Such a process also ignores the column key.
+//
 // Names are qualified, since the script runs with the caller's search_path.
 func migrations(schema string) []string {
 	list := []string{`
@@ -72,6 +77,23 @@ COMMENT ON COLUMN {schema}.revocations.access_ttl IS 'in milliseconds; if it is 
 `, `
 ALTER TABLE {schema}.revocations ADD COLUMN reason pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT '';
 COMMENT ON COLUMN {schema}.revocations.reason IS 'why it was made, one word; informative';
+`, `
+ALTER TABLE {schema}.sessions
+	ADD COLUMN retry_tag pg_catalog.bytea NOT NULL DEFAULT '',
+	ADD COLUMN key pg_catalog.bytea NOT NULL DEFAULT '';
+COMMENT ON COLUMN {schema}.sessions.retry_tag IS 'identifies the retry key of the last rotation; empty without one';
+COMMENT ON COLUMN {schema}.sessions.key IS 'the public key to which the session is bound; empty without one';
+
+CREATE TABLE {schema}.spent (
+	until timestamp with time zone NOT NULL,
+	nonce bigint NOT NULL,
+	subject pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	id pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	PRIMARY KEY (subject, id)
+);
+CREATE INDEX spent_until ON {schema}.spent (until);
+COMMENT ON TABLE {schema}.spent IS 'what was used and may be used only once';
+COMMENT ON COLUMN {schema}.spent.nonce IS 'the call that inserted the row';
 `}
 	for i := range list {
 		list[i] = strings.ReplaceAll(strings.TrimSpace(list[i]), "{schema}", `"`+schema+`"`)
@@ -114,7 +136,7 @@ func (s *Store) Migrations() string {
 // error if the encoding of the database is not UTF8.
 //
 // Whoever owns a table or has a trigger on it can keep sessions alive that were
-// revoked. So Migrate returns an error if the schema or a table belongs to a
+// revoked, and let a one-time token be used again. So Migrate returns an error if the schema or a table belongs to a
 // role other than that of the pool, a role that it is a member of, a superuser,
 // or the owner of the database. It also returns an error if a table has
 // triggers, rules, row security, foreign keys or inheritance, or an expression
@@ -148,7 +170,7 @@ func dangers(schema string) string {
 WITH tables AS (
 	SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, c.relkind, c.relowner, c.relrowsecurity
 	FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid {=} c.relnamespace
-	WHERE n.nspname {=} '{name}' AND c.relname {=} ANY (ARRAY['sessions', 'revocations', 'history', 'migrations']::pg_catalog.name[])
+	WHERE n.nspname {=} '{name}' AND c.relname {=} ANY (ARRAY['sessions', 'revocations', 'history', 'spent', 'migrations']::pg_catalog.name[])
 ), owned AS (
 	SELECT 'the schema ' {||} pg_catalog.quote_ident(nspname) AS what, nspowner AS owner FROM pg_catalog.pg_namespace WHERE nspname {=} '{name}'
 	UNION ALL SELECT 'the table ' {||} name, relowner FROM tables

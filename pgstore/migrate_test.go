@@ -49,7 +49,7 @@ func TestMigrate(t *testing.T) {
 				require.NoError(t, err)
 			}
 			p := pool(t, server.Addr)
-			require.Equal(t, 2, versions(t, p, schema))
+			require.Equal(t, 3, versions(t, p, schema))
 			works(t, open(t, p, pgstore.Config{Schema: schema}))
 		}
 	})
@@ -103,7 +103,7 @@ func TestMigrate(t *testing.T) {
 		require.Equal(t, []string{"before"}, read())
 
 		st = open(t, p, pgstore.Config{Schema: schema})
-		require.Equal(t, 2, versions(t, p, schema))
+		require.Equal(t, 3, versions(t, p, schema))
 		got, err := st.Get(t.Context(), "ada", "one")
 		require.NoError(t, err)
 		require.Equal(t, record, got)
@@ -128,7 +128,7 @@ func TestMigrate(t *testing.T) {
 		conn.Release()
 		require.NoError(t, err)
 		require.NoError(t, st.Migrate(t.Context()))
-		require.Equal(t, 2, versions(t, p, schema))
+		require.Equal(t, 3, versions(t, p, schema))
 		works(t, st)
 		require.Equal(t, 0, scan[int](t, p, `SELECT count(*) FROM pg_class WHERE relname IN ('sessions', 'revocations') AND relnamespace = 'public'::regnamespace`))
 	})
@@ -275,7 +275,7 @@ func TestStore_ErrorsBeforeMigrateNameIt(t *testing.T) {
 	server := testserver.Postgres(t, "-c", "fsync=off")
 	st, err := pgstore.New(pool(t, server.Addr), pgstore.Config{Schema: uniqueName()})
 	require.NoError(t, err)
-	const advice = "call Store.Migrate, which creates the tables: "
+	const advice = "call Store.Migrate, which creates or updates the tables: "
 	require.ErrorContains(t, st.Create(t.Context(), session("ada", "s1")), "pgstore: creating a session: "+advice)
 	_, err = st.Get(t.Context(), "ada", "s1")
 	require.ErrorContains(t, err, advice)

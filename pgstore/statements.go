@@ -16,6 +16,7 @@ import (
 //     and are returned in milliseconds. Data is hexadecimal in both directions.
 type statements struct {
 	create, get, rotate, list, revoke string
+	spend, spentBy                    string
 	feedAll, feedAfter                string
 	listen, unlisten                  string
 }
@@ -49,6 +50,8 @@ func newStatements(schema string) statements {
 		rotate:    in(rotateSQL),
 		list:      in(`SELECT {columns} FROM {schema}.sessions WHERE subject {=} $1::pg_catalog.text ORDER BY rotated_at DESC, id`),
 		revoke:    in(revokeSQL),
+		spend:     in(spendSQL),
+		spentBy:   in(`SELECT nonce FROM {schema}.spent WHERE {row}`),
 		feedAll:   in(feedSQL(allSQL)),
 		feedAfter: in(feedSQL(afterSQL)),
 		listen:    in(`LISTEN "{channel}"`),
@@ -56,12 +59,13 @@ func newStatements(schema string) statements {
 	}
 }
 
-// row is the condition that selects one session.
+// row is the condition that selects one session, or what was spent.
 const row = "subject {=} $1::pg_catalog.text AND id {=} $2::pg_catalog.text"
 
 // columns are the columns of a session, in the order in which scan reads them.
 var columns = "subject, id, generation, " + millis("created_at") + ", " + millis("rotated_at") + ", " + millis("expires_at") + ", " +
-	"user_agent, coalesce(pg_catalog.host(ip), ''), pg_catalog.encode(data, 'hex')"
+	"user_agent, coalesce(pg_catalog.host(ip), ''), " +
+	"pg_catalog.encode(data, 'hex'), pg_catalog.encode(retry_tag, 'hex'), pg_catalog.encode(key, 'hex')"
 
 // millis returns an expression for the time in a column in Unix milliseconds. A
 // time outside the years 1 to 6000, such as infinity, was not written by this
@@ -92,9 +96,10 @@ WITH page AS MATERIALIZED (
 ), collected AS (
 	DELETE FROM {schema}.sessions WHERE ctid {=} ANY (ARRAY(SELECT ctid FROM dead)) AND expires_at {<} {late}
 )
-INSERT INTO {schema}.sessions (subject, id, generation, created_at, rotated_at, expires_at, user_agent, ip, data)
+INSERT INTO {schema}.sessions (subject, id, generation, created_at, rotated_at, expires_at, user_agent, ip, data, retry_tag, key)
 VALUES ($1::pg_catalog.text, $2::pg_catalog.text, $3::bigint, $4::pg_catalog.text::timestamp with time zone, $5::pg_catalog.text::timestamp with time zone,
-	$6::pg_catalog.text::timestamp with time zone, $7::pg_catalog.text, $8::pg_catalog.text::pg_catalog.inet, pg_catalog.decode($9::pg_catalog.text, 'hex'))
+	$6::pg_catalog.text::timestamp with time zone, $7::pg_catalog.text, $8::pg_catalog.text::pg_catalog.inet, pg_catalog.decode($9::pg_catalog.text, 'hex'),
+	pg_catalog.decode($10::pg_catalog.text, 'hex'), pg_catalog.decode($11::pg_catalog.text, 'hex'))
 ON CONFLICT (subject, id) DO NOTHING`
 
 // rotateSQL rotates a session. If another transaction is rotating the row, the
@@ -113,8 +118,12 @@ UPDATE {schema}.sessions SET
 	rotated_at = $5::pg_catalog.text::timestamp with time zone,
 	expires_at = $6::pg_catalog.text::timestamp with time zone,
 	user_agent = $7::pg_catalog.text,
-	ip = $8::pg_catalog.text::pg_catalog.inet
+	ip = $8::pg_catalog.text::pg_catalog.inet,
+	retry_tag = CASE WHEN $10::pg_catalog.text {<>} '' AND retry_tag {=} pg_catalog.decode($10::pg_catalog.text, 'hex') THEN ''
+		ELSE pg_catalog.decode($9::pg_catalog.text, 'hex') END,
+	key = CASE WHEN $11::pg_catalog.text {=} '' THEN key ELSE pg_catalog.decode($11::pg_catalog.text, 'hex') END
 WHERE {row} AND (generation {<} $3::bigint OR generation {=} $3::bigint AND rotated_at {<=} $4::pg_catalog.text::timestamp with time zone)
+	AND (key {=} ''::pg_catalog.bytea OR key {=} pg_catalog.decode($11::pg_catalog.text, 'hex'))
 RETURNING {columns}`
 
 // revokeSQL deletes sessions, publishes the revocation and wakes the readers of
@@ -140,6 +149,20 @@ WITH named AS (
 		$6::pg_catalog.text::timestamp with time zone, $7::pg_catalog.text, $8::bigint, $9::pg_catalog.text)
 )
 SELECT pg_catalog.pg_notify('{channel}', '')`
+
+// spendSQL inserts a record, and deletes up to 256 that have expired, which an
+// index finds. If another transaction is inserting the same record, the
+// statement waits for it. Its own snapshot does not show that record, so another
+// statement reads who inserted it.
+const spendSQL = `
+WITH expired AS MATERIALIZED (
+	SELECT ctid FROM {schema}.spent WHERE until {<} {late} ORDER BY until LIMIT 256 FOR UPDATE SKIP LOCKED
+), collected AS (
+	DELETE FROM {schema}.spent WHERE ctid {=} ANY (ARRAY(SELECT ctid FROM expired))
+)
+INSERT INTO {schema}.spent (subject, id, until, nonce)
+VALUES ($1::pg_catalog.text, $2::pg_catalog.text, $3::pg_catalog.text::timestamp with time zone, $4::bigint)
+ON CONFLICT (subject, id) DO NOTHING`
 
 // feedSQL reads a page of the feed. Every row also has the name of the history
 // and the snapshot of the statement; without revocations there is one row with

@@ -1,6 +1,7 @@
 package pgstore
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/hex"
@@ -112,7 +113,8 @@ func (s *Store) Create(ctx context.Context, rec auth.Session) error {
 	var created bool
 	err := s.write(ctx, "creating a session", false, func(ctx context.Context, q querier) error {
 		tag, err := q.Exec(ctx, s.sql.create, rec.Subject, rec.ID, rec.Generation,
-			iso(rec.CreatedAt), iso(rec.RotatedAt), iso(rec.ExpiresAt), rec.Device.UserAgent, address(rec.Device), hex.EncodeToString(rec.Opaque))
+			iso(rec.CreatedAt), iso(rec.RotatedAt), iso(rec.ExpiresAt), rec.Device.UserAgent, address(rec.Device),
+			hex.EncodeToString(rec.Opaque), hex.EncodeToString(rec.RetryTag), hex.EncodeToString(rec.Key))
 		created = tag.RowsAffected() == 1
 		return err
 	})
@@ -171,7 +173,8 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 		var rec auth.Session
 		err := s.write(ctx, "rotating a session", true, func(ctx context.Context, q querier) (err error) {
 			rec, err = scan(q.QueryRow(ctx, s.sql.rotate, subject, id, r.From,
-				iso(r.NotAfter), iso(r.At), iso(r.ExpiresAt), r.Device.UserAgent, address(r.Device)))
+				iso(r.NotAfter), iso(r.At), iso(r.ExpiresAt), r.Device.UserAgent, address(r.Device),
+				hex.EncodeToString(r.RetryTag), hex.EncodeToString(r.SpentTag), hex.EncodeToString(r.Key)))
 			return err
 		})
 		if err == nil {
@@ -188,7 +191,8 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 		if err != nil {
 			return auth.Session{}, false, err
 		}
-		if rec.Generation > r.From || rec.Generation == r.From && rec.RotatedAt.After(r.NotAfter) {
+		if rec.Generation > r.From || rec.Generation == r.From && rec.RotatedAt.After(r.NotAfter) ||
+			len(rec.Key) > 0 && !bytes.Equal(rec.Key, r.Key) {
 			return rec, false, nil
 		}
 		// The session could be rotated, but the first statement did not find it:
@@ -236,6 +240,40 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 		_, err := q.Exec(ctx, s.sql.revoke, r.Subject, texts(r.Sessions), r.All, texts(r.Except), orNull(before), iso(r.Until), r.ID, r.AccessTTL.Milliseconds(), r.Reason)
 		return err
 	})
+}
+
+// Spend implements [auth.Store]. It is one statement, which also deletes at most
+// 256 expired records. If there is a record already, a second statement reads
+// whether an earlier attempt of this call inserted it, whose reply was lost.
+func (s *Store) Spend(ctx context.Context, subject, id string, until time.Time) error {
+	if err := cmp.Or(ctx.Err(), (auth.Session{Subject: subject, ID: id, ExpiresAt: until}).Check()); err != nil {
+		return err
+	}
+	nonce := rand.Int64() // identifies this call
+	var first bool
+	err := s.write(ctx, "spending", true, func(ctx context.Context, q querier) error {
+		tag, err := q.Exec(ctx, s.sql.spend, subject, id, iso(until), nonce)
+		first = tag.RowsAffected() == 1
+		return err
+	})
+	if err != nil || first {
+		return err
+	}
+	var by int64
+	err = s.do(ctx, "reading what was spent", true, func(ctx context.Context) error {
+		return s.with(ctx, func(conn *pgxpool.Conn) error {
+			return conn.QueryRow(ctx, s.sql.spentBy, subject, id).Scan(&by)
+		})
+	})
+	switch {
+	case errors.Is(err, pgx.ErrNoRows): // it had expired, and has just been deleted
+		return auth.ErrSpent
+	case err != nil:
+		return err
+	case by != nonce:
+		return auth.ErrSpent
+	}
+	return nil
 }
 
 // grace is how long a write may continue after its context has ended.
@@ -359,16 +397,16 @@ func (s *Store) do(ctx context.Context, doing string, repeatable bool, statement
 			err = fmt.Errorf("%w: %w", auth.ErrNotStorable, err)
 		}
 		if isNotMigrated(err) {
-			err = fmt.Errorf("call Store.Migrate, which creates the tables: %w", err)
+			err = fmt.Errorf("call Store.Migrate, which creates or updates the tables: %w", err)
 		}
 		return fmt.Errorf("pgstore: %s: %w", doing, err)
 	}
 }
 
-// isNotMigrated reports whether the schema or a table does not exist.
+// isNotMigrated reports whether the schema, a table or a column does not exist.
 func isNotMigrated(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code == "3F000" || pg.Code == "42P01") // invalid_schema_name, undefined_table
+	return errors.As(err, &pg) && (pg.Code == "3F000" || pg.Code == "42P01" || pg.Code == "42703") // invalid_schema_name, undefined_table, undefined_column
 }
 
 // isNotStorable reports whether the encoding of the database cannot represent a
@@ -429,14 +467,20 @@ func notFound(err error) error {
 func scan(row pgx.Row) (auth.Session, error) {
 	var s auth.Session
 	var created, rotated, expires int64
-	var ip, data string
-	err := row.Scan(&s.Subject, &s.ID, &s.Generation, &created, &rotated, &expires, &s.Device.UserAgent, &ip, &data)
+	var ip, data, tag, key string
+	err := row.Scan(&s.Subject, &s.ID, &s.Generation, &created, &rotated, &expires, &s.Device.UserAgent, &ip, &data, &tag, &key)
 	if err != nil {
 		return auth.Session{}, err
 	}
 	s.CreatedAt, s.RotatedAt, s.ExpiresAt = fromMillis(created), fromMillis(rotated), fromMillis(expires)
-	if data != "" {
-		if s.Opaque, err = hex.DecodeString(data); err != nil {
+	for _, field := range []struct {
+		text string
+		to   *[]byte
+	}{{data, &s.Opaque}, {tag, &s.RetryTag}, {key, &s.Key}} {
+		if field.text == "" {
+			continue
+		}
+		if *field.to, err = hex.DecodeString(field.text); err != nil {
 			return auth.Session{}, err
 		}
 	}

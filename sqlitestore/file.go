@@ -51,6 +51,8 @@ CREATE TABLE sessions (
 	user_agent TEXT NOT NULL,
 	ip         TEXT NOT NULL,
 	data       BLOB NOT NULL,
+	retry_tag  BLOB NOT NULL DEFAULT x'',
+	key        BLOB NOT NULL DEFAULT x'',
 	PRIMARY KEY (subject, id)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE cleanup (subject TEXT NOT NULL, id TEXT NOT NULL, revocation INTEGER NOT NULL) STRICT;
@@ -70,15 +72,32 @@ CREATE TABLE revocations (
 	reason       TEXT NOT NULL DEFAULT ''
 ) STRICT;
 INSERT INTO revocations VALUES (1, %d, '', '[]', 0, '[]', NULL, 0, 1, '', 0, '');
+` + createSpent + `
 PRAGMA application_id = %d;
 PRAGMA user_version = %d;
 `
 
-// addReason adds the column reason to a file of an earlier version, which did
-// not have it. Processes of that version continue to work.
-const addReason = "ALTER TABLE revocations ADD COLUMN reason TEXT NOT NULL DEFAULT ''"
+// The statements that add what a file of an earlier version lacks. Processes of
+// that version continue to work.
+//
+// Such a process leaves retry_tag unchanged when it rotates a session. The tag
+// then has no effect, since it is that of a generation before the one that was
+// presented: the client is treated as one without a retry key. Such a process
+// also ignores key.
+const (
+	addReason   = "ALTER TABLE revocations ADD COLUMN reason TEXT NOT NULL DEFAULT '';"
+	addRetryTag = "ALTER TABLE sessions ADD COLUMN retry_tag BLOB NOT NULL DEFAULT x'';"
+	addKey      = "ALTER TABLE sessions ADD COLUMN key BLOB NOT NULL DEFAULT x'';"
+	createSpent = `CREATE TABLE spent (
+	subject TEXT NOT NULL,
+	id      TEXT NOT NULL,
+	until   INTEGER NOT NULL,
+	PRIMARY KEY (subject, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX spent_until ON spent (until);`
+)
 
-const sessionColumns = "subject, id, generation, created_at, rotated_at, expires_at, user_agent, ip, data"
+const sessionColumns = "subject, id, generation, created_at, rotated_at, expires_at, user_agent, ip, data, retry_tag, key"
 
 // file is the open database.
 type file struct {
@@ -88,9 +107,10 @@ type file struct {
 	db     *sql.DB
 	writer *sql.Conn // guarded by Store.slot
 
-	get, list, feed                                                                    *sql.Stmt   // on any connection
-	insert, rotate, reread, end, endAll, publish, trim, ahead, pass, reach, next, drop *sql.Stmt   // on writer
-	statements                                                                         []*sql.Stmt // all of the above
+	get, list, feed                                   *sql.Stmt   // on any connection
+	insert, rotate, reread, end, endAll, publish      *sql.Stmt   // on writer
+	trim, ahead, pass, reach, next, drop, spend, tidy *sql.Stmt   // on writer
+	statements                                        []*sql.Stmt // all of the above
 }
 
 // create creates an empty file at path if there is none. It never opens the file
@@ -137,8 +157,8 @@ func cause(err error) error {
 }
 
 // open opens the file at path, and creates the tables if the file is empty, or
-// the column that a file of an earlier version lacks. If
-// busy reports true for the error, the caller may try again.
+// what a file of an earlier version lacks. If busy reports true for the error,
+// the caller may try again.
 func open(ctx context.Context, path string) (_ *file, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -202,17 +222,21 @@ func open(ctx context.Context, path string) (_ *file, err error) {
 	return f, f.checkPlace()
 }
 
-// inspect returns the statements that create the tables, or a column that they
-// lack, or "" if there is nothing to do. It returns an error if this package must
-// not use the file.
+// inspect returns the statements that create the tables, or what a file of an
+// earlier version lacks, or "" if there is nothing to do. It returns an error if
+// this package must not use the file.
 func (f *file) inspect(ctx context.Context) (missing string, err error) {
-	var application, version, objects, reasons int64
+	var application, version, objects int64
+	var hasReason, hasRetryTag, hasKey, hasSpent bool
 	var foreign sql.NullString
 	err = f.writer.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id),
 		(SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema),
 		(SELECT type || ' ' || name FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%' LIMIT 1),
-		(SELECT count(*) FROM pragma_table_info('revocations') WHERE name = 'reason')`).
-		Scan(&application, &version, &objects, &foreign, &reasons)
+		EXISTS (SELECT 1 FROM pragma_table_info('revocations') WHERE name = 'reason'),
+		EXISTS (SELECT 1 FROM pragma_table_info('sessions') WHERE name = 'retry_tag'),
+		EXISTS (SELECT 1 FROM pragma_table_info('sessions') WHERE name = 'key'),
+		EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'spent')`).
+		Scan(&application, &version, &objects, &foreign, &hasReason, &hasRetryTag, &hasKey, &hasSpent)
 	switch {
 	case err != nil:
 		return "", err
@@ -227,10 +251,16 @@ func (f *file) inspect(ctx context.Context) (missing string, err error) {
 	case foreign.Valid:
 		// A trigger could restore sessions that were revoked.
 		return "", fmt.Errorf("%s contains the %s, which this package did not create; find out who created it, and drop it", f.path, foreign.String)
-	case reasons == 0:
-		return addReason, nil
 	}
-	return "", nil
+	for _, part := range []struct {
+		exists bool
+		create string
+	}{{hasReason, addReason}, {hasRetryTag, addRetryTag}, {hasKey, addKey}, {hasSpent, createSpent}} {
+		if !part.exists {
+			missing += part.create
+		}
+	}
+	return missing, nil
 }
 
 // setUp runs the statements of inspect, unless another process has just done so.
@@ -262,10 +292,12 @@ func (f *file) prepare(ctx context.Context) error {
 		{f.db, &f.feed, `SELECT id, nonce, version, subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl, reason
 			FROM revocations WHERE id >= ? ORDER BY id LIMIT ?`},
 		{f.writer, &f.reread, get},
-		{f.writer, &f.insert, "INSERT INTO sessions (" + sessionColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"},
+		{f.writer, &f.insert, "INSERT INTO sessions (" + sessionColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"},
 		{f.writer, &f.rotate, `UPDATE sessions SET generation = CASE WHEN generation < ?3 THEN ?3 ELSE ?3 + 1 END,
-			rotated_at = ?5, expires_at = ?6, user_agent = ?7, ip = ?8
-			WHERE subject = ?1 AND id = ?2 AND (generation < ?3 OR generation = ?3 AND rotated_at <= ?4) RETURNING ` + sessionColumns},
+			rotated_at = ?5, expires_at = ?6, user_agent = ?7, ip = ?8,
+			retry_tag = CASE WHEN retry_tag = ?10 AND ?10 <> x'' THEN x'' ELSE ?9 END, key = CASE WHEN ?11 = x'' THEN key ELSE ?11 END
+			WHERE subject = ?1 AND id = ?2 AND (generation < ?3 OR generation = ?3 AND rotated_at <= ?4) AND key IN (x'', ?11)
+			RETURNING ` + sessionColumns},
 		{f.writer, &f.end, "DELETE FROM sessions WHERE subject = ? AND id IN (SELECT value FROM json_each(?))"},
 		{f.writer, &f.endAll, "DELETE FROM sessions WHERE subject = ? AND created_at < ? AND id NOT IN (SELECT value FROM json_each(?))"},
 		{f.writer, &f.publish, `INSERT INTO revocations (nonce, subject, sessions, all_sessions, except_ids, not_before, until, revocation_id, access_ttl, reason)
@@ -283,6 +315,9 @@ func (f *file) prepare(ctx context.Context) error {
 		{f.writer, &f.next, `SELECT subject, id, expires_at FROM sessions WHERE (subject, id) > (SELECT subject, id FROM cleanup)
 			ORDER BY subject, id LIMIT ?`},
 		{f.writer, &f.drop, "DELETE FROM sessions WHERE subject = ? AND id = ?"},
+		{f.writer, &f.spend, "INSERT INTO spent (subject, id, until) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"},
+		{f.writer, &f.tidy, `DELETE FROM spent WHERE (subject, id) IN
+			(SELECT subject, id FROM spent WHERE until < ? ORDER BY until LIMIT ?)`},
 	} {
 		var err error
 		if *p.stmt, err = p.of.PrepareContext(ctx, p.query); err != nil {

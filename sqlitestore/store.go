@@ -1,6 +1,7 @@
 package sqlitestore
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"database/sql"
@@ -184,7 +185,7 @@ func (s *Store) Create(ctx context.Context, session auth.Session) error {
 		}
 		r, err := f.insert.Exec(session.Subject, session.ID, session.Generation,
 			session.CreatedAt.UnixMilli(), session.RotatedAt.UnixMilli(), session.ExpiresAt.UnixMilli(),
-			session.Device.UserAgent, addrText(session.Device.IP), append([]byte{}, session.Opaque...))
+			session.Device.UserAgent, addrText(session.Device.IP), blob(session.Opaque), blob(session.RetryTag), blob(session.Key))
 		if err != nil {
 			return err
 		}
@@ -241,13 +242,15 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 	if err != nil {
 		return auth.Session{}, false, wrap("rotating a session", err)
 	}
-	if session.Generation > r.From || session.Generation == r.From && session.RotatedAt.After(r.NotAfter) {
+	if session.Generation > r.From || session.Generation == r.From && session.RotatedAt.After(r.NotAfter) ||
+		len(session.Key) > 0 && !bytes.Equal(session.Key, r.Key) {
 		return session, false, nil
 	}
 	missing := false
 	err = s.write(ctx, func(f *file) (err error) {
 		session, err = scanSession(f.rotate.QueryRow(subject, id, r.From, r.NotAfter.UnixMilli(),
-			r.At.UnixMilli(), r.ExpiresAt.UnixMilli(), r.Device.UserAgent, addrText(r.Device.IP)))
+			r.At.UnixMilli(), r.ExpiresAt.UnixMilli(), r.Device.UserAgent, addrText(r.Device.IP),
+			blob(r.RetryTag), blob(r.SpentTag), blob(r.Key)))
 		if rotated = err == nil; rotated {
 			return nil
 		}
@@ -340,6 +343,38 @@ func (s *Store) Revoke(ctx context.Context, r auth.Revocation) error {
 	return nil
 }
 
+// tidySize is how many records a Spend deletes, at most.
+const tidySize = 64
+
+// Spend implements [auth.Store]. It needs no means to recognize its own record:
+// its transaction is repeated only after a rollback.
+func (s *Store) Spend(ctx context.Context, subject, id string, until time.Time) error {
+	if err := s.enter(ctx, "spending"); err != nil {
+		return err
+	}
+	defer s.calls.RUnlock()
+	if err := (auth.Session{Subject: subject, ID: id, ExpiresAt: until}).Check(); err != nil {
+		return err
+	}
+	spent := false
+	err := s.write(ctx, func(f *file) error {
+		r, err := f.spend.Exec(subject, id, until.UnixMilli())
+		if err != nil {
+			return err
+		}
+		n, err := r.RowsAffected()
+		if spent = n == 0; err != nil || spent {
+			return err
+		}
+		_, err = f.tidy.Exec(collectBefore(time.Now()), tidySize)
+		return err
+	})
+	if err == nil && spent {
+		return auth.ErrSpent
+	}
+	return wrap("spending", err)
+}
+
 // scanner is a *sql.Row or *sql.Rows.
 type scanner interface{ Scan(dest ...any) error }
 
@@ -347,7 +382,7 @@ func scanSession(row scanner) (auth.Session, error) {
 	var s auth.Session
 	var created, rotated, expires int64
 	var ip string
-	err := row.Scan(&s.Subject, &s.ID, &s.Generation, &created, &rotated, &expires, &s.Device.UserAgent, &ip, &s.Opaque)
+	err := row.Scan(&s.Subject, &s.ID, &s.Generation, &created, &rotated, &expires, &s.Device.UserAgent, &ip, &s.Opaque, &s.RetryTag, &s.Key)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return auth.Session{}, auth.ErrSessionNotFound
@@ -359,6 +394,9 @@ func scanSession(row scanner) (auth.Session, error) {
 	s.CreatedAt, s.RotatedAt, s.ExpiresAt = fromMillis(created), fromMillis(rotated), fromMillis(expires)
 	return s, nil
 }
+
+// blob returns a copy of b that is not nil, since nil would be NULL.
+func blob(b []byte) []byte { return append([]byte{}, b...) }
 
 func addrText(a netip.Addr) string {
 	if !a.IsValid() {
