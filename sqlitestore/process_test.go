@@ -19,16 +19,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/internal/faults"
 	"github.com/ratchet-go/auth/internal/testserver"
 	"github.com/ratchet-go/auth/sqlitestore"
 )
 
 // TestMain runs the test binary as another process on the same file if
-// SQLITESTORE_ROLE is set.
+// SQLITESTORE_ROLE is set. It is also the main function of the nodes that package
+// faults starts.
 func TestMain(m *testing.M) {
 	role, path := os.Getenv("SQLITESTORE_ROLE"), os.Getenv("SQLITESTORE_PATH")
 	if role == "" {
-		os.Exit(m.Run())
+		faults.Main(m, func(path string) (auth.Store, error) { return sqlitestore.Open(path, sqlitestore.Config{}) })
 	}
 	s, err := sqlitestore.Open(path, sqlitestore.Config{})
 	if err == nil {

@@ -77,12 +77,7 @@ func newCluster(t testing.TB, b Backend, o options) *cluster {
 	if o.storeTimeout == 0 {
 		o.storeTimeout = 2 * time.Second
 	}
-	cl := &cluster{t: t, timeout: o.storeTimeout, statuses: map[string]map[int]int{}}
-	cl.http = &http.Client{
-		Timeout:   20 * time.Second,
-		Transport: &http.Transport{MaxIdleConnsPerHost: 256},
-	}
-	t.Cleanup(cl.http.CloseIdleConnections)
+	cl := emptyCluster(t, o.storeTimeout)
 	cl.server = b.Start(t)
 	if b.Prepare != nil {
 		b.Prepare(t, cl.server.Addr)
@@ -95,13 +90,30 @@ func newCluster(t testing.TB, b Backend, o options) *cluster {
 	return cl
 }
 
+// emptyCluster returns a cluster without a server and nodes.
+func emptyCluster(t testing.TB, storeTimeout time.Duration) *cluster {
+	cl := &cluster{t: t, timeout: storeTimeout, statuses: map[string]map[int]int{}}
+	cl.http = &http.Client{
+		Timeout:   20 * time.Second,
+		Transport: &http.Transport{MaxIdleConnsPerHost: 256},
+	}
+	t.Cleanup(cl.http.CloseIdleConnections)
+	return cl
+}
+
 func (cl *cluster) startNode(c nodeConfig) {
+	cl.t.Helper()
+	cl.startProgram(os.Args[0], c)
+}
+
+// startProgram starts a node whose program is at path.
+func (cl *cluster) startProgram(path string, c nodeConfig) {
 	cl.t.Helper()
 	text, err := json.Marshal(c)
 	if err != nil {
 		cl.t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.Command(path)
 	cmd.Env = append(os.Environ(), nodeEnv+"="+string(text))
 	n := &node{cmd: cmd, out: &testserver.Output{}}
 	cmd.Stdout, cmd.Stderr = n.out, n.out

@@ -31,10 +31,16 @@ const (
 // names the program that is missing and how to install it.
 func missing(tb testing.TB, install string) {
 	tb.Helper()
+	unavailable(tb, "not installed: "+install)
+}
+
+// unavailable skips the test, or fails it with AUTH_REQUIRE_SERVICES=1.
+func unavailable(tb testing.TB, why string) {
+	tb.Helper()
 	if os.Getenv("AUTH_REQUIRE_SERVICES") == "1" {
-		tb.Fatalf("not installed: %s", install)
+		tb.Fatal(why)
 	}
-	tb.Skipf("not installed: %s", install)
+	tb.Skip(why)
 }
 
 // program returns the path of the first of names that is installed, or "".
