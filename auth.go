@@ -36,8 +36,7 @@ type Authenticator struct {
 	accessTTL   time.Duration
 	idleTTL     time.Duration
 	sessionTTL  time.Duration
-	window      time.Duration // the retry window; negative means none
-	cooldown    time.Duration
+	window      time.Duration  // the retry window; negative means none
 	maxSessions int            // 0 means no limit
 	redirects   *redirectTable // nil without AutoRefresh
 
@@ -107,7 +106,6 @@ func New(c Config) (*Authenticator, error) {
 		idleTTL:          c.IdleTTL,
 		sessionTTL:       c.SessionTTL,
 		window:           c.RetryWindow,
-		cooldown:         max(0, cooldownWindows*c.RetryWindow),
 		maxSessions:      max(0, c.MaxSessions),
 		publishingNotice: make(chan struct{}, 1),
 	}
@@ -146,11 +144,16 @@ func New(c Config) (*Authenticator, error) {
 func (a *Authenticator) checkRefreshSize(keys Keys) error {
 	far := time.Unix(maxNumericDate, 0)
 	worst := refreshClaims{
-		subject:    strings.Repeat("<", maxSubject-2) + "é", // the subject whose JSON is longest
+		subject:    longestSubject(),
 		sid:        randomID(),
 		generation: 1<<59 - 1,
-		amr:        slices.Repeat([]string{strings.Repeat("x", maxAMRText)}, maxAMR),
-		authTime:   far, issuedAt: far, expiresAt: far,
+		issuedAt:   far, expiresAt: far,
+		constants: constants{
+			amr:      slices.Repeat([]string{strings.Repeat("x", maxAMRText)}, maxAMR),
+			authTime: far,
+			actor:    "x", // a longer one is possible if the subject is shorter; see checkActorSize
+			terms:    terms{far.Add(-time.Second), true, maxSessionTTL, maxSessionTTL},
+		},
 	}
 	payload := worst.payload(a.issuer, a.audience)
 	for i, k := range keys {

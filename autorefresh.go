@@ -50,7 +50,11 @@ func (a *Authenticator) refreshRequest(w http.ResponseWriter, r *http.Request, c
 	}
 	var t Tokens
 	if err == nil {
-		t, err = a.refreshWithin(r.Context(), token, RefreshOptions{Device: a.Device(r)}, a.cooldownOf(redirect))
+		// The response to a request that continues may come minutes later, after
+		// an upload, or never. By then, the refresh token in the browser would be
+		// spent, and the next request with it would end the session. So such a
+		// request rotates the session only if that is necessary to keep it alive.
+		t, err = a.refreshWithin(r.Context(), token, RefreshOptions{Device: a.Device(r)}, !redirect)
 	}
 	if err != nil {
 		return r, "", pageError(err)
@@ -63,18 +67,6 @@ func (a *Authenticator) refreshRequest(w http.ResponseWriter, r *http.Request, c
 	w.Header().Set("Location", selfURL(r))
 	w.WriteHeader(http.StatusTemporaryRedirect)
 	return nil, "", nil
-}
-
-// cooldownOf returns how long after a rotation refreshRequest does not rotate
-// the session again. The response to a request that continues may come minutes
-// later, after an upload, or never. By then, the refresh token in the browser
-// would be spent, and the next request with it would end the session. So such a
-// request rotates the session only if that is necessary to keep it alive.
-func (a *Authenticator) cooldownOf(redirect bool) time.Duration {
-	if redirect {
-		return a.cooldown
-	}
-	return max(a.cooldown, a.idleTTL/2)
 }
 
 // pageError returns the error for a request whose refresh was refused with err.

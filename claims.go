@@ -29,6 +29,10 @@ type Claims struct {
 	SessionID string
 	TokenID   string // random, unique to the token
 
+	// Actor is the ID of the user who acts for Subject (RFC 8693 section 4.1),
+	// or "" if nobody does; see SessionOptions.Actor and [NotActing].
+	Actor string
+
 	Username string
 	Roles    []string
 	Scopes   []string
@@ -42,6 +46,7 @@ type Claims struct {
 	// not refreshed again. It may end up to three retry windows later.
 	SessionExpiresAt time.Time
 
+	terms      terms // created is the zero Time if it is AuthTime
 	countsFrom int64 // eff_iat in Unix seconds, see accessGrant; 0 if absent
 	payload    string
 	verifiedAt time.Time
@@ -104,7 +109,7 @@ func (c *Claims) WithExtra(extra map[string]any) (*Claims, error) {
 		values []string
 	}{
 		{"Issuer", []string{c.Issuer}}, {"Audience", c.Audience}, {"Subject", []string{c.Subject}}, {"SessionID", []string{c.SessionID}},
-		{"TokenID", []string{c.TokenID}}, {"Username", []string{c.Username}}, {"Roles", c.Roles}, {"Scopes", c.Scopes}, {"AMR", c.AMR},
+		{"TokenID", []string{c.TokenID}}, {"Actor", []string{c.Actor}}, {"Username", []string{c.Username}}, {"Roles", c.Roles}, {"Scopes", c.Scopes}, {"AMR", c.AMR},
 	} {
 		if slices.ContainsFunc(f.values, func(s string) bool { return !utf8.ValidString(s) }) {
 			return nil, fmt.Errorf("auth: Claims.WithExtra: %s must be UTF-8", f.name)
@@ -156,6 +161,8 @@ func (c *Claims) encode(memoryID string, extra map[string]any) ([]byte, error) {
 	list("roles", c.Roles)
 	text("scope", strings.Join(c.Scopes, " "))
 	list("amr", c.AMR)
+	c.terms.write(&w, c.AuthTime)
+	writeActor(&w, c.Actor)
 	if len(extra) > 0 {
 		object, err := marshalExtra(extra)
 		if err != nil {
@@ -172,12 +179,11 @@ type accessGrant struct {
 	audience   []string
 	user       User
 	sid        string
-	amr        []string
+	constants  *constants
 	issuedAt   time.Time // by the clock, so that a verifier does not reject it as issued in the future
 	countsFrom time.Time // the time of issue for comparison with revocations; written as eff_iat if it is later than issuedAt
 	memoryID   string    // the ID of the MemoryStore that has the session; empty for another store
 	expiresAt  time.Time
-	authTime   time.Time
 	sessionEnd time.Time
 }
 
@@ -188,8 +194,9 @@ func (g *accessGrant) payload() ([]byte, error) {
 	}
 	c := Claims{
 		Issuer: g.issuer, Audience: g.audience, Subject: u.ID, SessionID: g.sid, TokenID: randomID(),
-		Username: u.Username, Roles: u.Roles, Scopes: u.Scopes, AMR: g.amr,
-		IssuedAt: g.issuedAt, ExpiresAt: g.expiresAt, AuthTime: g.authTime, SessionExpiresAt: g.sessionEnd,
+		Username: u.Username, Roles: u.Roles, Scopes: u.Scopes, AMR: g.constants.amr,
+		Actor: g.constants.actor, terms: g.constants.terms,
+		IssuedAt: g.issuedAt, ExpiresAt: g.expiresAt, AuthTime: g.constants.authTime, SessionExpiresAt: g.sessionEnd,
 	}
 	if from := g.countsFrom.Unix(); from > g.issuedAt.Unix() {
 		c.countsFrom = from
@@ -209,6 +216,7 @@ var reserved = [...]string{
 	"client_id", "scope", "roles", "groups", "entitlements", "username", // RFC 9068 section 2.2, RFC 7662
 	"cnf", "act", "may_act", "events", // RFC 7800, 8693, 8417
 	"gen", "session_exp", "eff_iat", "mem_store", "token_type", "typ",
+	claimCreated, claimEphemeral, claimIdleTTL, claimSessionTTL,
 }
 
 // imitates returns the reserved name that equals name if case is ignored, or
@@ -434,12 +442,19 @@ func readAccess(c *parsedClaims, payload, issuer string, audience []string) (mem
 			c.countsFrom, ok = numericDate(value)
 		case "mem_store":
 			memoryID, ok = strictjson.String(value)
+		case claimActor:
+			var err error
+			c.Actor, _, err = readActor(value)
+			return err
 		case "gen", "cnf":
 			// Only refresh tokens have a generation. A token that is bound to a
 			// key (RFC 7800) must not be accepted without a proof of that key.
 			return errors.New("unexpected " + name)
 		default:
-			return exactName(name)
+			var known bool
+			if known, ok = c.terms.read(name, value); !known {
+				return exactName(name)
+			}
 		}
 		if !ok {
 			return errors.New(name + " has the wrong type")

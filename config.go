@@ -218,6 +218,8 @@ const (
 	defaultJWKSMaxAge  = 5 * time.Minute
 	minJWKSMaxAge      = 5 * time.Second // package jwks does not fetch more often
 	maxJWKSMaxAge      = 24 * time.Hour
+	maxActingTTL       = time.Hour   // of a session with an actor
+	minActingAccess    = time.Minute // counts instead of a longer AccessTTL in the least IdleTTL of such a session
 	minStoreTimeout    = time.Millisecond
 	maxStoreTimeout    = time.Minute
 	cleanupTimeout     = 200 * time.Millisecond // for removing the session of a failed login, and for publishing a notice when a token is issued

@@ -129,7 +129,11 @@ type subjectTimes struct {
 // issued at its iat or, if it has one, at its eff_iat: the latest not-before
 // instant or login time that applied when it was issued.
 func (c *Claims) times() subjectTimes {
-	return subjectTimes{c.Subject, c.SessionID, c.AuthTime, later(c.IssuedAt, time.Unix(c.countsFrom, 0).UTC())}
+	created := c.terms.created
+	if created.IsZero() {
+		created = c.AuthTime
+	}
+	return subjectTimes{c.Subject, c.SessionID, created, later(c.IssuedAt, time.Unix(c.countsFrom, 0).UTC())}
 }
 
 // matches returns the error with which an entry of t's subject refuses t, or

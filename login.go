@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/ratchet-go/auth/internal/strictjson"
 	"github.com/ratchet-go/auth/password"
 )
 
@@ -26,6 +28,38 @@ type SessionOptions struct {
 	Name   string   // the user's name for the device; control characters are removed, and it is truncated to 100 bytes
 	AMR    []string // authentication methods (amr, RFC 8176): at most 8 of at most 32 bytes each; Login sets "pwd" if empty
 	Data   []byte   // application data to store with the session, at most 900 bytes; Session.Data returns it
+
+	// Ephemeral says that the browser drops the cookies when it is closed: they
+	// have no Max-Age, after a refresh neither. It is for a login for which
+	// "remember me" was not ticked. It does not change when the session ends.
+	// Many browsers keep such cookies if they restore their tabs, so set a short
+	// IdleTTL too if that matters.
+	Ephemeral bool
+
+	// IdleTTL and SessionTTL are lifetimes of this session, in whole
+	// milliseconds. They cannot be longer than those of [Config]; 0 means the
+	// same as those. IdleTTL must be at least 3·RetryWindow + AccessTTL + Leeway,
+	// and SessionTTL at least IdleTTL. If Config is later changed to shorter
+	// lifetimes, those apply.
+	IdleTTL    time.Duration
+	SessionTTL time.Duration
+
+	// Actor is the ID of the user who acts for the user of the session, such as
+	// an administrator who looks at the application as a customer sees it. Only
+	// [Authenticator.StartSession] accepts it. Tokens have it in the claim act
+	// (RFC 8693 section 4.1) and in [Claims].Actor.
+	//
+	// The session lives for at most an hour, which is the default for its
+	// SessionTTL. For its IdleTTL, an AccessTTL of more than a minute counts as a
+	// minute. The session also ends if the actor is deleted or disabled, and by
+	// [Authenticator.RevokeAll] for the actor. It counts toward MaxSessions only
+	// together with other sessions of the same user and actor, so it does not end
+	// a session of the user.
+	//
+	// An actor may not be somebody for whom another user acts: StartSession
+	// returns [ErrForbidden] if ctx carries the claims of a session with an actor
+	// ([FromContext]), as the context of a request does behind [Verifier.Require].
+	Actor string
 
 	// Replaces lists access and refresh tokens that the client had before the
 	// login, such as those of [Authenticator.CookieTokens]. The login ends the
@@ -69,6 +103,75 @@ func (o *SessionOptions) clean() error {
 			return fmt.Errorf("auth: SessionOptions.AMR[%d] must be 1 to %d printable ASCII characters without space, quote or backslash", i, maxAMRText)
 		}
 	}
+	if o.Actor != "" {
+		if err := checkName("SessionOptions.Actor", o.Actor); err != nil {
+			return fmt.Errorf("auth: %w", detail{err})
+		}
+	}
+	return nil
+}
+
+// checkOptions cleans o and checks it against the configuration.
+func (a *Authenticator) checkOptions(o *SessionOptions) error {
+	if err := o.clean(); err != nil {
+		return err
+	}
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("auth: SessionOptions."+format, args...)
+	}
+	for _, d := range []struct {
+		name  string
+		value *time.Duration
+		limit time.Duration
+	}{{"IdleTTL", &o.IdleTTL, a.idleTTL}, {"SessionTTL", &o.SessionTTL, a.sessionTTL}} {
+		if err := missingUnit("SessionOptions."+d.name, *d.value); err != nil {
+			return err
+		}
+		if *d.value < 0 || *d.value > d.limit {
+			return bad("%s (%s) must be from 0 to Config.%s (%s)", d.name, *d.value, d.name, d.limit)
+		}
+		*d.value = d.value.Truncate(time.Millisecond)
+	}
+	access, term := a.accessTTL, "Config.AccessTTL"
+	if o.Actor != "" {
+		if o.SessionTTL > maxActingTTL {
+			return bad("SessionTTL (%s) exceeds %s, which is the limit for a session with an Actor", o.SessionTTL, maxActingTTL)
+		}
+		if o.SessionTTL == 0 {
+			o.SessionTTL = min(maxActingTTL, a.sessionTTL)
+		}
+		access, term = min(access, minActingAccess), "Config.AccessTTL, at most 1m,"
+	}
+	if o.IdleTTL > 0 && o.SessionTTL > 0 && o.IdleTTL > o.SessionTTL {
+		return bad("IdleTTL (%s) exceeds SessionOptions.SessionTTL (%s)", o.IdleTTL, o.SessionTTL)
+	}
+	least := cooldownWindows*max(0, a.window) + access + a.leeway
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"IdleTTL", o.IdleTTL}, {"SessionTTL", o.SessionTTL}} {
+		if d.value > 0 && d.value < least {
+			return bad("%s (%s) is less than %s: three times Config.RetryWindow plus %s plus Config.Leeway", d.name, d.value, least, term)
+		}
+	}
+	return nil
+}
+
+// longestSubject returns the subject whose JSON is longest.
+func longestSubject() string { return strings.Repeat("<", maxSubject-2) + "é" }
+
+// checkActorSize returns an error if a refresh token with this subject and actor
+// may be larger than the one for which New has checked that it fits into a cookie.
+func checkActorSize(subject, actor string) error {
+	size := func(s string) int {
+		w := strictjson.NewWriter(nil)
+		w.String("", s)
+		return len(w.Close())
+	}
+	if actor != "" && size(subject)+size(actor) > size(longestSubject())+size("x") {
+		return errors.New("auth: User.ID and SessionOptions.Actor are too long together: " +
+			"they have many characters that JSON writes as six")
+	}
 	return nil
 }
 
@@ -86,7 +189,10 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, o Session
 	if len(o.AMR) == 0 {
 		o.AMR = []string{"pwd"}
 	}
-	if err := o.clean(); err != nil {
+	if o.Actor != "" {
+		return Tokens{}, errors.New("auth: SessionOptions.Actor is set, but the password is that of the user; call StartSession to act for a user")
+	}
+	if err := a.checkOptions(&o); err != nil {
 		return Tokens{}, err
 	}
 	u, err := a.findUser(ctx, "FindByLogin", func() (User, error) {
@@ -106,8 +212,7 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, o Session
 		if unusable != nil {
 			why = fmt.Errorf("%w; %w", why, detail{unusable})
 		}
-		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: unusable.subjectOf(u)}, Device: o.Device, Err: why})
-		return Tokens{}, ErrInvalidCredentials
+		return Tokens{}, a.refuseLogin(ctx, unusable.subjectOf(u), o.Device, why)
 	}
 	switch err := a.checkPassword(ctx, u, pass); {
 	case err == nil:
@@ -125,15 +230,12 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, o Session
 	if unusable != nil {
 		return Tokens{}, a.internalError(ctx, Session{}, unusable)
 	}
-	t, err := a.createSession(ctx, snap, u, o, func(fresh User) error {
+	t, err := a.openSession(ctx, snap, u, o, func(fresh User) error {
 		if fresh.PasswordHash == u.PasswordHash {
 			return nil
 		}
 		return a.checkPassword(ctx, fresh, pass)
 	})
-	if isRefusal(err) {
-		return refused(err)
-	}
 	if err == nil {
 		a.upgradeHash(ctx, u, pass)
 	}
@@ -145,9 +247,18 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, o Session
 // SessionOptions.AMR. It returns [ErrInvalidCredentials] if the user does not
 // exist or is disabled. Its other errors are those of [Authenticator.Login],
 // except password.ErrBusy.
+//
+// With SessionOptions.Actor, it opens a session in which another user acts for the
+// user. The application decides who may act for whom. It returns
+// [ErrInvalidCredentials] also if the actor does not exist or is disabled. It
+// returns [ErrForbidden] if ctx carries the claims of a session with an actor, even
+// if SessionOptions.Actor is empty: such a session cannot open another one.
 func (a *Authenticator) StartSession(ctx context.Context, userID string, o SessionOptions) (Tokens, error) {
 	snap := a.snapshot()
-	if err := o.clean(); err != nil {
+	if c, ok := FromContext(ctx); ok && c.Actor != "" {
+		return Tokens{}, fmt.Errorf("%w: a session with an actor cannot open another one", ErrForbidden)
+	}
+	if err := a.checkOptions(&o); err != nil {
 		return Tokens{}, err
 	}
 	u, err := a.findByID(ctx, userID)
@@ -157,15 +268,20 @@ func (a *Authenticator) StartSession(ctx context.Context, userID string, o Sessi
 	case err == nil && u.Disabled:
 		err = refusal("user is disabled")
 	}
-	var t Tokens
-	if err == nil {
-		t, err = a.createSession(ctx, snap, u, o, func(User) error { return nil })
-	}
 	if isRefusal(err) {
-		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: o.Device, Err: err})
-		err = ErrInvalidCredentials
+		return Tokens{}, a.refuseLogin(ctx, u.ID, o.Device, err)
 	}
-	return t, err
+	if err != nil {
+		return Tokens{}, err
+	}
+	return a.openSession(ctx, snap, u, o, func(User) error { return nil })
+}
+
+// refuseLogin emits an event that says why a login was refused, and returns the
+// error of the login, which does not say it.
+func (a *Authenticator) refuseLogin(ctx context.Context, subject string, d Device, why error) error {
+	a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: subject}, Device: d, Err: why})
+	return ErrInvalidCredentials
 }
 
 // refusal returns an ErrInvalidCredentials for the event EventLoginRefused. The
@@ -293,23 +409,37 @@ func (a *Authenticator) upgradeHash(ctx context.Context, u User, pass string) {
 	}
 }
 
-// createSession creates a session for u, who was looked up after snap was taken,
-// and issues its tokens. Once the session exists, it looks up the user again and
-// calls recheck, so that a change to the user during the login takes effect.
+// openSession opens a session for u, whose credentials were proved: this is the
+// second half of every login. u was looked up after snap was taken. Once the
+// session exists, openSession looks up the user again and calls recheck, so that a
+// change to the user during the login takes effect.
+func (a *Authenticator) openSession(ctx context.Context, snap snapshot, u User, o SessionOptions, recheck func(User) error) (Tokens, error) {
+	t, err := a.createSession(ctx, snap, u, o, recheck)
+	if isRefusal(err) {
+		return Tokens{}, a.refuseLogin(ctx, u.ID, o.Device, err)
+	}
+	return t, err
+}
+
+// createSession is openSession without the event for a login that is refused.
 func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User, o SessionOptions, recheck func(User) error) (Tokens, error) {
 	created := a.revoked.earliestIssue(u.ID, snap)
+	k := constants{
+		amr: o.AMR, authTime: created, actor: o.Actor,
+		terms: terms{created: created, ephemeral: o.Ephemeral, idleTTL: o.IdleTTL, sessionTTL: o.SessionTTL},
+	}
 	s := Session{
 		ID: randomID(), Subject: u.ID, Generation: 1, CreatedAt: created, RotatedAt: snap.now,
-		ExpiresAt: a.sessionEnd(created, snap.now), Device: o.Device, Opaque: joinData(o.Name, o.Data),
+		ExpiresAt: a.sessionEnd(&k, snap.now), Device: o.Device, Opaque: joinData(o.Name, o.Data),
 	}
-	t, err := a.mintAccess(ctx, u, s.ID, o.AMR, snap.now, created, created, s.ExpiresAt)
+	t, err := a.mintAccess(ctx, u, s.ID, &k, snap.now, created, s.ExpiresAt)
 	if err == nil {
 		err = a.fitsCookie(t.Access, o.InBody)
 	}
 	if err != nil {
 		return Tokens{}, a.internalError(ctx, s, err)
 	}
-	if err := a.mintRefresh(&t, s, o.AMR); err != nil {
+	if err := a.mintRefresh(&t, s, &k); err != nil {
 		return Tokens{}, a.internalError(ctx, s, err)
 	}
 	if err := a.callStore(ctx, s, "Create", func(ctx context.Context) error { return a.store.Create(ctx, s) }); err != nil {

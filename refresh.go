@@ -35,20 +35,21 @@ type RefreshOptions struct {
 // cannot be issued, for example because it is too large for a cookie. The refresh
 // token is then not spent.
 func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOptions) (Tokens, error) {
-	return a.refreshWithin(ctx, token, o, a.cooldown)
+	return a.refreshWithin(ctx, token, o, false)
 }
 
-// refreshWithin is Refresh with a cooldown, which is at least a.cooldown.
-func (a *Authenticator) refreshWithin(ctx context.Context, token string, o RefreshOptions, cooldown time.Duration) (Tokens, error) {
+// refreshWithin is Refresh. If sparing is set, the session has the longer cooldown
+// of cooldownOf.
+func (a *Authenticator) refreshWithin(ctx context.Context, token string, o RefreshOptions, sparing bool) (Tokens, error) {
 	c, err := a.openRefresh(ctx, token)
 	var newer newerToken
 	isNewer := errors.As(err, &newer)
 	if err != nil && !isNewer {
 		return Tokens{}, grantError{err}
 	}
-	s := Session{ID: c.sid, Subject: c.subject, Generation: c.generation, CreatedAt: c.authTime, RotatedAt: c.issuedAt, ExpiresAt: c.expiresAt}
+	s := Session{ID: c.sid, Subject: c.subject, Generation: c.generation, CreatedAt: c.created, RotatedAt: c.issuedAt, ExpiresAt: c.expiresAt}
 	snap := a.snapshot()
-	absolute := c.authTime.Add(a.sessionTTL)
+	cooldown := a.cooldownOf(&c.constants, sparing)
 	if !snap.now.Before(a.refreshEnd(&c)) {
 		return Tokens{}, grantError{ErrTokenExpired}
 	}
@@ -77,7 +78,7 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 	}
 
 	// Do everything that can fail before Rotate spends the token.
-	t, err := a.mintAccess(ctx, u, c.sid, c.amr, snap.now, a.countsFrom(&c, snap), c.authTime, a.minSessionEnd(&c, snap.now, cooldown))
+	t, err := a.mintAccess(ctx, u, c.sid, &c.constants, snap.now, a.countsFrom(&c, snap), a.minSessionEnd(&c, snap.now, cooldown))
 	if err == nil {
 		err = a.fitsCookie(t.Access, o.InBody)
 	}
@@ -87,9 +88,9 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 
 	device := cleanDevice(o.Device)
 	now := a.now()
-	r := Rotation{From: c.generation, At: now, NotAfter: now.Add(-cooldown), ExpiresAt: earlier(now.Add(a.idleTTL), absolute), Device: device}
-	if c.generation == 1 && cooldown == a.cooldown {
-		r.NotAfter = later(now, c.authTime).Add(a.sessionTTL) // a session that was never refreshed has no cooldown
+	r := Rotation{From: c.generation, At: now, NotAfter: now.Add(-cooldown), ExpiresAt: a.sessionEnd(&c.constants, now), Device: device}
+	if c.generation == 1 && cooldown == a.cooldownOf(&c.constants, false) {
+		r.NotAfter = later(now, c.created).Add(a.sessionTTL) // a session that was never refreshed has no cooldown
 	}
 	var rotated bool
 	rotate := func(ctx context.Context) (err error) {
@@ -127,8 +128,8 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 	} else {
 		// Of the values from the store, the token contains only Generation,
 		// RotatedAt and an earlier end.
-		s.CreatedAt, s.ExpiresAt = c.authTime, earlier(s.ExpiresAt, absolute)
-		if err := a.mintRefresh(&t, s, c.amr); err != nil { // HMAC, and its size was checked by New
+		s.CreatedAt, s.ExpiresAt = c.created, earlier(s.ExpiresAt, a.absoluteEnd(&c.constants))
+		if err := a.mintRefresh(&t, s, &c.constants); err != nil { // HMAC, and its size was checked by New
 			return Tokens{}, a.internalError(ctx, s, err)
 		}
 	}
@@ -166,7 +167,7 @@ func (a *Authenticator) outcome(ctx context.Context, c *refreshClaims, s Session
 			return EventRetry, nil
 		}
 		return "", nil
-	case !rotated && s.Generation == c.generation+1 && age <= a.window:
+	case !rotated && s.Generation == c.generation+1 && age <= a.windowOf(&c.constants):
 		return EventRetry, nil
 	case !rotated && s.Generation > c.generation:
 		err := a.revokeSession(ctx, s, reasonReuse)

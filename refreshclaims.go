@@ -8,21 +8,20 @@ import (
 	"github.com/ratchet-go/auth/internal/strictjson"
 )
 
-// refreshClaims are the claims of a refresh token: constants of the session,
+// refreshClaims are the claims of a refresh token: the constants of the session,
 // and its state after the rotation that issued the token. They contain nothing
 // about the user except the subject.
 type refreshClaims struct {
 	subject    string
 	sid        string
 	generation int64
-	amr        []string
-	authTime   time.Time // Session.CreatedAt, to the second
 	issuedAt   time.Time // Session.RotatedAt
 	expiresAt  time.Time // Session.ExpiresAt
+	constants
 }
 
 func (c *refreshClaims) times() subjectTimes {
-	return subjectTimes{subject: c.subject, sid: c.sid, created: c.authTime}
+	return subjectTimes{subject: c.subject, sid: c.sid, created: c.created}
 }
 
 // openRefresh verifies a refresh token, except its times and revocation. If the
@@ -68,7 +67,21 @@ func readRefresh(payload, issuer string, audience []string) (refreshClaims, erro
 			c.issuedAt, ok = numericTime(value)
 		case "exp":
 			c.expiresAt, ok = numericTime(value)
+		case claimActor:
+			var inner string
+			var err error
+			if c.actor, inner, err = readActor(value); err != nil {
+				return err
+			}
+			if inner != "" && unknown == nil {
+				unknown = newerToken(cutText(inner, maxClaimName))
+			}
+			return nil
 		default:
+			var known bool
+			if known, ok = c.terms.read(name, value); known {
+				break
+			}
 			// A newer version may have added a condition that this one does not
 			// check, so the token is not spent here.
 			if unknown == nil {
@@ -92,6 +105,9 @@ func readRefresh(payload, issuer string, audience []string) (refreshClaims, erro
 	}
 	if err != nil {
 		return refreshClaims{}, invalidClaims(err)
+	}
+	if c.created.IsZero() {
+		c.created = c.authTime
 	}
 	switch {
 	case c.generation < 1, c.authTime.IsZero(), c.issuedAt.IsZero(), c.expiresAt.IsZero():

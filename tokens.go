@@ -35,6 +35,8 @@ type Tokens struct {
 	// its cookie is not set again: if the response to a later request arrives
 	// first, this one would overwrite the newer token.
 	presented bool
+
+	ephemeral bool // the cookies end with the browser; see SessionOptions.Ephemeral
 }
 
 // Format prints the session and its end, never the tokens.
@@ -72,16 +74,18 @@ func (c *refreshClaims) payload(issuer string, audience []string) []byte {
 	if len(c.amr) > 0 {
 		w.Strings("amr", c.amr)
 	}
+	c.terms.write(&w, c.authTime)
+	writeActor(&w, c.actor)
 	return w.Close()
 }
 
 // mintAccess issues an access token. Because it may fail, it is called before a
 // session is created or a refresh token is spent. The token's iat and exp follow
 // the clock; see lifetimes.go for countsFrom.
-func (a *Authenticator) mintAccess(ctx context.Context, u User, sid string, amr []string, now, countsFrom, authTime, sessionEnd time.Time) (Tokens, error) {
+func (a *Authenticator) mintAccess(ctx context.Context, u User, sid string, k *constants, now, countsFrom, sessionEnd time.Time) (Tokens, error) {
 	g := accessGrant{
-		issuer: a.issuer, audience: a.audience, user: u, sid: sid, amr: amr,
-		issuedAt: now, countsFrom: countsFrom, authTime: authTime,
+		issuer: a.issuer, audience: a.audience, user: u, sid: sid, constants: k,
+		issuedAt: now, countsFrom: countsFrom,
 		expiresAt:  earlier(now.Add(a.issuableTTL(ctx, now)), sessionEnd).Truncate(time.Second),
 		sessionEnd: sessionEnd.Truncate(time.Second),
 		memoryID:   a.memoryID,
@@ -94,14 +98,14 @@ func (a *Authenticator) mintAccess(ctx context.Context, u User, sid string, amr 
 	if err != nil {
 		return Tokens{}, err
 	}
-	return Tokens{Access: access, AccessExpiresAt: g.expiresAt, Subject: u.ID, SessionID: sid}, nil
+	return Tokens{Access: access, AccessExpiresAt: g.expiresAt, Subject: u.ID, SessionID: sid, ephemeral: k.ephemeral}, nil
 }
 
 // mintRefresh adds to t the refresh token of s in its current generation.
-func (a *Authenticator) mintRefresh(t *Tokens, s Session, amr []string) (err error) {
+func (a *Authenticator) mintRefresh(t *Tokens, s Session, k *constants) (err error) {
 	c := refreshClaims{
-		subject: s.Subject, sid: s.ID, generation: s.Generation, amr: amr,
-		authTime: s.CreatedAt, issuedAt: s.RotatedAt, expiresAt: s.ExpiresAt,
+		subject: s.Subject, sid: s.ID, generation: s.Generation,
+		issuedAt: s.RotatedAt, expiresAt: s.ExpiresAt, constants: *k,
 	}
 	t.Refresh, err = a.signRefresh(c)
 	t.RefreshExpiresAt = s.ExpiresAt.Truncate(time.Second)

@@ -427,6 +427,12 @@ func (w *Writer) Int(name string, value int64) {
 	w.b = strconv.AppendInt(w.b, value, 10)
 }
 
+// Raw appends a member whose value is JSON.
+func (w *Writer) Raw(name, value string) {
+	w.name(name)
+	w.b = append(w.b, value...)
+}
+
 // Members appends the members of a JSON object that has at least one.
 func (w *Writer) Members(object []byte) {
 	if w.b[len(w.b)-1] != '{' {
