@@ -18,6 +18,7 @@ const (
 	EventLoginRefused EventType = "login_refused" // Err says why; Session.Subject is set if the user exists
 	EventRefresh      EventType = "refresh"       // a session was rotated
 	EventRetry        EventType = "retry"         // a refresh did not rotate: a spent token in the retry window, or another device in the cooldown
+	EventLateRetry    EventType = "late_retry"    // a spent token was presented after the retry window with the retry key of its rotation, so it was accepted
 	EventReuse        EventType = "reuse"         // a spent token was presented after the retry window, or one from before the previous generation; the session was ended
 	EventLogout       EventType = "logout"        // Logout ended a session; Err is set if the store has not confirmed it
 	EventRevoked      EventType = "revoked"       // sessions or access tokens were revoked; Reason says why
@@ -43,9 +44,9 @@ type Event struct {
 	Time time.Time
 
 	// Session is the session that the event is about. Unknown fields are zero.
-	// If ID is set, so is Subject. For EventRetry and EventReuse, Session.Device
-	// and Session.RotatedAt say who rotated the session last, and when.
-	// Event.Device and Event.Time say who presented the token, and when. For an
+	// If ID is set, so is Subject. For EventRetry, EventLateRetry and
+	// EventReuse, Session.Device and Session.RotatedAt say who rotated the
+	// session last, and when. Event.Device and Event.Time say who presented the token, and when. For an
 	// EventRefused, Session is set if the token was verified: a guard refused the
 	// request, or the token was issued with another store.
 	Session Session
@@ -66,7 +67,7 @@ type Event struct {
 }
 
 // LogEvents returns a function for Config.OnEvent that logs events to l. Faults
-// and stale feeds are logged at Error. Reuse, retries, refused logins, and
+// and stale feeds are logged at Error. Reuse, retries, late retries, refused logins, and
 // refused requests whose cause may be a mistake in a configuration (an invalid
 // token, or an origin that is not trusted) are logged at Warn; all other events
 // at Info. LogEvents panics if l is nil.
@@ -79,7 +80,7 @@ func LogEvents(l *slog.Logger) func(context.Context, Event) {
 		switch e.Type {
 		case EventFault, EventStale:
 			level = slog.LevelError
-		case EventReuse, EventLoginRefused, EventRetry:
+		case EventReuse, EventLoginRefused, EventRetry, EventLateRetry:
 			level = slog.LevelWarn
 		case EventRefused:
 			if e.Reason == "invalid_token" || e.Reason == "invalid_grant" || e.Reason == "cross_origin" {
@@ -104,7 +105,7 @@ func (e Event) attrs() []slog.Attr {
 		as = append(as, slog.String("session", e.Session.ID))
 	}
 	as = appendDevice(as, "", e.Device)
-	if e.Type == EventReuse || e.Type == EventRetry {
+	if e.Type == EventReuse || e.Type == EventRetry || e.Type == EventLateRetry {
 		as = append(as, slog.Int64("generation", e.Generation), slog.Int64("current", e.Session.Generation),
 			slog.Time("rotated_at", e.Session.RotatedAt))
 		as = appendDevice(as, "holder_", e.Session.Device)

@@ -179,7 +179,7 @@ func headerUse(name string) string {
 		return "has a scheme before the token; use FromBearer"
 	case "Cookie":
 		return "contains all cookies; use FromCookie"
-	case "Refresh-Token":
+	case "Refresh-Token", headerRetryKey:
 		return "is for refresh tokens" + ownHeader
 	case "Sec-Websocket-Protocol": // the only header that a script can set for a WebSocket
 		return ""

@@ -333,11 +333,11 @@ func TestDuplicateCookies_NewestOfOneSessionCounts(t *testing.T) {
 			refresh, access = append(refresh, ks[i].Refresh), append(access, ks[i].Access)
 		}
 		for _, more := range [][]string{nil, {"garbage"}} {
-			token, byCookie, err := fx.RefreshToken(newRequest(reqCookies(refreshCookie, append(more, refresh...)...)))
+			token, o, err := fx.RefreshRequest(newRequest(reqCookies(refreshCookie, append(more, refresh...)...)))
 			require.NoError(t, err)
-			require.True(t, byCookie)
+			require.False(t, o.InBody)
 			require.Equal(t, ks[2].Refresh, token)
-			token, byCookie, err = fx.AccessToken(newRequest(reqCookies(accessCookie, append(more, access...)...)))
+			token, byCookie, err := fx.AccessToken(newRequest(reqCookies(accessCookie, append(more, access...)...)))
 			require.NoError(t, err)
 			require.True(t, byCookie)
 			require.Equal(t, ks[2].Access, token)
@@ -390,7 +390,7 @@ func TestDuplicateCookies_InvalidOnesDoNotCount(t *testing.T) {
 		{k.Refresh}, {"a", k.Refresh}, {k.Refresh, "a"}, {"a", "b", k.Refresh}, {"a", "b", "c", k.Refresh}, {"", "", "", "", "", k.Refresh},
 		{"a", "a", "a", "a", "a", k.Refresh}, {foreign.Refresh, k.Refresh}, {k.Access, k.Refresh},
 	} {
-		token, _, err := fx.RefreshToken(newRequest(reqCookies(refreshCookie, values...)))
+		token, _, err := fx.RefreshRequest(newRequest(reqCookies(refreshCookie, values...)))
 		require.NoError(t, err)
 		require.Equal(t, k.Refresh, token, "%q", values)
 	}
@@ -407,7 +407,7 @@ func TestDuplicateCookies_InvalidOnesDoNotCount(t *testing.T) {
 		junk = append(junk, "x.y."+strconv.Itoa(i))
 	}
 	for _, values := range [][]string{append(slices.Clone(junk), k.Refresh), append([]string{k.Refresh}, junk...)} {
-		token, _, err := fx.RefreshToken(newRequest(reqCookies(refreshCookie, values...)))
+		token, _, err := fx.RefreshRequest(newRequest(reqCookies(refreshCookie, values...)))
 		require.NoError(t, err)
 		require.Equal(t, k.Refresh, token)
 	}
@@ -597,9 +597,8 @@ func TestCSRF(t *testing.T) {
 				require.ErrorIs(t, err, auth.ErrCrossOrigin)
 				require.True(t, byCookie)
 				require.Empty(t, token)
-				token, byCookie, err = fx.RefreshToken(r)
+				token, _, err = fx.RefreshRequest(r)
 				require.ErrorIs(t, err, auth.ErrCrossOrigin)
-				require.True(t, byCookie)
 				require.Empty(t, token)
 			}
 			r := newRequest(from)
@@ -619,15 +618,15 @@ func TestCSRF(t *testing.T) {
 	}
 }
 
-func TestRefreshToken_LeavesTheBodyToBeReadAgain(t *testing.T) {
+func TestRefreshRequest_LeavesTheBodyToBeReadAgain(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	r := newRequest(reqJSON(`{"refresh_token":"abc","mine":"x"}`))
 	r.Method = http.MethodPost
 	for range 2 {
-		token, byCookie, err := fx.RefreshToken(r)
+		token, o, err := fx.RefreshRequest(r)
 		require.NoError(t, err)
-		require.False(t, byCookie)
+		require.True(t, o.InBody)
 		require.Equal(t, "abc", token)
 		tokens, byCookie, err := fx.RequestTokens(r)
 		require.NoError(t, err)

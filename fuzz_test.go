@@ -290,9 +290,9 @@ func FuzzCookieHeader(f *testing.F) {
 				require.Fail(t, "a session that was never created")
 			}
 		}
-		token, byCookie, err = a.RefreshToken(r)
+		token, o, err := a.RefreshRequest(r)
 		if err == nil {
-			require.True(t, byCookie)
+			require.False(t, o.InBody)
 			require.Contains(t, all, token)
 		}
 		list, _, err := a.RequestTokens(r)

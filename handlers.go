@@ -246,25 +246,23 @@ func (a *Authenticator) delivery(wish string) (byCookie bool, err error) {
 	return false, requestError(`delivery must be "cookie" or "body"`)
 }
 
-// RefreshHandler handles POST with a refresh token. [Authenticator.RefreshToken]
-// says where it is looked for. New tokens are returned as the old one arrived:
+// RefreshHandler handles POST with a refresh token, and optionally a retry key
+// in the header Refresh-Key. [Authenticator.RefreshRequest] says where the token
+// is looked for. New tokens are returned as the old one arrived:
 // as cookies if it was in a cookie, otherwise in the body.
 func (a *Authenticator) RefreshHandler() http.Handler { return a.endpoint(a.refresh, http.MethodPost) }
 
 func (a *Authenticator) refresh(w http.ResponseWriter, r *http.Request) error {
-	w.Header().Add("Vary", "Refresh-Token")
-	token, byCookie, err := a.RefreshToken(r)
+	w.Header().Add("Vary", "Refresh-Token, "+headerRetryKey)
+	token, o, err := a.RefreshRequest(r)
 	if err != nil {
 		return err
 	}
-	t, err := a.Refresh(r.Context(), token, RefreshOptions{Device: a.Device(r), InBody: !byCookie})
+	t, err := a.Refresh(r.Context(), token, o)
 	if err != nil {
 		return err
 	}
-	if t.presented && !slices.Contains(a.refreshCookies(r), token) {
-		t.presented = false // the request's cookie is of an earlier generation
-	}
-	a.WriteTokens(w, t, byCookie)
+	a.WriteTokens(w, t, !o.InBody)
 	return nil
 }
 
@@ -424,8 +422,9 @@ func (a *Authenticator) endSession(w http.ResponseWriter, r *http.Request) error
 
 // WriteTokens writes a response with t. The body is JSON with "access_token",
 // "token_type", "expires_in", "refresh_token", "refresh_expires_in" (both in
-// seconds, RFC 6749 section 5.1) and "session_id". If byCookie is set, the tokens
-// are set as cookies, and the body does not contain them.
+// seconds, RFC 6749 section 5.1) and "session_id", and "rotated" with the value
+// true if t.Rotated is set. If byCookie is set, the tokens are set as cookies, and
+// the body does not contain them.
 func (a *Authenticator) WriteTokens(w http.ResponseWriter, t Tokens, byCookie bool) {
 	now := a.now()
 	if byCookie {
@@ -443,6 +442,9 @@ func (a *Authenticator) WriteTokens(w http.ResponseWriter, t Tokens, byCookie bo
 	}
 	body.Int("refresh_expires_in", secondsLeft(t.RefreshExpiresAt, now))
 	body.String("session_id", t.SessionID)
+	if t.Rotated {
+		body.Bool("rotated", true)
+	}
 	writeBody(w, &headerSetter{h: w.Header()}, http.StatusOK, body.Close())
 }
 

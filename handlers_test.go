@@ -168,7 +168,7 @@ func TestHandlers_VaryNamesTheHeadersThatAreRead(t *testing.T) {
 	h, plain := newFixture(t, withCookies()).Handler(), newFixture(t, withExtractors(auth.FromBearer(), auth.FromHeader("X-T"))).Handler()
 	for _, tt := range []struct{ method, path, cookies, plain string }{
 		{"POST", "/login", "Cookie", ""},
-		{"POST", "/refresh", "Cookie Refresh-Token", "Refresh-Token"},
+		{"POST", "/refresh", "Cookie Refresh-Key Refresh-Token", "Refresh-Key Refresh-Token"},
 		{"POST", "/logout", "Authorization Cookie Refresh-Token", "Authorization Refresh-Token X-T"},
 		{"POST", "/logout/all", "Authorization Cookie", "Authorization X-T"},
 		{"GET", "/sessions", "Authorization Cookie", "Authorization X-T"},

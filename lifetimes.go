@@ -48,9 +48,10 @@ func (a *Authenticator) cooldownOf(k *constants, sparing bool) time.Duration {
 }
 
 // minSessionEnd returns the earliest end that the session can have, whatever
-// Rotate will return. Either this refresh rotates the session, or the session
-// was rotated at most one cooldown ago. So it ends at now plus its idle
-// lifetime minus cooldown at the earliest, or at its absolute end if that is sooner. If the session may be in
+// Rotate will return, except for a late retry, whose access token is issued
+// after Rotate. Either this refresh rotates the session, or the session was
+// rotated at most one cooldown ago. So it ends at now plus its idle lifetime minus
+// cooldown at the earliest, or at its absolute end if that is sooner. If the session may be in
 // its cooldown, the refresh may return the presented token again, so the result
 // is no later than that token's expiry.
 func (a *Authenticator) minSessionEnd(c *refreshClaims, now time.Time, cooldown time.Duration) time.Time {
@@ -105,6 +106,11 @@ func later(a, b time.Time) time.Time {
 // reaches this instant.
 func notBefore(now time.Time, leeway time.Duration) time.Time {
 	return now.Add(leeway).Truncate(time.Second).Add(time.Second)
+}
+
+// ceilSecond returns the first whole second that is not before t.
+func ceilSecond(t time.Time) time.Time {
+	return t.Add(time.Second - time.Nanosecond).Truncate(time.Second)
 }
 
 // truncateMillis truncates t to the resolution of all stored times.

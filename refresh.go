@@ -17,6 +17,18 @@ type RefreshOptions struct {
 	// InBody says that the tokens are not sent in cookies. The size limit of a
 	// cookie then does not apply to them.
 	InBody bool
+
+	// RetryKey is the value of the header Refresh-Key, or "". It is the retry key
+	// of the token: 32 random bytes in base64url (43 characters), or "sha256="
+	// and the SHA-256 of these characters in base64url. Only the client knows
+	// it. A request that repeats an earlier one with the same token and the same
+	// key is a retry, also after the retry window. Refresh returns
+	// [ErrInvalidRequest] for any other value.
+	RetryKey string
+
+	// olderCookie is set if the refresh cookie of the request is of an earlier
+	// generation than the token.
+	olderCookie bool
 }
 
 // Refresh returns a new access token, and the refresh token that the client uses
@@ -27,7 +39,9 @@ type RefreshOptions struct {
 //
 // Within the retry window, a refresh with the spent token returns the same new
 // refresh token. After it, a spent token means that two clients have the token,
-// so Refresh ends the session.
+// so Refresh ends the session, unless the request has the retry key of the
+// request that has spent the token. Then it is a late repeat: Refresh returns the
+// same generation again, until the spent token or the session expires.
 //
 // After [ErrInvalidToken], [ErrTokenExpired], [ErrSessionRevoked] or
 // [ErrTokenReused] the client must sign in again. After [ErrUnavailable] it may
@@ -41,6 +55,10 @@ func (a *Authenticator) Refresh(ctx context.Context, token string, o RefreshOpti
 // refreshWithin is Refresh. If sparing is set, the session has the longer cooldown
 // of cooldownOf.
 func (a *Authenticator) refreshWithin(ctx context.Context, token string, o RefreshOptions, sparing bool) (Tokens, error) {
+	key, err := parseRetryKey(o.RetryKey)
+	if err != nil {
+		return Tokens{}, err
+	}
 	c, err := a.openRefresh(ctx, token)
 	var newer newerToken
 	isNewer := errors.As(err, &newer)
@@ -91,6 +109,11 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 	r := Rotation{From: c.generation, At: now, NotAfter: now.Add(-cooldown), ExpiresAt: a.sessionEnd(&c.constants, now), Device: device}
 	if c.generation == 1 && cooldown == a.cooldownOf(&c.constants, false) {
 		r.NotAfter = later(now, c.created).Add(a.sessionTTL) // a session that was never refreshed has no cooldown
+	} else if a.inOwnCooldown(&c, now) {
+		r.NotAfter = time.Time{}
+	}
+	if key.given {
+		r.RetryTag, r.SpentTag = key.tag(c.generation, c.sid), key.tag(c.generation-1, c.sid)
 	}
 	var rotated bool
 	rotate := func(ctx context.Context) (err error) {
@@ -116,7 +139,7 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 	if err != nil {
 		return Tokens{}, err
 	}
-	event, err := a.outcome(ctx, &c, s, rotated, now, device)
+	event, err := a.outcome(ctx, &c, s, rotated, now, device, &key)
 	if err != nil {
 		return Tokens{}, err
 	}
@@ -124,17 +147,42 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 		return Tokens{}, grantError{err}
 	}
 	if s.Generation == c.generation {
-		t.Refresh, t.RefreshExpiresAt, t.presented = token, c.expiresAt, true
+		t.Refresh, t.RefreshExpiresAt, t.presented = token, c.expiresAt, !o.olderCookie
 	} else {
 		// Of the values from the store, the token contains only Generation,
 		// RotatedAt and an earlier end.
 		s.CreatedAt, s.ExpiresAt = c.created, earlier(s.ExpiresAt, a.absoluteEnd(&c.constants))
-		if err := a.mintRefresh(&t, s, &c.constants); err != nil { // HMAC, and its size was checked by New
+		issued := s
+		if event == EventLateRetry {
+			if t, err = a.lateAccess(ctx, u, &c, s, snap, o.InBody); err != nil {
+				return Tokens{}, err
+			}
+			issued.RotatedAt = ceilSecond(now)
+		}
+		if err := a.mintRefresh(&t, issued, &c.constants); err != nil { // HMAC, and its size was checked by New
 			return Tokens{}, a.internalError(ctx, s, err)
 		}
+		t.Rotated = true
+	}
+	if rotated {
+		a.reportUsedAgain(ctx, &key, s, Event{Device: device, Generation: c.generation})
 	}
 	if event != "" {
 		a.emit(ctx, Event{Type: event, Session: s, Device: device, Generation: c.generation})
+	}
+	return t, nil
+}
+
+// lateAccess returns the access token of a late repeat, which rotates nothing. So
+// the session ends at its ExpiresAt, which is known only after Rotate. Nothing is
+// spent, so the client can try again after any error.
+func (a *Authenticator) lateAccess(ctx context.Context, u User, c *refreshClaims, s Session, snap snapshot, inBody bool) (Tokens, error) {
+	t, err := a.mintAccess(ctx, u, c.sid, &c.constants, snap.now, a.countsFrom(c, snap), s.ExpiresAt)
+	if err == nil {
+		err = a.fitsCookie(t.Access, inBody)
+	}
+	if err != nil {
+		return Tokens{}, a.unavailable(ctx, s, err)
 	}
 	return t, nil
 }
@@ -148,7 +196,7 @@ func (a *Authenticator) reportAhead(ctx context.Context, s Session, now time.Tim
 // outcome interprets the result of Rotate: the session s, and whether it was
 // rotated. The caller emits the returned event, if any, when it knows that the
 // refresh succeeds.
-func (a *Authenticator) outcome(ctx context.Context, c *refreshClaims, s Session, rotated bool, now time.Time, device Device) (EventType, error) {
+func (a *Authenticator) outcome(ctx context.Context, c *refreshClaims, s Session, rotated bool, now time.Time, device Device, key *retryKey) (EventType, error) {
 	if a.isAhead(s.RotatedAt, now) {
 		a.reportAhead(ctx, s, now)
 	}
@@ -169,6 +217,11 @@ func (a *Authenticator) outcome(ctx context.Context, c *refreshClaims, s Session
 		return "", nil
 	case !rotated && s.Generation == c.generation+1 && age <= a.windowOf(&c.constants):
 		return EventRetry, nil
+	case !rotated && s.Generation == c.generation+1 && key.repeats(c.generation, s):
+		if end := earlier(s.ExpiresAt, a.absoluteEnd(&c.constants)); !now.Before(end.Truncate(time.Second)) {
+			return "", grantError{ErrTokenExpired}
+		}
+		return EventLateRetry, nil
 	case !rotated && s.Generation > c.generation:
 		err := a.revokeSession(ctx, s, reasonReuse)
 		a.emit(ctx, Event{Type: EventReuse, Session: s, Device: device, Generation: c.generation, Err: err})

@@ -53,7 +53,7 @@ func TestRefreshHandler_CookieTokenIsReturnedInCookies(t *testing.T) {
 		first := fx.login(t)
 		r := send(t, fx.RefreshHandler(), http.MethodPost, "/refresh", append(more, reqCookie(refreshCookie, first.Refresh))...)
 		require.Equal(t, http.StatusOK, r.status, r.body)
-		require.ElementsMatch(t, []string{"token_type", "expires_in", "refresh_expires_in", "session_id"}, slices.Collect(maps.Keys(r.fields(t))))
+		require.ElementsMatch(t, []string{"token_type", "expires_in", "refresh_expires_in", "session_id", "rotated"}, slices.Collect(maps.Keys(r.fields(t))))
 		require.Len(t, r.cookies, 2)
 		require.NotEqual(t, first.Refresh, r.cookies[refreshCookie].Value)
 	}

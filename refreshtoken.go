@@ -8,24 +8,35 @@ import (
 	"strings"
 )
 
-// RefreshToken returns the refresh token of a request, and whether the response
-// should set cookies. It looks in the refresh cookie, in the header
-// Refresh-Token, and in the fields "refresh_token" and "refreshToken" of the
-// body. It does not look in the URL. The body can be read again afterward.
+// RefreshRequest returns the refresh token of a request, and the options for
+// [Authenticator.Refresh]: the device, the value of the header Refresh-Key, and
+// whether the tokens are returned in the body. So a refresh handler is:
+//
+//	token, o, err := a.RefreshRequest(r)
+//	t, err := a.Refresh(r.Context(), token, o) // if err is nil
+//	a.WriteTokens(w, t, !o.InBody)             // if err is nil
+//
+// It looks for the token in the refresh cookie, in the header Refresh-Token, and
+// in the fields "refresh_token" and "refreshToken" of the body. It does not look
+// in the URL. The body can be read again afterward.
 //
 // If there is only one token, it is not verified. If there are several different
-// tokens, RefreshToken verifies them and ignores those that are not valid. If
+// tokens, RefreshRequest verifies them and ignores those that are not valid. If
 // the others are of one session, it returns the one with the highest generation.
-// If a cookie carries any token that was not ignored, RefreshToken checks the
-// origin of the request ([Verifier.CheckOrigin]), and byCookie is true.
+// If a cookie carries any token that was not ignored, RefreshRequest checks the
+// origin of the request ([Verifier.CheckOrigin]), and InBody is false.
 //
-// The error is [ErrNoToken]; [ErrInvalidRequest] for tokens of two sessions, or
-// for a malformed body in a request without another refresh token;
-// [ErrCrossOrigin]; or [ErrUnavailable] if it cannot be decided which of several
-// tokens are valid. For a body that is too large, [ResponseFor] maps the error to
-// status 413. For an unsupported content type, in a request without another
-// refresh token, it maps it to 415.
-func (a *Authenticator) RefreshToken(r *http.Request) (token string, byCookie bool, err error) {
+// The error is [ErrNoToken]; [ErrInvalidRequest] for tokens of two sessions, for
+// a malformed Refresh-Key, or for a malformed body in a request without another
+// refresh token; [ErrCrossOrigin]; or [ErrUnavailable] if it cannot be decided
+// which of several tokens are valid. For a body that is too large, [ResponseFor]
+// maps the error to status 413. For an unsupported content type, in a request
+// without another refresh token, it maps it to 415.
+func (a *Authenticator) RefreshRequest(r *http.Request) (token string, o RefreshOptions, err error) {
+	key, err := retryKeyOf(r)
+	if err != nil {
+		return "", o, err
+	}
 	list := a.refreshCookieCredentials(r)
 	limit := len(list) + maxVerified
 	for _, value := range r.Header["Refresh-Token"] {
@@ -33,12 +44,18 @@ func (a *Authenticator) RefreshToken(r *http.Request) (token string, byCookie bo
 	}
 	fromBody, err := bodyTokens(r)
 	if errors.Is(err, errTooLarge) || err != nil && len(list) == 0 {
-		return "", false, err
+		return "", o, err
 	}
 	for _, value := range fromBody {
 		list = addCredential(list, value, byHeader, len(list)+1)
 	}
-	return a.refreshTokenOf(r, list)
+	token, cookie, err := a.refreshTokenOf(r, list)
+	if err != nil {
+		return "", o, err
+	}
+	o = RefreshOptions{Device: a.Device(r), InBody: !cookie, RetryKey: key}
+	o.olderCookie = cookie && !slices.ContainsFunc(list, func(t credential) bool { return t.token == token && t.by&byCookie != 0 })
+	return token, o, nil
 }
 
 // refreshTokenOf returns the token of list to use, and whether a cookie carries
@@ -209,7 +226,7 @@ func (l *tokenList) add(token string) {
 // [Authenticator.Logout], and whether the request has one of the cookies. The
 // tokens are of both kinds, and are not verified. A part of the request that
 // cannot be read does not hide the tokens in other parts. A body without the
-// fields of [Authenticator.RefreshToken] is searched for anything that
+// fields of [Authenticator.RefreshRequest] is searched for anything that
 // looks like a token, whatever its content type.
 //
 // If the origin of the request is not trusted ([Verifier.CheckOrigin]) and a

@@ -31,9 +31,14 @@ type Tokens struct {
 	Subject          string
 	SessionID        string
 
-	// presented is set if Refresh is the token that the request contained. Then
-	// its cookie is not set again: if the response to a later request arrives
-	// first, this one would overwrite the newer token.
+	// Rotated is set if Refresh is the token of a later generation than the one
+	// that was presented to [Authenticator.Refresh]. A client then drops its
+	// retry key when it stores Refresh.
+	Rotated bool
+
+	// presented is set if the cookie of the request contains Refresh. Then the
+	// cookie is not set again: if the response to a later request arrives first,
+	// this one would overwrite the newer token.
 	presented bool
 
 	ephemeral bool // the cookies end with the browser; see SessionOptions.Ephemeral

@@ -106,10 +106,10 @@ func bodyLogin(a *auth.Authenticator, w http.ResponseWriter, r *http.Request) {
 }
 
 func bodyToken(a *auth.Authenticator, w http.ResponseWriter, r *http.Request) {
-	token, _, err := a.RefreshToken(r)
+	token, o, err := a.RefreshRequest(r)
 	var t auth.Tokens
 	if err == nil {
-		t, err = a.Refresh(r.Context(), token, auth.RefreshOptions{Device: a.Device(r)})
+		t, err = a.Refresh(r.Context(), token, o)
 	}
 	switch {
 	case err == nil:

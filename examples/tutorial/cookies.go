@@ -101,20 +101,20 @@ func cookieLogin(a *auth.Authenticator, w http.ResponseWriter, r *http.Request) 
 }
 
 func cookieRefresh(a *auth.Authenticator, w http.ResponseWriter, r *http.Request) {
-	f, _ := auth.ReadFields(r, "delivery") // RefreshToken returns the error of a malformed body
-	token, byCookie, err := a.RefreshToken(r)
+	f, _ := auth.ReadFields(r, "delivery") // RefreshRequest returns the error of a malformed body
+	token, o, err := a.RefreshRequest(r)
 	// A script must not be able to read the tokens that a cookie hides from it.
-	inBody := f["delivery"] == "body" && !byCookie
-	if err == nil && !inBody {
+	o.InBody = o.InBody && f["delivery"] == "body"
+	if err == nil && !o.InBody {
 		err = a.CheckOrigin(r) // the response sets cookies even if the token came in the header
 	}
 	var t auth.Tokens
 	if err == nil {
-		t, err = a.Refresh(r.Context(), token, auth.RefreshOptions{Device: a.Device(r), InBody: inBody})
+		t, err = a.Refresh(r.Context(), token, o)
 	}
 	switch {
 	case err == nil:
-		writeTokens(a, w, t, inBody, "Access token refreshed successfully")
+		writeTokens(a, w, t, o.InBody, "Access token refreshed successfully")
 	case errors.Is(err, auth.ErrNoToken):
 		writeJSON(w, http.StatusBadRequest, cookieRefusal{"Refresh token not provided"})
 	case auth.ResponseFor(err).Status == http.StatusUnauthorized:
@@ -170,7 +170,7 @@ func allowOrigin(origin string, next http.Handler) http.Handler {
 			h.Set("Access-Control-Allow-Credentials", "true")
 			if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
 				h.Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
-				h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Refresh-Token")
+				h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Refresh-Token, Refresh-Key")
 				w.WriteHeader(http.StatusNoContent)
 				return
 			}

@@ -433,6 +433,12 @@ func (w *Writer) Raw(name, value string) {
 	w.b = append(w.b, value...)
 }
 
+// Bool appends a member whose value is true or false.
+func (w *Writer) Bool(name string, value bool) {
+	w.name(name)
+	w.b = strconv.AppendBool(w.b, value)
+}
+
 // Members appends the members of a JSON object that has at least one.
 func (w *Writer) Members(object []byte) {
 	if w.b[len(w.b)-1] != '{' {

@@ -329,6 +329,7 @@ func TestWriter_WritesWhatEncodingJSONReads(t *testing.T) {
 		member("text", func() { w.String("text", s.String()) })
 		member("list", func() { w.Strings("list", list) })
 		member("number", func() { w.Int("number", n) })
+		member("bool", func() { w.Bool("bool", n%2 == 0) })
 		member("more", func() { w.Members([]byte(`{"more":{"a":[1]}}`)) })
 		b, ok := bytes.CutPrefix(w.Close(), []byte("before"))
 		require.True(t, ok)
@@ -337,11 +338,12 @@ func TestWriter_WritesWhatEncodingJSONReads(t *testing.T) {
 			Text   *string
 			List   *[]string
 			Number *int64
+			Bool   *bool
 			More   json.RawMessage
 		}
 		require.NoError(t, json.Unmarshal(b, &got), "%q", b)
 		var names []string
-		require.NoError(t, strictjson.Object(string(b), 4, func(name, _ string) error { names = append(names, name); return nil }), "%q", b)
+		require.NoError(t, strictjson.Object(string(b), 5, func(name, _ string) error { names = append(names, name); return nil }), "%q", b)
 		require.Equal(t, want, names)
 		if got.Text != nil {
 			require.Equal(t, s.String(), *got.Text)
@@ -351,6 +353,9 @@ func TestWriter_WritesWhatEncodingJSONReads(t *testing.T) {
 		}
 		if got.Number != nil {
 			require.Equal(t, n, *got.Number)
+		}
+		if got.Bool != nil {
+			require.Equal(t, n%2 == 0, *got.Bool)
 		}
 	}
 }
