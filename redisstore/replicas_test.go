@@ -27,6 +27,8 @@ func TestReplicas_WriteWaits(t *testing.T) {
 	_, _, err := st.Rotate(ctx, "ada", "absent", rotateFrom(1, use(s)))
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)
 
+	require.NoError(t, st.Spend(ctx, "ada", "one", now()))
+
 	replica.Pause()
 	const want = "the master has the write, but only 0 of 1 replicas confirmed it within 150ms"
 	require.ErrorContains(t, st.Create(ctx, session("ada", "two")), want)
@@ -37,6 +39,8 @@ func TestReplicas_WriteWaits(t *testing.T) {
 	require.False(t, rotated)
 	require.ErrorContains(t, err, want)
 	require.ErrorContains(t, st.Revoke(ctx, ending("ada", "one")), want)
+	require.ErrorContains(t, st.Spend(ctx, "ada", "two", now()), want)
+	require.ErrorContains(t, st.Spend(ctx, "ada", "two", now()), want)
 	// A deadline ends the wait.
 	started := time.Now()
 	require.Error(t, store(t, c, redisstore.Config{Replicas: 1, ReplicaTimeout: 2 * time.Second}).Create(within(t, 100*time.Millisecond), session("ada", "three")))
@@ -81,6 +85,7 @@ func TestReplicas_FollowMovedKey(t *testing.T) {
 	host, port, err := net.SplitHostPort(to)
 	require.NoError(t, err)
 	require.NoError(t, nodes[from.Options().Addr].Migrate(ctx, host, port, key, 0, patience).Err())
+	require.ErrorContains(t, st.Spend(ctx, "ada", "two", now().Add(time.Hour)), written, "ASK") // in the slot of the sessions
 	require.ErrorContains(t, st.Create(ctx, session("ada", "two")), written, "ASK")
 	// The new master comes first: it raises its epoch, so that no message of the
 	// old master takes the slot back.
@@ -89,6 +94,8 @@ func TestReplicas_FollowMovedKey(t *testing.T) {
 	}
 	// The client has the old state of the Cluster, or has reloaded it.
 	require.ErrorContains(t, st.Create(ctx, session("ada", "three")), written, "MOVED")
+	require.ErrorIs(t, store(t, c, redisstore.Config{}).Spend(ctx, "ada", "two", now()), auth.ErrSpent)
+	require.Equal(t, int64(1), nodes[to].Exists(ctx, "ratchet:{ada}:once:two:3").Val(), "the record must be in the slot of the sessions")
 	list, err := st.List(ctx, "ada")
 	require.NoError(t, err)
 	require.Len(t, list, 3)

@@ -76,6 +76,15 @@ func TestStore_EachCallIsOneCommand(t *testing.T) {
 		return st.Create(ctx, other)
 	}, "evalsha", "time", "hrandfield", "hsetnx", "pexpireat", "pttl")
 	count(rotate(2+n), "evalsha", "hget", "hset", "hlen", "time", "hrandfield", "pexpireat", "pttl")
+	spend := func(want error) func(i int) error {
+		return func(i int) error {
+			require.Equal(t, want, st.Spend(ctx, "ada", fmt.Sprint(i), now().Add(time.Hour)))
+			return nil
+		}
+	}
+	require.NoError(t, st.Spend(ctx, "ada", "loads the script", now()))
+	count(spend(nil), "evalsha", "set")
+	count(spend(auth.ErrSpent), "evalsha", "set", "get")
 	count(func(int) error { _, err := st.Get(ctx, "ada", "one"); return err }, "hget")
 	count(func(int) error { _, err := st.List(ctx, "ada"); return err }, "hgetall")
 }
@@ -244,8 +253,9 @@ func TestStore_LeavesNoKeys(t *testing.T) {
 		r := ending(s.Subject, "another")
 		r.Until = soon
 		require.NoError(t, st.Revoke(ctx, r))
+		require.NoError(t, st.Spend(ctx, s.Subject, "one", soon))
 	}
-	require.Equal(t, int64(11), c.DBSize(ctx).Val())
+	require.Equal(t, int64(21), c.DBSize(ctx).Val())
 	require.Eventually(t, func() bool { return c.DBSize(ctx).Val() == 0 }, patience, 10*time.Millisecond)
 }
 
@@ -309,6 +319,7 @@ func TestStore_CallsEndAtDeadlineIfServerHangs(t *testing.T) {
 			},
 			"List":    func(ctx context.Context) error { _, err := st.List(ctx, s.Subject); return err },
 			"Revoke":  func(ctx context.Context) error { return st.Revoke(ctx, ending(s.Subject, "one")) },
+			"Spend":   func(ctx context.Context) error { return st.Spend(ctx, s.Subject, "one", now()) },
 			"Changes": func(ctx context.Context) error { _, _, _, err := st.Changes(ctx, next, time.Minute); return err },
 		} {
 			const deadline = 200 * time.Millisecond
@@ -316,7 +327,7 @@ func TestStore_CallsEndAtDeadlineIfServerHangs(t *testing.T) {
 			err := f(within(t, deadline))
 			took := time.Since(started)
 			require.ErrorIs(t, err, context.DeadlineExceeded, "%s, %s", call, name)
-			for _, named := range []error{auth.ErrSessionExists, auth.ErrSessionNotFound, auth.ErrFeedReset} {
+			for _, named := range []error{auth.ErrSessionExists, auth.ErrSessionNotFound, auth.ErrFeedReset, auth.ErrSpent} {
 				require.NotErrorIs(t, err, named)
 			}
 			limit := deadline + 400*time.Millisecond
