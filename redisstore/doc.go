@@ -8,11 +8,12 @@
 //	go a.Run(ctx) // applies revocations that other processes publish
 //
 // The sessions of a subject are the fields of one hash, <prefix>:{<subject>}.
-// Revocations are the entries of one stream, <prefix>:feed.
+// Revocations are the entries of one stream, <prefix>:feed. Each record of Spend
+// is a string of its own, <prefix>:{<subject>}:once:<id>:<length of id>.
 //
 // # Guarantees
 //
-// Create and Rotate each run one script, so they are atomic. Revoke runs a script
+// Create, Rotate and Spend each run one script, so they are atomic. Revoke runs a script
 // that deletes the sessions, if the revocation ends any, and a script that
 // publishes the revocation. No command uses the keys of more than one subject, so
 // all calls work on a Cluster.
@@ -39,16 +40,22 @@
 // Revocation.Except lists it. If Changes cannot read an entry, it returns it with
 // only Subject and ID set.
 //
+// A process of an earlier version, which does not know Session.RetryTag, drops the
+// tag when it rotates a session: every later Get, List and Rotate of this version
+// returns the session without the tag. The client of that rotation then is as
+// without a retry key. It cannot read a session with a Session.Key, so only
+// processes of this version rotate it. Spend exists only in this version.
+//
 // # Cost
 //
-// Create and Rotate each take one EVALSHA, Get one HGET, and List one HGETALL.
+// Create, Rotate and Spend each take one EVALSHA, Get one HGET, and List one HGETALL.
 // Revoke takes two EVALSHA, or one if it ends no session. If the server no
 // longer has a script, the script is sent again. While Changes waits, it calls
 // XREAD, each time for at most one second, and occupies one connection.
 //
-// A subject with one session takes about 360 bytes of memory if the user agent
+// A subject with one session takes about 380 bytes of memory if the user agent
 // has 100 bytes. Each further session takes about 100 bytes, plus its ID, user
-// agent and data. A hash expires one minute after the end of its last session.
+// agent and data. A retry tag adds 32 bytes, and a key another 32. A hash expires one minute after the end of its last session.
 // An ended session may be deleted before that: each Create checks four random
 // sessions of its subject, and each Rotate checks two if the subject has
 // several. They delete those that ended more than a minute ago by the server's
@@ -58,6 +65,9 @@
 // checks 32 entries, starting where the last Revoke stopped, and deletes those
 // that have expired. It continues while at least half of the entries are
 // deleted, up to 1,024 entries.
+//
+// A record of Spend takes about 100 bytes and its subject and ID. It expires one
+// minute after its time.
 //
 // A page of Changes ends after 512 revocations or about 256 KiB, so that
 // reading a page blocks the server for only one or two milliseconds, whatever
@@ -77,9 +87,12 @@
 //     the revocations that it knows and the feed lacks, which deletes the
 //     session again. The revocation is lost if no process that knew it is still
 //     running, or if it has expired.
+//   - A record of Spend: what was used can be used once more.
 //
 // With Config.Replicas, a write is acknowledged only after that many replicas
-// have it. This helps only if one of them is promoted: Sentinel and Cluster
+// have it, also one that only finds that something was used already. If it
+// returns an error, it may have taken effect: what Spend should have recorded may
+// then count as used, although no caller has used it. This helps only if one of them is promoted: Sentinel and Cluster
 // prefer a replica that has all writes, but do not guarantee it. A partitioned
 // master serves the clients that reach it until it notices the partition. With
 // Config.Replicas, its writes return an error. Without Config.Replicas, set

@@ -579,24 +579,29 @@ func TestMemory(t *testing.T) {
 	c := single(t, server.Addr)
 	st, ctx := store(t, c, redisstore.Config{}), t.Context()
 	agent := "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
-	usage := func(packed bool, subject string, sessions int) int64 {
+	usage := func(packed bool, tag, publicKey []byte, sessions int) int64 {
 		size := "64"
 		if packed {
 			size = "512"
 		}
 		require.NoError(t, c.ConfigSet(ctx, "hash-max-listpack-value", size).Err())
+		require.NoError(t, c.Del(ctx, "ratchet:{ada-1}").Err())
 		for i := range sessions {
-			s := session(subject, fmt.Sprintf("session-of-22-letter-%02d", i))
+			s := session("ada-1", fmt.Sprintf("session-of-22-letter-%02d", i))
 			s.Device = auth.Device{UserAgent: agent, IP: addresses[3]}
+			s.RetryTag, s.Key = tag, publicKey
 			require.NoError(t, st.Create(ctx, s))
 		}
-		n, err := c.MemoryUsage(ctx, "ratchet:{"+subject+"}").Result()
+		n, err := c.MemoryUsage(ctx, "ratchet:{ada-1}").Result()
 		require.NoError(t, err)
 		return n
 	}
+	require.NoError(t, st.Spend(ctx, "ada-1", "token-of-22-characters", now().Add(time.Hour)))
+	t.Logf("a record of Spend: %d bytes", c.MemoryUsage(ctx, "ratchet:{ada-1}:once:token-of-22-characters:22").Val())
 	for _, n := range []int{1, 2, 5, 20} {
-		plain, packed := usage(false, fmt.Sprint("plain-", n), n), usage(true, fmt.Sprint("packed-", n), n)
-		t.Logf("%2d sessions of one subject: %5d bytes; with hash-max-listpack-value 512: %5d", n, plain, packed)
+		plain, packed := usage(false, nil, nil, n), usage(true, nil, nil, n)
+		t.Logf("%2d sessions of one subject: %5d bytes; with retry tags: %5d; with keys too: %5d", n, plain, usage(false, tagA, nil, n), usage(false, tagA, keyA, n))
+		t.Logf("with hash-max-listpack-value 512: %5d; with retry tags: %5d; with keys too: %5d", packed, usage(true, tagA, nil, n), usage(true, tagA, keyA, n))
 		require.Less(t, plain, int64(300+300*n))
 		require.Less(t, packed, plain)
 	}
