@@ -13,8 +13,8 @@
 //
 // # Guarantees
 //
-// Create, Rotate and Spend each run one script, so they are atomic. Revoke runs a script
-// that deletes the sessions, if the revocation ends any, and a script that
+// Create, Rotate and Spend each run one script, so they are atomic. Revoke runs a
+// script that deletes the sessions, if the revocation ends any, and a script that
 // publishes the revocation. No command uses the keys of more than one subject, so
 // all calls work on a Cluster.
 //
@@ -41,10 +41,9 @@
 // only Subject and ID set.
 //
 // A process of an earlier version, which does not know Session.RetryTag, drops the
-// tag when it rotates a session: every later Get, List and Rotate of this version
-// returns the session without the tag. The client of that rotation then is as
-// without a retry key. It cannot read a session with a Session.Key, so only
-// processes of this version rotate it. Spend exists only in this version.
+// tag when it rotates a session: this version then reads the session without a
+// tag, so a retry of that rotation is treated like one without a retry key. It
+// cannot read a session with a Session.Key, so it cannot rotate one.
 //
 // # Cost
 //
@@ -55,19 +54,19 @@
 //
 // A subject with one session takes about 380 bytes of memory if the user agent
 // has 100 bytes. Each further session takes about 100 bytes, plus its ID, user
-// agent and data. A retry tag adds 32 bytes, and a key another 32. A hash expires one minute after the end of its last session.
-// An ended session may be deleted before that: each Create checks four random
-// sessions of its subject, and each Rotate checks two if the subject has
-// several. They delete those that ended more than a minute ago by the server's
-// clock.
+// agent and data. A retry tag adds 32 bytes, and a key another 32. A hash expires
+// one minute after the end of its last session. An ended session may be deleted
+// before that: each Create checks four random sessions of its subject, and each
+// Rotate checks two if the subject has several. They delete those that ended more
+// than a minute ago by the server's clock.
 //
 // A revocation stays in the stream at least until it expires. Each Revoke
 // checks 32 entries, starting where the last Revoke stopped, and deletes those
 // that have expired. It continues while at least half of the entries are
 // deleted, up to 1,024 entries.
 //
-// A record of Spend takes about 100 bytes and its subject and ID. It expires one
-// minute after its time.
+// A record of Spend takes about 100 bytes if its subject and ID have 30 bytes
+// together. It expires one minute after its time.
 //
 // A page of Changes ends after 512 revocations or about 256 KiB, so that
 // reading a page blocks the server for only one or two milliseconds, whatever
