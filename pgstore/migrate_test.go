@@ -66,6 +66,8 @@ func TestMigrate(t *testing.T) {
 		record := session("ada", "one")
 		require.NoError(t, st.Create(t.Context(), record))
 		exec(t, p, `ALTER TABLE `+schema+`.revocations DROP COLUMN reason`)
+		exec(t, p, `ALTER TABLE `+schema+`.sessions DROP COLUMN retry_tag, DROP COLUMN key`)
+		exec(t, p, `DROP TABLE `+schema+`.spent`)
 		exec(t, p, `DELETE FROM `+schema+`.migrations WHERE version > 3`)
 
 		// Prepared statements of a process of version 3.
@@ -101,6 +103,10 @@ func TestMigrate(t *testing.T) {
 		}
 		revoke("before")
 		require.Equal(t, []string{"before"}, read())
+		const advice = "call Store.Migrate, which creates or updates the tables: "
+		_, err = st.Get(t.Context(), "ada", "one")
+		require.ErrorContains(t, err, advice)
+		require.ErrorContains(t, st.Spend(t.Context(), "ada", "one", now()), advice)
 
 		st = open(t, p, pgstore.Config{Schema: schema})
 		require.Equal(t, 3, versions(t, p, schema))
@@ -168,7 +174,8 @@ func TestMigrate(t *testing.T) {
 		s := session("ada", "one")
 		require.NoError(t, st.Create(t.Context(), s))
 		require.NoError(t, st.Revoke(t.Context(), expire("bob")))
-		for _, table := range []string{"sessions", "revocations", "history", "migrations"} {
+		require.NoError(t, st.Spend(t.Context(), "ada", "one", now()))
+		for _, table := range []string{"sessions", "revocations", "history", "spent", "migrations"} {
 			exec(t, p, `ALTER TABLE `+schema+`.`+table+` ADD COLUMN newer text NOT NULL DEFAULT 'default'`)
 			exec(t, p, `UPDATE `+schema+`.`+table+` SET newer = 'kept'`)
 		}
@@ -189,6 +196,8 @@ func TestMigrate(t *testing.T) {
 			require.Equal(t, []auth.Session{s}, list)
 			require.Equal(t, "kept", scan[string](t, p, `SELECT newer FROM `+schema+`.sessions WHERE subject = 'ada'`))
 			require.NoError(t, st.Create(t.Context(), session("cyd", uniqueName())))
+			require.NoError(t, st.Spend(t.Context(), "cyd", uniqueName(), now()))
+			require.ErrorIs(t, st.Spend(t.Context(), "ada", "one", now()), auth.ErrSpent)
 			exec(t, p, `DELETE FROM `+schema+`.history`) // as a crash does
 			require.NoError(t, st.Revoke(t.Context(), expire("bob")))
 			_, next := changes(t, st, "", 0)
@@ -222,7 +231,7 @@ func TestMigrate(t *testing.T) {
 	t.Run("RefusesTablesThatWereNeverReleased", func(t *testing.T) {
 		p, schema := pool(t, server.Addr), uniqueName()
 		st := open(t, p, pgstore.Config{Schema: schema})
-		exec(t, p, `UPDATE `+schema+`.migrations SET version = version - 2`)
+		exec(t, p, `UPDATE `+schema+`.migrations SET version = version - 3`)
 		require.EqualError(t, st.Migrate(t.Context()),
 			"pgstore: migrating: the schema "+schema+" has tables of version 2, which was never released; drop the schema, and with it all sessions")
 	})

@@ -31,6 +31,8 @@ func fill(t testing.TB, p *pgxpool.Pool, schema string, n int) {
 		exec(t, p, `INSERT INTO `+schema+`.revocations (until, all_sessions, subject, sessions, except_ids)
 			SELECT now() + interval '10 minutes', false, i::text, '{}', '{}' FROM generate_series(1, $1::int) AS i`, n/20)
 	}
+	exec(t, p, `INSERT INTO `+schema+`.spent SELECT now() + interval '1 hour', i, 'ada', i FROM generate_series(1, $1::int) AS i`, n)
+	exec(t, p, `VACUUM ANALYZE `+schema+`.spent`)
 	exec(t, p, `VACUUM ANALYZE `+schema+`.sessions`)
 	exec(t, p, `VACUUM ANALYZE `+schema+`.revocations`)
 }
@@ -53,11 +55,13 @@ func TestStore_OnServer(t *testing.T) {
 		fill(t, p, schema, 20_000)
 		position := scan[string](t, p, `SELECT pg_current_snapshot()::text`)
 		arguments := map[string]string{
-			"create":    `'ada', 'one', 1, '2026-01-01', '2026-01-01', '2026-01-01', '', NULL, ''`,
+			"create":    `'ada', 'one', 1, '2026-01-01', '2026-01-01', '2026-01-01', '', NULL, '', '', ''`,
 			"get":       `'ada', 'one'`,
-			"rotate":    `'ada', 'one', 1, '2026-01-01', '2026-01-01', '2026-01-01', '', NULL`,
+			"rotate":    `'ada', 'one', 1, '2026-01-01', '2026-01-01', '2026-01-01', '', NULL, '', '', ''`,
 			"list":      `'ada'`,
 			"revoke":    `'ada', '{one}', true, '{two}', '2026-01-01', '2026-01-01', '', 0, 'reuse'`,
+			"spend":     `'ada', 'one', '2026-01-01', 1`,
+			"spentBy":   `'ada', 'one'`,
 			"feedAll":   "NULL, '0', 0, 1001",
 			"feedAfter": "NULL, '0', 0, 1001, '" + position + "'",
 		}
@@ -67,6 +71,8 @@ func TestStore_OnServer(t *testing.T) {
 			"rotate":    {"sessions_pkey"},
 			"list":      {"sessions_pkey"},
 			"revoke":    {"sessions_pkey", "revocations_until", "revocations_pkey"},
+			"spend":     {"spent_until", "Tid Scan on spent"},
+			"spentBy":   {"spent_pkey"},
 			"feedAll":   {"revocations_xid_id"},
 			"feedAfter": {"revocations_xid_id"},
 		}
@@ -97,6 +103,7 @@ func TestStore_OnServer(t *testing.T) {
 				}
 				require.NotContains(t, explained, "Seq Scan on sessions", "%s, %s", name, plan)
 				require.NotContains(t, explained, "Seq Scan on revocations", "%s, %s", name, plan)
+				require.NotContains(t, explained, "Seq Scan on spent", "%s, %s", name, plan)
 			}
 		}
 	})
@@ -144,6 +151,11 @@ func TestStore_OnServer(t *testing.T) {
 		})
 		calls("Revoke", 1, func() { require.NoError(t, st.Revoke(t.Context(), expire("ada"))) })
 		calls("Changes", 1, func() { changes(t, st, "", 0) })
+		calls("Spend", 1, func() {
+			n++
+			require.NoError(t, st.Spend(t.Context(), "ada", fmt.Sprint(n), now()))
+		})
+		calls("Spend again", 2, func() { require.ErrorIs(t, st.Spend(t.Context(), "ada", fmt.Sprint(n), now()), auth.ErrSpent) })
 
 		// Polling never listens.
 		polls := open(t, p, pgstore.Config{Schema: schema, Poll: 10 * time.Millisecond})
@@ -262,6 +274,32 @@ func TestStore_OnServer(t *testing.T) {
 		require.ErrorIs(t, err, auth.ErrSessionNotFound)
 		_, err = st.Get(t.Context(), "ada", "50s")
 		require.NoError(t, err)
+
+		// Also what was spent.
+		until := map[string]time.Time{"50s": now().Add(-50 * time.Second), "70s": now().Add(-70 * time.Second)}
+		for _, id := range []string{"50s", "70s"} {
+			require.NoError(t, st.Spend(t.Context(), "ada", id, until[id]))
+		}
+		tx = begin(t, p)
+		_, err = tx.Exec(t.Context(), `SELECT FROM `+schema+`.spent WHERE id = '70s' FOR UPDATE`)
+		require.NoError(t, err)
+		require.NoError(t, st.Spend(t.Context(), "ada", "one", now()))
+		require.ErrorIs(t, st.Spend(t.Context(), "ada", "70s", now()), auth.ErrSpent)
+		require.NoError(t, tx.Rollback(t.Context()))
+		require.NoError(t, st.Spend(t.Context(), "ada", "two", now()))
+		require.NoError(t, st.Spend(t.Context(), "ada", "70s", now()))
+		require.ErrorIs(t, st.Spend(t.Context(), "ada", "50s", now()), auth.ErrSpent)
+	})
+
+	t.Run("SpendDeletesMany", func(t *testing.T) {
+		p, schema := pool(t, server.Addr), uniqueName()
+		st := open(t, p, pgstore.Config{Schema: schema})
+		exec(t, p, `INSERT INTO `+schema+`.spent (until, nonce, subject, id)
+			SELECT now() + CASE WHEN i <= 600 THEN interval '-1 hour' ELSE interval '1 hour' END, i, 'ada', i FROM generate_series(1, 1000) AS i`)
+		for _, left := range []int{745, 490, 403, 404} { // each call adds one
+			require.NoError(t, st.Spend(t.Context(), "ada", uniqueName(), now().Add(time.Hour)))
+			require.Equal(t, left, scan[int](t, p, `SELECT count(*) FROM `+schema+`.spent`))
+		}
 	})
 
 	t.Run("BrokenPooledConnectionIsReplaced", func(t *testing.T) {
@@ -537,4 +575,68 @@ func TestCreate_LostReplyIsAnError(t *testing.T) {
 	require.NotErrorIs(t, err, auth.ErrSessionExists)
 	_, err = direct.Get(t.Context(), "ada", "two")
 	require.NoError(t, err)
+}
+
+// TestSpend_LostReplyIsNotSpent cuts the connection before the reply, so that the
+// Store repeats the statement and finds its own record. A call that another call
+// has forestalled is not mistaken for that.
+func TestSpend_LostReplyIsNotSpent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: starts a server of its own")
+	}
+	t.Parallel()
+	server := testserver.Postgres(t, "-c", "fsync=off")
+	p := pool(t, server.Addr)
+	direct := open(t, p, pgstore.Config{})
+	proxy := testserver.NewProxy(t, server.Addr)
+	through := func(change ...func(*pgxpool.Config)) *pgstore.Store {
+		st, err := pgstore.New(pool(t, proxy.Addr, append(change, conns(2), func(c *pgxpool.Config) {
+			c.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false } // so that the next reply is that of Spend
+		})...), pgstore.Config{})
+		require.NoError(t, err)
+		return st
+	}
+	until := now().Add(time.Hour)
+	for _, change := range []func(*pgxpool.Config){
+		isolation("read committed"), isolation("serializable"), mode(pgx.QueryExecModeSimpleProtocol),
+		func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on" },
+	} {
+		st, id := through(change), uniqueName()
+		require.NoError(t, st.Spend(t.Context(), "ada", "prepares "+id, until)) // prepares the statement
+		proxy.CutResponses(0)
+		require.NoError(t, st.Spend(t.Context(), "ada", id, until))
+		require.Equal(t, 1, scan[int](t, p, `SELECT count(*) FROM ratchet.spent WHERE id = $1`, id))
+		require.ErrorIs(t, st.Spend(t.Context(), "ada", id, until), auth.ErrSpent)
+		require.ErrorIs(t, direct.Spend(t.Context(), "ada", id, until), auth.ErrSpent)
+		proxy.CutResponses(0)
+		require.ErrorIs(t, st.Spend(t.Context(), "ada", id, until), auth.ErrSpent)
+	}
+
+	// The connection breaks while the server runs the first attempt.
+	st, own := through(), uniqueName()
+	require.NoError(t, st.Spend(t.Context(), "ada", "prepares "+own, until))
+	for _, commit := range []bool{false, true} { // whether another call comes first
+		id := uniqueName()
+		tx := begin(t, p)
+		_, err := tx.Exec(t.Context(), `INSERT INTO ratchet.spent (until, nonce, subject, id) VALUES (now() + interval '1 hour', 7, 'ada', $1)`, id)
+		require.NoError(t, err)
+		done := make(chan error, 1)
+		go func() { done <- st.Spend(context.Background(), "ada", id, until) }()
+		waiting(t, p)
+		const waits = `SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE wait_event_type = 'Lock'`
+		first := scan[int](t, p, waits)
+		proxy.Cut()
+		require.Eventually(t, func() bool {
+			pid := scan[int](t, p, waits)
+			return pid != 0 && pid != first
+		}, 10*time.Second, time.Millisecond)
+		if commit {
+			require.NoError(t, tx.Commit(t.Context()))
+			require.ErrorIs(t, <-done, auth.ErrSpent)
+			continue
+		}
+		require.NoError(t, tx.Rollback(t.Context()))
+		require.NoError(t, <-done)
+		require.ErrorIs(t, direct.Spend(t.Context(), "ada", id, until), auth.ErrSpent)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,9 @@ func checkLifecycle(t testing.TB, st *pgstore.Store, reader *pgstore.Store) {
 	s.ExpiresAt = time.Date(6000, 12, 31, 23, 59, 59, 999e6, time.UTC)
 	s.Device = auth.Device{UserAgent: `\x41 \101 'é' 中 \`, IP: netip.MustParseAddr("::ffff:192.0.2.1")}
 	s.Opaque = []byte("\x00\xff\\x41'\\")
+	tag := []byte("\x00\xff\\x41'\\76543210")
+	s.RetryTag, s.Key = slices.Clone(tag), []byte("\x02\x00\xff\\x41'\\012345678901234567890123")
+	require.NoError(t, s.Check())
 	require.NoError(t, st.Create(ctx, s))
 	require.ErrorIs(t, st.Create(ctx, s), auth.ErrSessionExists)
 	got, err := st.Get(ctx, subject, s.ID)
@@ -113,7 +117,8 @@ func checkLifecycle(t testing.TB, st *pgstore.Store, reader *pgstore.Store) {
 	require.NoError(t, err)
 	require.Equal(t, []auth.Session{s}, all)
 
-	u := auth.Rotation{At: s.RotatedAt.Add(time.Millisecond), NotAfter: s.RotatedAt, ExpiresAt: s.ExpiresAt, Device: auth.Device{IP: netip.MustParseAddr("2001:db8::1")}}
+	u := auth.Rotation{At: s.RotatedAt.Add(time.Millisecond), NotAfter: s.RotatedAt, ExpiresAt: s.ExpiresAt,
+		Device: auth.Device{IP: netip.MustParseAddr("2001:db8::1")}, RetryTag: tag, SpentTag: []byte("abcdefghijklmnop"), Key: s.Key}
 	early := u
 	early.NotAfter = s.RotatedAt.Add(-time.Millisecond)
 	_, rotated, err := st.Rotate(ctx, subject, s.ID, rotateFrom(1, early))
@@ -124,6 +129,20 @@ func checkLifecycle(t testing.TB, st *pgstore.Store, reader *pgstore.Store) {
 	require.NoError(t, err)
 	require.True(t, rotated)
 	require.Equal(t, s, got)
+	u.SpentTag, s.RetryTag = tag, nil
+	s.Generation = 3
+	got, rotated, err = st.Rotate(ctx, subject, s.ID, rotateFrom(3, u))
+	require.NoError(t, err)
+	require.True(t, rotated)
+	require.Equal(t, s, got)
+	u.Key = append([]byte{3}, u.Key[1:]...)
+	got, rotated, err = st.Rotate(ctx, subject, s.ID, rotateFrom(9, u))
+	require.NoError(t, err)
+	require.False(t, rotated)
+	require.Equal(t, s, got)
+	require.NoError(t, st.Spend(ctx, subject, s.ID, s.ExpiresAt))
+	require.ErrorIs(t, st.Spend(ctx, subject, s.ID, s.ExpiresAt), auth.ErrSpent)
+	require.ErrorIs(t, reader.Spend(ctx, subject, s.ID, s.ExpiresAt), auth.ErrSpent)
 
 	r := auth.Revocation{
 		Subject: subject, Sessions: []string{`{"a,b"}\`, "NULL", "é"}, All: true, Except: []string{`\x00`}, Before: s.CreatedAt.Truncate(time.Second),
@@ -282,7 +301,8 @@ CREATE TRIGGER keeper BEFORE DELETE ON %[1]s.sessions FOR EACH ROW EXECUTE FUNCT
 	// The owners are changed, but the trigger stays.
 	exec(t, admin, `ALTER SCHEMA `+full+` OWNER TO `+app)
 	refuses(appPool, full, "the table "+full+".history belongs to the role "+mallory)
-	for _, table := range []string{"sessions", "revocations", "history", "migrations"} {
+	for _, table := range []string{"sessions", "revocations", "history", "migrations", "spent"} {
+		refuses(appPool, full, "the table "+full+".")
 		exec(t, admin, `ALTER TABLE `+full+`.`+table+` OWNER TO `+app)
 	}
 	refuses(appPool, full, "the table "+full+".sessions has the trigger keeper")
@@ -300,6 +320,7 @@ CREATE TRIGGER keeper BEFORE DELETE ON %[1]s.sessions FOR EACH ROW EXECUTE FUNCT
 		{`ALTER TABLE %[1]s.revocations ENABLE ROW LEVEL SECURITY`, `ALTER TABLE %[1]s.revocations DISABLE ROW LEVEL SECURITY`, ".revocations has row security"},
 		{`CREATE TABLE abroad.holds (s text, i text, FOREIGN KEY (s, i) REFERENCES %[1]s.sessions)`, `DROP TABLE abroad.holds`,
 			".sessions has the foreign key holds_s_i_fkey of abroad.holds"},
+		{`CREATE RULE keep AS ON INSERT TO %[1]s.spent DO INSTEAD NOTHING`, `DROP RULE keep ON %[1]s.spent`, ".spent has the rule keep"},
 		{`CREATE TABLE abroad.child () INHERITS (%[1]s.sessions)`, `DROP TABLE abroad.child`, ".sessions is part of an inheritance hierarchy"},
 		{`ALTER TABLE %[1]s.sessions ALTER user_agent SET DEFAULT abroad.evil()`,
 			`ALTER TABLE %[1]s.sessions ALTER user_agent DROP DEFAULT`, ".sessions calls the function abroad.evil()"},
