@@ -96,6 +96,24 @@ func TestRevoke_DeletesExpiredBehindOthers(t *testing.T) {
 	require.LessOrEqual(t, count(t, path, "revocations"), 1+kept)
 }
 
+func TestSpend_DeletesExpired(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := open(t, path)
+	require.NoError(t, s.Spend(t.Context(), "ada", "50s", now().Add(-50*time.Second)))
+	for i := range 100 {
+		require.NoError(t, s.Spend(t.Context(), "ada", fmt.Sprint(i), now().Add(-61*time.Second)))
+	}
+	require.LessOrEqual(t, count(t, path, "spent"), 2)
+	require.ErrorIs(t, s.Spend(t.Context(), "ada", "50s", now()), auth.ErrSpent)
+	execute(t, path, fmt.Sprintf(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+		INSERT INTO spent (subject, id, until) SELECT 'bob', i, CASE WHEN i <= 150 THEN 0 ELSE %d END FROM n`, now().Add(time.Hour).UnixMilli()))
+	for _, left := range []int{238, 175, 154, 155} { // each call adds one and deletes at most 64
+		require.NoError(t, s.Spend(t.Context(), "cyd", fmt.Sprint(left), now()))
+		require.Equal(t, left, count(t, path, "spent"))
+	}
+}
+
 // TestRevoke_DeletesManyPerCall has rows that are not expired before and after
 // the expired ones.
 func TestRevoke_DeletesManyPerCall(t *testing.T) {

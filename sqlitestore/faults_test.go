@@ -23,7 +23,7 @@ import (
 func requireFault(t testing.TB, err error, what string) {
 	t.Helper()
 	require.Error(t, err, what)
-	for _, result := range []error{auth.ErrSessionNotFound, auth.ErrSessionExists, auth.ErrFeedReset} {
+	for _, result := range []error{auth.ErrSessionNotFound, auth.ErrSessionExists, auth.ErrSpent, auth.ErrFeedReset} {
 		require.NotErrorIs(t, err, result, what)
 	}
 }
@@ -34,7 +34,7 @@ func TestWrite_HonorsContextWhileLocked(t *testing.T) {
 	s := open(t, path)
 	require.NoError(t, s.Create(t.Context(), session("ada", "one")))
 	unlock := lock(t, path)
-	for _, name := range []string{"Create", "Rotate", "Revoke"} {
+	for _, name := range []string{"Create", "Rotate", "Revoke", "Spend"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		started := time.Now()
 		require.ErrorIs(t, calls(s)[name](ctx), context.DeadlineExceeded, name)
@@ -87,7 +87,8 @@ func TestWrite_FailureAffectsNoOtherCall(t *testing.T) {
 			})
 			return
 		}
-		errs[i] = s.Create(t.Context(), session("ada", fmt.Sprint(i)))
+		// A Spend that is repeated does not find its own record.
+		errs[i] = errors.Join(s.Create(t.Context(), session("ada", fmt.Sprint(i))), s.Spend(t.Context(), "ada", fmt.Sprint(i), now()))
 	})
 	<-released
 	for i, err := range errs {

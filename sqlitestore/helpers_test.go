@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,6 +59,9 @@ func together(n int, f func(i int)) {
 	wg.Wait()
 }
 
+// spends counts the calls of Spend, each of which has an ID of its own.
+var spends atomic.Int64
+
 // calls returns a call of each method of a store.
 func calls(s *sqlitestore.Store) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
@@ -69,6 +73,9 @@ func calls(s *sqlitestore.Store) map[string]func(context.Context) error {
 			return err
 		},
 		"Revoke": func(ctx context.Context) error { return s.Revoke(ctx, revocation("ada", "none")) },
+		"Spend": func(ctx context.Context) error {
+			return s.Spend(ctx, "ada", fmt.Sprint(spends.Add(1)), now().Add(time.Hour))
+		},
 		"Changes": func(ctx context.Context) error {
 			_, _, _, err := s.Changes(ctx, "", 0)
 			return err

@@ -238,6 +238,23 @@ func TestOpen_SynchronizesTheLog(t *testing.T) {
 	}))
 }
 
+// TestOpen_AddsEachPartThatIsMissing opens files that lack one part only.
+func TestOpen_AddsEachPartThatIsMissing(t *testing.T) {
+	t.Parallel()
+	for _, drop := range []string{
+		"ALTER TABLE revocations DROP COLUMN reason", "ALTER TABLE sessions DROP COLUMN retry_tag", "ALTER TABLE sessions DROP COLUMN key", "DROP TABLE spent",
+	} {
+		path := filepath.Join(t.TempDir(), "sessions.db")
+		s := open(t, path)
+		require.NoError(t, s.Create(t.Context(), session("ada", "one")))
+		require.NoError(t, s.Close())
+		execute(t, path, drop)
+		for name, call := range calls(open(t, path)) {
+			require.NoError(t, call(t.Context()), "%s: %s", drop, name)
+		}
+	}
+}
+
 // TestOpen_FileOfANewerVersion adds columns, tables and an index, which must stay
 // unchanged.
 func TestOpen_FileOfANewerVersion(t *testing.T) {
@@ -247,8 +264,9 @@ func TestOpen_FileOfANewerVersion(t *testing.T) {
 	record := session("ada", "one")
 	require.NoError(t, s.Create(t.Context(), record))
 	require.NoError(t, s.Revoke(t.Context(), revocation("bob", "one")))
+	require.NoError(t, s.Spend(t.Context(), "ada", "one", now()))
 	require.NoError(t, s.Close())
-	for _, table := range []string{"sessions", "revocations", "cleanup"} {
+	for _, table := range []string{"sessions", "revocations", "cleanup", "spent"} {
 		execute(t, path, "ALTER TABLE "+table+" ADD COLUMN newer TEXT NOT NULL DEFAULT 'default'", "UPDATE "+table+" SET newer = 'kept'")
 	}
 	execute(t, path, "CREATE TABLE newer (a TEXT)", "CREATE INDEX newer_index ON sessions (newer)")
@@ -285,10 +303,14 @@ func TestOpen_FileOfANewerVersion(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, rs, 1)
 	require.Equal(t, "kept", newer("cleanup", "true"))
+	require.ErrorIs(t, s.Spend(t.Context(), "ada", "one", now()), auth.ErrSpent)
+	require.NoError(t, s.Spend(t.Context(), "ada", "two", now()))
+	require.Equal(t, "kept", newer("spent", "id = 'one'"))
 }
 
-// TestOpen_FileOfAnEarlierVersion opens a file without the column reason, while a
-// process of that version, which is played by its statements, uses the file.
+// TestOpen_FileOfAnEarlierVersion opens a file without the columns reason,
+// retry_tag and key and without the table spent, while a process of that version,
+// which is played by its statements, uses the file.
 func TestOpen_FileOfAnEarlierVersion(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
@@ -296,7 +318,8 @@ func TestOpen_FileOfAnEarlierVersion(t *testing.T) {
 	record := session("ada", "one")
 	require.NoError(t, s.Create(t.Context(), record))
 	require.NoError(t, s.Close())
-	execute(t, path, "ALTER TABLE revocations DROP COLUMN reason")
+	execute(t, path, "ALTER TABLE revocations DROP COLUMN reason", "ALTER TABLE sessions DROP COLUMN retry_tag", "ALTER TABLE sessions DROP COLUMN key",
+		"DROP TABLE spent")
 
 	older := raw(t, path)
 	defer older.Close()
@@ -314,7 +337,7 @@ func TestOpen_FileOfAnEarlierVersion(t *testing.T) {
 	}
 	revoke("before")
 
-	stores := make([]*sqlitestore.Store, 4) // all of them may find that the column is missing
+	stores := make([]*sqlitestore.Store, 4) // all of them may find that the columns are missing
 	errs := make([]error, len(stores))
 	together(len(stores), func(i int) { stores[i], errs[i] = sqlitestore.Open(path, sqlitestore.Config{}) })
 	require.NoError(t, errors.Join(errs...))
@@ -324,6 +347,15 @@ func TestOpen_FileOfAnEarlierVersion(t *testing.T) {
 	got, err := stores[0].Get(t.Context(), "ada", "one")
 	require.NoError(t, err)
 	require.Equal(t, record, got)
+	u := use(1)
+	u.RetryTag, u.Key = make([]byte, 16), make([]byte, 33)
+	got, rotated, err := stores[1].Rotate(t.Context(), "ada", "one", rotateFrom(1, u))
+	require.NoError(t, err)
+	require.True(t, rotated)
+	require.Equal(t, u.RetryTag, got.RetryTag)
+	require.Equal(t, u.Key, got.Key)
+	require.NoError(t, stores[2].Spend(t.Context(), "ada", "one", now()))
+	require.ErrorIs(t, stores[3].Spend(t.Context(), "ada", "one", now()), auth.ErrSpent)
 	revoke("after")
 	r := revocation("bob", "one")
 	r.Reason = "reuse"

@@ -3,6 +3,7 @@ package sqlitestore_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -74,9 +75,9 @@ func executable(t *testing.T) string {
 	return exe
 }
 
-// rotate calls Rotate in 32 goroutines for the generation on each line of
-// input. It prints how many of them rotated the session and all results that
-// they got.
+// rotate calls Rotate and Spend in 32 goroutines for the generation on each line
+// of input. It prints how many of them rotated the session, how many were the
+// first to spend it, and all results that they got from Rotate.
 func rotate(s *sqlitestore.Store) error {
 	fmt.Println("ready")
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
@@ -84,23 +85,29 @@ func rotate(s *sqlitestore.Store) error {
 		if _, err := fmt.Sscan(lines.Text(), &from); err != nil {
 			return err
 		}
-		var rotated atomic.Int64
+		var rotated, spent atomic.Int64
 		var seen sync.Map
 		together(32, func(i int) {
 			got, m, err := s.Rotate(context.Background(), "ada", "one", rotateFrom(from, use(os.Getpid()<<5+i)))
 			if m {
 				rotated.Add(1)
 			}
+			switch err := s.Spend(context.Background(), "ada", lines.Text(), now().Add(time.Hour)); {
+			case err == nil:
+				spent.Add(1)
+			case !errors.Is(err, auth.ErrSpent):
+				seen.Store(err.Error(), true)
+			}
 			seen.Store(fmt.Sprint(got.Generation, " ", got.Device.IP, " ", err), true)
 		})
 		var shown []string
 		seen.Range(func(k, _ any) bool { shown = append(shown, k.(string)); return true })
-		fmt.Printf("%d,%s\n", rotated.Load(), strings.Join(shown, ","))
+		fmt.Printf("%d,%d,%s\n", rotated.Load(), spent.Load(), strings.Join(shown, ","))
 	}
 	return nil
 }
 
-func TestRotate_OneWinnerAmongProcesses(t *testing.T) {
+func TestRotateAndSpend_OneWinnerAmongProcesses(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	s := open(t, path)
@@ -120,20 +127,23 @@ func TestRotate_OneWinnerAmongProcesses(t *testing.T) {
 			_, err := fmt.Fprintln(p.in, round+1)
 			require.NoError(t, err)
 		}
-		total := 0
+		total, spent := 0, 0
 		shown := map[string]bool{}
 		for _, p := range processes {
 			require.True(t, p.lines.Scan())
 			fields := strings.Split(p.lines.Text(), ",")
-			var n int
+			var n, m int
 			_, err := fmt.Sscan(fields[0], &n)
 			require.NoError(t, err)
-			total += n
-			for _, f := range fields[1:] {
+			_, err = fmt.Sscan(fields[1], &m)
+			require.NoError(t, err)
+			total, spent = total+n, spent+m
+			for _, f := range fields[2:] {
 				shown[f] = true
 			}
 		}
 		require.Equal(t, 1, total, "round %d", round)
+		require.Equal(t, 1, spent, "round %d", round)
 		got, err := s.Get(t.Context(), "ada", "one")
 		require.NoError(t, err)
 		require.Equal(t, int64(round+2), got.Generation)
@@ -159,6 +169,12 @@ func storm(s *sqlitestore.Store) error {
 						errs <- fmt.Errorf("rotated %t: %w", rotated, err)
 					}
 					fmt.Printf("%d %s %s\n", from+2, subject, id)
+				}
+				if i%3 == 1 {
+					if err := s.Spend(ctx, "spent-"+subject, id, now().Add(time.Hour)); err != nil {
+						errs <- err
+					}
+					fmt.Printf("-1 spent-%s %s\n", subject, id)
 				}
 				if i%3 == 2 {
 					if err := s.Revoke(ctx, revocation(subject, id)); err != nil {
@@ -220,6 +236,10 @@ func TestKilled_KeepsWhatWasAcknowledged(t *testing.T) {
 			position, more = next, others
 		}
 		for k, generation := range last {
+			if generation < 0 {
+				require.ErrorIs(t, s.Spend(t.Context(), k.subject, k.id, now()), auth.ErrSpent)
+				continue
+			}
 			got, err := s.Get(t.Context(), k.subject, k.id)
 			switch {
 			case generation == 0:
