@@ -79,9 +79,9 @@ ALTER TABLE {schema}.revocations ADD COLUMN reason pg_catalog.text COLLATE pg_ca
 COMMENT ON COLUMN {schema}.revocations.reason IS 'why it was made, one word; informative';
 `, `
 ALTER TABLE {schema}.sessions
-	ADD COLUMN retry_tag pg_catalog.bytea NOT NULL DEFAULT '',
+	ADD COLUMN retry_tag pg_catalog.bytea NOT NULL DEFAULT '-----------------',
 	ADD COLUMN key pg_catalog.bytea NOT NULL DEFAULT '';
-COMMENT ON COLUMN {schema}.sessions.retry_tag IS 'identifies the retry key of the last rotation; empty without one';
+COMMENT ON COLUMN {schema}.sessions.retry_tag IS 'identifies the retry key of the last rotation; 17 hyphens without one, so that a rotation does not change the size of a row';
 COMMENT ON COLUMN {schema}.sessions.key IS 'the public key to which the session is bound; empty without one';
 
 CREATE TABLE {schema}.spent (

@@ -114,7 +114,7 @@ func (s *Store) Create(ctx context.Context, rec auth.Session) error {
 	err := s.write(ctx, "creating a session", false, func(ctx context.Context, q querier) error {
 		tag, err := q.Exec(ctx, s.sql.create, rec.Subject, rec.ID, rec.Generation,
 			iso(rec.CreatedAt), iso(rec.RotatedAt), iso(rec.ExpiresAt), rec.Device.UserAgent, address(rec.Device),
-			hex.EncodeToString(rec.Opaque), hex.EncodeToString(rec.RetryTag), hex.EncodeToString(rec.Key))
+			hex.EncodeToString(rec.Opaque), tagOrNone(rec.RetryTag), hex.EncodeToString(rec.Key))
 		created = tag.RowsAffected() == 1
 		return err
 	})
@@ -174,7 +174,7 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 		err := s.write(ctx, "rotating a session", true, func(ctx context.Context, q querier) (err error) {
 			rec, err = scan(q.QueryRow(ctx, s.sql.rotate, subject, id, r.From,
 				iso(r.NotAfter), iso(r.At), iso(r.ExpiresAt), r.Device.UserAgent, address(r.Device),
-				hex.EncodeToString(r.RetryTag), hex.EncodeToString(r.SpentTag), hex.EncodeToString(r.Key)))
+				tagOrNone(r.RetryTag), hex.EncodeToString(r.SpentTag), hex.EncodeToString(r.Key)))
 			return err
 		})
 		if err == nil {
@@ -473,6 +473,9 @@ func scan(row pgx.Row) (auth.Session, error) {
 		return auth.Session{}, err
 	}
 	s.CreatedAt, s.RotatedAt, s.ExpiresAt = fromMillis(created), fromMillis(rotated), fromMillis(expires)
+	if tag == tagOrNone(nil) {
+		tag = ""
+	}
 	for _, field := range []struct {
 		text string
 		to   *[]byte
@@ -487,6 +490,15 @@ func scan(row pgx.Row) (auth.Session, error) {
 	// The address is only informative. If it cannot be read, it is left unset.
 	s.Device.IP, _ = netip.ParseAddr(ip)
 	return s, nil
+}
+
+// tagOrNone returns retry_tag in the row of a session with this RetryTag, in
+// hexadecimal.
+func tagOrNone(tag []byte) string {
+	if len(tag) == 0 {
+		return hex.EncodeToString([]byte(noTag))
+	}
+	return hex.EncodeToString(tag)
 }
 
 // iso returns t in ISO 8601, in whole milliseconds, which can be read with every
