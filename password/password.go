@@ -8,6 +8,7 @@
 //
 //	var passwords password.Hasher // one for the program; the zero value is ready
 //
+//	err = passwords.CheckNew(ctx, newPassword)           // at registration, if Screen is set
 //	hash, err := passwords.Hash(ctx, newPassword)        // at registration
 //	err = passwords.Verify(ctx, user.Hash, typed)        // at login
 //	err = passwords.VerifyUnknown(ctx, typed)            // at login, if no user has the name
@@ -46,10 +47,10 @@
 //
 // This package requires no minimum length, because Verify must accept any
 // password that was allowed when it was set. Applications check the length
-// where a password is set or changed. NIST SP 800-63B-4, section 3.1.1.2,
-// requires at least 15 characters if the password is the only factor and at
-// least 8 if there is a second one, and no password from a list of common or
-// leaked ones.
+// where a password is set or changed, for example in [Hasher.Screen]. NIST SP
+// 800-63B-4, section 3.1.1.2, requires at least 15 characters if the password is
+// the only factor and at least 8 if there is a second one, and no password from a
+// list of common or leaked ones.
 //
 // # What this package does not do
 //
@@ -65,6 +66,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
@@ -92,6 +94,16 @@ var (
 	// ErrBusy means that the queue is full: [Hasher.Queue] calls are waiting. No
 	// hashing was done. A server responds with 503 and Retry-After.
 	ErrBusy = errors.New("password: too many hashes at once")
+
+	// ErrRefused means that [Hasher.Screen] refused a new password, which the user
+	// must replace by another one. A Screen returns it, or an error that wraps it
+	// and says why.
+	ErrRefused = errors.New("password: refused")
+
+	// ErrScreen means that [Hasher.Screen] failed, so it is not known whether it
+	// would refuse the password. The caller of [Hasher.CheckNew] reports the error
+	// and accepts the password.
+	ErrScreen = errors.New("password: not screened")
 )
 
 const (
@@ -104,6 +116,9 @@ const (
 	tagLength      = 32 // bytes
 
 	queuePerHash = 32
+
+	defaultScreenTimeout               = 2 * time.Second
+	minScreenTimeout, maxScreenTimeout = time.Millisecond, time.Minute
 )
 
 // Hash returns a new argon2id hash of password, with the default parameters of
@@ -163,10 +178,30 @@ type Hasher struct {
 	// call waits.
 	Queue int
 
-	once    sync.Once
-	params  params // with defaults set
-	mistake error  // result of Check
-	gate    gate
+	// Screen, if it is not nil, decides whether a new password may be used, for
+	// example by its length or by a list of leaked passwords. It returns nil to
+	// accept it, and [ErrRefused], or an error that wraps it, to refuse it. Any
+	// other error means that Screen could not decide. The password is then
+	// accepted, so that an outage of a list prevents no sign-up.
+	//
+	// [Hasher.CheckNew] calls Screen, and so do the methods of package auth that
+	// set a password. Verify never does, and neither does Hash, which also replaces
+	// the hash of a password that a user already has. So a password that was set
+	// before stays valid.
+	//
+	// Screen is called concurrently. It must return when its context is done. Its
+	// errors must not contain the password, nor a hash of it without salt.
+	Screen func(ctx context.Context, password string) error
+
+	// ScreenTimeout limits each call of Screen: its context ends after this time.
+	// The default is 2 seconds; it must be from 1 millisecond to 1 minute.
+	ScreenTimeout time.Duration
+
+	once          sync.Once
+	params        params // with defaults set
+	mistake       error  // result of Check
+	gate          gate
+	screenTimeout time.Duration // with the default set
 
 	// argon2id and bcrypt replace the functions of golang.org/x/crypto in tests.
 	argon2id func(password, salt []byte, time, memory uint32, threads uint8, keyLen uint32) []byte
@@ -180,18 +215,55 @@ func (h *Hasher) Check() error {
 	return h.mistake
 }
 
-// Hash returns a new argon2id hash of password, with the parameters of h. If
-// Budget is used up, the call waits in the queue, but not longer than ctx.
+// CheckNew returns nil if password can be hashed and [Hasher.Screen], if it is
+// set, accepts it. Call it before Hash where a password is set or changed, unless
+// a method of package auth does. It does no hashing and does not wait in the queue.
+//
+// It returns [ErrEmpty], [ErrTooLong] or an error that wraps [ErrRefused] if the
+// user must choose another password. Other errors are one that wraps [ErrScreen]
+// and the error of Screen, one that wraps that of ctx, and the error of
+// [Hasher.Check]. CheckNew does not recover a panic of Screen; package auth does,
+// and accepts the password.
+func (h *Hasher) CheckNew(ctx context.Context, password string) error {
+	if err := checkForm(password); err != nil {
+		return err
+	}
+	if h.init(); h.mistake != nil || h.Screen == nil {
+		return h.mistake
+	}
+	limited, cancel := context.WithTimeout(ctx, h.screenTimeout)
+	defer cancel()
+	err := h.Screen(limited, password)
+	switch {
+	case err == nil, errors.Is(err, ErrRefused):
+		return err
+	case ctx.Err() != nil: // the caller has given up, so the password must not be accepted
+		return fmt.Errorf("password: screening: %w", ctx.Err())
+	}
+	return fmt.Errorf("%w: %w", ErrScreen, err)
+}
+
+// checkForm returns the error of a password that cannot be hashed.
+func checkForm(password string) error {
+	switch {
+	case len(password) > maxPassword:
+		return ErrTooLong
+	case password == "":
+		return ErrEmpty
+	}
+	return nil
+}
+
+// Hash returns a new argon2id hash of password, with the parameters of h. It does
+// not call Screen; see [Hasher.CheckNew]. If Budget is used up, the call waits in
+// the queue, but not longer than ctx.
 //
 // It returns an error for the empty password, [ErrTooLong], [ErrBusy], an error
 // that wraps that of ctx, or the error of [Hasher.Check]. Hashing that has
 // started does not stop when ctx is done.
 func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
-	switch {
-	case len(password) > maxPassword:
-		return "", ErrTooLong
-	case password == "":
-		return "", ErrEmpty
+	if err := checkForm(password); err != nil {
+		return "", err
 	}
 	h.init()
 	a := argon2idHash{params: h.params, salt: make([]byte, saltLength)}
@@ -292,6 +364,13 @@ func (h *Hasher) init() {
 		h.gate.queue = int64(h.Queue)
 		if h.Queue == 0 {
 			h.gate.queue = h.gate.budget / one * queuePerHash
+		}
+		h.screenTimeout = h.ScreenTimeout
+		if h.ScreenTimeout == 0 {
+			h.screenTimeout = defaultScreenTimeout
+		}
+		if h.screenTimeout < minScreenTimeout || h.screenTimeout > maxScreenTimeout {
+			mistakes = append(mistakes, fmt.Errorf("password: Hasher.ScreenTimeout (%s) is not between %s and %s", h.ScreenTimeout, minScreenTimeout, maxScreenTimeout))
 		}
 		h.mistake = errors.Join(mistakes...)
 
