@@ -70,9 +70,10 @@ type Config struct {
 	JWKSMaxAge time.Duration
 
 	// Users is the application's user lookup. If it also implements
-	// [PasswordUpdater], weak password hashes are upgraded at login. Users and
-	// Store must not be a nil pointer, map, slice or function, even of a type
-	// whose methods accept that.
+	// [PasswordUpdater], weak password hashes are upgraded at login, and
+	// [Authenticator.ChangePassword] can be used. Users and Store must not be a
+	// nil pointer, map, slice or function, even of a type whose methods accept
+	// that.
 	Users Users
 
 	// Store keeps the sessions. If it is nil, the Authenticator creates a
@@ -81,9 +82,9 @@ type Config struct {
 	// before the process started is refused with [ErrTokenExpired].
 	Store Store
 
-	// Hasher checks passwords. nil means a zero [password.Hasher]. Use the same
-	// Hasher to hash new passwords, so that its limit on concurrent hashing
-	// applies to both.
+	// Hasher checks passwords. nil means a zero [password.Hasher]. To hash the
+	// password of a new user, call [Authenticator.HashPassword], or use the same
+	// Hasher, so that its limit on concurrent hashing applies to both.
 	Hasher *password.Hasher
 
 	// Cookies configures token cookies for browsers. nil means that tokens are

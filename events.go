@@ -15,12 +15,13 @@ type EventType string
 // The types of events.
 const (
 	EventLogin        EventType = "login"         // a session was opened
-	EventLoginRefused EventType = "login_refused" // Err says why; Session.Subject is set if the user exists
+	EventLoginRefused EventType = "login_refused" // a login or a password was refused; Err says why; Session.Subject is set if the user exists, and Session.ID for a password change
 	EventRefresh      EventType = "refresh"       // a session was rotated
 	EventRetry        EventType = "retry"         // a refresh did not rotate: a spent token in the retry window, or another device in the cooldown
 	EventLateRetry    EventType = "late_retry"    // a spent token was presented after the retry window with the retry key of its rotation, so it was accepted
 	EventReuse        EventType = "reuse"         // a spent token was presented after the retry window, or one from before the previous generation; the session was ended
 	EventLogout       EventType = "logout"        // Logout ended a session; Err is set if the store has not confirmed it
+	EventPassword     EventType = "password"      // a password was changed or set; Err is set if the store has not confirmed that the other sessions ended
 	EventRevoked      EventType = "revoked"       // sessions or access tokens were revoked; Reason says why
 	EventFault        EventType = "fault"         // something failed: a store, a user lookup, a hook, a clock, or issuing a token; see Err
 	EventStale        EventType = "stale"         // the revocation feed is older than Config.MaxStale

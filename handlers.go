@@ -26,7 +26,7 @@ const maxListed = 100
 //
 //	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
 //
-// The endpoints are POST /login, /refresh, /logout and /logout/all, GET
+// The endpoints are POST /login, /refresh, /logout, /logout/all and /password, GET
 // /sessions, DELETE /sessions/{id} and GET /jwks.json. LoginHandler,
 // RefreshHandler and so on return the individual endpoints.
 func (a *Authenticator) Handler() http.Handler {
@@ -37,6 +37,7 @@ func (a *Authenticator) Handler() http.Handler {
 		"/refresh":       a.RefreshHandler(),
 		"/logout":        a.LogoutHandler(),
 		"/logout/all":    a.LogoutAllHandler(),
+		"/password":      a.PasswordHandler(),
 		"/sessions":      a.SessionsHandler(),
 		"/sessions/{id}": a.SessionsHandler(),
 		"/jwks.json":     a.JWKSHandler(),
@@ -102,7 +103,7 @@ func removedPrefix(r *http.Request) string {
 // endpointAdvice returns what to do about a path that is not an endpoint, or "".
 func endpointAdvice(path, removed string) string {
 	clean := strings.TrimRight(path, "/")
-	for _, endpoint := range [...]string{"/logout/all", "/login", "/refresh", "/logout", "/sessions", "/jwks.json"} {
+	for _, endpoint := range [...]string{"/logout/all", "/login", "/refresh", "/logout", "/password", "/sessions", "/jwks.json"} {
 		prefix, ok := strings.CutSuffix(clean, endpoint)
 		if endpoint == "/sessions" && !ok {
 			prefix, _, ok = strings.Cut(clean, endpoint+"/")
@@ -118,7 +119,7 @@ func endpointAdvice(path, removed string) string {
 			return ""
 		}
 	}
-	return "the endpoints are /login, /refresh, /logout, /logout/all, /sessions, /sessions/{id} and /jwks.json"
+	return "the endpoints are /login, /refresh, /logout, /logout/all, /password, /sessions, /sessions/{id} and /jwks.json"
 }
 
 // rooted returns r with a path that begins with a slash, even if http.StripPrefix
@@ -330,6 +331,43 @@ func (a *Authenticator) logoutAll(w http.ResponseWriter, r *http.Request) error 
 	}
 	if byCookie && except == nil {
 		a.ClearCookies(w)
+	}
+	writeDone(w, r)
+	return nil
+}
+
+// PasswordHandler handles POST with an access token. It changes the password of
+// the token's user, and ends the user's other sessions, as
+// [Authenticator.ChangePassword] does. It reads "current_password" and
+// "new_password", as JSON or as a form. No token is returned: those of the client
+// stay valid. It redirects the form of a page as [Authenticator.LogoutHandler]
+// does. With Config.AutoRefresh, wrap it with Require, so that a form is not
+// refused because the access token has expired.
+//
+// A wrong current password is status 403 with the error "invalid_credentials" and
+// no action, so that no client takes it for the end of the session. A new password
+// that [password.Hasher.Screen] refuses is status 422, "password_refused".
+func (a *Authenticator) PasswordHandler() http.Handler {
+	return a.endpoint(a.password, http.MethodPost)
+}
+
+func (a *Authenticator) password(w http.ResponseWriter, r *http.Request) error {
+	a.setVary(w.Header())
+	c, err := a.Authenticate(r)
+	if err != nil {
+		return err
+	}
+	f, err := ReadFields(r, "current_password", "new_password")
+	if err != nil {
+		return err
+	}
+	for _, name := range [...]string{"current_password", "new_password"} {
+		if _, ok := f[name]; !ok {
+			return requestError(name + " is missing in the body")
+		}
+	}
+	if err := a.ChangePassword(r.Context(), c, f["current_password"], f["new_password"], a.Device(r)); err != nil {
+		return err
 	}
 	writeDone(w, r)
 	return nil

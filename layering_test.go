@@ -173,7 +173,7 @@ func TestLayers_GolangJWTIsNotInTheSurface(t *testing.T) {
 // initialization.
 var allowedVars = []string{
 	"errTooLarge", "errContentType", "errMethod", "errEndpoint", "errCookieTooLarge", "errTwoSessions", "errIssuedBefore", // errors
-	"errNotRunning", "errNotRead", "errStale", "errNoScheme", "errHostCharacter", "errForeign",
+	"errNotRunning", "errNotRead", "errStale", "errNoScheme", "errHostCharacter", "errForeign", "errCurrentPassword",
 	"ErrNoToken", "ErrInvalidToken", "ErrTokenExpired", "ErrSessionRevoked", "ErrTokenReused", "ErrInvalidCredentials",
 	"ErrForbidden", "ErrReauthenticate", "ErrInvalidRequest", "ErrCrossOrigin", "ErrUnavailable",
 	"ErrUserNotFound", "ErrSessionNotFound", "ErrSessionExists", "ErrSpent", "ErrFeedReset", "ErrNotStorable",

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/ratchet-go/auth/internal/strictjson"
-	"github.com/ratchet-go/auth/password"
 )
 
 // Bounds of SessionOptions.AMR.
@@ -195,51 +194,16 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, o Session
 	if err := a.checkOptions(&o); err != nil {
 		return Tokens{}, err
 	}
-	u, err := a.findUser(ctx, "FindByLogin", func() (User, error) {
-		if strings.Contains(login, "\x00") { // PostgreSQL would return an error
-			return User{}, ErrUserNotFound
-		}
-		return a.users.FindByLogin(ctx, login)
-	})
-	exists := !errors.Is(err, ErrUserNotFound)
-	// An unusable user is an error only after the password was checked, so that
-	// the response does not reveal that the login exists.
-	var unusable *userError
-	if err != nil && exists && !errors.As(err, &unusable) {
+	u, err := a.CheckPassword(ctx, login, pass, o.Device)
+	if err != nil {
 		return Tokens{}, err
 	}
-	refused := func(why error) (Tokens, error) {
-		if unusable != nil {
-			why = fmt.Errorf("%w; %w", why, detail{unusable})
-		}
-		return Tokens{}, a.refuseLogin(ctx, unusable.subjectOf(u), o.Device, why)
-	}
-	switch err := a.checkPassword(ctx, u, pass); {
-	case err == nil:
-	case errors.Is(err, ErrInvalidCredentials):
-		if !exists {
-			return refused(refusal("unknown user"))
-		}
-		return refused(err)
-	default:
-		return Tokens{}, err
-	}
-	if u.Disabled {
-		return refused(refusal("user is disabled"))
-	}
-	if unusable != nil {
-		return Tokens{}, a.internalError(ctx, Session{}, unusable)
-	}
-	t, err := a.openSession(ctx, snap, u, o, func(fresh User) error {
+	return a.openSession(ctx, snap, u, o, func(fresh User) error {
 		if fresh.PasswordHash == u.PasswordHash {
 			return nil
 		}
 		return a.checkPassword(ctx, fresh, pass)
 	})
-	if err == nil {
-		a.upgradeHash(ctx, u, pass)
-	}
-	return t, err
 }
 
 // StartSession opens a session for a user whom the application has authenticated
@@ -356,57 +320,6 @@ func (a *Authenticator) findByID(ctx context.Context, id string) (User, error) {
 		return u, err
 	}
 	return User{}, a.internalError(ctx, Session{}, unusable)
-}
-
-// checkPassword compares a password with the hash of u. It hashes the password
-// even if the user does not exist (the zero User) or has no password, so that
-// these cases take as long as a wrong password does.
-func (a *Authenticator) checkPassword(ctx context.Context, u User, pass string) error {
-	var err error
-	if u.PasswordHash != "" {
-		err = a.hasher.Verify(ctx, u.PasswordHash, pass)
-	}
-	unreadable := errors.Is(err, password.ErrHash)
-	if unreadable {
-		a.emit(ctx, Event{Type: EventFault, Session: Session{Subject: u.ID}, Err: fmt.Errorf("auth: User.PasswordHash: %w", err)})
-	}
-	if unreadable || u.PasswordHash == "" {
-		if err = a.hasher.VerifyUnknown(ctx, pass); err == nil {
-			err = password.ErrMismatch
-		}
-	}
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, password.ErrMismatch), errors.Is(err, password.ErrTooLong):
-		switch {
-		case unreadable:
-			return refusal("the stored hash cannot be used")
-		case u.PasswordHash == "":
-			return refusal("User.PasswordHash is empty")
-		}
-		return refusal("wrong password")
-	case errors.Is(err, password.ErrBusy):
-		return err
-	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, err)
-}
-
-// upgradeHash replaces a weak hash after a login with the password. It reports a
-// failure as an event, and the login succeeds anyway.
-func (a *Authenticator) upgradeHash(ctx context.Context, u User, pass string) {
-	if a.updater == nil || !a.hasher.NeedsRehash(u.PasswordHash) {
-		return
-	}
-	hash, err := a.hasher.Hash(ctx, pass)
-	if err == nil {
-		err = callHook("Users.UpdatePasswordHash", func() error {
-			return a.updater.UpdatePasswordHash(ctx, u.ID, u.PasswordHash, hash)
-		})
-	}
-	if err != nil {
-		_ = a.unavailable(ctx, Session{Subject: u.ID}, fmt.Errorf("auth: upgrading a password hash: %w", detail{err}))
-	}
 }
 
 // openSession opens a session for u, whose credentials were proved: this is the

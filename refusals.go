@@ -69,7 +69,7 @@ func (v *Verifier) reportRefusal(r *http.Request, err error, by guardRefusal) Er
 		return a
 	}
 	switch {
-	case v.faultsOnly, f.is(ErrTokenExpired), f.is(ErrSessionRevoked), f.is(ErrTokenReused), f.is(ErrInvalidCredentials):
+	case v.faultsOnly, f.is(ErrTokenExpired), f.is(ErrSessionRevoked), f.is(ErrTokenReused), f.is(ErrInvalidCredentials), f.is(errCurrentPassword):
 		return a
 	}
 	cause := f.cause + string(f.request)
@@ -92,7 +92,7 @@ func (f *errorParts) is(target error) bool {
 func isOwn(err error) bool {
 	f := errorParts{row: len(responses)}
 	f.scan(err)
-	return f.row < len(responses) && !f.is(password.ErrMismatch) && !f.is(password.ErrTooLong) && !f.is(password.ErrEmpty)
+	return f.row < len(responses) && !f.is(password.ErrMismatch) && !f.is(password.ErrTooLong) && !f.is(password.ErrEmpty) && !f.is(password.ErrRefused)
 }
 
 // safeError returns err, or an error without its text if one of its methods, of

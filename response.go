@@ -36,6 +36,7 @@ var responses = [...]responseRow{
 	{errTwoSessions, 400, "invalid_request", "", "login", "the credentials are of two sessions"},
 	{ErrInvalidRequest, 400, "invalid_request", "", "", "the request is malformed"},
 	{ErrSessionNotFound, 404, "not_found", "", "", "no such session"},
+	{errCurrentPassword, 403, "invalid_credentials", "", "", "the current password is wrong"},
 	{ErrInvalidCredentials, 401, "invalid_credentials", "", "login", "login or password is wrong"},
 	{ErrNoToken, 401, codeMissing, "-", "login", "a token is required"},
 	{ErrTokenReused, 401, "invalid_token", "invalid_token", "login", "the session has ended"},
@@ -46,6 +47,7 @@ var responses = [...]responseRow{
 	{ErrForbidden, 403, "insufficient_scope", "insufficient_scope", "", "the token does not permit this"},
 	{password.ErrMismatch, 401, "invalid_credentials", "", "login", "login or password is wrong"},
 	{ErrUserNotFound, 401, "invalid_credentials", "", "login", "login or password is wrong"}, // the same text, so that it does not say which
+	{password.ErrRefused, 422, "password_refused", "", "", "the new password is not accepted; choose another one"},
 	{password.ErrTooLong, 400, "invalid_request", "", "", "the password is longer than 1024 bytes"},
 	{password.ErrEmpty, 400, "invalid_request", "", "", "the password is empty"},
 }

@@ -66,10 +66,15 @@ type Users interface {
 
 // PasswordUpdater is an optional interface of [Users]. If it is implemented, a
 // password hash that is weaker than a new one (bcrypt, or older parameters) is
-// replaced after a login with that password.
+// replaced after a login with that password. [Authenticator.ChangePassword] and
+// [Authenticator.SetPassword] require it.
 type PasswordUpdater interface {
 	// UpdatePasswordHash replaces the user's hash with next if the stored hash
-	// still equals old. Otherwise it changes nothing.
+	// still equals old, in one atomic step. Otherwise it changes nothing, and
+	// returns nil as well: the caller looks the user up again. FindByID must then
+	// return the stored hash. If the user has no password, old is "", even if the
+	// database has NULL. An error means that the hash may or may not have been
+	// replaced.
 	UpdatePasswordHash(ctx context.Context, id, old, next string) error
 }
 
