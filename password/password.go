@@ -240,8 +240,16 @@ func (h *Hasher) CheckNew(ctx context.Context, password string) error {
 	case ctx.Err() != nil: // the caller has given up, so the password must not be accepted
 		return fmt.Errorf("password: screening: %w", ctx.Err())
 	}
-	return fmt.Errorf("%w: %w", ErrScreen, err)
+	return screenError{err}
 }
+
+// screenError is an [ErrScreen] with the error of a Screen. Package fmt would show
+// the value with which a method of that error panics.
+type screenError struct{ error }
+
+func (e screenError) Error() string { return ErrScreen.Error() + ": " + e.error.Error() }
+
+func (e screenError) Unwrap() []error { return []error{ErrScreen, e.error} }
 
 // checkForm returns the error of a password that cannot be hashed.
 func checkForm(password string) error {
