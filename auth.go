@@ -31,6 +31,7 @@ type Authenticator struct {
 	hasher      *password.Hasher
 	accessKeys  activeKeys
 	refreshKeys activeKeys
+	oneTimeKeys activeKeys // derived from the refresh keys
 	keysMu      sync.Mutex // held by SetKeys
 	jwksMaxAge  time.Duration
 	accessTTL   time.Duration
@@ -131,7 +132,11 @@ func New(c Config) (*Authenticator, error) {
 		a.redirects = newRedirectTable()
 	}
 	a.accessKeys.ring.Store(a.newAccessRing(access))
-	a.refreshKeys.ring.Store(newKeyRing(refresh, typRefresh, a.sessionTTL+2*a.leeway, a.now))
+	oneTime, err := oneTimeKeys(refresh)
+	if err != nil {
+		return nil, err
+	}
+	a.setRefreshKeys(refresh, oneTime)
 	if err := a.checkRefreshSize(refresh); err != nil {
 		return nil, err
 	}

@@ -538,14 +538,14 @@ func readAudience(value string) ([]string, bool) {
 	return strictjson.Strings(nil, value)
 }
 
-// newerToken is the error for a refresh token with a claim that this version
+// newerToken is the error for a refresh or one-time token with a claim that this version
 // does not know. Its value is the name of the claim. A newer version has issued
 // the token. So the error is ErrUnavailable, and a rolling deployment does not
 // sign users out.
 type newerToken string
 
 func (n newerToken) Error() string {
-	return fmt.Sprintf("%v: the refresh token has the claim %q, which this version does not know", ErrUnavailable, string(n))
+	return fmt.Sprintf("%v: the token has the claim %q, which this version does not know", ErrUnavailable, string(n))
 }
 
 func (n newerToken) Unwrap() error { return ErrUnavailable }

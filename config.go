@@ -45,10 +45,12 @@ type Config struct {
 	// of them verify. The derived keys are HS256 keys of 32 bytes: HKDF (RFC 5869)
 	// with SHA-256, no salt, and the info "ratchet v1 access" or "ratchet v1
 	// refresh". An application that replaces Secrets by AccessKeys and RefreshKeys
-	// keeps the derived keys at the end of those lists until IdleTTL has passed.
+	// keeps the derived keys at the end of those lists until IdleTTL has passed, and
+	// until the last one-time token has expired.
 	//
 	// To change a secret, deploy {old, new} to every process, then {new, old}
-	// to every process, and finally {new} after IdleTTL has passed. A process
+	// to every process, and finally {new} after IdleTTL, and the longest
+	// OneTime.TTL in use, have passed. A process
 	// without the new secret refuses tokens that were signed with it, and tells
 	// their clients to sign in again. So start with {new, old} only if there is
 	// a single process.
@@ -58,7 +60,9 @@ type Config struct {
 	// together with them; set both or neither. The two lists must not have a
 	// secret in common. The first key of each list signs, and all of them
 	// verify. RefreshKeys must be HMAC keys, because only this service reads
-	// refresh tokens. See also [Authenticator.SetKeys].
+	// refresh tokens. From each of them an HS256 key for one-time tokens is derived,
+	// by HKDF as for Secrets, with the info "ratchet v1 one-time". So these keys
+	// change together. See also [Authenticator.SetKeys].
 	AccessKeys  Keys
 	RefreshKeys Keys
 

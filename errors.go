@@ -93,6 +93,12 @@ type grantError struct{ error }
 
 func (e grantError) Unwrap() error { return e.error }
 
+// oneTimeError marks an error about a one-time token. Its response has status 400,
+// no challenge and no action: the user asks for another token.
+type oneTimeError struct{ error }
+
+func (e oneTimeError) Unwrap() error { return e.error }
+
 // freshError is the error of [Fresh]. Its response contains maxAge.
 type freshError struct{ maxAge time.Duration }
 

@@ -73,19 +73,41 @@ func (ks Keys) check(field string) error {
 	return errors.Join(errs...)
 }
 
-// derivedKeys derives an access key and a refresh key from each secret (HKDF,
-// RFC 5869). The two differ, so that neither can be used in place of the other.
+// derivedKeys derives an access key and a refresh key from each secret. The two
+// differ, so that neither can be used in place of the other.
 func derivedKeys(secrets [][]byte) (access, refresh Keys, err error) {
 	for _, secret := range secrets {
 		for label, to := range map[string]*Keys{"access": &access, "refresh": &refresh} {
-			k, err := hkdf.Key(sha256.New, secret, nil, "ratchet v1 "+label, sha256.Size)
+			k, err := deriveKey(secret, label)
 			if err != nil {
-				return nil, nil, fmt.Errorf("auth: deriving keys: %w", err)
+				return nil, nil, err
 			}
-			*to = append(*to, HS256(k))
+			*to = append(*to, k)
 		}
 	}
 	return access, refresh, nil
+}
+
+// oneTimeKeys derives the keys of one-time tokens, one from each refresh key,
+// which signs from the same time on. So they change together.
+func oneTimeKeys(refresh Keys) (oneTime Keys, err error) {
+	for _, r := range refresh {
+		k, err := deriveKey(r.secret(), "one-time")
+		if err != nil {
+			return nil, err
+		}
+		oneTime = append(oneTime, k.SignFrom(r.from))
+	}
+	return oneTime, nil
+}
+
+// deriveKey derives a key from a secret (HKDF, RFC 5869).
+func deriveKey(secret []byte, label string) (Key, error) {
+	k, err := hkdf.Key(sha256.New, secret, nil, "ratchet v1 "+label, sha256.Size)
+	if err != nil {
+		return Key{}, fmt.Errorf("auth: deriving keys: %w", err)
+	}
+	return HS256(k), nil
 }
 
 // keyRing is a checked list of keys that is in use.
@@ -215,6 +237,10 @@ func (a *Authenticator) SetKeys(access, refresh Keys) error {
 	if err := a.checkRefreshSize(refresh); err != nil {
 		return err
 	}
+	oneTime, err := oneTimeKeys(refresh)
+	if err != nil {
+		return err
+	}
 	if !keepAccess {
 		staged, err := a.mergeKeys(access, oldAccess)
 		if err != nil {
@@ -222,8 +248,15 @@ func (a *Authenticator) SetKeys(access, refresh Keys) error {
 		}
 		a.accessKeys.ring.Store(a.newAccessRing(staged))
 	}
-	a.refreshKeys.ring.Store(newKeyRing(refresh, typRefresh, a.sessionTTL+2*a.leeway, a.now))
+	a.setRefreshKeys(refresh, oneTime)
 	return nil
+}
+
+// setRefreshKeys sets the keys of refresh tokens, and the keys of one-time tokens
+// that are derived from them.
+func (a *Authenticator) setRefreshKeys(refresh, oneTime Keys) {
+	a.refreshKeys.ring.Store(newKeyRing(refresh, typRefresh, a.sessionTTL+2*a.leeway, a.now))
+	a.oneTimeKeys.ring.Store(newKeyRing(oneTime, typOneTime, maxOnceTTL+time.Second+2*a.leeway, a.now))
 }
 
 // indexOf returns the index of the same key with the same ID, or -1. It does not

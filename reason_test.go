@@ -151,7 +151,7 @@ func TestReason_IsInEveryRefusalOfARevokedToken(t *testing.T) {
 				}
 
 				// Once the entry has expired, nothing says why the session ended.
-				time.Sleep(24 * time.Hour)
+				time.Sleep(50 * time.Hour) // RevokeAll is published for a day, and once more before its end
 				for _, node := range []*auth.Authenticator{a, b} {
 					reply := send(t, node.Handler(), "POST", "/refresh", reqHeader("Refresh-Token", k.Refresh))
 					if way.reason != "access" && way.reason != "user" { // the session goes on; the user is still gone

@@ -38,6 +38,7 @@ var responses = [...]responseRow{
 	{ErrSessionNotFound, 404, "not_found", "", "", "no such session"},
 	{errCurrentPassword, 403, "invalid_credentials", "", "", "the current password is wrong"},
 	{ErrInvalidCredentials, 401, "invalid_credentials", "", "login", "login or password is wrong"},
+	{ErrSpent, 400, "used_token", "", "", "it was used before, and can be used only once"},
 	{ErrNoToken, 401, codeMissing, "-", "login", "a token is required"},
 	{ErrTokenReused, 401, "invalid_token", "invalid_token", "login", "the session has ended"},
 	{ErrSessionRevoked, 401, "invalid_token", "invalid_token", "login", "the session has ended"},
@@ -58,6 +59,7 @@ var internalResponse = responseRow{nil, 500, "server_error", "", "", "the server
 type errorParts struct {
 	row     int // index in responses of the first row whose error is in the tree
 	grant   bool
+	oneTime bool
 	request requestError
 	fresh   *freshError
 	scope   *scopeError
@@ -74,6 +76,8 @@ func (f *errorParts) scan(err error) {
 	switch e := err.(type) { //nolint:errorlint // scan replaces errors.As
 	case grantError:
 		f.grant = true
+	case oneTimeError:
+		f.oneTime = true
 	case requestError:
 		if f.request == "" {
 			f.request = e
@@ -171,6 +175,13 @@ func (f *errorParts) response() ErrorResponse {
 		a.Reason = reasonReuse.String()
 	case f.revoked != nil && row.status == http.StatusUnauthorized:
 		a.Reason = f.revoked.reason.String()
+	}
+	if f.oneTime && row.status == http.StatusUnauthorized {
+		a.Status, a.Action = http.StatusBadRequest, ""
+		if row.err == ErrTokenExpired { //nolint:errorlint // of this table
+			a.Code = "expired_token" // as in RFC 8628 section 3.5
+		}
+		return a
 	}
 	if f.request != "" {
 		a.Description = string(f.request)

@@ -81,7 +81,8 @@ func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ..
 	ctx, cancel := a.withinStoreTimeout(ctx)
 	defer cancel()
 	snap := a.snapshot()
-	r := Revocation{Subject: strings.Clone(subject), All: true, Except: storableIDs(except), Before: notBefore(snap.now, a.leeway), Until: a.revokedUntil(snap.now), Reason: reasonRevoked.String()}
+	r := Revocation{Subject: strings.Clone(subject), All: true, Except: storableIDs(except), Before: notBefore(snap.now, a.leeway), Reason: reasonRevoked.String()}
+	r.Until = a.revokedUntil(r, snap.now)
 	added := a.revoked.add(r, origin{own: true}, snap.now)
 
 	// A session may have a CreatedAt at or after r.Before, if a clock is ahead or
@@ -213,13 +214,17 @@ func revokedType(reason string) EventType {
 // revokedUntil returns the Until of a revocation that is created now: the time at
 // which every access token that it revokes has expired, by every clock. Processes
 // whose AccessTTL is longer have published that lifetime in a notice. If this
-// process has not read the feed within maxFeedGap, it assumes maxAccessTTL.
-func (a *Authenticator) revokedUntil(now time.Time) time.Time {
+// process has not read the feed within maxFeedGap, it assumes maxAccessTTL. So it
+// does for a revocation of all sessions, which applies to one-time tokens too.
+func (a *Authenticator) revokedUntil(r Revocation, now time.Time) time.Time {
 	ttl := a.accessTTL
 	if a.shared {
 		ttl = max(ttl, a.revoked.longestTTL(now))
 	}
 	if a.feed != nil && now.Sub(time.UnixMilli(a.feedReadAt.Load())) > maxFeedGap { // or never
+		ttl = maxAccessTTL
+	}
+	if r.All {
 		ttl = maxAccessTTL
 	}
 	return now.Add(ttl + noticeMargin)
@@ -235,13 +240,13 @@ func (a *Authenticator) publish(ctx context.Context, r Revocation, from origin) 
 func (a *Authenticator) tryPublish(ctx context.Context, r Revocation, from origin) error {
 	now := a.now()
 	for {
-		r.Until, r.ID = a.revokedUntil(now), a.revoked.nextID()
+		r.Until, r.ID = a.revokedUntil(r, now), a.revoked.nextID()
 		added := a.revoked.add(r, from, now)
 		err := a.tryStore(ctx, "Revoke", func(ctx context.Context) error { return a.store.Revoke(ctx, r) })
 		a.revoked.confirm(added, err, a.now())
 		// With a MemoryStore, no Run publishes it again if the first notice of a
 		// longer lifetime arrived meanwhile.
-		if err != nil || a.memory == nil || !a.revokedUntil(now).After(r.Until) {
+		if err != nil || a.memory == nil || !a.revokedUntil(r, now).After(r.Until) {
 			return err
 		}
 	}

@@ -11,11 +11,12 @@ import (
 	"github.com/ratchet-go/auth/internal/strictjson"
 )
 
-// The typ headers of the two kinds of tokens (RFC 9068 section 2.1, RFC 8725
+// The typ headers of the kinds of tokens (RFC 9068 section 2.1, RFC 8725
 // section 3.11). Each kind also has its own keys.
 const (
 	typAccess  = "at+jwt"
 	typRefresh = "rt+jwt"
+	typOneTime = "ot+jwt"
 )
 
 // Tokens are the result of a login or a refresh.

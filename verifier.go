@@ -301,7 +301,7 @@ func (v *Verifier) verify(ctx context.Context, token string, c *parsedClaims) er
 			return err
 		}
 		if v.isForeign(memoryID) {
-			return v.refuseForeign(ctx, c)
+			return v.refuseForeign(ctx, c.session(), c.ExpiresAt)
 		}
 	}
 	now := v.now()
@@ -309,11 +309,11 @@ func (v *Verifier) verify(ctx context.Context, token string, c *parsedClaims) er
 	case !now.Before(c.ExpiresAt):
 		return ErrTokenExpired
 	case c.IssuedAt.After(now.Add(v.maxIssuedAhead())):
-		return v.tooEarly(ctx, c, "iat", c.IssuedAt.Sub(now))
+		return v.tooEarly(ctx, c.session(), "iat", c.IssuedAt.Sub(now))
 	case c.notBefore > 0 && time.Unix(c.notBefore, 0).After(now.Add(v.leeway)):
-		return v.tooEarly(ctx, c, "nbf", time.Unix(c.notBefore, 0).Sub(now))
+		return v.tooEarly(ctx, c.session(), "nbf", time.Unix(c.notBefore, 0).Sub(now))
 	}
-	if err := v.checkRevoked(ctx, &c.Claims, now); err != nil {
+	if err := v.checkRevoked(ctx, c.times(), now); err != nil {
 		return err
 	}
 	c.verifiedAt = now
@@ -365,25 +365,29 @@ func (v *Verifier) maxIssuedAhead() time.Duration { return 2*v.leeway + time.Sec
 // the error is that of an expired token: the client refreshes, and need not
 // sign in again. An event is emitted at most once a minute: if this clock is
 // behind, a client's refreshed token fails the same check.
-func (v *Verifier) tooEarly(ctx context.Context, c *parsedClaims, claim string, ahead time.Duration) error {
+func (v *Verifier) tooEarly(ctx context.Context, about Session, claim string, ahead time.Duration) error {
 	err := fmt.Errorf("%w: %s is %s ahead of this clock", ErrTokenExpired, claim, ahead.Round(time.Second))
-	v.emitLimited(ctx, "early", Event{Type: EventFault, Session: Session{Subject: c.Subject, ID: c.SessionID}, Err: err})
+	v.emitLimited(ctx, "early", Event{Type: EventFault, Session: about, Err: err})
 	return err
 }
 
 // errForeign is the error for an access token whose session is not in the
-// MemoryStore of this Verifier. It is an ErrTokenExpired: if the session exists
-// after all, a refresh may return a token that is accepted.
+// MemoryStore of this Verifier, and for a one-time token of another MemoryStore.
+// It is an ErrTokenExpired: if the session exists after all, a refresh may return
+// a token that is accepted.
 var errForeign = fmt.Errorf("%w: it was issued with a store other than this MemoryStore, or before this process started; several processes need a Config.Store that they share, which is also the Feed of their Verifiers", ErrTokenExpired)
+
+// session returns the session of the claims.
+func (c *Claims) session() Session { return Session{Subject: c.Subject, ID: c.SessionID} }
 
 // refuseForeign returns errForeign. It emits an event, because users are signed
 // out if several processes have their sessions in memory, and a Verifier whose
 // Feed is not the store of the service that signs refuses all tokens.
-func (v *Verifier) refuseForeign(ctx context.Context, c *parsedClaims) error {
-	if now := v.now(); !v.faultsOnly && now.Before(c.ExpiresAt) {
+func (v *Verifier) refuseForeign(ctx context.Context, about Session, expires time.Time) error {
+	if now := v.now(); !v.faultsOnly && now.Before(expires) {
 		if n, ok := v.refusals.next(refusalKey{cause: "mem_store"}, now); ok {
 			v.emit(ctx, Event{
-				Type: EventRefused, Session: Session{Subject: c.Subject, ID: c.SessionID}, Reason: ResponseFor(errForeign).Code, Suppressed: n, Err: errForeign,
+				Type: EventRefused, Session: about, Reason: ResponseFor(errForeign).Code, Suppressed: n, Err: errForeign,
 			})
 		}
 	}
@@ -413,8 +417,9 @@ func (v *Verifier) parseAccess(ctx context.Context, token string) (c *Claims, fo
 
 // checkRevoked returns an error if the token or its session was revoked. It
 // also returns one if the feed was not read yet, or is stale and the policy
-// does not allow the request.
-func (v *Verifier) checkRevoked(ctx context.Context, c *Claims, now time.Time) error {
+// does not allow the request. The store cannot be asked about a token without a
+// session.
+func (v *Verifier) checkRevoked(ctx context.Context, t subjectTimes, now time.Time) error {
 	if v.feed != nil {
 		select {
 		case <-v.ready:
@@ -422,16 +427,16 @@ func (v *Verifier) checkRevoked(ctx context.Context, c *Claims, now time.Time) e
 			return v.notReady(ctx)
 		}
 	}
-	if _, err := v.revoked.find(c.times(), now); err != nil {
+	if _, err := v.revoked.find(t, now); err != nil {
 		return err
 	}
 	if !v.isStale(ctx, now) || v.stalePolicy == StaleContinue {
 		return nil
 	}
-	if v.stalePolicy == StaleRefuse || v.backend == nil {
+	if v.stalePolicy == StaleRefuse || v.backend == nil || t.sid == "" {
 		return reportedError{errStale}
 	}
-	alive, err := v.backend.sessionExists(ctx, c.Subject, c.SessionID)
+	alive, err := v.backend.sessionExists(ctx, t.subject, t.sid)
 	switch {
 	case err != nil:
 		return err
