@@ -79,7 +79,7 @@ type Rotation struct {
 	ExpiresAt time.Time // becomes ExpiresAt
 	Device    Device    // becomes Device
 
-	// RetryTag becomes RetryTag, unless the stored RetryTag is SpentTag. Then
+	// RetryTag becomes RetryTag, unless the stored RetryTag equals SpentTag. Then
 	// RetryTag becomes nil: the client has used the retry key of the rotation
 	// before again. Both are nil for a request without a retry key, and 16 bytes
 	// otherwise.
@@ -87,8 +87,9 @@ type Rotation struct {
 	SpentTag []byte
 
 	// Key is the public key whose possession the request has proved, or nil. A
-	// session with a Key is rotated only by a Rotation with the same Key. If the
-	// session has none, Key becomes its Key. Nothing sets it yet.
+	// session with a Key is rotated only by a Rotation with the same Key, and
+	// keeps its Key. If the session has none, Key becomes its Key. Nothing sets
+	// it yet.
 	Key []byte
 }
 
@@ -191,7 +192,7 @@ type Feed interface {
 // only has to represent the values that these methods accept. Get and Rotate
 // return [ErrSessionNotFound] for a subject or an ID that [Session.Check]
 // refuses, and List returns an empty list. A store need not distinguish a nil
-// Opaque from an empty one.
+// Opaque, RetryTag or Key from an empty one.
 //
 // A record or a revocation may have been written by a newer version of the
 // store. This version uses the parts that it knows, and ignores the others.
@@ -219,8 +220,8 @@ type Store interface {
 	//
 	//   - If there is no such session, it returns [ErrSessionNotFound]. It never
 	//     creates one, so a revoked session stays revoked.
-	//   - If the stored Key is not empty and is not r.Key, it changes nothing, and
-	//     rotated is false.
+	//   - If the stored Key is not empty and differs from r.Key, it changes
+	//     nothing, and rotated is false.
 	//   - If the stored Generation is less than r.From, which means that the
 	//     store lost acknowledged writes, Generation becomes r.From.
 	//   - If the stored Generation is r.From and RotatedAt is not after
@@ -229,10 +230,12 @@ type Store interface {
 	//
 	// If rotated is true, RotatedAt, ExpiresAt and Device are set from r.
 	// RotatedAt becomes r.At even if that is earlier, since a clock may have
-	// been set back. RetryTag becomes r.RetryTag, or empty if r.SpentTag is not
-	// empty and is the stored RetryTag. If r.Key is not empty, it becomes Key. s is the session as it is now stored, which may be the
-	// result of a concurrent call. A From of 1<<53 or more is refused with
-	// [ErrNotStorable].
+	// been set back. RetryTag becomes r.RetryTag, even if that is empty. If the
+	// stored RetryTag is not empty and equals r.SpentTag, RetryTag becomes empty
+	// instead. If the stored Key is empty, Key becomes r.Key.
+	//
+	// s is the session as it is now stored, which may be the result of a
+	// concurrent call. A From of 1<<53 or more is refused with [ErrNotStorable].
 	//
 	// Rotate should take one round trip where the database allows it.
 	Rotate(ctx context.Context, subject, id string, r Rotation) (s Session, rotated bool, err error)
@@ -248,12 +251,14 @@ type Store interface {
 	// of the subject that it cannot read, except those in r.Except.
 	Revoke(ctx context.Context, r Revocation) error
 
-	// Spend records that something was used that may be used only once. It
-	// returns nil for the first call with a subject and an ID, and [ErrSpent] for
-	// every other call until the time until, on every process. The record is
-	// deleted at the earliest a minute after until; later calls do not change
-	// until. It is independent of the sessions of the subject. Spend refuses what
-	// [Session.Check] refuses of a Session with this Subject, ID and ExpiresAt.
+	// Spend records that something was used that may be used only once. The first
+	// call with a subject and an ID returns nil. Every other call, by any process,
+	// returns [ErrSpent] until the record is deleted. That is at the earliest a
+	// minute after until. Later calls do not change the record, whatever their
+	// until is. The record is independent of sessions: it is not in List, a
+	// session may have the same ID, and Revoke does not delete it. Spend refuses
+	// what [Session.Check] refuses of a Session with this Subject, ID and
+	// ExpiresAt.
 	//
 	// If the driver repeats a call whose answer was lost, that call must not
 	// return ErrSpent because of its own record. If the caller repeats a call, it

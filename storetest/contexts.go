@@ -37,6 +37,7 @@ func (e *env) calls(st auth.Store, s auth.Session, rotation auth.Rotation) []str
 			_, _, err := st.Rotate(ctx, s.Subject, s.ID, rotateFrom(1, rotation))
 			return err
 		}},
+		{"Spend", func(ctx context.Context) error { return st.Spend(ctx, s.Subject, "new", now().Add(time.Hour)) }},
 		{"Changes", func(ctx context.Context) error {
 			_, _, err := e.changes(ctx, st, "", time.Millisecond, e.patience)
 			return err
@@ -75,7 +76,7 @@ var contextCases = []testcase{{
 			}
 			for _, c := range e.calls(st, s, rotationAt(now(), device(1))) {
 				err := c.call(ctx)
-				for _, decision := range []error{auth.ErrSessionNotFound, auth.ErrSessionExists, auth.ErrFeedReset} {
+				for _, decision := range []error{auth.ErrSessionNotFound, auth.ErrSessionExists, auth.ErrSpent, auth.ErrFeedReset} {
 					if errors.Is(err, decision) {
 						return fmt.Errorf("%s with a context that is %s returned %v, which is a decision of the store", c.name, how, err)
 					}
@@ -129,7 +130,20 @@ var contextCases = []testcase{{
 				}
 			}
 
-			rotation := rotationAt(now(), device(round))
+			until := now().Add(time.Hour)
+			switch err := during(func(ctx context.Context) error { return st.Spend(ctx, s.Subject, s.ID, until) }); {
+			case errors.Is(err, auth.ErrSpent):
+				return errors.New("the first Spend, whose context ended, returned ErrSpent")
+			case err != nil:
+				if err := st.Spend(e.ctx, s.Subject, s.ID, until); err != nil && !errors.Is(err, auth.ErrSpent) {
+					return fmt.Errorf("second Spend: %w", err)
+				}
+			}
+			if err := e.wantSpent(st, s.Subject, s.ID, until); err != nil {
+				return err
+			}
+
+			rotation := withTags(rotationAt(now(), device(round)), tag(round), tag(-1))
 			want := rotated(s, 2, rotation)
 			err = during(func(ctx context.Context) error {
 				_, _, err := st.Rotate(ctx, s.Subject, s.ID, rotateFrom(1, rotation))

@@ -76,6 +76,9 @@ func (f *flawedStore) copy(s auth.Session) auth.Session {
 	if !f.has("returns its own data slice") {
 		s.Opaque = bytes.Clone(s.Opaque)
 	}
+	if !f.has("returns its own tag slice") {
+		s.RetryTag, s.Key = bytes.Clone(s.RetryTag), bytes.Clone(s.Key)
+	}
 	if f.has("returns local times") {
 		s.CreatedAt = s.CreatedAt.In(time.FixedZone("here", 3600))
 	}
@@ -116,7 +119,11 @@ func (f *flawedStore) Create(ctx context.Context, s auth.Session) error {
 	k := f.key(s.Subject, s.ID)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := s.Check(); err != nil && !f.has("creates invalid sessions") {
+	checked := s
+	if f.has("takes tags and keys of any length") {
+		checked.RetryTag, checked.Key = nil, nil
+	}
+	if err := checked.Check(); err != nil && !f.has("creates invalid sessions") {
 		if f.has("creates before it checks") {
 			f.sessions[k] = s
 		}
@@ -124,6 +131,10 @@ func (f *flawedStore) Create(ctx context.Context, s auth.Session) error {
 	}
 	f.removeExpired()
 	_, ok := f.sessions[k]
+	if f.has("does not create what is spent") {
+		_, spent := f.spent[k]
+		ok = ok || spent
+	}
 	if f.has("checks before it creates") {
 		f.mu.Unlock()
 		time.Sleep(50 * time.Microsecond)
@@ -136,9 +147,13 @@ func (f *flawedStore) Create(ctx context.Context, s auth.Session) error {
 		return errors.New("created in the future")
 	}
 	if !f.has("keeps the caller's data slice") {
-		s.Opaque = bytes.Clone(s.Opaque)
+		s.Opaque, s.RetryTag, s.Key = bytes.Clone(s.Opaque), bytes.Clone(s.RetryTag), bytes.Clone(s.Key)
 	}
 	switch {
+	case f.has("creates no tag without data") && len(s.Opaque) == 0:
+		s.RetryTag = nil
+	case f.has("creates a key of zeros"):
+		s.Key = append(bytes.Clone(s.Key), make([]byte, 33)...)[:33]
 	case f.has("truncates times to seconds"):
 		s.CreatedAt = s.CreatedAt.Truncate(time.Second)
 	case f.has("stores generations in 32 bits"):
@@ -190,6 +205,9 @@ func (f *flawedStore) Rotate(ctx context.Context, subject, id string, r auth.Rot
 	if f.has("has no last generation") {
 		checked.From = 0
 	}
+	if f.has("takes tags and keys of any length") {
+		checked.RetryTag, checked.SpentTag, checked.Key = nil, nil, nil
+	}
 	if err := checked.Check(); err != nil && !f.has("rotates to invalid values") {
 		return auth.Session{}, false, err
 	}
@@ -219,6 +237,19 @@ func (f *flawedStore) Rotate(ctx context.Context, subject, id string, r auth.Rot
 	case !ok:
 		return auth.Session{}, false, auth.ErrSessionNotFound
 	}
+	behind := s.Generation < r.From
+	if len(s.Key) > 0 && !f.sameKey(s.Key, r.Key) && !(behind && f.has("ignores the key when it restores")) {
+		return f.copy(s), false, nil
+	}
+	if f.has("checks the key before it rotates") {
+		f.mu.Unlock()
+		time.Sleep(50 * time.Microsecond)
+		f.mu.Lock()
+		if s, ok = f.sessions[k]; !ok {
+			return auth.Session{}, false, auth.ErrSessionNotFound
+		}
+		behind = s.Generation < r.From
+	}
 	cooldown := s.RotatedAt.After(r.NotAfter)
 	switch {
 	case f.has("ignores the cooldown"):
@@ -226,7 +257,6 @@ func (f *flawedStore) Rotate(ctx context.Context, subject, id string, r auth.Rot
 	case f.has("compares the cooldown with >="):
 		cooldown = !s.RotatedAt.Before(r.NotAfter)
 	}
-	behind := s.Generation < r.From
 	if f.has("compares generations as text") {
 		behind = strconv.FormatInt(s.Generation, 10) < strconv.FormatInt(r.From, 10)
 	}
@@ -239,6 +269,13 @@ func (f *flawedStore) Rotate(ctx context.Context, subject, id string, r auth.Rot
 		return f.copy(s), true, nil
 	case f.has("returns losers a stale session"):
 		return f.copy(old), false, nil
+	case f.has("returns losers their own tag"):
+		s.RetryTag = r.RetryTag
+		return f.copy(s), false, nil
+	case f.has("empties a spent tag without a rotation") && bytes.Equal(s.RetryTag, r.SpentTag):
+		s.RetryTag = nil
+		f.sessions[k] = s
+		return f.copy(s), false, nil
 	default:
 		return f.copy(s), false, nil
 	}
@@ -246,8 +283,13 @@ func (f *flawedStore) Rotate(ctx context.Context, subject, id string, r auth.Rot
 		s.RotatedAt = r.At
 	}
 	s.ExpiresAt = r.ExpiresAt
-	if f.has("rotates in two writes") {
-		f.sessions[k] = s
+	f.setKeys(&s, r, behind)
+	if f.has("rotates in two writes", "sets the tag in a second write") {
+		first := s
+		if f.has("sets the tag in a second write") {
+			first.Device, first.RetryTag = r.Device, old.RetryTag
+		}
+		f.sessions[k] = first
 		f.mu.Unlock()
 		time.Sleep(50 * time.Microsecond)
 		f.mu.Lock()
@@ -271,6 +313,53 @@ func (f *flawedStore) Rotate(ctx context.Context, subject, id string, r auth.Rot
 	}
 	f.sessions[k] = s
 	return f.copy(s), true, nil
+}
+
+// setKeys sets the RetryTag and the Key of s as a rotation does.
+func (f *flawedStore) setKeys(s *auth.Session, r auth.Rotation, restores bool) {
+	spent := len(s.RetryTag) > 0 && bytes.Equal(s.RetryTag, r.SpentTag)
+	switch {
+	case f.has("ignores SpentTag"), f.has("ignores SpentTag when it restores") && restores:
+		spent = false
+	case f.has("compares tags without case"):
+		spent = len(s.RetryTag) > 0 && bytes.EqualFold(s.RetryTag, r.SpentTag)
+	case f.has("compares eight bytes of tags"):
+		spent = len(s.RetryTag) > 0 && len(r.SpentTag) > 0 && bytes.Equal(s.RetryTag[:8], r.SpentTag[:8])
+	case f.has("takes an empty tag for zeros"):
+		spent = bytes.Equal(append(s.RetryTag, make([]byte, 16)...)[:16], r.SpentTag)
+	case f.has("takes two empty tags for a spent one"):
+		spent = bytes.Equal(s.RetryTag, r.SpentTag)
+	case f.has("empties a repeated tag"):
+		spent = spent || bytes.Equal(s.RetryTag, r.RetryTag)
+	}
+	switch {
+	case spent:
+		s.RetryTag = nil
+	case f.has("keeps the tag if the new one is empty") && len(r.RetryTag) == 0:
+	case f.has("keeps the caller's tag slice"):
+		s.RetryTag = r.RetryTag
+	default:
+		s.RetryTag = bytes.Clone(r.RetryTag)
+	}
+	if f.has("sets the key at the first rotation only") && s.Generation > 2 || f.has("sets no key when it restores") && restores {
+		return
+	}
+	if len(s.Key) == 0 {
+		s.Key = bytes.Clone(r.Key)
+	}
+}
+
+// sameKey reports whether a Rotation with the key given may rotate a session with
+// the key stored.
+func (f *flawedStore) sameKey(stored, given []byte) bool {
+	switch {
+	case f.has("takes no key for any key") && len(given) == 0:
+		return true
+	case f.has("compares keys without case"):
+		return bytes.EqualFold(stored, given)
+	default:
+		return bytes.Equal(stored, given)
+	}
 }
 
 func (f *flawedStore) List(ctx context.Context, subject string) ([]auth.Session, error) {
@@ -304,19 +393,59 @@ func (f *flawedStore) List(ctx context.Context, subject string) ([]auth.Session,
 
 func (f *flawedStore) Spend(ctx context.Context, subject, id string, until time.Time) error {
 	if err := f.ended(ctx); err != nil {
+		if f.has("returns ErrSpent for an ended context") {
+			return auth.ErrSpent
+		}
 		return err
 	}
 	checkTimes(until)
-	if err := (auth.Session{Subject: subject, ID: id, ExpiresAt: until}).Check(); err != nil {
-		return err
+	k := [2]string{subject, id}
+	switch {
+	case f.has("folds the case of what is spent"):
+		k = [2]string{strings.ToLower(subject), strings.ToLower(id)}
+	case f.has("joins subject and ID of what is spent"):
+		k = [2]string{subject + ":" + id, ""}
 	}
-	k := f.key(subject, id)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, ok := f.spent[k]; ok {
+	if err := (auth.Session{Subject: subject, ID: id, ExpiresAt: until}).Check(); err != nil && !f.has("spends invalid names") {
+		if f.has("spends before it checks") {
+			f.spent[k] = until
+		}
+		return err
+	}
+	if f.has("refuses to spend until the past") && until.Before(time.Now().Add(-45*time.Second)) {
+		return errors.New("until is in the past")
+	}
+	maps.DeleteFunc(f.spent, func(_ [2]string, until time.Time) bool {
+		return until.Before(time.Now().Add(-time.Minute)) || f.has("removes what is spent at until") && until.Before(time.Now())
+	})
+	first, ok := f.spent[k]
+	if f.has("checks before it spends") {
+		f.mu.Unlock()
+		time.Sleep(50 * time.Microsecond)
+		f.mu.Lock()
+	}
+	switch {
+	case ok && f.has("takes the same until for a repetition") && first.Equal(until):
+		return nil
+	case ok && f.has("spends until the last until"):
+		f.spent[k] = until
 		return auth.ErrSpent
+	case ok:
+		return auth.ErrSpent
+	case f.has("keeps only some of what is spent") && len(f.spent) > 25 && len(k[0]) > 5:
+		return nil
 	}
 	f.spent[k] = until
+	if f.has("takes its own record for that of another call") {
+		f.mu.Unlock()
+		time.Sleep(time.Microsecond)
+		f.mu.Lock()
+		if ctx.Err() != nil {
+			return auth.ErrSpent
+		}
+	}
 	return nil
 }
 
@@ -338,6 +467,9 @@ func (f *flawedStore) Revoke(ctx context.Context, r auth.Revocation) error {
 	}
 	found := false
 	f.mu.Lock()
+	if f.has("revokes what is spent") && r.All {
+		maps.DeleteFunc(f.spent, func(k [2]string, _ time.Time) bool { return k[0] == r.Subject })
+	}
 	for k, s := range f.sessions {
 		switch {
 		case s.Subject == r.Subject:

@@ -28,6 +28,11 @@ func names() []string {
 	}
 }
 
+// separators returns texts that may join a subject and an ID.
+func separators() []string {
+	return []string{"", ":", "::", "/", "|", ".", "-", "_", ",", ";", "#", "+", "=", "&", " ", "{", "}", "}{", "%", "\\", "'", "\""}
+}
+
 var nameCases = []testcase{{
 	name: "Names_SubjectsAreComparedByteForByte",
 	rule: "Subjects and session IDs are compared byte for byte.",
@@ -76,7 +81,7 @@ var nameCases = []testcase{{
 	run: func(e *env) error {
 		st := e.open()
 		var sessions []auth.Session
-		for _, sep := range []string{"", ":", "::", "/", "|", ".", "-", "_", ",", ";", "#", "+", "=", "&", " ", "{", "}", "}{", "%", "\\", "'", "\""} {
+		for _, sep := range separators() {
 			a, b := session("a", "b"+sep+"c"), session("a"+sep+"b", "c")
 			if err := e.create(st, a, b); err != nil {
 				return err

@@ -21,6 +21,13 @@ func device(n int) auth.Device {
 	}
 }
 
+// clearAll sets the bytes of all slices of s to zero.
+func clearAll(s auth.Session) {
+	clear(s.Opaque)
+	clear(s.RetryTag)
+	clear(s.Key)
+}
+
 var recordCases = []testcase{{
 	name: "Create_DuplicateIDIsRefused",
 	rule: "It returns ErrSessionExists, and does not change the existing record, if the subject has a record with this ID.",
@@ -107,14 +114,15 @@ var recordCases = []testcase{{
 	rule: "opaque to the store, at most 1280 bytes, set by Create only",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
+		s.RetryTag, s.Key = tag(1), key(1)
 		want := s
-		want.Opaque = bytes.Clone(s.Opaque)
+		want.Opaque, want.RetryTag, want.Key = bytes.Clone(s.Opaque), bytes.Clone(s.RetryTag), bytes.Clone(s.Key)
 		if err := e.create(st, s); err != nil {
 			return err
 		}
-		clear(s.Opaque)
+		clearAll(s)
 		if err := e.wantStored(st, want); err != nil {
-			return fmt.Errorf("after modifying the slice that was passed to Create: %w", err)
+			return fmt.Errorf("after modifying the slices that were passed to Create: %w", err)
 		}
 		return nil
 	},
@@ -262,9 +270,9 @@ var recordCases = []testcase{{
 	rule: "The caller owns the slices that a method returns.",
 	run: func(e *env) error {
 		st, s := e.open(), session("ada", "one")
+		s.RetryTag, s.Key = tag(1), key(1)
 		want := s
-		want.Opaque = bytes.Clone(s.Opaque)
-		s.Opaque = bytes.Clone(s.Opaque)
+		s.Opaque, s.RetryTag, s.Key = bytes.Clone(s.Opaque), bytes.Clone(s.RetryTag), bytes.Clone(s.Key)
 		if err := e.create(st, s); err != nil {
 			return err
 		}
@@ -272,7 +280,7 @@ var recordCases = []testcase{{
 		if err != nil {
 			return fmt.Errorf("Get: %w", err)
 		}
-		clear(got.Opaque)
+		clearAll(got)
 		if err := e.wantStored(st, want); err != nil {
 			return fmt.Errorf("after modifying the result of Get: %w", err)
 		}
@@ -280,7 +288,7 @@ var recordCases = []testcase{{
 		if err != nil || len(list) != 1 {
 			return fmt.Errorf("List returned %d sessions, error %v", len(list), err)
 		}
-		clear(list[0].Opaque)
+		clearAll(list[0])
 		clear(list)
 		if err := e.wantStored(st, want); err != nil {
 			return fmt.Errorf("after modifying the result of List: %w", err)
@@ -288,14 +296,14 @@ var recordCases = []testcase{{
 		if err := e.wantList(st, s.Subject, want); err != nil {
 			return fmt.Errorf("after modifying the result of List: %w", err)
 		}
-		rotation := rotationAt(now(), device(1))
+		rotation := withKey(withTags(rotationAt(now(), device(1)), tag(2), tag(3)), key(1))
 		want = rotated(want, 2, rotation)
 		for range 2 { // the first call rotates, the second does not
 			got, _, err := st.Rotate(e.ctx, s.Subject, s.ID, rotateFrom(1, rotation))
 			if err != nil {
 				return fmt.Errorf("Rotate: %w", err)
 			}
-			clear(got.Opaque)
+			clearAll(got)
 			if err := e.wantStored(st, want); err != nil {
 				return fmt.Errorf("after modifying the result of Rotate: %w", err)
 			}

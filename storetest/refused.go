@@ -43,6 +43,11 @@ func refusedDevices() []auth.Device {
 	return devices
 }
 
+// wrongLengths returns lengths of a slice that must be empty or n bytes long.
+func wrongLengths(n int) []int {
+	return []int{1, n - 1, n + 1, 2 * n, 16 + 33, 16 + 33 - n, 70_000}
+}
+
 // refused returns an error unless err wraps ErrNotStorable.
 func refused(call string, err error) error {
 	if !errors.Is(err, auth.ErrNotStorable) {
@@ -98,6 +103,12 @@ var refusedCases = []testcase{{
 		for _, n := range []int{1281, 70_000} {
 			add(func(s *auth.Session) { s.Opaque = make([]byte, n) })
 		}
+		for _, n := range wrongLengths(16) {
+			add(func(s *auth.Session) { s.RetryTag = make([]byte, n) })
+		}
+		for _, n := range wrongLengths(33) {
+			add(func(s *auth.Session) { s.Key = make([]byte, n) })
+		}
 		for _, s := range bad {
 			call := fmt.Sprintf("Create of %.300q", fmt.Sprintf("%+v", s))
 			if err := refused(call, st.Create(e.ctx, s)); err != nil {
@@ -129,6 +140,13 @@ var refusedCases = []testcase{{
 			at, rested, expires := rotationAt(now(), device(1)), rotationAt(now(), device(1)), rotationAt(now(), device(1))
 			at.At, rested.NotAfter, expires.ExpiresAt = t, t, t
 			bad = append(bad, at, rested, expires)
+		}
+		for _, n := range wrongLengths(16) {
+			good := withTags(rotationAt(now(), device(1)), tag(1), tag(2))
+			bad = append(bad, withTags(good, make([]byte, n), good.SpentTag), withTags(good, good.RetryTag, make([]byte, n)))
+		}
+		for _, n := range wrongLengths(33) {
+			bad = append(bad, withKey(rotationAt(now(), device(1)), make([]byte, n)))
 		}
 		for _, rotation := range bad {
 			call := fmt.Sprintf("Rotate with %.300q", fmt.Sprintf("%+v", rotation))

@@ -281,8 +281,10 @@ var rotateCases = []testcase{{
 	run: func(e *env) error {
 		nodes, base := e.nodes(4), session("ada", "one")
 		at := base.RotatedAt
+		base.Key = key(1)
 		state := func(generation int64) (auth.Session, auth.Rotation) {
-			rotation := rotationAt(at.Add(time.Duration(generation)*time.Second), device(int(generation)))
+			n := int(generation)
+			rotation := withKey(withTags(rotationAt(at.Add(time.Duration(n)*time.Second), device(n)), tag(n), tag(-n)), base.Key)
 			return rotated(base, generation, rotation), rotation
 		}
 		s, _ := state(1)
@@ -373,7 +375,8 @@ type call struct {
 
 // contend rotates one session from 64 goroutines on four nodes at once, round
 // after round, from a generation that is ahead-1 later than the stored one. Each
-// call has its own time and device, so that every write differs. check receives
+// call has its own time, device and retry tag, so that every write differs; some
+// empty the tag. check receives
 // the calls of a round and the stored session after it.
 func (e *env) contend(ahead int64, check func(calls []call, final auth.Session) error) error {
 	nodes, s := e.nodes(4), session("ada", "one")
@@ -394,6 +397,13 @@ func (e *env) contend(ahead int64, check func(calls []call, final auth.Session) 
 		err := concurrently(len(calls), func(i int) error {
 			rotation := rotationAt(at.Add(time.Duration(i)*time.Millisecond), device(round*100+i))
 			rotation.NotAfter = at.Add(-time.Millisecond)
+			switch i % 4 {
+			case 0: // a request without a retry key
+			case 1:
+				rotation = withTags(rotation, tag(round*100+i), s.RetryTag)
+			default:
+				rotation = withTags(rotation, tag(round*100+i), tag(-1))
+			}
 			c := call{want: rotated(s, to, rotation)}
 			var err error
 			if c.got, c.rotated, err = nodes[i%len(nodes)].Rotate(e.ctx, s.Subject, s.ID, rotateFrom(from, rotation)); err != nil {

@@ -15,7 +15,10 @@
 //
 // The tests do not cover:
 //
-//   - the removal of expired records and revocations
+//   - the removal of expired records and revocations, and of the records of Spend,
+//     whose number must be bounded by those that have not expired
+//   - that a call of Spend that the driver repeats, because its answer was lost,
+//     does not return ErrSpent because of its own record
 //   - records and revocations that the store cannot read, or that a newer version
 //     of the store wrote
 //   - crashes and failovers of the database
@@ -78,7 +81,7 @@ type testcase struct {
 }
 
 func cases() []testcase {
-	return slices.Concat(recordCases, nameCases, refusedCases, rotateCases, revokeCases, feedCases, contextCases)
+	return slices.Concat(recordCases, nameCases, refusedCases, rotateCases, keyCases, revokeCases, spendCases, feedCases, contextCases)
 }
 
 // env is the environment of a case.
@@ -122,6 +125,14 @@ func rotationAt(at time.Time, d auth.Device) auth.Rotation {
 // rotated returns s as it should be after a rotation to a generation.
 func rotated(s auth.Session, generation int64, rotation auth.Rotation) auth.Session {
 	s.Generation, s.RotatedAt, s.ExpiresAt, s.Device = generation, rotation.At, rotation.ExpiresAt, rotation.Device
+	if len(s.RetryTag) > 0 && bytes.Equal(s.RetryTag, rotation.SpentTag) {
+		s.RetryTag = nil
+	} else {
+		s.RetryTag = rotation.RetryTag
+	}
+	if len(s.Key) == 0 {
+		s.Key = rotation.Key
+	}
 	return s
 }
 
@@ -153,9 +164,14 @@ func diff(got, want auth.Session) error {
 	if got.Device.IP != want.Device.IP {
 		fields = append(fields, fmt.Sprintf("Device.IP is %v, want %v", got.Device.IP, want.Device.IP))
 	}
-	if !bytes.Equal(got.Opaque, want.Opaque) {
-		fields = append(fields, fmt.Sprintf("Opaque is %.60q (%d bytes), want %.60q (%d bytes)", got.Opaque, len(got.Opaque), want.Opaque, len(want.Opaque)))
+	data := func(field string, got, want []byte) {
+		if !bytes.Equal(got, want) {
+			fields = append(fields, fmt.Sprintf("%s is %.60q (%d bytes), want %.60q (%d bytes)", field, got, len(got), want, len(want)))
+		}
 	}
+	data("Opaque", got.Opaque, want.Opaque)
+	data("RetryTag", got.RetryTag, want.RetryTag)
+	data("Key", got.Key, want.Key)
 	if fields == nil {
 		return nil
 	}
