@@ -126,7 +126,7 @@ func (a *Authenticator) upgradeHash(ctx context.Context, u *User, pass string) {
 //     refused it, or it is equal to current.
 //   - [ErrSessionRevoked] if the session of c has ended, or the user was deleted or
 //     disabled.
-//   - [ErrForbidden] if somebody else acts for the user.
+//   - [ErrForbidden] if c is of a session in which somebody else acts for the user.
 //   - [password.ErrBusy] or [ErrUnavailable] if something failed. Repeat the call
 //     with the same arguments.
 //   - another error if Users does not implement [PasswordUpdater].
@@ -142,6 +142,9 @@ func (a *Authenticator) upgradeHash(ctx context.Context, u *User, pass string) {
 func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, next string, d Device) error {
 	if c == nil {
 		return a.internalError(ctx, Session{}, errors.New("auth: ChangePassword was called without claims; pass those of FromContext"))
+	}
+	if err := refuseActing(c); err != nil {
+		return err
 	}
 	of := Session{Subject: c.Subject, ID: c.SessionID}
 	d = cleanDevice(d)
@@ -179,13 +182,28 @@ func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, 
 // caller must know who the user is. The user may be disabled, which they remain,
 // or have no password yet.
 //
+// It returns [ErrForbidden] if ctx carries the claims of a session with an actor, as
+// the context of a request does behind [Verifier.Require].
 // It returns [ErrUserNotFound] if the user does not exist, and otherwise the
 // errors of [Authenticator.ChangePassword] about next, about something that
 // failed, and about [PasswordUpdater]. After [ErrUnavailable], the password may
 // have changed; repeat the call. Of several calls at the same time, the password
 // of one remains.
 func (a *Authenticator) SetPassword(ctx context.Context, userID, next string) error {
+	if c, ok := FromContext(ctx); ok {
+		if err := refuseActing(c); err != nil {
+			return err
+		}
+	}
 	return a.replacePassword(ctx, Session{Subject: userID}, next, Device{}, func(User) (bool, error) { return false, nil })
+}
+
+// refuseActing returns an error if somebody acts for the user of c.
+func refuseActing(c *Claims) error {
+	if c.Actor == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: a session with an actor cannot change a password", ErrForbidden)
 }
 
 // errCurrentPassword is the error of a password change with a wrong current

@@ -281,6 +281,25 @@ func TestChangePassword_OfAUserWhoIsGoneEndsTheSession(t *testing.T) {
 	}
 }
 
+func TestPasswords_AnActorChangesNone(t *testing.T) {
+	t.Parallel()
+	fx := newPasswords(t)
+	k, err := fx.StartSession(t.Context(), "u1", auth.SessionOptions{Actor: "u2"})
+	require.NoError(t, err)
+	c := verifiedClaims(t, fx.Authenticator, k.Access)
+	err = fx.ChangePassword(t.Context(), c, pass, newPass, laptop)
+	require.ErrorIs(t, err, auth.ErrForbidden)
+	require.Equal(t, 403, auth.ResponseFor(err).Status)
+	for _, id := range []string{"u1", "u2"} {
+		require.ErrorIs(t, fx.SetPassword(auth.NewContext(t.Context(), c), id, newPass), auth.ErrForbidden)
+	}
+	send(t, fx.PasswordHandler(), http.MethodPost, "/password", reqBearer(k.Access),
+		reqJSON(`{"current_password":"`+pass+`","new_password":"`+newPass+`"}`)).requireRefused(t, 403, "insufficient_scope", "")
+	require.Empty(t, fx.stored.olds)
+	admin := auth.NewContext(t.Context(), &auth.Claims{Subject: "u2"})
+	require.NoError(t, fx.SetPassword(admin, "u1", newPass))
+}
+
 // The session was ended by a process whose revocation this one has not read.
 func TestChangePassword_AsksTheStoreWhetherTheSessionExists(t *testing.T) {
 	t.Parallel()
