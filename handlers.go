@@ -28,11 +28,12 @@ const maxListed = 100
 //
 // The endpoints are POST /login, /refresh, /logout, /logout/all and /password, GET
 // /sessions, DELETE /sessions/{id} and GET /jwks.json. LoginHandler,
-// RefreshHandler and so on return the individual endpoints.
+// RefreshHandler and so on return the individual endpoints. There is no /password
+// if Config.Users does not implement [PasswordUpdater].
 func (a *Authenticator) Handler() http.Handler {
 	mux := http.NewServeMux()
 	var found atomic.Bool // an endpoint has been found, so the handler is registered correctly
-	for pattern, h := range map[string]http.Handler{
+	endpoints := map[string]http.Handler{
 		"/login":         a.LoginHandler(),
 		"/refresh":       a.RefreshHandler(),
 		"/logout":        a.LogoutHandler(),
@@ -41,7 +42,11 @@ func (a *Authenticator) Handler() http.Handler {
 		"/sessions":      a.SessionsHandler(),
 		"/sessions/{id}": a.SessionsHandler(),
 		"/jwks.json":     a.JWKSHandler(),
-	} {
+	}
+	if a.updater == nil {
+		delete(endpoints, "/password")
+	}
+	for pattern, h := range endpoints {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if !found.Load() {
 				found.Store(true)
@@ -113,6 +118,8 @@ func endpointAdvice(path, removed string) string {
 			return "http.StripPrefix has removed " + cleanText(removed, maxDeviceName) + ", and must remove " + cleanText(prefix, maxDeviceName) + " too"
 		case ok && prefix != "":
 			return "register the handler with http.StripPrefix, and with the prefix " + cleanText(prefix, maxDeviceName)
+		case path == "/password":
+			return "Config.Users must implement PasswordUpdater"
 		case ok && clean != path:
 			return "remove the slash at the end"
 		case ok: // for example /refresh//

@@ -241,8 +241,8 @@ func (a *Authenticator) hashPassword(ctx context.Context, of Session, next strin
 	return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// maxPasswordTries bounds how often replacePassword begins again because the hash
-// was replaced meanwhile.
+// maxPasswordTries bounds how often replacePassword tries to store the hash. It
+// tries again if another hash was stored meanwhile.
 const maxPasswordTries = 8
 
 // replacePassword stores a hash of next for the user of a session, and ends the
@@ -262,7 +262,7 @@ func (a *Authenticator) replacePassword(ctx context.Context, of Session, next st
 	var hash, replaced string // of next, and the one that it replaces
 	var failed error
 	lookup := ctx
-	for range maxPasswordTries {
+	for tries := 0; ; tries++ {
 		u, err := a.findByID(lookup, of.Subject)
 		switch {
 		case errors.Is(err, ErrUserNotFound) && of.ID != "":
@@ -275,6 +275,8 @@ func (a *Authenticator) replacePassword(ctx context.Context, of Session, next st
 			return failed
 		case hash != "" && u.PasswordHash == replaced:
 			return a.unavailable(lookup, of, errors.New("auth: Users.UpdatePasswordHash returned no error, but Users.FindByID still returns the old hash; it must return what was stored"))
+		case tries == maxPasswordTries:
+			return a.unavailable(lookup, of, errors.New("auth: the password was changed by other requests again and again"))
 		}
 		switch already, err := allow(u); {
 		case err != nil:
@@ -296,7 +298,6 @@ func (a *Authenticator) replacePassword(ctx context.Context, of Session, next st
 			failed = a.unavailable(limited, of, fmt.Errorf("auth: Users.UpdatePasswordHash: %w", detail{err}))
 		}
 	}
-	return a.unavailable(lookup, of, errors.New("auth: the password was changed by other requests again and again"))
 }
 
 // passwordReplaced ends the sessions of a user whose password was replaced, except

@@ -322,6 +322,10 @@ func TestChangePassword_RequiresPasswordUpdater(t *testing.T) {
 		require.Error(t, fx.SetPassword(t.Context(), "u1", newPass))
 	}
 	require.Len(t, fx.events.take(auth.EventFault), 1)
+	r := send(t, fx.Handler(), http.MethodPost, "/password", reqBearer(fx.login(t).Access), reqJSON(`{"current_password":"x","new_password":"y"}`))
+	r.requireRefused(t, 404, "not_found", "")
+	require.Contains(t, r.body, "there is no endpoint /password; Config.Users must implement PasswordUpdater")
+	require.Empty(t, fx.events.take(auth.EventFault))
 }
 
 // Whatever fails, the client gets 503, an event reports it, and a repeated call
@@ -458,6 +462,17 @@ func TestChangePassword_GivesUpIfTheHashChangesAgainAndAgain(t *testing.T) {
 	require.ErrorIs(t, fx.change(t, own), auth.ErrUnavailable)
 	require.Equal(t, 8, updates)
 	require.Len(t, fx.events.take(auth.EventFault), 1)
+
+	updates = 0
+	fx.stored.before = func() {
+		if updates++; updates < 8 {
+			hash, err := fastHasher.Hash(t.Context(), pass)
+			require.NoError(t, err)
+			fx.users.change("u1", func(u *auth.User) { u.PasswordHash = hash })
+		}
+	}
+	require.NoError(t, fx.change(t, own), "the last try counts")
+	fx.requirePassword(t, newPass, pass)
 }
 
 func TestChangePassword_OneOfManyWins(t *testing.T) {
