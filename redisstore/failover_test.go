@@ -94,7 +94,7 @@ func TestFailover_Sentinel(t *testing.T) {
 // although it reloads the state of the Cluster only once a minute by itself.
 func TestFailover_Cluster(t *testing.T) {
 	if testing.Short() {
-		t.Skip("skipped by -short: takes ten seconds")
+		t.Skip("skipped by -short: starts a cluster")
 	}
 	t.Parallel()
 	nodes := testserver.RedisCluster(t)
@@ -150,7 +150,10 @@ func clusterReplica(t testing.TB, nodes []*testserver.Process, of int) *testserv
 	require.NoError(t, err)
 	c, ctx := single(t, replica.Addr), t.Context()
 	master := single(t, nodes[of].Addr)
-	require.NoError(t, master.Do(ctx, "CLUSTER", "MEET", host, port, bus).Err())
+	require.NoError(t, master.ConfigSet(ctx, "repl-diskless-sync-delay", "0").Err())
+	for _, node := range nodes { // each, since gossip takes seconds
+		require.NoError(t, single(t, node.Addr).Do(ctx, "CLUSTER", "MEET", host, port, bus).Err())
+	}
 	id, err := master.Do(ctx, "CLUSTER", "MYID").Text()
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return c.Do(ctx, "CLUSTER", "REPLICATE", id).Err() == nil }, patience, 20*time.Millisecond)

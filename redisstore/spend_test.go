@@ -134,12 +134,12 @@ func contend(ctx context.Context, st auth.Store, id string) (won, lost int) {
 	return int(wins.Load()), int(losses.Load())
 }
 
-// rounds returns 1,000 with AUTH_LONG=1, and otherwise 50.
+// rounds returns 1,000 with AUTH_LONG=1, and otherwise 30.
 func rounds() int {
 	if os.Getenv("AUTH_LONG") == "1" {
 		return 1000
 	}
-	return 50
+	return 30
 }
 
 // TestSpend_OneWinnerThroughAFailover lets 64 clients spend one ID, round after
