@@ -44,7 +44,7 @@ func generation(token string) int64 {
 
 // signIn creates a session for a new user. It returns nil if that failed.
 func (cl *cluster) signIn(ctx context.Context, n *node) *client {
-	c := &client{user: fmt.Sprintf("user-%d", cl.users.Add(1))}
+	c := &client{user: fmt.Sprintf("user-%s-%d", cl.name, cl.users.Add(1))}
 	r := cl.do(ctx, n, "sign in", "POST", "/start?user="+c.user, "", nil)
 	switch {
 	case r.err == nil && r.status == http.StatusOK:
@@ -144,7 +144,9 @@ func (cl *cluster) load(workers int) (stop func() []*client) {
 				case c != retry:
 					cl.logOut(context.Background(), n, c)
 				}
-				time.Sleep(time.Duration(rand.IntN(10)) * time.Millisecond)
+				// Other tests need the processors too. Shorter pauses only add
+				// requests of the same kinds.
+				time.Sleep(time.Duration(rand.IntN(scaled(10, 30))) * time.Millisecond)
 			}
 		})
 	}

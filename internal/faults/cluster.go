@@ -46,6 +46,7 @@ type options struct {
 // the server through a proxy of its own.
 type cluster struct {
 	t       testing.TB
+	name    string // part of the names of its users, since clusters may share a server
 	server  *testserver.Process
 	proxies []*testserver.Proxy // one for each node
 	nodes   []*node
@@ -92,7 +93,7 @@ func newCluster(t testing.TB, b Backend, o options) *cluster {
 
 // emptyCluster returns a cluster without a server and nodes.
 func emptyCluster(t testing.TB, storeTimeout time.Duration) *cluster {
-	cl := &cluster{t: t, timeout: storeTimeout, statuses: map[string]map[int]int{}}
+	cl := &cluster{t: t, name: fmt.Sprintf("%08x", rand.Uint32()), timeout: storeTimeout, statuses: map[string]map[int]int{}}
 	cl.http = &http.Client{
 		Timeout:   20 * time.Second,
 		Transport: &http.Transport{MaxIdleConnsPerHost: 256},

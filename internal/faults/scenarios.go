@@ -18,13 +18,19 @@ import (
 	"github.com/ratchet-go/auth/internal/testserver"
 )
 
-// Run runs every scenario against a store's server, each on a new server.
-// With AUTH_LONG=1 they run at full length, otherwise at a tenth of it or
+// Run runs every scenario against a store's server, one after the other. With AUTH_LONG=1 they run at full length, otherwise at a tenth of it or
 // less. With -short they are skipped.
 func Run(t *testing.T, b Backend) {
 	if testing.Short() {
 		t.Skip("skipped by -short: kills and pauses processes for half a minute")
 	}
+	besideOthers(t)
+	// One server for all scenarios: to create it takes longer than some of them.
+	server, one := b.Start(t), b
+	if b.Prepare != nil {
+		b.Prepare(t, server.Addr)
+	}
+	one.Start, one.Prepare = func(testing.TB) *testserver.Process { return server }, nil
 	for _, s := range []struct {
 		name string
 		run  func(t *testing.T, b Backend)
@@ -38,12 +44,21 @@ func Run(t *testing.T, b Backend) {
 		{"SlowNetwork", slowNetwork},
 		{"NodePaused", nodePaused},
 	} {
-		t.Run(s.name, func(t *testing.T) { s.run(t, b) })
+		t.Run(s.name, func(t *testing.T) { s.run(t, one) })
 	}
 }
 
 // long reports whether scenarios run at full length.
 func long() bool { return os.Getenv("AUTH_LONG") == "1" }
+
+// besideOthers lets a test run in parallel with others, since scenarios mostly
+// wait. At full length they use the processors more, and limit the time that a
+// response may take.
+func besideOthers(t *testing.T) {
+	if !long() {
+		t.Parallel()
+	}
+}
 
 // scaled returns full if scenarios run at full length, otherwise short.
 func scaled[T int | time.Duration](full, short T) T {
@@ -394,6 +409,7 @@ func Failover(t *testing.T, b Backend, settle, hold func(), promote func() (addr
 // Disturb runs load while it calls disturb with the address of the server.
 // disturb must return when done is closed.
 func Disturb(t *testing.T, b Backend, disturb func(addr string, done <-chan struct{})) {
+	besideOthers(t)
 	cl := newCluster(t, b, options{window: time.Minute})
 	cl.countGoroutines()
 	stop := cl.load(32)
