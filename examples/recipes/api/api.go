@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"regexp"
 	"unicode/utf8"
@@ -71,7 +72,7 @@ func (s api) signUp(w http.ResponseWriter, r *http.Request, body map[string]stri
 	if !goodLogin.MatchString(login) {
 		return problem{422, "invalid_login", "a login has 2 to 30 letters (a to z), digits, dots, hyphens or underscores, and begins with a letter or a digit"}
 	}
-	hash, err := s.hash(r.Context(), body["password"])
+	hash, err := s.auth.HashPassword(r.Context(), body["password"])
 	if err == nil {
 		err = s.users.exec(r.Context(), problem{409, "login_taken", "this login is taken"},
 			"INSERT INTO users (id, login, password_hash) VALUES ($1, $2, $3) ON CONFLICT (login) DO NOTHING", id, login, hash)
@@ -86,12 +87,12 @@ func (s api) signUp(w http.ResponseWriter, r *http.Request, body map[string]stri
 	return err
 }
 
-// hash hashes a new password. Without a second factor, NIST requires 15 characters.
-func (s api) hash(ctx context.Context, pass string) (string, error) {
+// screen is the Screen of the Hasher. Without a second factor, NIST requires 15 characters.
+func screen(_ context.Context, pass string) error {
 	if n := utf8.RuneCountInString(pass); n < 15 || n > 200 {
-		return "", problem{422, "invalid_password", "a password has 15 to 200 characters"}
+		return fmt.Errorf("%w: %w", password.ErrRefused, problem{422, "invalid_password", "a password has 15 to 200 characters"})
 	}
-	return s.users.hasher.Hash(ctx, pass)
+	return nil
 }
 
 // user returns the user who sent r. Users can be deleted or disabled while they have an
@@ -115,30 +116,12 @@ func (s api) me(w http.ResponseWriter, r *http.Request, _ map[string]string) err
 
 // changePassword changes the password, and ends the other sessions of the user.
 func (s api) changePassword(w http.ResponseWriter, r *http.Request, body map[string]string) error {
-	u, err := s.user(r)
-	if err == nil {
-		err = s.users.hasher.Verify(r.Context(), u.PasswordHash, body["current"])
-	}
-	if errors.Is(err, password.ErrMismatch) {
-		return problem{422, "wrong_password", "the current password is wrong"} // 401 would sign the client out
-	}
-	hash := ""
-	if err == nil {
-		hash, err = s.hash(r.Context(), body["password"])
-	}
-	if err == nil { // the comparison with the old hash keeps a change from overwriting another one
-		err = s.users.exec(r.Context(), problem{409, "password_changed", "the password has just been changed by another request"},
-			"UPDATE users SET password_hash = $1 WHERE id = $2 AND password_hash = $3", hash, u.ID, u.PasswordHash)
-	}
-	if err != nil {
-		return err
-	}
 	claims, _ := auth.FromContext(r.Context())
-	if s.auth.RevokeAll(r.Context(), u.ID, claims.SessionID) != nil { // not 503, because a retry with the old password would fail
-		return problem{500, "sessions_not_ended", "the password was changed, but other sessions may continue; end them with POST /auth/logout/all?others=true"}
+	err := s.auth.ChangePassword(r.Context(), claims, body["current"], body["password"], s.auth.Device(r))
+	if err == nil {
+		w.WriteHeader(http.StatusNoContent)
 	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return err
 }
 
 // updateUser changes the role and status of another user. If it fails, the client can

@@ -23,7 +23,7 @@ const schema = `CREATE TABLE IF NOT EXISTS users (
 	disabled      BOOLEAN NOT NULL DEFAULT FALSE
 )`
 
-// users is the users table. It implements auth.Users.
+// users is the users table. It implements auth.Users and auth.PasswordUpdater.
 type users struct {
 	db     *sql.DB
 	hasher *password.Hasher
@@ -41,7 +41,7 @@ func openUsers(ctx context.Context, file string) (users, error) {
 	if err = errors.Join(f.Close(), err); err == nil {
 		_, err = db.ExecContext(ctx, schema)
 	}
-	return users{db, &password.Hasher{}}, err
+	return users{db, &password.Hasher{Screen: screen}}, err
 }
 
 // normal returns a login as the table has it.
@@ -63,6 +63,12 @@ func (u users) find(ctx context.Context, condition, value string) (auth.User, er
 		err = auth.ErrUserNotFound // any other error means that the lookup failed, and is 503
 	}
 	return found, err
+}
+
+// UpdatePasswordHash changes nothing if the hash is no longer old, so that one of
+// several password changes at the same time wins.
+func (u users) UpdatePasswordHash(ctx context.Context, id, old, next string) error {
+	return u.exec(ctx, nil, "UPDATE users SET password_hash = $1 WHERE id = $2 AND password_hash = $3", next, id, old)
 }
 
 // exec executes a statement. If it affects no row, exec returns refusal. It ignores
