@@ -25,6 +25,7 @@ type Authenticator struct {
 
 	users       Users
 	updater     PasswordUpdater // nil if users does not implement it
+	factor      SecondFactor    // nil if no login needs a second step
 	store       Store
 	memory      *MemoryStore // the store, if it is a MemoryStore
 	shared      bool         // other processes or Authenticators may use the store
@@ -62,6 +63,11 @@ func New(c Config) (*Authenticator, error) {
 	} else if err := checkNotNil("Config.Users", c.Users); err != nil {
 		errs = append(errs, err)
 	}
+	if c.SecondFactor != nil {
+		if err := checkNotNil("Config.SecondFactor", c.SecondFactor); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if c.Hasher == nil {
 		c.Hasher = &password.Hasher{}
 	} else if err := c.Hasher.Check(); err != nil {
@@ -98,6 +104,7 @@ func New(c Config) (*Authenticator, error) {
 	memory, _ := c.Store.(*MemoryStore)
 	a := &Authenticator{
 		users:            c.Users,
+		factor:           c.SecondFactor,
 		store:            c.Store,
 		memory:           memory,
 		shared:           shared,

@@ -86,6 +86,11 @@ type Config struct {
 	// before the process started is refused with [ErrTokenExpired].
 	Store Store
 
+	// SecondFactor is the application's second step between the password and the
+	// session; see [Authenticator.LoginFactor]. nil means that the password is
+	// enough. [Authenticator.StartSession] does not use it.
+	SecondFactor SecondFactor
+
 	// Hasher checks passwords. nil means a zero [password.Hasher]. To hash the
 	// password of a new user, call [Authenticator.HashPassword], or use the same
 	// Hasher, so that its limit on concurrent hashing applies to both.

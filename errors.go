@@ -87,7 +87,8 @@ var errNotRunning = fmt.Errorf("%w: Run is not running, so no revocations are re
 // The client cannot correct it by a retry or a new login.
 var errCookieTooLarge = errors.New("auth: token too large for a cookie")
 
-// grantError marks an error about a refresh token. Its response has the code
+// grantError marks an error about a refresh token, or about the challenge of a
+// second factor. Its response has the code
 // invalid_grant (RFC 6749 section 5.2), the action "login" and no challenge.
 type grantError struct{ error }
 

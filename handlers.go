@@ -26,7 +26,7 @@ const maxListed = 100
 //
 //	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
 //
-// The endpoints are POST /login, /refresh, /logout, /logout/all and /password, GET
+// The endpoints are POST /login, /login/factor, /refresh, /logout, /logout/all and /password, GET
 // /sessions, DELETE /sessions/{id} and GET /jwks.json. LoginHandler,
 // RefreshHandler and so on return the individual endpoints. There is no /password
 // if Config.Users does not implement [PasswordUpdater].
@@ -35,6 +35,7 @@ func (a *Authenticator) Handler() http.Handler {
 	var found atomic.Bool // an endpoint has been found, so the handler is registered correctly
 	endpoints := map[string]http.Handler{
 		"/login":         a.LoginHandler(),
+		"/login/factor":  a.LoginFactorHandler(),
 		"/refresh":       a.RefreshHandler(),
 		"/logout":        a.LogoutHandler(),
 		"/logout/all":    a.LogoutAllHandler(),
@@ -108,7 +109,7 @@ func removedPrefix(r *http.Request) string {
 // endpointAdvice returns what to do about a path that is not an endpoint, or "".
 func endpointAdvice(path, removed string) string {
 	clean := strings.TrimRight(path, "/")
-	for _, endpoint := range [...]string{"/logout/all", "/login", "/refresh", "/logout", "/password", "/sessions", "/jwks.json"} {
+	for _, endpoint := range [...]string{"/logout/all", "/login", "/login/factor", "/refresh", "/logout", "/password", "/sessions", "/jwks.json"} {
 		prefix, ok := strings.CutSuffix(clean, endpoint)
 		if endpoint == "/sessions" && !ok {
 			prefix, _, ok = strings.Cut(clean, endpoint+"/")
@@ -126,7 +127,7 @@ func endpointAdvice(path, removed string) string {
 			return ""
 		}
 	}
-	return "the endpoints are /login, /refresh, /logout, /logout/all, /password, /sessions, /sessions/{id} and /jwks.json"
+	return "the endpoints are /login, /login/factor, /refresh, /logout, /logout/all, /password, /sessions, /sessions/{id} and /jwks.json"
 }
 
 // rooted returns r with a path that begins with a slash, even if http.StripPrefix
@@ -195,6 +196,54 @@ func (a *Authenticator) login(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// LoginFactorHandler handles POST. It reads the "challenge" of a response with the
+// action "factor", "method", and "response", as JSON or as a form, and optionally
+// "delivery", as LoginHandler does. It responds as LoginHandler. Without
+// Config.SecondFactor the response has status 404.
+func (a *Authenticator) LoginFactorHandler() http.Handler {
+	return a.endpoint(a.loginFactor, http.MethodPost)
+}
+
+func (a *Authenticator) loginFactor(w http.ResponseWriter, r *http.Request) error {
+	f, err := readFactor(r)
+	if err != nil {
+		return err
+	}
+	byCookie, err := a.delivery(f["delivery"])
+	if err != nil {
+		return err
+	}
+	t, err := a.loginFactorWith(r, f, byCookie)
+	if err != nil {
+		return err
+	}
+	a.WriteTokens(w, t, byCookie)
+	return nil
+}
+
+// readFactor reads the fields of the second step of a login.
+func readFactor(r *http.Request) (map[string]string, error) {
+	f, err := ReadFields(r, "challenge", "method", "response", "delivery", "password")
+	if err != nil {
+		return nil, err
+	}
+	_, err1 := oneOf(f, "challenge")
+	_, err2 := oneOf(f, "method")
+	if _, ok := f["response"]; !ok {
+		err = requestError("response is missing in the body")
+	}
+	return f, errors.Join(err1, err2, err)
+}
+
+// loginFactorWith opens a session with the fields of readFactor.
+func (a *Authenticator) loginFactorWith(r *http.Request, f map[string]string, byCookie bool) (Tokens, error) {
+	o, err := a.loginOptions(r, byCookie)
+	if err != nil {
+		return Tokens{}, err
+	}
+	return a.LoginFactor(r.Context(), f["challenge"], f["method"], f["response"], o)
+}
+
 // loginFields are the fields of a login.
 type loginFields struct {
 	login, password, device, delivery string
@@ -227,14 +276,26 @@ func readLogin(r *http.Request) (loginFields, error) {
 
 // loginWith opens a session with the fields of a login.
 func (a *Authenticator) loginWith(r *http.Request, f loginFields, byCookie bool) (Tokens, error) {
-	o := SessionOptions{Device: a.Device(r), Name: f.device, InBody: !byCookie}
+	o, err := a.loginOptions(r, byCookie)
+	if err != nil {
+		return Tokens{}, err
+	}
+	o.Name = f.device
+	return a.Login(r.Context(), f.login, f.password, o)
+}
+
+// loginOptions returns the options that follow from the request of a login. If the
+// tokens go into cookies, it checks the origin, and the login replaces the sessions
+// of the cookies.
+func (a *Authenticator) loginOptions(r *http.Request, byCookie bool) (SessionOptions, error) {
+	o := SessionOptions{Device: a.Device(r), InBody: !byCookie}
 	if byCookie {
 		if err := a.CheckOrigin(r); err != nil {
-			return Tokens{}, err
+			return SessionOptions{}, err
 		}
 		o.Replaces = a.CookieTokens(r)
 	}
-	return a.Login(r.Context(), f.login, f.password, o)
+	return o, nil
 }
 
 // delivery reports whether the tokens of a login are set as cookies.

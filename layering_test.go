@@ -176,7 +176,7 @@ var allowedVars = []string{
 	"errNotRunning", "errNotRead", "errStale", "errNoScheme", "errHostCharacter", "errForeign", "errCurrentPassword",
 	"ErrNoToken", "ErrInvalidToken", "ErrTokenExpired", "ErrSessionRevoked", "ErrTokenReused", "ErrInvalidCredentials",
 	"ErrForbidden", "ErrReauthenticate", "ErrInvalidRequest", "ErrCrossOrigin", "ErrUnavailable",
-	"ErrUserNotFound", "ErrSessionNotFound", "ErrSessionExists", "ErrSpent", "ErrFeedReset", "ErrNotStorable",
+	"ErrUserNotFound", "ErrFactorRequired", "ErrSessionNotFound", "ErrSessionExists", "ErrSpent", "ErrFeedReset", "ErrNotStorable",
 	"sessionErrors", "accessErrors", // errors by reason
 	"responses", "internalResponse", "reserved", "refusedHeaders", "reasons", // tables
 	"strictBase64", // an encoding

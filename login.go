@@ -16,7 +16,10 @@ import (
 const (
 	maxAMR     = 8
 	maxAMRText = 32
+	amrRule    = "1 to 32 printable ASCII characters without space, quote or backslash"
 )
+
+func isAMR(method string) bool { return isScope(method) && len(method) <= maxAMRText }
 
 // SessionOptions describes the session that a login opens. The zero value is
 // valid.
@@ -98,8 +101,8 @@ func (o *SessionOptions) clean() error {
 		return fmt.Errorf("auth: SessionOptions.AMR has %d entries; the limit is %d", len(o.AMR), maxAMR)
 	}
 	for i, m := range o.AMR {
-		if !isScope(m) || len(m) > maxAMRText {
-			return fmt.Errorf("auth: SessionOptions.AMR[%d] must be 1 to %d printable ASCII characters without space, quote or backslash", i, maxAMRText)
+		if !isAMR(m) {
+			return fmt.Errorf("auth: SessionOptions.AMR[%d] must be %s", i, amrRule)
 		}
 	}
 	if o.Actor != "" {
@@ -183,6 +186,9 @@ func checkActorSize(subject, actor string) error {
 // mean that the password could not be checked or the session could not be
 // opened. Any other error means that o is invalid, or that the tokens cannot be
 // issued. For example, the access token is too large for a cookie.
+//
+// If Config.SecondFactor requires a second step, Login opens no session, and
+// returns a [FactorError] for [Authenticator.LoginFactor].
 func (a *Authenticator) Login(ctx context.Context, login, pass string, o SessionOptions) (Tokens, error) {
 	snap := a.snapshot()
 	if len(o.AMR) == 0 {
@@ -194,16 +200,27 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, o Session
 	if err := a.checkOptions(&o); err != nil {
 		return Tokens{}, err
 	}
+	if limit := maxAMR - 2; a.factor != nil && len(o.AMR) > limit {
+		return Tokens{}, fmt.Errorf("auth: SessionOptions.AMR has %d entries; with Config.SecondFactor, which adds two, the limit is %d", len(o.AMR), limit)
+	}
 	u, err := a.CheckPassword(ctx, login, pass, o.Device)
 	if err != nil {
 		return Tokens{}, err
 	}
-	return a.openSession(ctx, snap, u, o, func(fresh User) error {
+	recheck := func(fresh User) error {
 		if fresh.PasswordHash == u.PasswordHash {
 			return nil
 		}
 		return a.checkPassword(ctx, fresh, pass)
-	})
+	}
+	methods, err := a.factorMethods(ctx, u, o.Device)
+	if err != nil {
+		return Tokens{}, err
+	}
+	if len(methods) > 0 {
+		return Tokens{}, a.requireFactor(ctx, snap, u, o, methods, recheck)
+	}
+	return a.openSession(ctx, snap, u, o, proof{recheck: recheck})
 }
 
 // StartSession opens a session for a user whom the application has authenticated
@@ -211,6 +228,10 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, o Session
 // SessionOptions.AMR. It returns [ErrInvalidCredentials] if the user does not
 // exist or is disabled. Its other errors are those of [Authenticator.Login],
 // except password.ErrBusy.
+//
+// StartSession does not ask Config.SecondFactor for a second step: the application
+// has decided that its proof suffices, and says so in SessionOptions.AMR. A magic
+// link, for example, replaces the password and not the second factor.
 //
 // With SessionOptions.Actor, it opens a session in which another user acts for the
 // user. The application decides who may act for whom. It returns
@@ -238,7 +259,7 @@ func (a *Authenticator) StartSession(ctx context.Context, userID string, o Sessi
 	if err != nil {
 		return Tokens{}, err
 	}
-	return a.openSession(ctx, snap, u, o, func(User) error { return nil })
+	return a.openSession(ctx, snap, u, o, proof{recheck: func(User) error { return nil }})
 }
 
 // refuseLogin emits an event that says why a login was refused, and returns the
@@ -322,12 +343,18 @@ func (a *Authenticator) findByID(ctx context.Context, id string) (User, error) {
 	return User{}, a.internalError(ctx, Session{}, unusable)
 }
 
+// proof is what is left to do about the credentials of a login.
+type proof struct {
+	spend   func(ctx context.Context) error // called just before the session is created; nil if there is nothing to spend
+	recheck func(fresh User) error          // called once the session exists
+}
+
 // openSession opens a session for u, whose credentials were proved: this is the
 // second half of every login. u was looked up after snap was taken. Once the
-// session exists, openSession looks up the user again and calls recheck, so that a
-// change to the user during the login takes effect.
-func (a *Authenticator) openSession(ctx context.Context, snap snapshot, u User, o SessionOptions, recheck func(User) error) (Tokens, error) {
-	t, err := a.createSession(ctx, snap, u, o, recheck)
+// session exists, openSession looks up the user again and calls p.recheck, so that
+// a change to the user during the login takes effect.
+func (a *Authenticator) openSession(ctx context.Context, snap snapshot, u User, o SessionOptions, p proof) (Tokens, error) {
+	t, err := a.createSession(ctx, snap, u, o, p)
 	if isRefusal(err) {
 		return Tokens{}, a.refuseLogin(ctx, u.ID, o.Device, err)
 	}
@@ -335,7 +362,7 @@ func (a *Authenticator) openSession(ctx context.Context, snap snapshot, u User, 
 }
 
 // createSession is openSession without the event for a login that is refused.
-func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User, o SessionOptions, recheck func(User) error) (Tokens, error) {
+func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User, o SessionOptions, p proof) (Tokens, error) {
 	created := a.revoked.earliestIssue(u.ID, snap)
 	k := constants{
 		amr: o.AMR, authTime: created, actor: o.Actor,
@@ -355,10 +382,15 @@ func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User
 	if err := a.mintRefresh(&t, s, &k); err != nil {
 		return Tokens{}, a.internalError(ctx, s, err)
 	}
+	if p.spend != nil { // after everything that can fail without the store
+		if err := p.spend(ctx); err != nil {
+			return Tokens{}, err
+		}
+	}
 	if err := a.callStore(ctx, s, "Create", func(ctx context.Context) error { return a.store.Create(ctx, s) }); err != nil {
 		return Tokens{}, err
 	}
-	if err := a.finishLogin(ctx, s, o, recheck); err != nil {
+	if err := a.finishLogin(ctx, s, o, p.recheck); err != nil {
 		// No client has these tokens, so remove the session. Try once and
 		// briefly: if the store fails, Run tries again.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.storeTimeout, cleanupTimeout))
@@ -373,20 +405,7 @@ func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User
 // finishLogin checks the user again after the session s was created, and ends the
 // sessions that the login replaces or evicts.
 func (a *Authenticator) finishLogin(ctx context.Context, s Session, o SessionOptions, recheck func(User) error) error {
-	fresh, err := a.findByID(ctx, s.Subject)
-	switch {
-	case errors.Is(err, ErrUserNotFound):
-		// Either the user was deleted a moment ago, or FindByID is wrong for
-		// every user. The second is more likely, so it must not need OnEvent.
-		why := "FindByID does not find User.ID " + quoted(s.Subject) + ", which was found before"
-		a.emit(ctx, Event{Type: EventFault, Session: s, Err: errors.New("auth: Users." + why + "; it must find a user by User.ID, unless the user was deleted just now")})
-		return refusal("user was deleted: " + why)
-	case err != nil:
-		return err
-	case fresh.Disabled:
-		return refusal("user is disabled")
-	}
-	if err := recheck(fresh); err != nil {
+	if _, err := a.freshUser(ctx, s, recheck); err != nil {
 		return err
 	}
 	replaced, err := a.namedSessions(ctx, o.Replaces)
@@ -400,6 +419,24 @@ func (a *Authenticator) finishLogin(ctx context.Context, s Session, o SessionOpt
 	// End the replaced sessions last. If an earlier step fails, the client gets
 	// no new session and keeps these.
 	return a.revokeNamed(ctx, replaced, reasonReplaced)
+}
+
+// freshUser looks up the user of a login again, and calls recheck.
+func (a *Authenticator) freshUser(ctx context.Context, s Session, recheck func(User) error) (User, error) {
+	fresh, err := a.findByID(ctx, s.Subject)
+	switch {
+	case errors.Is(err, ErrUserNotFound):
+		// Either the user was deleted a moment ago, or FindByID is wrong for
+		// every user. The second is more likely, so it must not need OnEvent.
+		why := "FindByID does not find User.ID " + quoted(s.Subject) + ", which was found before"
+		a.emit(ctx, Event{Type: EventFault, Session: s, Err: errors.New("auth: Users." + why + "; it must find a user by User.ID, unless the user was deleted just now")})
+		return User{}, refusal("user was deleted: " + why)
+	case err != nil:
+		return User{}, err
+	case fresh.Disabled:
+		return User{}, refusal("user is disabled")
+	}
+	return fresh, recheck(fresh)
 }
 
 // evictSessions ends the least recently used sessions of a user who has more than

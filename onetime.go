@@ -149,19 +149,15 @@ func (a *Authenticator) IssueOneTime(ctx context.Context, o OneTime) (string, er
 			return "", err
 		}
 	}
-	return a.signOneTime(ctx, snap, o, u)
+	return a.signOneTime(ctx, snap, o, u, loginStep{})
 }
 
 // signOneTime issues a one-time token. If it is bound to the password, u is the
 // user, who was looked up after snap was taken.
-func (a *Authenticator) signOneTime(ctx context.Context, snap snapshot, o OneTime, u User) (string, error) {
-	expires := snap.now.Add(o.TTL)
-	if whole := expires.Truncate(time.Second); whole.Before(expires) {
-		expires = whole.Add(time.Second)
-	}
+func (a *Authenticator) signOneTime(ctx context.Context, snap snapshot, o OneTime, u User, login loginStep) (string, error) {
 	c := oneTimeClaims{
 		subject: o.Subject, purpose: o.Purpose, id: randomID(), data: o.Data, memoryID: a.memoryID,
-		issuedAt: a.revoked.earliestIssue(o.Subject, snap), expiresAt: expires,
+		issuedAt: a.revoked.earliestIssue(o.Subject, snap), expiresAt: wholeSecond(snap.now.Add(o.TTL)), login: login,
 	}
 	ring := a.oneTimeKeys.ring.Load()
 	if o.BoundToPassword {
@@ -172,6 +168,11 @@ func (a *Authenticator) signOneTime(ctx context.Context, snap snapshot, o OneTim
 		return "", a.internalError(ctx, Session{Subject: o.Subject}, err)
 	}
 	return token, nil
+}
+
+// wholeSecond rounds t up to a whole second.
+func wholeSecond(t time.Time) time.Time {
+	return t.Add(time.Second - time.Nanosecond).Truncate(time.Second)
 }
 
 // CheckOneTime verifies a one-time token of a purpose, and spends nothing. Use it
@@ -311,6 +312,7 @@ type oneTimeClaims struct {
 	memoryID  string    // empty without a MemoryStore
 	issuedAt  time.Time // or the subject's not-before instant, if that was later
 	expiresAt time.Time
+	login     loginStep
 }
 
 func (c *oneTimeClaims) times() subjectTimes {
@@ -348,6 +350,7 @@ func (c *oneTimeClaims) payload(issuer string, audience []string) []byte {
 	if c.memoryID != "" {
 		w.String("mem_store", c.memoryID)
 	}
+	c.login.write(&w)
 	return w.Close()
 }
 
@@ -386,6 +389,12 @@ func readOneTime(payload, issuer string, audience []string, purpose string) (one
 		case "mem_store":
 			c.memoryID, ok = strictjson.String(value)
 		default:
+			if purpose == purposeFactor {
+				var known bool
+				if known, ok = c.login.read(name, value); known {
+					break
+				}
+			}
 			// A newer version may have added a condition that this one does not
 			// check, so the token is not accepted here.
 			if unknown == nil {

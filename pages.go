@@ -48,7 +48,7 @@ func RedirectToLogin(path string) func(http.ResponseWriter, *http.Request, error
 		switch {
 		case !isPageLoad(r):
 			DefaultOnError(w, r, err)
-		case e.Action == "" || asked.Path == login.Path || !load && e.Code == "invalid_credentials": // a redirect would not help
+		case e.Action == "" || asked.Path == login.Path || !load && (e.Code == "invalid_credentials" || e.Factor != nil): // a redirect would not help
 			first, size := utf8.DecodeRuneInString(e.Description)
 			writePage(w, e, http.StatusText(e.Status), html.EscapeString(string(unicode.ToUpper(first))+e.Description[size:])+".")
 		case load:
@@ -101,6 +101,16 @@ func writePage(w http.ResponseWriter, e ErrorResponse, title, body string) {
 //		http.Redirect(w, r, auth.LocalPath(r.FormValue("next")), http.StatusSeeOther)
 //	}
 //
+// With Config.SecondFactor, LoginForm also handles the second form, which has the
+// fields "challenge", "method" and "response" instead. The first case of the switch
+// is then the one that shows it, at first and after a wrong response:
+//
+//	case errors.As(err, &factor): // var factor *auth.FactorError
+//		showFactor(w, r, http.StatusUnauthorized, factor.Challenge, factor.Methods, errors.Is(err, auth.ErrInvalidCredentials))
+//
+// A challenge that is no longer good is [ErrInvalidToken], [ErrTokenExpired] or
+// [ErrSpent]: show the first form.
+//
 // If it returns an error, it has written nothing. The fields are read from the
 // body, never from the URL. The body can be read before and again afterward, as by
 // FormValue. A field that the user has left empty is [ErrInvalidCredentials], and a
@@ -110,6 +120,19 @@ func writePage(w http.ResponseWriter, e ErrorResponse, title, body string) {
 func (a *Authenticator) LoginForm(w http.ResponseWriter, r *http.Request) error {
 	if a.cookies == nil {
 		return errors.New("auth: LoginForm requires Config.Cookies")
+	}
+	if a.factor != nil {
+		f, err := readFactor(r)
+		if f["challenge"] != "" && f["password"] == "" {
+			if err != nil {
+				return err
+			}
+			t, err := a.loginFactorWith(r, f, true)
+			if err == nil {
+				a.SetCookies(w, t)
+			}
+			return err
+		}
 	}
 	f, err := readLogin(r)
 	if f.empty {

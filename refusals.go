@@ -69,7 +69,7 @@ func (v *Verifier) reportRefusal(r *http.Request, err error, by guardRefusal) Er
 		return a
 	}
 	switch {
-	case v.faultsOnly, f.is(ErrTokenExpired), f.is(ErrSessionRevoked), f.is(ErrTokenReused), f.is(ErrInvalidCredentials), f.is(errCurrentPassword):
+	case v.faultsOnly, f.is(ErrTokenExpired), f.is(ErrSessionRevoked), f.is(ErrTokenReused), f.is(ErrInvalidCredentials), f.is(errCurrentPassword), f.is(ErrFactorRequired):
 		return a
 	}
 	cause := f.cause + string(f.request)

@@ -15,7 +15,7 @@ type responseRow struct {
 	status    int
 	code      string // the error member of the body
 	challenge string // the error attribute of WWW-Authenticate; "-": a challenge without it; "": no challenge
-	action    string // what the client should do: "refresh", "login" or ""
+	action    string // what the client should do: "refresh", "login" or ""; see also errorParts.factor
 	text      string // error_description
 }
 
@@ -38,6 +38,7 @@ var responses = [...]responseRow{
 	{ErrSessionNotFound, 404, "not_found", "", "", "no such session"},
 	{errCurrentPassword, 403, "invalid_credentials", "", "", "the current password is wrong"},
 	{ErrInvalidCredentials, 401, "invalid_credentials", "", "login", "login or password is wrong"},
+	{ErrFactorRequired, 401, "factor_required", "", "login", "a second factor is required"}, // a FactorError sets the action
 	{ErrSpent, 400, "used_token", "", "", "it was used before, and can be used only once"},
 	{ErrNoToken, 401, codeMissing, "-", "login", "a token is required"},
 	{ErrTokenReused, 401, "invalid_token", "invalid_token", "login", "the session has ended"},
@@ -60,6 +61,7 @@ type errorParts struct {
 	row     int // index in responses of the first row whose error is in the tree
 	grant   bool
 	oneTime bool
+	factor  *FactorError
 	request requestError
 	fresh   *freshError
 	scope   *scopeError
@@ -76,6 +78,10 @@ func (f *errorParts) scan(err error) {
 	switch e := err.(type) { //nolint:errorlint // scan replaces errors.As
 	case grantError:
 		f.grant = true
+	case *FactorError:
+		if f.factor == nil {
+			f.factor = e
+		}
 	case oneTimeError:
 		f.oneTime = true
 	case requestError:
@@ -140,13 +146,18 @@ type ErrorResponse struct {
 	Status      int
 	Code        string // "error" in the body
 	Description string // "error_description" in the body; contains no internal details
-	Action      string // what the client should do: "refresh", "login" or ""
+	Action      string // what the client should do: "refresh", "login", "factor" or ""
 	Challenge   string // WWW-Authenticate (RFC 6750 section 3, RFC 9470 section 3), or ""
 
 	// Reason is "reason" in the body: for a token that was revoked, why; see
 	// [Revocation].Reason. It is "" if that is not known, or no longer, and for
 	// all other errors.
 	Reason string
+
+	// Factor is set with the Action "factor": the client answers the challenge.
+	// Its fields are "challenge", "methods" and "expires_in" (in seconds) in the
+	// body.
+	Factor *FactorError
 }
 
 // ResponseFor returns the response to an error of this package. For any other
@@ -176,6 +187,13 @@ func (f *errorParts) response() ErrorResponse {
 	case f.revoked != nil && row.status == http.StatusUnauthorized:
 		a.Reason = f.revoked.reason.String()
 	}
+	if f.factor != nil && row.status == http.StatusUnauthorized {
+		a.Action, a.Factor = "factor", f.factor
+		if f.factor.wrong {
+			a.Description = "the response to the second factor is wrong"
+		}
+		return a
+	}
 	if f.oneTime && row.status == http.StatusUnauthorized {
 		a.Status, a.Action = http.StatusBadRequest, ""
 		if row.err == ErrTokenExpired { //nolint:errorlint // of this table
@@ -185,8 +203,8 @@ func (f *errorParts) response() ErrorResponse {
 	}
 	if f.request != "" {
 		a.Description = string(f.request)
-	} else if f.grant && row.status == http.StatusUnauthorized {
-		a.Code, a.Action = "invalid_grant", "login"
+	} else if f.grant && (row.status == http.StatusUnauthorized || f.is(ErrSpent)) {
+		a.Status, a.Code, a.Action = http.StatusUnauthorized, "invalid_grant", "login"
 		if row.code == codeMissing {
 			a.Status, a.Code = http.StatusBadRequest, "invalid_request"
 		}
@@ -244,7 +262,8 @@ func (s *headerSetter) to(name, value string) {
 
 // DefaultOnError responds to a request with the status and headers of
 // [ResponseFor] and a JSON body {"error","error_description","action","reason"},
-// without the members that are empty. It does not set or clear cookies.
+// without the members that are empty. For a second factor it has "challenge",
+// "methods" and "expires_in" too. It does not set or clear cookies.
 func DefaultOnError(w http.ResponseWriter, _ *http.Request, err error) {
 	ResponseFor(err).write(w)
 }
@@ -258,6 +277,11 @@ func (a ErrorResponse) write(w http.ResponseWriter) {
 	}
 	if a.Reason != "" {
 		body.String("reason", a.Reason)
+	}
+	if a.Factor != nil {
+		body.String("challenge", a.Factor.Challenge)
+		body.Strings("methods", a.Factor.Methods)
+		body.Int("expires_in", a.Factor.expiresIn)
 	}
 	set := headerSetter{h: w.Header()}
 	a.setHeaders(&set)
