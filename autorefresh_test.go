@@ -584,7 +584,7 @@ func TestAutoRefresh_RedirectsOnceToAURL(t *testing.T) {
 						require.Equal(t, "true "+path, r.body)
 					}
 					if name != "no cookie is stored" {
-						fx.clock.Advance(time.Minute)
+						fx.clock.Advance(2 * time.Minute)
 						require.Equal(t, http.StatusTemporaryRedirect, load("/me").status)
 						fx.clock.Advance(-time.Hour) // to the correct time
 						require.Equal(t, http.StatusTemporaryRedirect, load("/me").status)

@@ -68,7 +68,7 @@ func TestRevokeAll_TokensIssuedRightAfterAreNotInTheFuture(t *testing.T) {
 
 				tokens := fx.login(t)
 				login := tokens
-				for _, after := range []time.Duration{0, time.Second, 5 * time.Second, time.Minute, 2 * time.Minute} {
+				for _, after := range []time.Duration{0, time.Second, 5 * time.Second, 2 * time.Minute, 2 * time.Minute} {
 					fx.clock.Advance(after)
 					_, payload := decodeToken(t, tokens.Access)
 					if after > 0 {
@@ -294,7 +294,7 @@ func TestRefresh_ClockSetBackAtEveryStage(t *testing.T) {
 				require.Equal(t, next.Refresh, refresh(t, fx, next).Refresh, "%s: in its cooldown", title)
 				require.Equal(t, next.Refresh, refresh(t, fx, tokens).Refresh, "%s: a retry", title)
 				tokens = next
-				fx.clock.Advance(31 * time.Second)
+				fx.clock.Advance(defaultCooldown)
 			}
 			// The session ends when it is idle for too long by this clock.
 			fx.clock.Advance(7 * 24 * time.Hour)
@@ -327,7 +327,7 @@ func TestLogin_AfterTheClockWasSetBack(t *testing.T) {
 				fx.login(t)
 			}
 			for range 4 {
-				fx.clock.Advance(31 * time.Second)
+				fx.clock.Advance(defaultCooldown)
 				next, err := fx.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
 				require.NoError(t, err, title)
 				fx.requireUsableNow(t, next, title)

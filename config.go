@@ -135,10 +135,13 @@ type Config struct {
 	// three retry windows after the replacement, a refresh with the new token
 	// returns a new access token and the same refresh token.
 	//
-	// The default is 10 seconds, or (IdleTTL - AccessTTL - Leeway) / 3 if that
+	// The default is 30 seconds, or (IdleTTL - AccessTTL - Leeway) / 3 if that
 	// is less, but at least 100 milliseconds. The maximum is 60 seconds. A
 	// negative value means no retry window: two tabs that refresh at the same
-	// time then end the session.
+	// time then end the session. A longer window lets clients survive longer
+	// outages, and lets a stolen token that is spent work for longer; a thief and
+	// the user may share the current one for three windows without an event. A
+	// client with retry keys ([RefreshOptions]) does not depend on the window.
 	RetryWindow time.Duration
 	// Leeway is how far the clocks of several machines may differ: 10 seconds
 	// by default, at most 60. A negative value means none. Leeway never extends
@@ -220,7 +223,7 @@ const (
 	defaultIdleTTL     = 7 * 24 * time.Hour
 	defaultSessionTTL  = 30 * 24 * time.Hour
 	maxSessionTTL      = 10 * 365 * 24 * time.Hour
-	defaultWindow      = 10 * time.Second
+	defaultWindow      = 30 * time.Second
 	minDefaultWindow   = 100 * time.Millisecond // lower bound of the default RetryWindow
 	maxWindow          = time.Minute
 	cooldownWindows    = 3

@@ -756,12 +756,12 @@ func TestNew_DefaultLifetimesFitThoseThatAreSet(t *testing.T) {
 		change       func(*auth.Config)
 		idle, window time.Duration
 	}{
-		"nothing":             {func(*auth.Config) {}, 7 * 24 * time.Hour, 10 * time.Second},
-		"a session of a day":  {func(c *auth.Config) { c.SessionTTL = 24 * time.Hour }, 24 * time.Hour, 10 * time.Second},
-		"a session of a week": {func(c *auth.Config) { c.SessionTTL = 7 * 24 * time.Hour }, 7 * 24 * time.Hour, 10 * time.Second},
-		"a session of a year": {func(c *auth.Config) { c.SessionTTL = 365 * 24 * time.Hour }, 7 * 24 * time.Hour, 10 * time.Second},
-		"idle of 20 minutes":  {func(c *auth.Config) { c.IdleTTL, c.AccessTTL = 20*time.Minute, 5*time.Minute }, 20 * time.Minute, 10 * time.Second},
-		"idle just enough":    {func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 40*time.Second }, 15*time.Minute + 40*time.Second, 10 * time.Second},
+		"nothing":             {func(*auth.Config) {}, 7 * 24 * time.Hour, 30 * time.Second},
+		"a session of a day":  {func(c *auth.Config) { c.SessionTTL = 24 * time.Hour }, 24 * time.Hour, 30 * time.Second},
+		"a session of a week": {func(c *auth.Config) { c.SessionTTL = 7 * 24 * time.Hour }, 7 * 24 * time.Hour, 30 * time.Second},
+		"a session of a year": {func(c *auth.Config) { c.SessionTTL = 365 * 24 * time.Hour }, 7 * 24 * time.Hour, 30 * time.Second},
+		"idle of 20 minutes":  {func(c *auth.Config) { c.IdleTTL, c.AccessTTL = 20*time.Minute, 5*time.Minute }, 20 * time.Minute, 30 * time.Second},
+		"idle just enough":    {func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 100*time.Second }, 15*time.Minute + 100*time.Second, 30 * time.Second},
 		"idle of less":        {func(c *auth.Config) { c.IdleTTL = 15*time.Minute + 25*time.Second }, 15*time.Minute + 25*time.Second, 5 * time.Second},
 		"a session of less":   {func(c *auth.Config) { c.SessionTTL = 15*time.Minute + 13*time.Second }, 15*time.Minute + 13*time.Second, time.Second},
 		"seconds": {

@@ -39,7 +39,7 @@ func credentials(t testing.TB, fx *fixture) map[string]credential {
 		all[name] = credential{name, k.Access, k.Refresh, session, gen, alive, expired}
 	}
 	again := func(k auth.Tokens) auth.Tokens {
-		fx.clock.Advance(40 * time.Second) // the cooldown is over
+		fx.clock.Advance(defaultCooldown)
 		next, err := fx.Refresh(ctx, k.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err)
 		return next

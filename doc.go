@@ -33,7 +33,7 @@
 // and returns a token with the new generation. The old token is then spent.
 //
 // A spent token is accepted again during the retry window, which by default
-// lasts ten seconds after the rotation, and the response has the same new
+// lasts 30 seconds after the rotation, and the response has the same new
 // refresh token. So a second tab, or a client that lost a response, is not
 // signed out. If a spent token arrives later, two parties have it, and the
 // session is ended.

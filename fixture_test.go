@@ -22,6 +22,12 @@ func newClock() *authtest.Clock {
 	return authtest.NewClock(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
 }
 
+// The default of Config.RetryWindow, and the cooldown that follows from it.
+const (
+	defaultWindow   = 30 * time.Second
+	defaultCooldown = 3 * defaultWindow
+)
+
 // users is a user lookup by ID, user name and e-mail address.
 type users struct {
 	mu   sync.Mutex
@@ -222,7 +228,7 @@ func (fx *fixture) chain(t testing.TB, n int) (tokens []auth.Tokens) {
 	k := fx.login(t)
 	tokens = append(tokens, k)
 	for range n - 1 {
-		fx.clock.Advance(time.Minute)
+		fx.clock.Advance(2 * time.Minute)
 		var err error
 		k, err = fx.Refresh(context.Background(), k.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err)

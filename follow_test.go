@@ -324,7 +324,7 @@ func TestRun_ReportsUnreadableEntries(t *testing.T) {
 		require.NoError(t, err)
 
 		// Reading the entry again after a failover changes nothing.
-		time.Sleep(time.Minute)
+		time.Sleep(2 * time.Minute)
 		fresh, err = a.Refresh(ctx, fresh.Refresh, auth.RefreshOptions{Device: laptop})
 		require.NoError(t, err)
 		time.Sleep(time.Second)

@@ -81,7 +81,7 @@ func TestKeyChange_InTwoStepsEveryProcessAcceptsAllTokens(t *testing.T) {
 							_, err := fx.Verify(context.Background(), clients[i].Access)
 							require.NoError(t, err)
 						}
-						shared.clock.Advance(time.Minute)
+						shared.clock.Advance(2 * time.Minute)
 						next, err := fx.Refresh(context.Background(), clients[i].Refresh, auth.RefreshOptions{})
 						require.NoError(t, err)
 						clients[i] = next

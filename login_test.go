@@ -722,7 +722,7 @@ func TestLogin_AcceptsEveryValidUser(t *testing.T) {
 			c, err := fx.Verify(context.Background(), tokens.Access)
 			require.NoError(t, err, "%q", u.ID)
 			require.Equal(t, []any{u.ID, u.Username, u.Roles, u.Scopes, []string{"!#[]~<&>"}}, []any{c.Subject, c.Username, c.Roles, c.Scopes, c.AMR})
-			fx.clock.Advance(time.Minute)
+			fx.clock.Advance(2 * time.Minute)
 			tokens, err = fx.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{})
 			require.NoError(t, err, "%q", u.ID)
 		}

@@ -114,7 +114,7 @@ func TestRefresh_OldAndNewVersionsSignNobodyOut(t *testing.T) {
 	// The newer process accepts a token of the older one.
 	tokens, err := older.Refresh(ctx, older.login(t).Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
-	newer.clock.Advance(time.Minute)
+	newer.clock.Advance(2 * time.Minute)
 	_, err = newer.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
 }

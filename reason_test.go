@@ -26,7 +26,7 @@ func reasonOf(t *testing.T, r response) any {
 func spend(t *testing.T, a *auth.Authenticator, tokens auth.Tokens) auth.Tokens {
 	t.Helper()
 	for range 2 {
-		time.Sleep(time.Minute)
+		time.Sleep(2 * time.Minute)
 		var err error
 		tokens, err = a.Refresh(context.Background(), tokens.Refresh, auth.RefreshOptions{Device: thief})
 		require.NoError(t, err)

@@ -70,7 +70,7 @@ func TestRefreshHandler_CookieTokenIsReturnedInCookies(t *testing.T) {
 func TestRefreshHandler_ReplacesACookieOfAnEarlierGeneration(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, withCookies(allowBody))
-	for _, wait := range []time.Duration{0, time.Minute} { // within the cooldown, and after it
+	for _, wait := range []time.Duration{0, defaultCooldown} { // within the cooldown, and after it
 		ks := fx.chain(t, 3)
 		fx.clock.Advance(wait)
 		for _, carry := range []requestOption{reqHeader("Refresh-Token", ks[2].Refresh), reqJSON(`{"refresh_token":"` + ks[2].Refresh + `"}`)} {
@@ -152,7 +152,7 @@ func TestRefreshHandler_RefusalKeepsCookies(t *testing.T) {
 	bad(reqCookie(refreshCookie, two.Refresh))
 	_, err := fx.Refresh(context.Background(), one.Refresh, auth.RefreshOptions{})
 	require.NoError(t, err)
-	fx.clock.Advance(11 * time.Second)
+	fx.clock.Advance(defaultWindow + time.Millisecond)
 	bad(reqCookie(refreshCookie, one.Refresh)) // spent
 	three := fx.login(t)
 	fx.clock.Advance(8 * 24 * time.Hour)

@@ -53,16 +53,13 @@ func (fx *fixture) stored(t testing.TB, id string) auth.Session {
 	return s
 }
 
-// afterCooldown is a little more than the default cooldown.
-const afterCooldown = 31 * time.Second
-
 func TestRetryKey_LateRepeatReturnsTheSameGeneration(t *testing.T) {
 	t.Parallel()
 	for name, firstRequest := range map[string]func(string) string{
 		"the first request has the digest": digestOf,
 		"the first request has the key":    func(key string) string { return key },
 	} {
-		for _, late := range []time.Duration{10*time.Second + time.Millisecond, time.Minute, time.Hour, 7*24*time.Hour - time.Millisecond} {
+		for _, late := range []time.Duration{defaultWindow + time.Millisecond, time.Minute, time.Hour, 7*24*time.Hour - time.Millisecond} {
 			fx := newFixture(t)
 			first, key := fx.login(t), testKey(1)
 			second := fx.refreshWith(t, first.Refresh, firstRequest(key))
@@ -131,7 +128,7 @@ func TestRetryKey_OnlyTheKeyItselfIsALateRepeat(t *testing.T) {
 		fx := newFixture(t)
 		first := fx.login(t)
 		second := fx.refreshWith(t, first.Refresh, c.first)
-		fx.clock.Advance(10 * time.Second)
+		fx.clock.Advance(defaultWindow)
 		require.Equal(t, second.Refresh, fx.refreshWith(t, first.Refresh, c.second).Refresh, "%s: within the window, any request is a retry", name)
 		fx.clock.Advance(time.Millisecond)
 		fx.events.take("")
@@ -156,7 +153,7 @@ func TestRetryKey_OfAnotherSessionOrGenerationIsNoLateRepeat(t *testing.T) {
 	fx = newFixture(t)
 	first := fx.login(t)
 	second := fx.refreshWith(t, first.Refresh, digestOf(key))
-	fx.clock.Advance(afterCooldown)
+	fx.clock.Advance(defaultCooldown)
 	fx.refreshWith(t, second.Refresh, digestOf(testKey(2)))
 	_, err = fx.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{RetryKey: key})
 	require.ErrorIs(t, err, auth.ErrTokenReused)
@@ -168,7 +165,7 @@ func TestRetryKey_ARotationWithoutAKeyHasNoTag(t *testing.T) {
 	fx := newFixture(t)
 	first := fx.login(t)
 	second := fx.refreshWith(t, first.Refresh, digestOf(testKey(1)))
-	fx.clock.Advance(afterCooldown)
+	fx.clock.Advance(defaultCooldown)
 	fx.refreshWith(t, second.Refresh, "")
 	require.Empty(t, fx.stored(t, first.SessionID).RetryTag)
 }
@@ -238,7 +235,7 @@ func TestRetryKey_LateRepeatHasACooldownOfItsOwn(t *testing.T) {
 	_, claims := decodeToken(t, repeat.Refresh)
 	require.Equal(t, seconds(fx.clock.Now().Add(700*time.Millisecond)), claims["iat"])
 
-	fx.clock.Advance(700*time.Millisecond + 30*time.Second - time.Millisecond)
+	fx.clock.Advance(700*time.Millisecond + defaultCooldown - time.Millisecond)
 	rest := fx.refreshWith(t, repeat.Refresh, "")
 	require.Equal(t, repeat.Refresh, rest.Refresh)
 	require.False(t, rest.Rotated)

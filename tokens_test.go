@@ -101,7 +101,7 @@ func TestRefresh_IssuesExactlyTheseClaims(t *testing.T) {
 	require.NotEqual(t, before["jti"], jti, "each token must have its own jti")
 	require.Equal(t, map[string]any{
 		"iss": issuer, "aud": []any{audience}, "sub": "u2", "sid": first.SessionID, "jti": jti, "iat": seconds(now), "exp": seconds(now.Add(15 * time.Minute)),
-		"auth_time": seconds(login), "session_exp": seconds(now.Add(7*24*time.Hour - 30*time.Second)), "amr": []any{"webauthn", "mfa"},
+		"auth_time": seconds(login), "session_exp": seconds(now.Add(7*24*time.Hour - defaultCooldown)), "amr": []any{"webauthn", "mfa"},
 	}, payload, "nothing of the user's is copied from the old token, all of the session's is")
 	_, payload = decodeToken(t, second.Refresh)
 	require.Equal(t, map[string]any{

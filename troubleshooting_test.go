@@ -513,7 +513,7 @@ var causes = map[string]func(c *cause){
 		a := c.new(c.config())
 		t := c.signIn(a)
 		next := c.refresh(a, t)
-		c.clock.Advance(time.Minute)
+		c.clock.Advance(2 * time.Minute)
 		c.refresh(a, next)
 		c.clock.Advance(time.Second) // within the retry window
 		c.do(a, postRefresh(t))

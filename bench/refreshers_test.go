@@ -44,14 +44,14 @@ func nothing() {}
 // clock is the real clock plus an offset.
 type clock struct{ ahead atomic.Int64 }
 
-// stride is longer than the cooldown, which is three retry windows of ten
+// stride is longer than the cooldown, which is three retry windows of 30
 // seconds.
-const stride = 31 * time.Second
+const stride = 91 * time.Second
 
 func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 func (c *clock) advance()       { c.ahead.Add(int64(stride)) }
 
-// decade is a session lifetime of ten million strides.
+// decade is a session lifetime of three million strides.
 const decade = 10 * 365 * 24 * time.Hour
 
 // refreshRatchet refreshes with Ratchet and a store, or a MemoryStore if store is

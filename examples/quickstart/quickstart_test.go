@@ -332,8 +332,8 @@ func TestPage_SaysWhatARestartDoes(t *testing.T) {
 	require.Contains(t, string(body), "<title>Ratchet quickstart</title>")
 	require.Contains(t, string(body), "you have to sign in again afterwards")
 	require.NotContains(t, string(body), "you are still signed in afterwards")
-	require.Contains(t, string(body), "retry window (10s)")
-	require.Contains(t, string(body), "\nsleep 12\n")
+	require.Contains(t, string(body), "retry window (30s)")
+	require.Contains(t, string(body), "\nsleep 32\n")
 	require.Contains(t, string(body), "<noscript>")
 }
 

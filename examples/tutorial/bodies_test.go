@@ -37,7 +37,7 @@ func TestBodies_SpentRefreshTokenEndsTheSession(t *testing.T) {
 	p := start(t)
 	_, old := p.loginByBody()
 	a := p.do("POST", "/api/token", object("refreshToken", old))
-	p.clock.Advance(11 * time.Second)
+	p.clock.Advance(31 * time.Second)
 	p.do("POST", "/api/token", object("refreshToken", old)).is(404, "Invalid request")
 	p.do("POST", "/api/token", object("refreshToken", a.field("refreshToken"))).is(404, "Invalid request")
 	p.secure(a.field("token")).is(401, unauthorized)

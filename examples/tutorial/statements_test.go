@@ -384,7 +384,7 @@ func (p *program) refreshes(refresh func(token string) response) {
 	}
 	require.Equal(p.t, 200, p.me(a.cookie("accessToken")).status)
 
-	p.clock.Advance(20e9)
+	p.clock.Advance(80e9)
 	soon := refresh(a.cookie("refreshToken"))
 	soon.is(200, refreshed)
 	require.Equal(p.t, []string{"accessToken"}, keys(soon.cookies))

@@ -31,7 +31,7 @@ func (o *Options) Flags() {
 	lifetime(&o.Auth.AccessTTL, "access-ttl", "lifetime of access tokens", "15m")
 	lifetime(&o.Auth.IdleTTL, "idle-ttl", "how long a session lives without a refresh", "7 days")
 	lifetime(&o.Auth.SessionTTL, "session-ttl", "maximum age of a session", "30 days")
-	lifetime(&o.Auth.RetryWindow, "retry-window", "how long a spent refresh token is still accepted", "10s")
+	lifetime(&o.Auth.RetryWindow, "retry-window", "how long a spent refresh token is still accepted", "30s")
 	lifetime(&o.Auth.Leeway, "leeway", "maximum difference between the clocks of several machines", "10s")
 }
 
@@ -57,7 +57,7 @@ func (o *Options) sessionTTL() time.Duration {
 }
 
 func (o *Options) retryWindow() time.Duration {
-	return max(0, cmp.Or(o.Auth.RetryWindow, 10*time.Second)) // negative: none
+	return max(0, cmp.Or(o.Auth.RetryWindow, 30*time.Second)) // negative: none
 }
 
 // Run serves the application until ctx is done.

@@ -204,8 +204,8 @@ func TestCLI_CrashBeforeTheTokensAreSaved(t *testing.T) {
 		later time.Duration
 		out   string
 	}{
-		"within the retry window": {9 * time.Second, "hello ada\n"},
-		"after the retry window":  {11 * time.Second, ""},
+		"within the retry window": {29 * time.Second, "hello ada\n"},
+		"after the retry window":  {31 * time.Second, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -85,7 +85,7 @@ func accessKey(file string) (auth.Key, error) {
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "`address` to listen on")
 	db := flag.String("db", "sessions.db", "`file` for the sessions, which all processes share")
-	retryWindow := flag.Duration("retry-window", 0, "how long a spent refresh token is still accepted; 0 means 10s")
+	retryWindow := flag.Duration("retry-window", 0, "how long a spent refresh token is still accepted; 0 means 30s")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
