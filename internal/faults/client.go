@@ -106,8 +106,8 @@ func (cl *cluster) logOut(ctx context.Context, n *node, c *client) {
 	}
 }
 
-// load starts workers that sign in, refresh, request pages and log out until
-// stop is called. stop returns the clients.
+// load starts workers that sign in, refresh, request pages, spend one-time tokens
+// and log out until stop is called. stop returns the clients.
 func (cl *cluster) load(workers int) (stop func() []*client) {
 	ctx, cancel := context.WithCancel(context.Background())
 	all := make([][]*client, workers)
@@ -135,8 +135,14 @@ func (cl *cluster) load(workers int) (stop func() []*client) {
 				c := own[rand.IntN(len(own))]
 				switch p := rand.IntN(20); {
 				case c.out:
-				case p < 12:
+				case p < 10:
 					cl.getProtected(context.Background(), n, c)
+				case p < 12:
+					if tk := cl.spendNew(context.Background(), n); tk != nil {
+						cl.mu.Lock()
+						cl.spent = append(cl.spent, tk)
+						cl.mu.Unlock()
+					}
 				case p < 19:
 					if retry == nil && !cl.refresh(context.Background(), n, c) && !c.leaving {
 						retry = c
@@ -162,8 +168,9 @@ func (cl *cluster) load(workers int) (stop func() []*client) {
 }
 
 // check checks the clients after a fault. A client that did not log out can
-// refresh and has one session; every node refuses a client that did. check
-// also reports the violations that were recorded until then.
+// refresh and has one session; every node refuses a client that did, and the
+// one-time tokens that load spent. check also reports the violations that were
+// recorded until then.
 func (cl *cluster) check(clients []*client) {
 	cl.t.Helper()
 	ctx := context.Background()
@@ -196,13 +203,14 @@ func (cl *cluster) check(clients []*client) {
 	}
 	close(work)
 	wg.Wait()
+	cl.checkSpent(cl.spent)
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	for _, v := range cl.violations[:min(len(cl.violations), 20)] {
 		cl.t.Error(v)
 	}
-	cl.t.Logf("%d clients signed in, %d signed out; slowest response %s; statuses %v; %d violations",
-		in, out, cl.slowest.Round(time.Millisecond), cl.statuses, len(cl.violations))
+	cl.t.Logf("%d clients signed in, %d signed out; %d tokens spent; slowest response %s; statuses %v; %d violations",
+		in, out, len(cl.spent), cl.slowest.Round(time.Millisecond), cl.statuses, len(cl.violations))
 }
 
 func (cl *cluster) checkClient(ctx context.Context, c *client) {

@@ -57,6 +57,7 @@ type cluster struct {
 	mu           sync.Mutex
 	statuses     map[string]map[int]int // number of responses by kind of request and status
 	violations   []string               // responses that must not happen
+	spent        []*ticket              // one-time tokens that load spent
 	slowest      time.Duration          // longest time to a response
 	ignoreDelays bool                   // slow responses are no violations
 }

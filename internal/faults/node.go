@@ -25,6 +25,9 @@ import (
 // nodeEnv is the environment variable that holds the configuration of a node.
 const nodeEnv = "AUTH_FAULTS_NODE"
 
+// oneTimePurpose is the purpose of the one-time tokens of the nodes.
+const oneTimePurpose = "play"
+
 type nodeConfig struct {
 	DSN          string
 	Window       time.Duration
@@ -106,6 +109,19 @@ func serve(c nodeConfig, open func(dsn string) (auth.Store, error)) error {
 	})
 	mux.HandleFunc("POST /revoke-all", func(w http.ResponseWriter, r *http.Request) {
 		if err := a.RevokeAll(r.Context(), r.FormValue("user")); err != nil {
+			a.WriteError(w, r, err)
+		}
+	})
+	mux.HandleFunc("POST /issue", func(w http.ResponseWriter, r *http.Request) {
+		token, err := a.IssueOneTime(r.Context(), auth.OneTime{Purpose: oneTimePurpose, Subject: r.FormValue("user"), TTL: 24 * time.Hour})
+		if err != nil {
+			a.WriteError(w, r, err)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(map[string]string{"token": token})
+	})
+	mux.HandleFunc("POST /spend", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := a.SpendOneTime(r.Context(), oneTimePurpose, r.FormValue("token"), a.Device(r)); err != nil {
 			a.WriteError(w, r, err)
 		}
 	})

@@ -36,6 +36,8 @@ func Run(t *testing.T, b Backend) {
 		run  func(t *testing.T, b Backend)
 	}{
 		{"ConcurrentRefreshesRotateOnce", concurrentRefreshes},
+		{"ConcurrentSpendsAcceptOnce", concurrentSpends},
+		{"SpendsWhileConnectionsAreCut", spendsWhileCut},
 		{"RevocationReachesOtherNode", revocation},
 		{"RevocationsDuringFeedOutageArrive", feedOutage},
 		{"ServerKilledAndRestarted", serverKilled},
@@ -312,7 +314,8 @@ func nodePaused(t *testing.T, b Backend) {
 // returns when the replica has every write so far, and then hold, which stops
 // replication. promote ends the server and returns the address of the replica.
 // No client is signed out. A client that logged out stays signed out as long
-// as one node that received the logout is running.
+// as one node that received the logout is running. A one-time token whose record
+// was lost can be spent once more.
 func Failover(t *testing.T, b Backend, settle, hold func(), promote func() (addr string)) {
 	cl := newCluster(t, b, options{window: time.Minute})
 	var idle, refreshed, out, lateOut []*client
@@ -322,8 +325,21 @@ func Failover(t *testing.T, b Backend, settle, hold func(), promote func() (addr
 		refreshed = append(refreshed, cl.mustSignIn(cl.nodes[0]))
 		out = append(out, cl.mustSignIn(cl.nodes[1]))
 	}
+	var settled, late []*ticket // spent before and after replication stops
+	for range 50 {
+		settled, late = append(settled, cl.mustIssue(cl.anyNode())), append(late, cl.mustIssue(cl.anyNode()))
+	}
+	spendAll := func(tickets []*ticket) {
+		for _, tk := range tickets {
+			if tk.spent = cl.spend(context.Background(), cl.anyNode(), tk) == accepted; !tk.spent {
+				t.Fatal("spending a one-time token failed")
+			}
+		}
+	}
+	spendAll(settled)
 	settle()
 	hold()
+	spendAll(late)
 	for _, c := range refreshed {
 		if !cl.refresh(context.Background(), cl.anyNode(), c) || generation(c.refresh) != 2 {
 			t.Fatal("refresh failed")
@@ -389,6 +405,19 @@ func Failover(t *testing.T, b Backend, settle, hold func(), promote func() (addr
 			t.Fatalf("generation is %d, want 1", g)
 		}
 	}
+	// What the failover lost can be spent again, once.
+	cl.checkSpent(settled)
+	for _, tk := range late {
+		tk.spent = false
+	}
+	cl.checkSpent(late)
+	again := 0
+	for _, tk := range late {
+		if tk.spent {
+			again++
+		}
+	}
+	t.Logf("%d of %d one-time tokens that were spent after replication stopped could be spent again after the failover", again, len(late))
 	clients := slices.Concat(idle, refreshed, out, lateOut)
 	cl.check(clients)
 	for _, c := range refreshed {
