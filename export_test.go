@@ -12,3 +12,15 @@ func NewCollidingMemoryStore() *MemoryStore {
 	m.mask = 1
 	return m
 }
+
+// Spent returns the number of records of Spend.
+func (m *MemoryStore) Spent() int {
+	n := 0
+	for i := range m.shards {
+		sh := &m.shards[i]
+		sh.mu.Lock()
+		n += len(sh.spent.all)
+		sh.mu.Unlock()
+	}
+	return n
+}

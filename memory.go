@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"hash/maphash"
-	"maps"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -37,17 +36,18 @@ import (
 // the claim. Do not also pass the MemoryStore itself to an Authenticator or a
 // Verifier that accepts these tokens.
 //
-// Create and Rotate examine a few records and remove those that expired more
-// than a minute ago. So the memory in use is proportional to the number of live
-// sessions, without a goroutine. The store takes the time from its callers, so
-// it follows a clock that is set back.
+// Create, Rotate and Spend examine a few records and remove those that expired
+// more than a minute ago. So the memory in use is proportional to the number of
+// live sessions and of uses that Spend must remember, without a goroutine. The
+// store takes the time from Create, Rotate and its Authenticators, so it follows
+// a clock that is set back. It removes nothing if it never gets the time, because
+// only its own Spend is called.
 type MemoryStore struct {
 	seed   maphash.Seed
 	mask   uint64 // applied to hashes; all ones except in a test of collisions
 	shards [64]memoryShard
 	clock  atomic.Int64 // Unix milliseconds
 	feed   memoryFeed
-	spent  memorySpent
 
 	// revoked is the set of the Verifiers and Authenticators on this store. It
 	// has every revocation as soon as Revoke returns.
@@ -62,6 +62,7 @@ type memoryShard struct {
 	subjects map[uint64]*memoryRecord // the first record of each subject
 	all      []*memoryRecord          // tick scans it for expired records
 	scanAt   int                      // index in all of the next record to scan
+	spent    memorySpent
 }
 
 // memoryRecord is a compact Session: 112 bytes and its texts.
@@ -318,7 +319,11 @@ func (m *MemoryStore) Spend(ctx context.Context, subject, id string, until time.
 	if err := cmp.Or(ctx.Err(), Session{Subject: subject, ID: id, ExpiresAt: until}.Check()); err != nil {
 		return err
 	}
-	return m.spent.spend(sessionKey{strings.Clone(subject), strings.Clone(id)}, until.UnixMilli(), m.clock.Load())
+	_, sh := m.find(subject, id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.spent.sweep(m.clock.Load() - time.Minute.Milliseconds())
+	return sh.spent.spend(subject+"\x00"+id, until.UnixMilli()) // a name has no zero byte
 }
 
 // Changes implements [Store].
@@ -330,11 +335,15 @@ func (m *MemoryStore) Changes(ctx context.Context, after string, wait time.Durat
 // as many expired records as live ones while sessions are created and expire.
 const memorySample = 4
 
-// tick sets the clock, scans memorySample records, and removes those that expired
-// more than a minute ago.
+// setClock sets the time by which the store removes records.
+func (m *MemoryStore) setClock(at time.Time) { m.clock.Store(at.UnixMilli()) }
+
+// tick sets the clock, scans memorySample records of each kind, and removes those
+// that expired more than a minute ago.
 func (sh *memoryShard) tick(m *MemoryStore, at time.Time) {
-	m.clock.Store(at.UnixMilli())
+	m.setClock(at)
 	dead := at.UnixMilli() - time.Minute.Milliseconds()
+	sh.spent.sweep(dead)
 	for range memorySample {
 		if len(sh.all) == 0 {
 			return
@@ -383,30 +392,53 @@ func (sh *memoryShard) remove(m *MemoryStore, r *memoryRecord) {
 	}
 }
 
-// memorySpent has the records of Spend.
+// memorySpent has the records of Spend of some of the subjects.
 type memorySpent struct {
-	mu      sync.Mutex
-	until   map[sessionKey]int64 // Unix milliseconds
-	sweepAt int                  // remove old records when there are this many
+	keys   map[string]struct{}
+	all    []memoryUse // sweep scans it for old records
+	scanAt int         // index in all of the next record to scan
 }
 
-func (p *memorySpent) spend(k sessionKey, until, clock int64) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, ok := p.until[k]; ok {
+type memoryUse struct {
+	key   string
+	until int64 // Unix milliseconds
+}
+
+func (p *memorySpent) spend(key string, until int64) error {
+	if _, ok := p.keys[key]; ok {
 		return ErrSpent
 	}
-	// Sweeping only when the number of records has doubled makes the cost per
-	// record constant.
-	if len(p.until) >= p.sweepAt {
-		maps.DeleteFunc(p.until, func(_ sessionKey, until int64) bool { return until < clock-time.Minute.Milliseconds() })
-		p.sweepAt = max(memoryPage, 2*len(p.until))
+	if p.keys == nil {
+		p.keys = map[string]struct{}{}
 	}
-	if p.until == nil {
-		p.until = map[sessionKey]int64{}
-	}
-	p.until[k] = until
+	p.keys[key] = struct{}{}
+	p.all = append(p.all, memoryUse{key, until})
 	return nil
+}
+
+// sweep scans memorySample records, and removes those whose until is earlier than
+// dead.
+func (p *memorySpent) sweep(dead int64) {
+	for range memorySample {
+		if len(p.all) == 0 {
+			return
+		}
+		if p.scanAt >= len(p.all) {
+			p.scanAt = 0
+		}
+		use := p.all[p.scanAt]
+		if use.until >= dead {
+			p.scanAt++
+			continue
+		}
+		delete(p.keys, use.key)
+		last := len(p.all) - 1
+		p.all[p.scanAt], p.all[last] = p.all[last], memoryUse{}
+		p.all = p.all[:last]
+		if cap(p.all) > 64 && last < cap(p.all)/4 {
+			p.all = append(make([]memoryUse, 0, cap(p.all)/2), p.all...)
+		}
+	}
 }
 
 // memoryFeed is the feed of a MemoryStore. It numbers the revocations. A position

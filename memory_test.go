@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -136,6 +137,113 @@ func TestMemoryStore_KeepsExpiredSessionsForAMinute(t *testing.T) {
 	write(first.ExpiresAt.Add(time.Minute + time.Millisecond))
 	_, err = m.Get(t.Context(), first.Subject, first.ID)
 	require.ErrorIs(t, err, auth.ErrSessionNotFound)
+}
+
+// usesKept returns how many of the first n uses are still
+// known.
+func usesKept(t *testing.T, m *auth.MemoryStore, n int, until func(n int) time.Time) int {
+	t.Helper()
+	kept := 0
+	for i := range n {
+		subject, id := fmt.Sprintf("user-%d", i%100), fmt.Sprintf("one-%d", i)
+		if err := m.Spend(t.Context(), subject, id, until(i)); err != nil {
+			require.ErrorIs(t, err, auth.ErrSpent)
+			kept++
+		}
+	}
+	return kept
+}
+
+func TestMemoryStore_SpentRecordsGrowWithLiveOnesOnly(t *testing.T) {
+	t.Parallel()
+	const uses, live = 50_000, 5_000
+	start := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+	for name, tick := range map[string]func(m *auth.MemoryStore, s auth.Session) error{
+		"with logins": func(m *auth.MemoryStore, s auth.Session) error { return m.Create(t.Context(), s) },
+		"with refreshes": func(m *auth.MemoryStore, s auth.Session) error {
+			_, _, err := m.Rotate(t.Context(), s.Subject, "absent", auth.Rotation{At: s.RotatedAt, NotAfter: s.RotatedAt, ExpiresAt: s.ExpiresAt})
+			if errors.Is(err, auth.ErrSessionNotFound) {
+				err = nil
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := auth.NewMemoryStore()
+			until := func(n int) time.Time {
+				return start.Add(time.Hour + time.Duration(n)*time.Hour/live).Truncate(time.Millisecond)
+			}
+			for i := range uses {
+				s := memorySession(i, until(i).Add(-time.Hour))
+				require.NoError(t, tick(m, s))
+				require.NoError(t, m.Spend(t.Context(), fmt.Sprintf("user-%d", i%100), fmt.Sprintf("one-%d", i), until(i)))
+			}
+			require.NoError(t, m.Create(t.Context(), memorySession(uses, until(uses).Add(-time.Hour))))
+			require.LessOrEqual(t, m.Spent(), live*16/10)
+			kept := usesKept(t, m, uses, until)
+			require.GreaterOrEqual(t, kept, live)
+			require.LessOrEqual(t, kept, live*16/10)
+		})
+	}
+}
+
+// A program that only spends, and does so through an Authenticator, lets the
+// records expire too.
+func TestMemoryStore_SpentRecordsOfOnceExpire(t *testing.T) {
+	t.Parallel()
+	m, clock := auth.NewMemoryStore(), newClock()
+	a, _ := newDirect(t, m, func(c *auth.Config) { c.Now = clock.Now })
+	for i := range 20_000 {
+		require.NoError(t, a.Once(t.Context(), "u1", strconv.Itoa(i), time.Minute))
+		clock.Advance(100 * time.Millisecond)
+	}
+	require.LessOrEqual(t, m.Spent(), 2*1320) // a minute, the Leeway, and a minute
+}
+
+func TestMemoryStore_KeepsSpentRecordsForAMinute(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	ctx := t.Context()
+	m := auth.NewMemoryStore()
+	at := func(at time.Time) {
+		s := memorySession(1, at)
+		s.ID = strconv.FormatInt(at.UnixMilli(), 10)
+		require.NoError(t, m.Create(ctx, s))
+	}
+	subject, until := memorySession(1, start).Subject, start.Add(time.Hour)
+	at(start)
+	require.NoError(t, m.Spend(ctx, subject, "one", until))
+	require.NoError(t, m.Spend(ctx, subject, "later", until.Add(time.Hour)))
+	at(until.Add(time.Minute))
+	require.ErrorIs(t, m.Spend(ctx, subject, "one", until), auth.ErrSpent)
+	at(start.Add(-24 * time.Hour)) // the clock is set back
+	require.ErrorIs(t, m.Spend(ctx, subject, "one", until), auth.ErrSpent)
+	at(until.Add(time.Minute + time.Millisecond))
+	require.NoError(t, m.Spend(ctx, subject, "one", until.Add(2*time.Hour)), "the record has expired")
+	require.ErrorIs(t, m.Spend(ctx, subject, "later", until), auth.ErrSpent)
+	require.ErrorIs(t, m.Spend(ctx, subject, "one", until), auth.ErrSpent)
+}
+
+// After a peak, what others do is enough to remove the records of Spend.
+func TestMemoryStore_RotateCollectsSpentRecords(t *testing.T) {
+	t.Parallel()
+	const uses = 20_000
+	start := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	m := auth.NewMemoryStore()
+	s := memorySession(1, start)
+	s.ExpiresAt = start.AddDate(0, 1, 0)
+	require.NoError(t, m.Create(t.Context(), s))
+	for i := range uses {
+		require.NoError(t, m.Spend(t.Context(), s.Subject, strconv.Itoa(i), start.Add(time.Minute)))
+	}
+	require.Equal(t, uses, m.Spent())
+	for i := range uses / 4 {
+		at := start.Add(time.Hour)
+		_, _, err := m.Rotate(t.Context(), s.Subject, s.ID, auth.Rotation{From: int64(i + 1), At: at, NotAfter: at, ExpiresAt: s.ExpiresAt})
+		require.NoError(t, err)
+	}
+	require.Zero(t, m.Spent())
 }
 
 func TestMemoryStore_FeedDropsExpiredEntries(t *testing.T) {
@@ -312,11 +420,19 @@ func BenchmarkMemoryStore_MillionSessions(b *testing.B) {
 		}
 	}
 	perSession := float64(heap()-before) / sessions
+	before = heap()
+	for i := range sessions {
+		if err := m.Spend(ctx, fmt.Sprintf("user-%08d", i/2), fmt.Sprintf("token-%016d", i), start.Add(time.Hour)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	perUse := float64(heap()-before) / sessions
 
 	var rotations atomic.Int64
 	b.Run("refresh", func(b *testing.B) {
 		b.ReportAllocs()
 		b.ReportMetric(perSession, "B/session")
+		b.ReportMetric(perUse, "B/use")
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
 				s := made(rand.N(sessions), start)

@@ -113,6 +113,9 @@ func (a *Authenticator) Once(ctx context.Context, subject, id string, ttl time.D
 // spend calls Store.Spend. until is the time by the clock of this process; other
 // processes may be behind it by Leeway.
 func (a *Authenticator) spend(ctx context.Context, subject, id string, until time.Time) error {
+	if a.memory != nil { // Spend does not give it the time
+		a.memory.setClock(a.now())
+	}
 	err := a.tryStore(ctx, "Spend", func(ctx context.Context) error {
 		return a.store.Spend(ctx, subject, id, until.Add(a.leeway))
 	})
