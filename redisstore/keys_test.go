@@ -36,6 +36,7 @@ var newerSections = []string{
 	"\x07",
 	"\x01\x01\x11" + strings.Repeat("\x01", 17), // the length of a tag, but for its first byte
 	"\x01\x00\x11" + strings.Repeat("\x01", 16), // a tag without its last byte
+	"\x01\x00\x12" + strings.Repeat("\xfe", 18), // a byte more than a tag, of generation 254
 }
 
 // TestRotate_SetsTagAndKey tries combinations of what is stored and what is
