@@ -18,8 +18,8 @@
 // # Guarantees
 //
 // Create, Get, List and Revoke are one statement each, in a transaction of its
-// own. Rotate is one statement too; a second one reads a session that was not
-// rotated. The Store is designed for READ COMMITTED, PostgreSQL's default. With
+// own. Rotate and Spend are one statement too; a second one reads a session that
+// was not rotated, or who spent what had been spent. The Store is designed for READ COMMITTED, PostgreSQL's default. With
 // a stricter default_transaction_isolation it is also correct, but slower under
 // contention: it retries transactions that the database rolls back, until the
 // context ends.
@@ -33,13 +33,14 @@
 // revocations are added. Revocations that commit meanwhile come after the last
 // page.
 //
-// Whoever owns the tables can restore sessions that were revoked.
+// Whoever owns the tables can restore sessions that were revoked, and let a
+// one-time token be used again.
 // [Store.Migrate] documents which owners it accepts. It refuses tables with
 // triggers, rules or row security.
 //
 // Processes of different versions may use the same tables while they are
-// replaced. A later version adds columns with a default, which this version
-// ignores and leaves unchanged. A revocation that this version cannot read is
+// replaced. A later version adds tables, and columns with a default, which this
+// version ignores and leaves unchanged. A revocation that this version cannot read is
 // returned with only its subject.
 //
 // # Cost
@@ -50,7 +51,8 @@
 // then it uses a transaction number and locks the row briefly.
 //
 // The Store has no background work. Each Create deletes expired sessions from
-// one page of the table, and each Revoke deletes up to 256 expired revocations.
+// one page of the table, each Revoke deletes up to 256 expired revocations, and
+// each Spend deletes up to 256 records that have expired.
 // Changes returns at most 1,000 revocations, or 2,000 with the last page of a
 // long feed.
 //
@@ -62,6 +64,7 @@
 //
 // If a connection of the pool is broken, the Store uses another one. It does
 // not repeat a Create that may have taken effect: Create then returns an error.
+// It repeats a Spend, which recognizes its own record.
 // If the context of a write ends, the Store waits up to half a second for the
 // outcome. On a standby, Changes returns an error that says so.
 //

@@ -26,8 +26,8 @@
 // and from where.
 //
 // During an upgrade, processes with different versions of this package may
-// share the file. A later version adds columns with a default, which this
-// version ignores and leaves unchanged. A later version that is not compatible
+// share the file. A later version adds tables, and columns with a default, which
+// this version ignores and leaves unchanged. A later version that is not compatible
 // raises user_version, and this version then returns an error. A revocation
 // that this version cannot read is returned with only Subject and ID set.
 //
@@ -36,12 +36,14 @@
 // Concurrent writes share one transaction, so the disk is synced once for all of
 // them. Reads, and a Rotate that changes nothing, do not wait for writers.
 //
-// A session takes about 200 bytes, or more with long names and data. Each
+// A session takes about 200 bytes, or more with long names and data, and 16 more
+// if its client sends retry keys. Each
 // Create checks eight sessions and deletes those that ended more than a minute
 // ago; SQLite reuses their space. A revocation is kept until the time in its
 // Until field ([auth.Revocation]) has passed. Each Revoke checks 32 revocations
 // and deletes those whose Until passed more than a minute ago. It continues
-// while at least half of them are deleted, up to 1,024. Changes returns at most
+// while at least half of them are deleted, up to 1,024. Each Spend deletes up to
+// 64 records that expired more than a minute ago. Changes returns at most
 // 1,024 revocations. It returns those of other processes within [Config].Poll.
 //
 // # Faults
