@@ -27,9 +27,9 @@ const firstVersion = 3
 // above 1.
 //
 // A process that ignores the column retry_tag leaves it unchanged when it rotates
-// a session. The tag then has no effect, since it is that of a generation before
-// the one that was presented: the client is treated as one without a retry key.
-// Such a process also ignores the column key.
+// a session. Its value then has the last byte of another generation, and means
+// that the session has no tag. Such a process also ignores the column key, so
+// sessions must not get keys before every process knows them.
 //
 // Names are qualified, since the script runs with the caller's search_path.
 func migrations(schema string) []string {
@@ -79,9 +79,9 @@ ALTER TABLE {schema}.revocations ADD COLUMN reason pg_catalog.text COLLATE pg_ca
 COMMENT ON COLUMN {schema}.revocations.reason IS 'why it was made, one word; informative';
 `, `
 ALTER TABLE {schema}.sessions
-	ADD COLUMN retry_tag pg_catalog.bytea NOT NULL DEFAULT '-----------------',
+	ADD COLUMN retry_tag pg_catalog.bytea NOT NULL DEFAULT '----------------',
 	ADD COLUMN key pg_catalog.bytea NOT NULL DEFAULT '';
-COMMENT ON COLUMN {schema}.sessions.retry_tag IS 'identifies the retry key of the last rotation; 17 hyphens without one, so that a rotation does not change the size of a row';
+COMMENT ON COLUMN {schema}.sessions.retry_tag IS 'identifies the retry key of the last rotation: 16 bytes, and the last byte of the generation; otherwise 16 hyphens, so that rows keep their size';
 COMMENT ON COLUMN {schema}.sessions.key IS 'the public key to which the session is bound; empty without one';
 
 CREATE TABLE {schema}.spent (

@@ -57,7 +57,7 @@ func TestStore_OnServer(t *testing.T) {
 		arguments := map[string]string{
 			"create":    `'ada', 'one', 1, '2026-01-01', '2026-01-01', '2026-01-01', '', NULL, '', '', ''`,
 			"get":       `'ada', 'one'`,
-			"rotate":    `'ada', 'one', 1, '2026-01-01', '2026-01-01', '2026-01-01', '', NULL, '', '', ''`,
+			"rotate":    `'ada', 'one', 1, '2026-01-01', '2026-01-01', '2026-01-01', '', NULL, '', '', '', ''`,
 			"list":      `'ada'`,
 			"revoke":    `'ada', '{one}', true, '{two}', '2026-01-01', '2026-01-01', '', 0, 'reuse'`,
 			"spend":     `'ada', 'one', '2026-01-01', 1`,

@@ -49,7 +49,7 @@ BEGIN
 			AND proname = ANY ('{now,floor,random,pg_relation_size,current_setting,generate_series,format,decode,encode,host,pg_notify,
 				pg_current_snapshot,pg_visible_in_snapshot,pg_snapshot_xmin,pg_snapshot_xmax,pg_postmaster_start_time,current_database,
 				pg_is_in_recovery,pg_advisory_xact_lock,to_regnamespace,to_regclass,date_part,extract,gen_random_uuid,pg_current_xact_id,
-				pg_has_role,quote_ident,timezone,concat_ws,nextval}')
+				pg_has_role,quote_ident,substr,int8send,timezone,concat_ws,nextval}')
 	LOOP
 		BEGIN
 			EXECUTE format('CREATE FUNCTION evil.%I(%s) RETURNS %s %s LANGUAGE plpgsql AS $f$BEGIN RAISE EXCEPTION ''a foreign function was called''; END$f$',

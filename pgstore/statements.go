@@ -63,10 +63,10 @@ func newStatements(schema string) statements {
 // row is the condition that selects one session, or what was spent.
 const row = "subject {=} $1::pg_catalog.text AND id {=} $2::pg_catalog.text"
 
-// noTag is retry_tag in the row of a session without a RetryTag. A column that
-// is empty until the first rotation would make the row longer than the room that
-// its page has left, so that the rotation could not be a heap-only update.
-const noTag = "-----------------"
+// noTag is retry_tag in the row of a session without a RetryTag. If it were
+// empty, the first tag would make the row longer, and its page could become too
+// full for heap-only updates.
+const noTag = "----------------"
 
 // columns are the columns of a session, in the order in which scan reads them.
 var columns = "subject, id, generation, " + millis("created_at") + ", " + millis("rotated_at") + ", " + millis("expires_at") + ", " +
@@ -125,8 +125,10 @@ UPDATE {schema}.sessions SET
 	expires_at = $6::pg_catalog.text::timestamp with time zone,
 	user_agent = $7::pg_catalog.text,
 	ip = $8::pg_catalog.text::pg_catalog.inet,
-	retry_tag = CASE WHEN $10::pg_catalog.text {<>} '' AND retry_tag {=} pg_catalog.decode($10::pg_catalog.text, 'hex') THEN {noTag}
-		ELSE pg_catalog.decode($9::pg_catalog.text, 'hex') END,
+	retry_tag = CASE
+		WHEN retry_tag {=} (pg_catalog.decode($10::pg_catalog.text, 'hex') {||} pg_catalog.substr(pg_catalog.int8send(generation), 8)) THEN {noTag}
+		WHEN generation {<} $3::bigint THEN pg_catalog.decode($9::pg_catalog.text, 'hex')
+		ELSE pg_catalog.decode($12::pg_catalog.text, 'hex') END,
 	key = CASE WHEN $11::pg_catalog.text {=} '' THEN key ELSE pg_catalog.decode($11::pg_catalog.text, 'hex') END
 WHERE {row} AND (generation {<} $3::bigint OR generation {=} $3::bigint AND rotated_at {<=} $4::pg_catalog.text::timestamp with time zone)
 	AND (key {=} ''::pg_catalog.bytea OR key {=} pg_catalog.decode($11::pg_catalog.text, 'hex'))

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"regexp"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -114,7 +115,7 @@ func (s *Store) Create(ctx context.Context, rec auth.Session) error {
 	err := s.write(ctx, "creating a session", false, func(ctx context.Context, q querier) error {
 		tag, err := q.Exec(ctx, s.sql.create, rec.Subject, rec.ID, rec.Generation,
 			iso(rec.CreatedAt), iso(rec.RotatedAt), iso(rec.ExpiresAt), rec.Device.UserAgent, address(rec.Device),
-			hex.EncodeToString(rec.Opaque), tagOrNone(rec.RetryTag), hex.EncodeToString(rec.Key))
+			hex.EncodeToString(rec.Opaque), tagText(rec.RetryTag, rec.Generation), hex.EncodeToString(rec.Key))
 		created = tag.RowsAffected() == 1
 		return err
 	})
@@ -174,7 +175,7 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 		err := s.write(ctx, "rotating a session", true, func(ctx context.Context, q querier) (err error) {
 			rec, err = scan(q.QueryRow(ctx, s.sql.rotate, subject, id, r.From,
 				iso(r.NotAfter), iso(r.At), iso(r.ExpiresAt), r.Device.UserAgent, address(r.Device),
-				tagOrNone(r.RetryTag), hex.EncodeToString(r.SpentTag), hex.EncodeToString(r.Key)))
+				tagText(r.RetryTag, r.From), hex.EncodeToString(r.SpentTag), hex.EncodeToString(r.Key), tagText(r.RetryTag, r.From+1)))
 			return err
 		})
 		if err == nil {
@@ -473,9 +474,6 @@ func scan(row pgx.Row) (auth.Session, error) {
 		return auth.Session{}, err
 	}
 	s.CreatedAt, s.RotatedAt, s.ExpiresAt = fromMillis(created), fromMillis(rotated), fromMillis(expires)
-	if tag == tagOrNone(nil) {
-		tag = ""
-	}
 	for _, field := range []struct {
 		text string
 		to   *[]byte
@@ -487,18 +485,28 @@ func scan(row pgx.Row) (auth.Session, error) {
 			return auth.Session{}, err
 		}
 	}
+	s.RetryTag = tagOf(s.RetryTag, s.Generation)
 	// The address is only informative. If it cannot be read, it is left unset.
 	s.Device.IP, _ = netip.ParseAddr(ip)
 	return s, nil
 }
 
-// tagOrNone returns retry_tag in the row of a session with this RetryTag, in
-// hexadecimal.
-func tagOrNone(tag []byte) string {
+// tagText returns retry_tag in hexadecimal, for a session of a generation. Its
+// last byte is that of the generation, so that the tag has no effect after a
+// process has rotated the session that does not know tags.
+func tagText(tag []byte, generation int64) string {
 	if len(tag) == 0 {
 		return hex.EncodeToString([]byte(noTag))
 	}
-	return hex.EncodeToString(tag)
+	return hex.EncodeToString(append(slices.Clone(tag), byte(generation)))
+}
+
+// tagOf returns the RetryTag of a session from retry_tag.
+func tagOf(stored []byte, generation int64) []byte {
+	if len(stored) != len(noTag)+1 || stored[len(noTag)] != byte(generation) {
+		return nil
+	}
+	return stored[:len(noTag):len(noTag)]
 }
 
 // iso returns t in ISO 8601, in whole milliseconds, which can be read with every

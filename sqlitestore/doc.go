@@ -36,8 +36,8 @@
 // Concurrent writes share one transaction, so the disk is synced once for all of
 // them. Reads, and a Rotate that changes nothing, do not wait for writers.
 //
-// A session takes about 200 bytes, or more with long names and data, and 16 more
-// if its client sends retry keys. Each
+// A session takes about 200 bytes, or more with long names and data, and 17 to
+// 28 more if its client sends retry keys. Each
 // Create checks eight sessions and deletes those that ended more than a minute
 // ago; SQLite reuses their space. A revocation is kept until the time in its
 // Until field ([auth.Revocation]) has passed. Each Revoke checks 32 revocations

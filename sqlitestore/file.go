@@ -80,10 +80,10 @@ PRAGMA user_version = %d;
 // The statements that add what a file of an earlier version lacks. Processes of
 // that version continue to work.
 //
-// Such a process leaves retry_tag unchanged when it rotates a session. The tag
-// then has no effect, since it is that of a generation before the one that was
-// presented: the client is treated as one without a retry key. Such a process
-// also ignores key.
+// Such a process leaves retry_tag unchanged when it rotates a session. Its value
+// then has the last byte of another generation, and means that the session has no
+// tag. Such a process also ignores key, so sessions must not get keys before every
+// process knows them.
 const (
 	addReason   = "ALTER TABLE revocations ADD COLUMN reason TEXT NOT NULL DEFAULT '';"
 	addRetryTag = "ALTER TABLE sessions ADD COLUMN retry_tag BLOB NOT NULL DEFAULT x'';"
@@ -295,7 +295,8 @@ func (f *file) prepare(ctx context.Context) error {
 		{f.writer, &f.insert, "INSERT INTO sessions (" + sessionColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"},
 		{f.writer, &f.rotate, `UPDATE sessions SET generation = CASE WHEN generation < ?3 THEN ?3 ELSE ?3 + 1 END,
 			rotated_at = ?5, expires_at = ?6, user_agent = ?7, ip = ?8,
-			retry_tag = CASE WHEN retry_tag = ?10 AND ?10 <> x'' THEN x'' ELSE ?9 END, key = CASE WHEN ?11 = x'' THEN key ELSE ?11 END
+			retry_tag = CASE WHEN substr(retry_tag, 1, 16) = ?10 AND hex(substr(retry_tag, 17)) = printf('%02X', generation & 255) THEN x''
+				WHEN generation < ?3 THEN ?9 ELSE ?12 END, key = CASE WHEN ?11 = x'' THEN key ELSE ?11 END
 			WHERE subject = ?1 AND id = ?2 AND (generation < ?3 OR generation = ?3 AND rotated_at <= ?4) AND key IN (x'', ?11)
 			RETURNING ` + sessionColumns},
 		{f.writer, &f.end, "DELETE FROM sessions WHERE subject = ? AND id IN (SELECT value FROM json_each(?))"},

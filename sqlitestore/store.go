@@ -185,7 +185,7 @@ func (s *Store) Create(ctx context.Context, session auth.Session) error {
 		}
 		r, err := f.insert.Exec(session.Subject, session.ID, session.Generation,
 			session.CreatedAt.UnixMilli(), session.RotatedAt.UnixMilli(), session.ExpiresAt.UnixMilli(),
-			session.Device.UserAgent, addrText(session.Device.IP), blob(session.Opaque), blob(session.RetryTag), blob(session.Key))
+			session.Device.UserAgent, addrText(session.Device.IP), blob(session.Opaque), tagBlob(session.RetryTag, session.Generation), blob(session.Key))
 		if err != nil {
 			return err
 		}
@@ -250,7 +250,7 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 	err = s.write(ctx, func(f *file) (err error) {
 		session, err = scanSession(f.rotate.QueryRow(subject, id, r.From, r.NotAfter.UnixMilli(),
 			r.At.UnixMilli(), r.ExpiresAt.UnixMilli(), r.Device.UserAgent, addrText(r.Device.IP),
-			blob(r.RetryTag), blob(r.SpentTag), blob(r.Key)))
+			tagBlob(r.RetryTag, r.From), blob(r.SpentTag), blob(r.Key), tagBlob(r.RetryTag, r.From+1)))
 		if rotated = err == nil; rotated {
 			return nil
 		}
@@ -391,12 +391,34 @@ func scanSession(row scanner) (auth.Session, error) {
 	}
 	// The address is only informative. If it cannot be read, it is left unset.
 	s.Device.IP, _ = netip.ParseAddr(ip)
+	s.RetryTag = tagOf(s.RetryTag, s.Generation)
 	s.CreatedAt, s.RotatedAt, s.ExpiresAt = fromMillis(created), fromMillis(rotated), fromMillis(expires)
 	return s, nil
 }
 
 // blob returns a copy of b that is not nil, since nil would be NULL.
 func blob(b []byte) []byte { return append([]byte{}, b...) }
+
+// tagLen is the length of a RetryTag.
+const tagLen = 16
+
+// tagBlob returns retry_tag for a session of a generation. Its last byte is that
+// of the generation, so that the tag has no effect after a process has rotated
+// the session that does not know tags.
+func tagBlob(tag []byte, generation int64) []byte {
+	if len(tag) == 0 {
+		return []byte{}
+	}
+	return append(blob(tag), byte(generation))
+}
+
+// tagOf returns the RetryTag of a session from retry_tag.
+func tagOf(stored []byte, generation int64) []byte {
+	if len(stored) != tagLen+1 || stored[tagLen] != byte(generation) {
+		return nil
+	}
+	return stored[:tagLen:tagLen]
+}
 
 func addrText(a netip.Addr) string {
 	if !a.IsValid() {
