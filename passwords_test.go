@@ -55,6 +55,13 @@ func (u *storedUsers) UpdatePasswordHash(ctx context.Context, id, old, next stri
 	return nil
 }
 
+func (u *storedUsers) FindByID(ctx context.Context, id string) (auth.User, error) {
+	if err := ctx.Err(); err != nil {
+		return auth.User{}, err
+	}
+	return u.users.FindByID(ctx, id)
+}
+
 // hash returns the stored hash of a user.
 func (u *storedUsers) hash(id string) string {
 	u.mu.Lock()
@@ -335,17 +342,18 @@ func TestChangePassword_AFaultAtAnyStepIsRepaired(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		fails   func(fx *passwords)
-		changed bool // the password has changed
-		ended   bool // the other sessions have ended in this process
+		text    string // of the error
+		changed bool   // the password has changed
+		ended   bool   // the other sessions have ended in this process
 	}{
-		"reading the session":      {func(fx *passwords) { fx.store.failBefore("Get", errStore) }, false, false},
-		"the first lookup":         {func(fx *passwords) { fx.users.failIn(1) }, false, false},
-		"the update":               {func(fx *passwords) { fx.stored.down.Store(true) }, false, false},
-		"an update without effect": {func(fx *passwords) { fx.stored.absent.Store(true) }, false, false},
-		"the second lookup":        {func(fx *passwords) { fx.users.failIn(2) }, true, false},
-		"listing the sessions":     {func(fx *passwords) { fx.store.failBefore("List", errStore) }, true, true},
-		"ending the sessions":      {func(fx *passwords) { fx.store.failBefore("Revoke", errStore) }, true, true},
-		"the answer of the store":  {func(fx *passwords) { fx.store.failAfter("Revoke", errStore) }, true, true},
+		"reading the session":      {func(fx *passwords) { fx.store.failBefore("Get", errStore) }, "Store.Get: injected", false, false},
+		"the first lookup":         {func(fx *passwords) { fx.users.failIn(1) }, "lookup fault of a test", false, false},
+		"the update":               {func(fx *passwords) { fx.stored.down.Store(true) }, "Users.UpdatePasswordHash: update fault of a test", false, false},
+		"an update without effect": {func(fx *passwords) { fx.stored.absent.Store(true) }, "FindByID still returns the old hash", false, false},
+		"the second lookup":        {func(fx *passwords) { fx.users.failIn(2) }, "lookup fault of a test", true, false},
+		"listing the sessions":     {func(fx *passwords) { fx.store.failBefore("List", errStore) }, "Store.List: injected", true, true},
+		"ending the sessions":      {func(fx *passwords) { fx.store.failBefore("Revoke", errStore) }, "Store.Revoke: injected", true, true},
+		"the answer of the store":  {func(fx *passwords) { fx.store.failAfter("Revoke", errStore) }, "Store.Revoke: injected", true, true},
 	} {
 		fx := newPasswords(t)
 		own, other := fx.login(t), fx.login(t)
@@ -353,6 +361,7 @@ func TestChangePassword_AFaultAtAnyStepIsRepaired(t *testing.T) {
 		tt.fails(fx)
 		err := fx.change(t, own)
 		require.ErrorIs(t, err, auth.ErrUnavailable, name)
+		require.ErrorContains(t, err, tt.text, name)
 		require.Equal(t, 503, auth.ResponseFor(err).Status)
 		require.NotEmpty(t, fx.events.take(auth.EventFault), name)
 		require.Equal(t, tt.changed, fx.stored.hash("u1") != passHash, name)
