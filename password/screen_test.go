@@ -47,6 +47,7 @@ func TestCheckNew_AsksScreen(t *testing.T) {
 		for _, want := range tt.want {
 			require.ErrorIs(t, err, want, name)
 		}
+		require.Equal(t, strings.HasPrefix(name, "fails"), errors.Is(err, ErrScreen), name)
 		require.Equal(t, name == "refuses" || name == "says why", errors.Is(err, ErrRefused), name)
 	}
 	h, _ := cheap()

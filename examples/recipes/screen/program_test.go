@@ -180,12 +180,18 @@ func TestScreen_AcceptsNoOtherAnswer(t *testing.T) {
 	text := func(body string) func(http.ResponseWriter, *http.Request) {
 		return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }
 	}
-	long := strings.Repeat(line0("x", 0)[5:]+"\r\n", maxAnswer/40)
 	other := line0("x", 1)[5:]
+	long := strings.Repeat(other[:36]+strings.Repeat("0", 27)+"\n", maxAnswer/64) // the limit is at the end of a line
 	for name, answer := range map[string]func(w http.ResponseWriter, r *http.Request){
-		"status 500":  func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
-		"status 204":  func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) },
-		"redirect":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/range/00000", http.StatusFound) },
+		"status 500": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
+		"status 204": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/range/00000" {
+				http.Redirect(w, r, "/range/00000", http.StatusFound)
+				return
+			}
+			_, _ = w.Write([]byte(other))
+		},
 		"page":        text("<html>sign in to this network</html>"),
 		"empty":       text(""),
 		"lower case":  text(strings.ToLower(other)),
