@@ -182,6 +182,10 @@ func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, 
 // caller must know who the user is. The user may be disabled, which they remain,
 // or have no password yet.
 //
+// For a reset by a one-time token with OneTime.BoundToPassword, call
+// [Authenticator.CheckOneTime] and then SetPassword, which ends the token. If the
+// token was spent first, and next was refused, the user would need another token.
+//
 // It returns [ErrForbidden] if ctx carries the claims of a session with an actor, as
 // the context of a request does behind [Verifier.Require].
 // It returns [ErrUserNotFound] if the user does not exist, and otherwise the

@@ -574,6 +574,35 @@ func TestSetPassword_OfAnyUser(t *testing.T) {
 	fx.requirePassword(t, newPass)
 }
 
+// Of two links that reset the password, the second one ends when the first one was
+// used. A link stays good if the new password is refused.
+func TestPasswords_AChangeEndsOneTimeTokens(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(fx *passwords) error{
+		"SetPassword":    func(fx *passwords) error { return fx.SetPassword(t.Context(), "u1", newPass) },
+		"ChangePassword": func(fx *passwords) error { return fx.change(t, fx.login(t)) },
+	} {
+		fx := newPasswords(t)
+		var links []string
+		for _, bound := range []bool{true, true, false} {
+			link, err := fx.IssueOneTime(t.Context(), auth.OneTime{Purpose: "reset", Subject: "u1", TTL: time.Hour, BoundToPassword: bound})
+			require.NoError(t, err)
+			links = append(links, link)
+		}
+		require.ErrorIs(t, fx.SetPassword(t.Context(), "u1", ""), password.ErrEmpty)
+		for _, link := range links {
+			_, err := fx.CheckOneTime(t.Context(), "reset", link)
+			require.NoError(t, err, name)
+		}
+		require.NoError(t, change(fx), name)
+		for _, link := range links {
+			_, err := fx.CheckOneTime(t.Context(), "reset", link)
+			require.Error(t, err, name)
+			require.Less(t, auth.ResponseFor(err).Status, 500)
+		}
+	}
+}
+
 // Somebody who knows the old password changes it at the same moment. The reset
 // wins, and their session ends.
 func TestSetPassword_OverwritesAChangeAtTheSameTime(t *testing.T) {
