@@ -648,3 +648,36 @@ func TestErrFactorRequired_AloneMeansLogin(t *testing.T) {
 	require.Equal(t, auth.ErrorResponse{Status: 401, Code: "factor_required", Description: "a second factor is required", Action: "login"},
 		auth.ResponseFor(auth.ErrFactorRequired))
 }
+
+func TestSecondFactor_PrintingShowsNoSecret(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	fx, f := newFactorFixture(t)
+	f.verify = func() error { return errors.New("a fault of a test") }
+	c := fx.challenge(t, auth.SessionOptions{})
+	const response = "the response of this test"
+	oneTime := fx.issue(t, bound)
+	require.NoError(t, fx.spendOnce(oneTime))
+	var failed []error
+	for range 5 {
+		failed = append(failed, fx.answer(c.Challenge, response), fx.spendOnce(oneTime), fx.check(oneTime+"x"))
+		f.verify = nil
+	}
+	failed = append(failed, fx.answer(c.Challenge, response))
+	_, err := fx.CheckOneTime(ctx, "other", oneTime)
+	failed = append(failed, err)
+	secrets := needles(map[string][]byte{
+		"challenge": []byte(c.Challenge), "response": []byte(response), "token": []byte(oneTime),
+		"signature of the challenge": []byte(c.Challenge[len(c.Challenge)-43:]), "signature of the token": []byte(oneTime[len(oneTime)-43:]),
+		"hash": []byte(passHash),
+	})
+	values := []any{c, *c, auth.ResponseFor(c), failed}
+	for _, e := range fx.events.all {
+		values = append(values, e, e.Err)
+	}
+	require.Greater(t, len(fx.events.all), 6)
+	for _, v := range append(values, typed(*c)...) {
+		requireNoSecret(t, fmt.Sprintf("%T", v), prints(v, verbs...), secrets)
+	}
+	require.Equal(t, "auth: a second factor is required", fmt.Sprint(*c))
+}

@@ -207,6 +207,53 @@ func FuzzVerifyRefreshToken(f *testing.F) {
 	})
 }
 
+func FuzzOneTimeToken(f *testing.F) {
+	a := fuzzAuthenticator(f)
+	keys, err := oneTimeKeys(Keys{HS256([]byte(fuzzRefresh))})
+	require.NoError(f, err)
+	a.memoryID = "" // it differs between the processes of a fuzzing run
+	secret := string(keys[0].secret())
+	header := `{"alg":"HS256","typ":"ot+jwt","kid":"` + keys[0].ID() + `"}`
+	payload := `{"iss":"https://example.com","aud":["https://api.example.com"],"sub":"u1","purpose":"reset","jti":"x",` +
+		`"iat":1795176000,"exp":1795780800,"data":"ZGF0YQ"}`
+	genuine := fuzzSign(secret, header, payload)
+	for _, token := range oddTokens(genuine) {
+		f.Add(token, header, payload)
+	}
+	for _, change := range [][2]string{
+		{`"ZGF0YQ"`, `"ZGF0YR"`}, {`"ZGF0YQ"`, `"ZGF0YQ\n"`}, {`"jti":"x"`, `"jti":"x","gen":1`}, {`"jti":"x"`, `"jti":"x","bound":"x"`},
+		{`"reset"`, `"login factor"`}, {`"u1"`, `"u1","\u0073ub":"u2"`}, {`1795780800`, `1e11`}, {`"jti":"x"`, `"jti":"x","amr":["pwd"]`},
+	} {
+		f.Add(genuine, header, strings.Replace(payload, change[0], change[1], 1))
+	}
+	f.Fuzz(func(t *testing.T, token, header, payload string) {
+		_, err := a.CheckOneTime(context.Background(), "reset", token)
+		if token == genuine {
+			require.NoError(t, err)
+		} else {
+			require.ErrorIs(t, err, ErrInvalidToken)
+		}
+		signed := fuzzSign(secret, header, payload)
+		for _, purpose := range []string{"reset", purposeFactor} {
+			c, _, err := a.openOneTime(context.Background(), purpose, signed)
+			if err != nil {
+				require.True(t, errors.Is(err, ErrInvalidToken) || errors.Is(err, ErrTokenExpired) || errors.Is(err, ErrUnavailable), "%v", err)
+				continue
+			}
+			require.NotEmpty(t, c.subject)
+			require.NotEmpty(t, c.id)
+			require.Equal(t, purpose, c.purpose)
+			require.Empty(t, c.memoryID)
+			require.True(t, c.expiresAt.After(fuzzNow))
+			require.False(t, c.issuedAt.After(fuzzNow.Add(21*time.Second)))
+		}
+		_, err = a.Verify(context.Background(), signed)
+		require.ErrorIs(t, err, ErrInvalidToken)
+		_, err = a.Refresh(context.Background(), signed, RefreshOptions{})
+		require.ErrorIs(t, err, ErrInvalidToken)
+	})
+}
+
 func FuzzAuthorizationHeader(f *testing.F) {
 	a := fuzzAuthenticator(f)
 	tokens := fuzzTokens("u1")

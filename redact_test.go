@@ -207,6 +207,7 @@ func TestGob_RefusesValuesThatContainSecrets(t *testing.T) {
 	requireRefused(text("User", "a password hash"), typed(auth.User{ID: "u1"}))
 	requireRefused(text("SessionOptions", "tokens"), typed(auth.SessionOptions{Name: "phone"}))
 	requireRefused(text("Config", "secrets"), typed(auth.Config{Issuer: issuer}))
+	requireRefused(text("FactorError", "a token"), typed(auth.FactorError{Methods: []string{"otp"}}))
 
 	// XML omits what JSON omits.
 	asXML, err := xml.Marshal(auth.Tokens{Access: "a", Refresh: "r", Subject: "u1", SessionID: "s1"})
