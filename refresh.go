@@ -40,7 +40,7 @@ type RefreshOptions struct {
 // Within the retry window, a refresh with the spent token returns the same new
 // refresh token. After it, a spent token means that two clients have the token,
 // so Refresh ends the session, unless the request has the retry key of the
-// request that has spent the token. Then it is a late repeat: Refresh returns the
+// request that has spent the token. Then it is a late retry: Refresh returns the
 // same generation again, until the spent token or the session expires.
 //
 // After [ErrInvalidToken], [ErrTokenExpired], [ErrSessionRevoked] or
@@ -173,7 +173,7 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 	return t, nil
 }
 
-// lateAccess returns the access token of a late repeat, which rotates nothing. So
+// lateAccess returns the access token of a late retry, which rotates nothing. So
 // the session ends at its ExpiresAt, which is known only after Rotate. Nothing is
 // spent, so the client can try again after any error.
 func (a *Authenticator) lateAccess(ctx context.Context, u User, c *refreshClaims, s Session, snap snapshot, inBody bool) (Tokens, error) {

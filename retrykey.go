@@ -93,14 +93,16 @@ func (a *Authenticator) reportUsedAgain(ctx context.Context, k *retryKey, s Sess
 
 // inOwnCooldown reports whether a refresh token was issued less than a cooldown
 // ago, by its iat. Then it does not rotate its session. For the response to a
-// rotation this follows from RotatedAt too. The response to a late repeat has a
+// rotation this follows from RotatedAt too. The response to a late retry has a
 // later iat, and needs the cooldown as much: other requests of its client may
 // still be on the way. An iat that is ahead by more than the clocks may differ
 // does not count.
 //
-// The token of generation 1 is exempt, because a login has no cooldown. The
-// cooldown is not the longer one that refreshWithin may have: otherwise a
-// session might not rotate until it expires.
+// The token of generation 1 is exempt, because a login has no cooldown. So is a
+// token that expires within the cooldown: it could never rotate its session, which
+// would end although its client is active. The longer cooldown of cooldownOf does
+// not apply, for the same reason.
 func (a *Authenticator) inOwnCooldown(c *refreshClaims, now time.Time) bool {
-	return c.generation > 1 && c.issuedAt.After(now.Add(-a.cooldownOf(&c.constants, false))) && !c.issuedAt.After(ceilSecond(now.Add(a.leeway)))
+	end := c.issuedAt.Add(a.cooldownOf(&c.constants, false))
+	return c.generation > 1 && now.Before(end) && end.Before(c.expiresAt) && !c.issuedAt.After(ceilSecond(now.Add(a.leeway)))
 }

@@ -53,7 +53,7 @@ func (fx *fixture) stored(t testing.TB, id string) auth.Session {
 	return s
 }
 
-func TestRetryKey_LateRepeatReturnsTheSameGeneration(t *testing.T) {
+func TestRetryKey_LateRetryReturnsTheSameGeneration(t *testing.T) {
 	t.Parallel()
 	for name, firstRequest := range map[string]func(string) string{
 		"the first request has the digest": digestOf,
@@ -83,7 +83,7 @@ func TestRetryKey_LateRepeatReturnsTheSameGeneration(t *testing.T) {
 				require.Equal(t, before, fx.stored(t, first.SessionID), "nothing is written")
 			}
 			repeats := fx.events.take(auth.EventLateRetry)
-			require.Len(t, repeats, 2, "each late repeat emits an event")
+			require.Len(t, repeats, 2, "each late retry emits an event")
 			require.Equal(t, thief, repeats[0].Device)
 			require.Equal(t, laptop, repeats[0].Session.Device)
 			require.Equal(t, before.RotatedAt, repeats[0].Session.RotatedAt)
@@ -93,7 +93,7 @@ func TestRetryKey_LateRepeatReturnsTheSameGeneration(t *testing.T) {
 	}
 }
 
-func TestRetryKey_LateRepeatContinuesTheSession(t *testing.T) {
+func TestRetryKey_LateRetryContinuesTheSession(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	tokens := fx.login(t)
@@ -114,7 +114,7 @@ func TestRetryKey_LateRepeatContinuesTheSession(t *testing.T) {
 
 // Everything but the key itself, with the token that the key belongs to, is
 // reuse after the window.
-func TestRetryKey_OnlyTheKeyItselfIsALateRepeat(t *testing.T) {
+func TestRetryKey_OnlyTheKeyItselfIsALateRetry(t *testing.T) {
 	t.Parallel()
 	key, other := testKey(1), testKey(2)
 	for name, c := range map[string]struct{ first, second string }{
@@ -138,7 +138,7 @@ func TestRetryKey_OnlyTheKeyItselfIsALateRepeat(t *testing.T) {
 	}
 }
 
-func TestRetryKey_OfAnotherSessionOrGenerationIsNoLateRepeat(t *testing.T) {
+func TestRetryKey_OfAnotherSessionOrGenerationIsNoLateRetry(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	key := testKey(1)
@@ -223,9 +223,9 @@ func TestRetryKey_ARepairedRecordHasTheTagOfThePresentedGeneration(t *testing.T)
 	require.Empty(t, fx.events.take(auth.EventLateRetry))
 }
 
-// The token of a late repeat does not rotate its session for a cooldown, so
+// The token of a late retry does not rotate its session for a cooldown, so
 // other requests of its client may still arrive.
-func TestRetryKey_LateRepeatHasACooldownOfItsOwn(t *testing.T) {
+func TestRetryKey_LateRetryHasACooldownOfItsOwn(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	first, key := fx.login(t), testKey(1)
@@ -252,6 +252,30 @@ func TestRetryKey_LateRepeatHasACooldownOfItsOwn(t *testing.T) {
 	_ = second
 }
 
+// A late retry may come less than a cooldown before the session expires. Then its
+// token rotates the session at once, or the session of an active client would end.
+func TestRetryKey_LateRetryBeforeTheEndKeepsTheSessionAlive(t *testing.T) {
+	t.Parallel()
+	for left, rotates := range map[time.Duration]bool{
+		defaultCooldown + time.Second: false, defaultCooldown: true, time.Minute: true, time.Second: true,
+	} {
+		fx := newFixture(t)
+		first, key := fx.login(t), testKey(1)
+		fx.clock.Advance(time.Second) // so that the first token does not expire before the second
+		other := newProcess(t, fx, func(c *auth.Config) { c.IdleTTL = 24 * time.Hour })
+		other.refreshWith(t, first.Refresh, digestOf(key))
+		fx.clock.Advance(24*time.Hour - left)
+		repeat := fx.refreshWith(t, first.Refresh, key)
+		fx.clock.Advance(500 * time.Millisecond)
+		next := fx.refreshWith(t, repeat.Refresh, "")
+		require.Equal(t, rotates, next.Rotated, left)
+		fx.clock.Advance(time.Hour)
+		if rotates {
+			fx.refreshWith(t, next.Refresh, "")
+		}
+	}
+}
+
 func generationOf(t testing.TB, token string) any {
 	t.Helper()
 	_, claims := decodeToken(t, token)
@@ -260,7 +284,7 @@ func generationOf(t testing.TB, token string) any {
 
 // The original successor, whose iat is old, rotates as usual: it is another
 // token of the same generation.
-func TestRetryKey_TheFirstAnswerStillRotatesAfterALateRepeat(t *testing.T) {
+func TestRetryKey_TheFirstAnswerStillRotatesAfterALateRetry(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	first, key := fx.login(t), testKey(1)
@@ -272,7 +296,7 @@ func TestRetryKey_TheFirstAnswerStillRotatesAfterALateRepeat(t *testing.T) {
 
 // A cooldown of its own never prevents the repair of a record that has lost
 // writes.
-func TestRetryKey_CooldownOfALateRepeatDoesNotPreventRepairs(t *testing.T) {
+func TestRetryKey_CooldownOfALateRetryDoesNotPreventRepairs(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	first, key := fx.login(t), testKey(1)
@@ -310,7 +334,7 @@ func TestRetryKey_AnIatOfAWrongClockStartsNoCooldown(t *testing.T) {
 	}
 }
 
-// The access token of a late repeat ends by the record's ExpiresAt, which no
+// The access token of a late retry ends by the record's ExpiresAt, which no
 // rotation has moved.
 func TestRetryKey_LateAccessTokenEndsWithTheSession(t *testing.T) {
 	t.Parallel()
@@ -392,7 +416,7 @@ func TestRetryKey_FailureAfterRotateIs503AndCanBeRepeated(t *testing.T) {
 	require.EqualValues(t, 2, generationOf(t, fx.refreshWith(t, first.Refresh, key).Refresh))
 }
 
-func TestRetryKey_RevocationBeatsALateRepeat(t *testing.T) {
+func TestRetryKey_RevocationBeatsALateRetry(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	for name, revoke := range map[string]func(fx, other *fixture, s auth.Tokens) error{
@@ -426,7 +450,7 @@ func TestRetryKey_RevocationBeatsALateRepeat(t *testing.T) {
 	}
 }
 
-// Without a retry window, a request with the key is a late repeat at once.
+// Without a retry window, a request with the key is a late retry at once.
 func TestRetryKey_WithoutAWindow(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, func(c *auth.Config) { c.RetryWindow = -1 })
@@ -437,7 +461,7 @@ func TestRetryKey_WithoutAWindow(t *testing.T) {
 	require.EqualValues(t, 3, generationOf(t, fx.refreshWith(t, repeat.Refresh, "").Refresh), "there is no cooldown")
 }
 
-func TestRetryKey_ConcurrentLateRepeatsReturnOneGeneration(t *testing.T) {
+func TestRetryKey_ConcurrentLateRetrysReturnOneGeneration(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	tokens := fx.login(t)
@@ -574,7 +598,7 @@ func TestRefreshHandler_RotatedSaysWhetherTheGenerationIsLater(t *testing.T) {
 		require.NotContains(t, refresh(next(rotated), key).fields(t), "rotated", "in its cooldown")
 		fx.clock.Advance(time.Hour)
 		late := refresh(first.Refresh, key)
-		require.Equal(t, true, late.fields(t)["rotated"], "a late repeat")
+		require.Equal(t, true, late.fields(t)["rotated"], "a late retry")
 		require.NotEmpty(t, next(late))
 		require.NotContains(t, refresh(next(late), digestOf(testKey(2))).fields(t), "rotated")
 	}
@@ -651,15 +675,15 @@ func TestAutoRefresh_ReadsNoRetryKey(t *testing.T) {
 }
 
 // A request that AutoRefresh serves spends no token for half of IdleTTL. The
-// later iat of a late repeat does not extend that, or the session could expire.
-func TestAutoRefresh_ALateRepeatDoesNotKeepASessionFromRotating(t *testing.T) {
+// later iat of a late retry does not extend that, or the session could expire.
+func TestAutoRefresh_ALateRetryDoesNotKeepASessionFromRotating(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, withCookies(), func(c *auth.Config) { c.AutoRefresh = true })
 	first, key := fx.login(t), testKey(1)
 	fx.refreshWith(t, first.Refresh, digestOf(key))
 	fx.clock.Advance(3 * 24 * time.Hour)
 	repeat := fx.refreshWith(t, first.Refresh, key)
-	fx.clock.Advance(24 * time.Hour) // four of seven days since the rotation, one since the late repeat
+	fx.clock.Advance(24 * time.Hour) // four of seven days since the rotation, one since the late retry
 	r := send(t, fx.Require()(hello), "POST", "/", reqCookie(refreshCookie, repeat.Refresh))
 	require.Equal(t, 200, r.status)
 	require.EqualValues(t, 3, generationOf(t, r.cookies[refreshCookie].Value))
