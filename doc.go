@@ -36,7 +36,8 @@
 // lasts 30 seconds after the rotation, and the response has the same new
 // refresh token. So a second tab, or a client that lost a response, is not
 // signed out. If a spent token arrives later, two parties have it, and the
-// session is ended.
+// session is ended, unless a retry key proves that the same client sent both
+// requests ([RefreshOptions]).
 //
 // After a rotation, a cooldown of three retry windows begins. A refresh with the
 // new token during the cooldown returns a new access token and the same refresh

@@ -26,7 +26,8 @@ var (
 	// ErrSessionRevoked means that the session of the token has ended.
 	ErrSessionRevoked = errors.New("auth: session revoked")
 	// ErrTokenReused means that a spent refresh token was presented after the
-	// retry window, so two clients have it. Its session has been ended.
+	// retry window without its retry key, so two clients have it. Its session has
+	// been ended.
 	ErrTokenReused = errors.New("auth: refresh token reused, session ended")
 	// ErrInvalidCredentials means that the user does not exist or is disabled,
 	// or that the password is wrong. It does not say which.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -708,4 +709,12 @@ func TestLogEvents_LateRetryIsAWarningWithBothDevices(t *testing.T) {
 	for _, secret := range []string{key, digestOf(key)[7:], first.Refresh, second.Refresh, repeat.Refresh, repeat.Access} {
 		require.NotContains(t, log, secret)
 	}
+}
+
+func TestRetryKey_ClientsPageShowsAKeyAndItsDigest(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("docs/clients.md")
+	require.NoError(t, err)
+	require.Contains(t, string(page), "Refresh-Key: "+digestOf(testKey(1))+"\n")
+	require.Contains(t, string(page), "Refresh-Key: "+testKey(1)+"\n")
 }

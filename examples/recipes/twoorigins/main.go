@@ -86,7 +86,7 @@ func api(a *auth.Authenticator, pageOrigin string) http.Handler {
 		AllowedOrigins:   []string{pageOrigin}, // may read the responses
 		AllowCredentials: true,                 // also those of requests with cookies
 		AllowedMethods:   []string{"GET", "POST", "DELETE"},
-		AllowedHeaders:   []string{"Content-Type"},
+		AllowedHeaders:   []string{"Content-Type", "Refresh-Key"},
 	})
 	return allow.Handler(mux) // around Require, because a preflight request has no cookies
 }
