@@ -129,7 +129,7 @@ UPDATE {schema}.sessions SET
 		WHEN retry_tag {=} (pg_catalog.decode($10::pg_catalog.text, 'hex') {||} pg_catalog.substr(pg_catalog.int8send(generation), 8)) THEN {noTag}
 		WHEN generation {<} $3::bigint THEN pg_catalog.decode($9::pg_catalog.text, 'hex')
 		ELSE pg_catalog.decode($12::pg_catalog.text, 'hex') END,
-	key = CASE WHEN $11::pg_catalog.text {=} '' THEN key ELSE pg_catalog.decode($11::pg_catalog.text, 'hex') END
+	key = pg_catalog.decode($11::pg_catalog.text, 'hex')
 WHERE {row} AND (generation {<} $3::bigint OR generation {=} $3::bigint AND rotated_at {<=} $4::pg_catalog.text::timestamp with time zone)
 	AND (key {=} ''::pg_catalog.bytea OR key {=} pg_catalog.decode($11::pg_catalog.text, 'hex'))
 RETURNING {columns}`

@@ -296,7 +296,7 @@ func (f *file) prepare(ctx context.Context) error {
 		{f.writer, &f.rotate, `UPDATE sessions SET generation = CASE WHEN generation < ?3 THEN ?3 ELSE ?3 + 1 END,
 			rotated_at = ?5, expires_at = ?6, user_agent = ?7, ip = ?8,
 			retry_tag = CASE WHEN substr(retry_tag, 1, 16) = ?10 AND hex(substr(retry_tag, 17)) = printf('%02X', generation & 255) THEN x''
-				WHEN generation < ?3 THEN ?9 ELSE ?12 END, key = CASE WHEN ?11 = x'' THEN key ELSE ?11 END
+				WHEN generation < ?3 THEN ?9 ELSE ?12 END, key = ?11
 			WHERE subject = ?1 AND id = ?2 AND (generation < ?3 OR generation = ?3 AND rotated_at <= ?4) AND key IN (x'', ?11)
 			RETURNING ` + sessionColumns},
 		{f.writer, &f.end, "DELETE FROM sessions WHERE subject = ? AND id IN (SELECT value FROM json_each(?))"},
