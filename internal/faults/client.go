@@ -2,10 +2,12 @@ package faults
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -16,6 +18,9 @@ import (
 // not be used by several goroutines at a time.
 type client struct {
 	user, access, refresh string
+	keyed                 bool   // it sends retry keys
+	key                   string // the retry key of refresh, or ""
+	keySent               bool
 	leaving               bool // a logout was sent
 	out                   bool // a logout was confirmed
 }
@@ -28,6 +33,26 @@ func (c *client) setTokens(r response) {
 	if t := r.field("refresh_token"); t != "" {
 		c.refresh = t
 	}
+}
+
+// retryKey returns the header with the retry key of the refresh token: its hash
+// the first time, then the key.
+func (c *client) retryKey() http.Header {
+	if !c.keyed {
+		return nil
+	}
+	if c.key == "" {
+		b := make([]byte, 32)
+		_, _ = rand.Read(b) // never fails
+		c.key, c.keySent = base64.RawURLEncoding.EncodeToString(b), false
+	}
+	value := c.key
+	if !c.keySent {
+		sum := sha256.Sum256([]byte(c.key))
+		value = "sha256=" + base64.RawURLEncoding.EncodeToString(sum[:])
+	}
+	c.keySent = true
+	return http.Header{"Refresh-Key": {value}}
 }
 
 // generation returns the gen claim of a refresh token.
@@ -68,12 +93,15 @@ func (cl *cluster) mustSignIn(n *node) *client {
 
 // refresh refreshes the tokens of c, and reports whether it succeeded.
 func (cl *cluster) refresh(ctx context.Context, n *node, c *client) bool {
-	r := cl.do(ctx, n, "refresh", "POST", "/auth/refresh", "", map[string]string{"refresh_token": c.refresh})
+	r := cl.send(ctx, n, "refresh", "POST", "/auth/refresh", c.retryKey(), map[string]string{"refresh_token": c.refresh})
 	switch {
 	case r.err != nil:
 	case r.status == http.StatusOK:
 		if before, now := generation(c.refresh), generation(r.field("refresh_token")); now < before || now > before+1 {
 			cl.violation("refresh: generation changed from %d to %d", before, now)
+		}
+		if generation(r.field("refresh_token")) > generation(c.refresh) {
+			c.key = ""
 		}
 		c.setTokens(r)
 		return true
@@ -120,20 +148,21 @@ func (cl *cluster) load(workers int) (stop func() []*client) {
 			for ctx.Err() == nil {
 				n := cl.anyNode()
 				own := all[i]
-				if retry != nil && rand.IntN(2) == 0 {
+				if retry != nil && mathrand.IntN(2) == 0 {
 					if cl.refresh(context.Background(), n, retry) {
 						retry = nil
 					}
 					continue
 				}
-				if len(own) == 0 || len(own) < 200 && rand.IntN(5) == 0 {
+				if len(own) == 0 || len(own) < 200 && mathrand.IntN(5) == 0 {
 					if c := cl.signIn(context.Background(), n); c != nil {
+						c.keyed = len(own)%2 == 0
 						all[i] = append(all[i], c)
 					}
 					continue
 				}
-				c := own[rand.IntN(len(own))]
-				switch p := rand.IntN(20); {
+				c := own[mathrand.IntN(len(own))]
+				switch p := mathrand.IntN(20); {
 				case c.out:
 				case p < 10:
 					cl.getProtected(context.Background(), n, c)
@@ -152,7 +181,7 @@ func (cl *cluster) load(workers int) (stop func() []*client) {
 				}
 				// Other tests need the processors too. Shorter pauses only add
 				// requests of the same kinds.
-				time.Sleep(time.Duration(rand.IntN(scaled(10, 30))) * time.Millisecond)
+				time.Sleep(time.Duration(mathrand.IntN(scaled(10, 30))) * time.Millisecond)
 			}
 		})
 	}

@@ -210,6 +210,15 @@ func (r response) String() string {
 // response under kind, and records what is wrong with any response: it took
 // too long, a 503 has no Retry-After, or an error sets cookies.
 func (cl *cluster) do(ctx context.Context, n *node, kind, method, path, bearer string, body any) response {
+	var header http.Header
+	if bearer != "" {
+		header = http.Header{"Authorization": {"Bearer " + bearer}}
+	}
+	return cl.send(ctx, n, kind, method, path, header, body)
+}
+
+// send is do with a header, which it may modify.
+func (cl *cluster) send(ctx context.Context, n *node, kind, method, path string, header http.Header, body any) response {
 	var reader io.Reader
 	if body != nil {
 		b, _ := json.Marshal(body)
@@ -219,11 +228,11 @@ func (cl *cluster) do(ctx context.Context, n *node, kind, method, path, bearer s
 	if err != nil {
 		return response{err: err}
 	}
+	if header != nil {
+		req.Header = header
+	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
-	}
-	if bearer != "" {
-		req.Header.Set("Authorization", "Bearer "+bearer)
 	}
 	begin := time.Now()
 	var r response

@@ -38,6 +38,7 @@ func Run(t *testing.T, b Backend) {
 		{"ConcurrentRefreshesRotateOnce", concurrentRefreshes},
 		{"ConcurrentSpendsAcceptOnce", concurrentSpends},
 		{"SpendsWhileConnectionsAreCut", spendsWhileCut},
+		{"LateRetriesWithKeysAreNotReuse", lateRetries},
 		{"RevocationReachesOtherNode", revocation},
 		{"RevocationsDuringFeedOutageArrive", feedOutage},
 		{"ServerKilledAndRestarted", serverKilled},
