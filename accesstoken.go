@@ -150,7 +150,7 @@ func (v *Verifier) accessToken(r *http.Request) (chosen credential, err error) {
 // user in to the account of another user when the access cookie is gone. A
 // Verifier without an Authenticator cannot read refresh cookies.
 func (v *Verifier) checkLink(r *http.Request, token string) error {
-	if v.backend == nil || v.cookies == nil || !hasCookie(r, v.cookies.refresh.Name) {
+	if v.backend == nil && v.members == nil || v.cookies == nil || !hasCookie(r, v.cookies.refresh.Name) {
 		return nil
 	}
 	c, err := v.Verify(r.Context(), token)
@@ -158,10 +158,22 @@ func (v *Verifier) checkLink(r *http.Request, token string) error {
 		return nil //nolint:nilerr // the caller verifies the token as well
 	}
 	own := sessionKey{c.Subject, c.SessionID}
-	if slices.ContainsFunc(v.backend.refreshSessions(r), func(s sessionKey) bool { return s != own }) {
+	if slices.ContainsFunc(v.cookieSessions(r), func(s sessionKey) bool { return s != own }) {
 		return errTwoSessions
 	}
 	return nil
+}
+
+// cookieSessions returns the sessions of those refresh tokens in r's cookies that
+// an Authenticator of v signed.
+func (v *Verifier) cookieSessions(r *http.Request) (sessions []sessionKey) {
+	for _, m := range v.members {
+		sessions = append(sessions, m.cookieSessions(r)...)
+	}
+	if v.backend != nil {
+		sessions = append(sessions, v.backend.refreshSessions(r)...)
+	}
+	return sessions
 }
 
 // chooseAccess verifies several different access tokens and chooses one. Of

@@ -38,8 +38,11 @@ type Authenticator struct {
 	accessTTL   time.Duration
 	idleTTL     time.Duration
 	sessionTTL  time.Duration
-	window      time.Duration  // the retry window; negative means none
-	maxSessions int            // 0 means no limit
+	window      time.Duration // the retry window; negative means none
+	maxSessions int           // 0 means no limit
+	refuseOver  bool          // Config.RefuseOverLimit
+	onLogin     func(context.Context, User, *SessionOptions) error
+	claims      func(context.Context, User, Session) (map[string]any, error)
 	redirects   *redirectTable // nil without AutoRefresh
 
 	noRefreshToken noTokenErrors // for a request without a refresh token
@@ -90,6 +93,9 @@ func New(c Config) (*Authenticator, error) {
 	if c.MaxSessions == 0 {
 		c.MaxSessions = defaultMaxSessions
 	}
+	if c.RefuseOverLimit && c.MaxSessions < 0 {
+		bad("RefuseOverLimit requires a limit, but Config.MaxSessions (%d) means none", c.MaxSessions)
+	}
 	if err := c.setLifetimes(); err != nil {
 		errs = append(errs, err)
 	}
@@ -115,6 +121,9 @@ func New(c Config) (*Authenticator, error) {
 		sessionTTL:       c.SessionTTL,
 		window:           c.RetryWindow,
 		maxSessions:      max(0, c.MaxSessions),
+		refuseOver:       c.RefuseOverLimit,
+		onLogin:          c.OnLogin,
+		claims:           c.Claims,
 		publishingNotice: make(chan struct{}, 1),
 	}
 	if a.Verifier, err = newVerifier("Config", VerifierConfig{

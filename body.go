@@ -26,6 +26,17 @@ const maxBody = 16 << 10
 // afterward. ReadFields is for login handlers of the application;
 // [ResponseFor] maps its errors to 4xx responses.
 func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
+	return readFields(r, "", names...)
+}
+
+// readFields is ReadFields for a body that may also have a field named option, if
+// that is not empty: true or false in JSON, or the checkbox of a form. Its value is
+// then "true" or "false".
+//
+// A browser sends the value of a checkbox that is ticked, which is "on" by default,
+// and nothing for one that is not. So a form has a hidden field of the same name
+// before it, with the value false or 0, and the option is true if any value is.
+func readFields(r *http.Request, option string, names ...string) (map[string]string, error) {
 	kind := r.Header.Get("Content-Type")
 	known := true
 	if kind != typeJSON && kind != typeForm {
@@ -34,7 +45,7 @@ func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
 		kind, known = parsed, err == nil && (charset == "" || charset == "utf-8" || charset == "utf8")
 	}
 	if len(r.PostForm) > 0 && known && kind == typeForm { // a middleware has read the body
-		return formFields(r.PostForm, names)
+		return formFields(r.PostForm, option, names)
 	}
 	body, err := readBody(r)
 	body = bytes.TrimPrefix(body, []byte("\ufeff")) // some clients send a byte order mark
@@ -42,16 +53,16 @@ func ReadFields(r *http.Request, names ...string) (map[string]string, error) {
 	case err != nil || len(body) == 0:
 		return nil, err
 	case known && kind == typeJSON:
-		return jsonFields(body, names)
+		return jsonFields(body, option, names)
 	case known && kind == typeForm:
 		if looksLikeJSON(body) {
 			return nil, requestError("the body is JSON, but its Content-Type is " + typeForm + "; send " + typeJSON)
 		}
-		form, err := parseForm(string(body), names)
+		form, err := parseForm(string(body), append([]string{option}, names...))
 		if err != nil {
 			return nil, err
 		}
-		return formFields(form, names)
+		return formFields(form, option, names)
 	}
 	return nil, fmt.Errorf("%w: %s", errContentType, quoted(r.Header.Get("Content-Type")))
 }
@@ -116,10 +127,19 @@ func readUpTo(r io.Reader, length int64) ([]byte, error) {
 // signed.
 const maxBodyMembers = 64
 
-func jsonFields(body []byte, names []string) (map[string]string, error) {
+func jsonFields(body []byte, option string, names []string) (map[string]string, error) {
 	fields := map[string]string{}
 	err := strictjson.Object(string(body), maxBodyMembers, func(name, value string) error {
-		if !slices.Contains(names, name) || value == "null" {
+		switch {
+		case value == "null":
+			return nil
+		case name == option && option != "":
+			if value != "true" && value != "false" {
+				return requestError(name + " is neither true nor false")
+			}
+			fields[name] = value
+			return nil
+		case !slices.Contains(names, name):
 			return nil
 		}
 		text, ok := strictjson.String(value)
@@ -163,8 +183,19 @@ func parseForm(body string, names []string) (url.Values, error) {
 }
 
 // formFields returns the named fields of a form.
-func formFields(form url.Values, names []string) (map[string]string, error) {
+func formFields(form url.Values, option string, names []string) (map[string]string, error) {
 	fields := map[string]string{}
+	for _, value := range form[option] {
+		switch {
+		case option == "":
+		case value == "on" || value == "true" || value == "1":
+			fields[option] = "true"
+		case value != "false" && value != "0":
+			return nil, requestError("form field " + option + ` is not "on", "true", "1", "false" or "0"`)
+		case fields[option] == "":
+			fields[option] = "false"
+		}
+	}
 	for _, name := range names {
 		values := form[name]
 		switch {

@@ -115,19 +115,19 @@ func (c *Claims) WithExtra(extra map[string]any) (*Claims, error) {
 			return nil, fmt.Errorf("auth: Claims.WithExtra: %s must be UTF-8", f.name)
 		}
 	}
-	fake := *c
-	payload, err := fake.encode("", extra)
+	object, err := marshalExtra(extra)
 	if err != nil {
 		return nil, fmt.Errorf("auth: Claims.WithExtra: %w", detail{err})
 	}
-	fake.payload = string(payload)
+	fake := *c
+	fake.payload = string(fake.encode("", object))
 	return &fake, nil
 }
 
 // encode returns c as the payload of a token, without the claims that are zero.
-// memoryID is mem_store, or "". extra are the claims of the application. The error
-// is about extra.
-func (c *Claims) encode(memoryID string, extra map[string]any) ([]byte, error) {
+// memoryID is mem_store, or "". extra are the claims of the application, each a JSON
+// object or nil.
+func (c *Claims) encode(memoryID string, extra ...[]byte) []byte {
 	w := strictjson.NewWriter(make([]byte, 0, 512))
 	text := func(name, value string) {
 		if value != "" {
@@ -163,14 +163,12 @@ func (c *Claims) encode(memoryID string, extra map[string]any) ([]byte, error) {
 	list("amr", c.AMR)
 	c.terms.write(&w, c.AuthTime)
 	writeActor(&w, c.Actor)
-	if len(extra) > 0 {
-		object, err := marshalExtra(extra)
-		if err != nil {
-			return nil, err
+	for _, object := range extra {
+		if object != nil {
+			w.Members(object)
 		}
-		w.Members(object)
 	}
-	return w.Close(), nil
+	return w.Close()
 }
 
 // accessGrant is the content of an access token.
@@ -178,6 +176,7 @@ type accessGrant struct {
 	issuer     string
 	audience   []string
 	user       User
+	claims     map[string]any // of Config.Claims
 	sid        string
 	constants  *constants
 	issuedAt   time.Time // by the clock, so that a verifier does not reject it as issued in the future
@@ -201,11 +200,27 @@ func (g *accessGrant) payload() ([]byte, error) {
 	if from := g.countsFrom.Unix(); from > g.issuedAt.Unix() {
 		c.countsFrom = from
 	}
-	payload, err := c.encode(g.memoryID, u.Extra)
+	own, err := marshalExtra(u.Extra)
 	if err != nil {
 		return nil, fmt.Errorf("auth: User.Extra: %w", detail{err})
 	}
-	return payload, nil
+	if len(g.claims) == 0 {
+		return c.encode(g.memoryID, own), nil
+	}
+	more, err := marshalExtra(g.claims)
+	if err != nil {
+		return nil, fmt.Errorf("auth: Config.Claims: %w", detail{err})
+	}
+	folded := make(map[string]string, len(u.Extra))
+	for name := range u.Extra {
+		folded[foldCase(name)] = name
+	}
+	for _, name := range slices.Sorted(maps.Keys(g.claims)) {
+		if other, ok := folded[foldCase(name)]; ok {
+			return nil, fmt.Errorf("auth: Config.Claims: %+q is in User.Extra too, as %+q; rename one of them", name, other)
+		}
+	}
+	return c.encode(g.memoryID, own, more), nil
 }
 
 // reserved are the claim names that have a meaning in an access token, here or
@@ -243,8 +258,7 @@ func foldCase(name string) string {
 	}, name)
 }
 
-// marshalExtra encodes the application's claims, of which there is at least
-// one.
+// marshalExtra encodes the application's claims. It returns nil if there are none.
 //
 // encoding/json replaces invalid UTF-8 with U+FFFD, in ways that differ between
 // versions of Go. So the names and texts of extra are checked first, and every
@@ -253,6 +267,9 @@ func foldCase(name string) string {
 // checkText does not know, a U+FFFD of the application cannot be distinguished
 // from a replacement, and is refused.
 func marshalExtra(extra map[string]any) ([]byte, error) {
+	if len(extra) == 0 {
+		return nil, nil
+	}
 	replacements, err := checkText(extra, 0)
 	if err != nil {
 		return nil, err

@@ -153,6 +153,32 @@ type Config struct {
 	// recently used session.
 	MaxSessions int
 
+	// RefuseOverLimit refuses a login over the limit of MaxSessions with
+	// [ErrTooManySessions], and ends no session. The sessions that the login
+	// replaces do not count. Of several logins at the same time that would exceed
+	// the limit together, all may be refused.
+	RefuseOverLimit bool
+
+	// OnLogin is called once for each [Authenticator.Login],
+	// [Authenticator.LoginFactor] and [Authenticator.StartSession], when the credentials were proved and the
+	// session does not exist yet. It may change o, for example shorten the
+	// lifetimes or set Data, but not o.Actor. It refuses the login by returning an
+	// error that wraps [ErrForbidden]. Any other error counts as a failure: the
+	// login returns [ErrUnavailable] (status 503). OnLogin is called concurrently.
+	OnLogin func(ctx context.Context, u User, o *SessionOptions) error
+
+	// Claims returns claims of the access tokens of a session that depend on the
+	// session: on its [Session.Data], name, device or actor. It is called at each
+	// login and each refresh, concurrently, with the user and the record of the
+	// session; at a refresh, that is the record before it. The rules for the names
+	// and values are those of User.Extra, and a name must not be in User.Extra too.
+	// An error means that the claims are not known: the login or refresh returns
+	// [ErrUnavailable] (status 503), and no refresh token is spent.
+	//
+	// If Claims is set, each refresh reads the record before it writes it, which
+	// is one more call to the store.
+	Claims func(ctx context.Context, u User, s Session) (map[string]any, error)
+
 	// TrustedProxies are the networks of the proxies whose X-Forwarded-For
 	// header is used to find the client's address. There are none by default.
 	// They must not contain every public address, because any client could then

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,7 +19,8 @@ import (
 // it as __Host-.
 //
 // Both cookies expire with the session, not with the access token. So a request
-// with an expired access token is told to refresh, not to sign in.
+// with an expired access token is told to refresh, not to sign in. The cookies of
+// an ephemeral session ([SessionOptions].Ephemeral) have no Max-Age.
 //
 // Requests that authenticate by cookie, and logins that set cookies, are
 // refused if they come from an origin that is neither the host's own nor in
@@ -192,6 +194,9 @@ func (a *Authenticator) SetCookies(w http.ResponseWriter, t Tokens) {
 	}
 	dropCookie(w, a.cookies.access.Name)
 	age := int(min(secondsLeft(t.RefreshExpiresAt, a.now()), int64(maxCookieAge/time.Second)))
+	if t.ephemeral && age > 0 {
+		age = untilClosed
+	}
 	a.setCookie(w, a.cookies.access, t.Access, age)
 	if !t.presented {
 		dropCookie(w, a.cookies.refresh.Name)
@@ -221,10 +226,21 @@ func dropCookie(w http.ResponseWriter, name string) {
 	}
 }
 
+// untilClosed is the age of a cookie without Max-Age, which the browser drops when
+// it is closed.
+const untilClosed = math.MinInt
+
+// setCookie sets a cookie with an age in seconds, or untilClosed. It deletes the
+// cookie if the age is 0 or less.
 func (a *Authenticator) setCookie(w http.ResponseWriter, c http.Cookie, value string, age int) {
-	c.Value, c.MaxAge = value, age
-	if age <= 0 {
+	c.Value = value
+	switch {
+	case age == untilClosed:
+		c.MaxAge = 0 // no attribute
+	case age <= 0:
 		c.MaxAge = -1
+	default:
+		c.MaxAge = age
 	}
 	w.Header().Add("Set-Cookie", c.String())
 	w.Header().Set("Cache-Control", "no-store")

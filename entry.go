@@ -121,8 +121,19 @@ var errIssuedBefore = fmt.Errorf("%w: issued before the access tokens of its sub
 // subjectTimes is what revocations are compared with: a session and its times.
 type subjectTimes struct {
 	subject, sid string
+	actor        string    // the user who acts in the session, or ""; the entries of this subject revoke it too
 	created      time.Time // when the session was created
 	issued       time.Time // when the access token was issued; the zero Time if there is none
+}
+
+// session returns what events say about the session of c.
+func (c *Claims) session() Session {
+	return Session{Subject: c.Subject, ID: c.SessionID, Opaque: joinData(c.Actor, "", nil)}
+}
+
+// times returns what revocations are compared with.
+func (s Session) times() subjectTimes {
+	return subjectTimes{subject: s.Subject, sid: s.ID, actor: s.Actor(), created: s.CreatedAt}
 }
 
 // times returns what revocations are compared with. An access token counts as
@@ -133,11 +144,11 @@ func (c *Claims) times() subjectTimes {
 	if created.IsZero() {
 		created = c.AuthTime
 	}
-	return subjectTimes{c.Subject, c.SessionID, created, later(c.IssuedAt, time.Unix(c.countsFrom, 0).UTC())}
+	return subjectTimes{c.Subject, c.SessionID, c.Actor, created, later(c.IssuedAt, time.Unix(c.countsFrom, 0).UTC())}
 }
 
-// matches returns the error with which an entry of t's subject refuses t, or
-// nil.
+// matches returns the error with which an entry of the subject or the actor of t
+// refuses t, or nil.
 func (e *entry) matches(t subjectTimes) error {
 	switch {
 	case e == nil:

@@ -32,9 +32,15 @@ var (
 	// ErrInvalidCredentials means that the user does not exist or is disabled,
 	// or that the password is wrong. It does not say which.
 	ErrInvalidCredentials = errors.New("auth: invalid credentials")
-	// ErrForbidden means that a [Guard] refused the claims.
+	// ErrTooManySessions means that a login was refused because the user has
+	// Config.MaxSessions sessions, and Config.RefuseOverLimit is set.
+	ErrTooManySessions = errors.New("auth: too many sessions")
+	// ErrForbidden means that a [Guard] refused the claims, that Config.OnLogin
+	// refused a login, or that somebody acts for the user ([NotActing]) where only
+	// the user may act.
 	ErrForbidden = errors.New("auth: forbidden")
-	// ErrReauthenticate means that the login was too long ago. See [Fresh].
+	// ErrReauthenticate means that the login was too long ago ([Fresh]) or by another
+	// method ([AMR]).
 	ErrReauthenticate = errors.New("auth: a more recent login is required")
 	// ErrInvalidRequest means that the request is malformed, or has tokens of two
 	// sessions.
@@ -109,6 +115,13 @@ func (e *freshError) Error() string {
 }
 
 func (e *freshError) Unwrap() error { return ErrReauthenticate }
+
+// amrError is the error of [AMR]. Its response contains the text.
+type amrError struct{ text string }
+
+func (e *amrError) Error() string { return "auth: " + e.text }
+
+func (e *amrError) Unwrap() error { return ErrReauthenticate }
 
 // scopeError is the error of [Scope]. Its response contains the required scope.
 type scopeError struct{ scope string }

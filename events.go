@@ -15,6 +15,7 @@ type EventType string
 // The types of events.
 const (
 	EventLogin        EventType = "login"         // a session was opened
+	EventContinue     EventType = "continue"      // Continue has opened a session, which replaces another
 	EventLoginRefused EventType = "login_refused" // a login or a password was refused; Err says why; Session.Subject is set if the user exists, and Session.ID for a password change
 	EventRefresh      EventType = "refresh"       // a session was rotated
 	EventRetry        EventType = "retry"         // a refresh did not rotate: a spent token in the retry window, or another device in the cooldown
@@ -45,9 +46,10 @@ type Event struct {
 	Time time.Time
 
 	// Session is the session that the event is about. Unknown fields are zero.
-	// If ID is set, so is Subject. For EventRetry, EventLateRetry and
-	// EventReuse, Session.Device and Session.RotatedAt say who rotated the
-	// session last, and when. Event.Device and Event.Time say who presented the token, and when. For an
+	// If ID is set, so is Subject. Session.Actor says who acts for Subject. For
+	// EventRetry, EventLateRetry and EventReuse, Session.Device and
+	// Session.RotatedAt say who rotated the session last, and when. Event.Device
+	// and Event.Time say who presented the token, and when. For an
 	// EventRefused, Session is set if the token was verified: a guard refused the
 	// request, or the token was issued with another store.
 	Session Session
@@ -104,6 +106,9 @@ func (e Event) attrs() []slog.Attr {
 	}
 	if e.Session.ID != "" {
 		as = append(as, slog.String("session", e.Session.ID))
+	}
+	if actor := e.Session.Actor(); actor != "" {
+		as = append(as, slog.String("actor", actor))
 	}
 	as = appendDevice(as, "", e.Device)
 	if e.Type == EventReuse || e.Type == EventRetry || e.Type == EventLateRetry {

@@ -346,8 +346,12 @@ func verifiedClaims(t *testing.T, a *auth.Authenticator, token string) *auth.Cla
 }
 
 // derivedAccessKeys returns the keys that verify access tokens of newNode.
-func derivedAccessKeys() auth.Keys {
-	key, err := hkdf.Key(sha256.New, secret, nil, "ratchet v1 access", 32)
+func derivedAccessKeys() auth.Keys { return keysFrom(string(secret)) }
+
+// keysFrom returns the keys that verify access tokens of an Authenticator with a
+// secret.
+func keysFrom(secret string) auth.Keys {
+	key, err := hkdf.Key(sha256.New, []byte(secret), nil, "ratchet v1 access", 32)
 	if err != nil {
 		panic(err)
 	}

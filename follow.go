@@ -50,6 +50,9 @@ const (
 // that blocks does not stop Run. At most 64 events wait for it; further ones
 // are dropped.
 func (v *Verifier) Run(ctx context.Context) error {
+	if v.members != nil {
+		return v.runMembers(ctx)
+	}
 	if v.feed == nil {
 		<-ctx.Done()
 		return ctx.Err()
@@ -286,7 +289,12 @@ func (f *follower) republishPlanned(ctx context.Context, begun time.Time) (next 
 
 // Ready returns a channel that is closed when [Verifier.Run] has read the whole
 // feed. Without a feed, or with a [MemoryStore], it is closed from the start.
-func (v *Verifier) Ready() <-chan struct{} { return v.ready }
+func (v *Verifier) Ready() <-chan struct{} {
+	if v.members != nil {
+		v.closeIfReady()
+	}
+	return v.ready
+}
 
 // Health is the state of the revocation feed in one process.
 type Health struct {
@@ -297,6 +305,9 @@ type Health struct {
 
 // Health returns the state of the revocation feed, for a health check.
 func (v *Verifier) Health() Health {
+	if v.members != nil {
+		return v.healthOfMembers()
+	}
 	h := Health{Revocations: int(v.revoked.size.Load())}
 	select {
 	case <-v.ready:

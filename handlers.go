@@ -178,8 +178,16 @@ func (a *Authenticator) methods(h func(http.ResponseWriter, *http.Request) error
 
 // LoginHandler handles POST. It reads "login" (or "username", "email" or
 // "login_id") and "password", as JSON or as a form, and optionally "device",
-// the name that the user gives the device, and "delivery", which is "cookie" or
-// "body". The tokens are returned as Config.Cookies says.
+// the name that the user gives the device, "delivery", which is "cookie" or
+// "body", and "remember". The tokens are returned as Config.Cookies says.
+//
+// If "remember" is false, the session is ephemeral ([SessionOptions].Ephemeral); if
+// it is true or absent, it is not. In JSON it is a boolean. In a form it is "on",
+// "true", "1", "false" or "0". Since browsers send nothing for a checkbox that is not ticked, a
+// form has a hidden field too; the session is not ephemeral if either is true:
+//
+//	<input type="hidden" name="remember" value="false">
+//	<label><input type="checkbox" name="remember"> Remember me</label>
 func (a *Authenticator) LoginHandler() http.Handler { return a.endpoint(a.login, http.MethodPost) }
 
 func (a *Authenticator) login(w http.ResponseWriter, r *http.Request) error {
@@ -248,11 +256,12 @@ func (a *Authenticator) loginFactorWith(r *http.Request, f map[string]string, by
 type loginFields struct {
 	login, password, device, delivery string
 
-	empty bool // fields are empty that are required, and none is missing
+	ephemeral bool
+	empty     bool // fields are empty that are required, and none is missing
 }
 
 func readLogin(r *http.Request) (loginFields, error) {
-	f, err := ReadFields(r, "login", "username", "email", "login_id", "password", "device", "delivery")
+	f, err := readFields(r, "remember", "login", "username", "email", "login_id", "password", "device", "delivery")
 	if err != nil {
 		return loginFields{}, err
 	}
@@ -271,7 +280,7 @@ func readLogin(r *http.Request) (loginFields, error) {
 		return given
 	}
 	empty := errors.Join(err1, err2) != nil && (err1 == nil || left(names...)) && (err2 == nil || left("password"))
-	return loginFields{login, pass, f["device"], f["delivery"], empty}, errors.Join(err1, err2)
+	return loginFields{login, pass, f["device"], f["delivery"], f["remember"] == "false", empty}, errors.Join(err1, err2)
 }
 
 // loginWith opens a session with the fields of a login.
@@ -280,7 +289,7 @@ func (a *Authenticator) loginWith(r *http.Request, f loginFields, byCookie bool)
 	if err != nil {
 		return Tokens{}, err
 	}
-	o.Name = f.device
+	o.Name, o.Ephemeral = f.device, f.ephemeral
 	return a.Login(r.Context(), f.login, f.password, o)
 }
 
@@ -472,6 +481,7 @@ type listedSession struct {
 	Name       string     `json:"name,omitempty"`
 	UserAgent  string     `json:"user_agent,omitempty"`
 	IP         netip.Addr `json:"ip,omitzero"`
+	Actor      string     `json:"actor,omitempty"`
 	CreatedAt  time.Time  `json:"created_at"`
 	LastUsedAt time.Time  `json:"last_used_at"`
 	ExpiresAt  time.Time  `json:"expires_at"`
@@ -491,7 +501,7 @@ func (a *Authenticator) listSessions(w http.ResponseWriter, r *http.Request) err
 	list := []listedSession{}
 	for _, s := range sessions[:min(len(sessions), maxListed)] {
 		list = append(list, listedSession{
-			s.ID, s.Name(), s.Device.UserAgent, s.Device.IP, s.CreatedAt, s.RotatedAt, s.ExpiresAt, s.ID == c.SessionID,
+			s.ID, s.Name(), s.Device.UserAgent, s.Device.IP, s.Actor(), s.CreatedAt, s.RotatedAt, s.ExpiresAt, s.ID == c.SessionID,
 		})
 	}
 	body, err := json.Marshal(map[string]any{"sessions": list})

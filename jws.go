@@ -73,6 +73,7 @@ func (m malformed) Unwrap() error { return ErrInvalidToken }
 // Reasons that the client is told too, because they are most likely a mistake in
 // how it sends a token, or in a configuration.
 const (
+	tooLarge         malformed = "larger than 8 KiB"
 	notThreeSegments malformed = "not three segments"
 	badHeader        malformed = "header is not base64url"
 	badPayload       malformed = "payload is not base64url"
@@ -104,7 +105,7 @@ type signedToken struct {
 // its payload. The token can only choose among the configured keys.
 func openToken(ctx context.Context, token, typ string, source KeySource) (signedToken, error) {
 	if len(token) > maxToken {
-		return signedToken{}, malformed("larger than 8 KiB")
+		return signedToken{}, tooLarge
 	}
 	first := strings.IndexByte(token, '.')
 	last := strings.LastIndexByte(token, '.')

@@ -175,7 +175,7 @@ var allowedVars = []string{
 	"errTooLarge", "errContentType", "errMethod", "errEndpoint", "errCookieTooLarge", "errTwoSessions", "errIssuedBefore", // errors
 	"errNotRunning", "errNotRead", "errStale", "errNoScheme", "errHostCharacter", "errForeign", "errCurrentPassword",
 	"ErrNoToken", "ErrInvalidToken", "ErrTokenExpired", "ErrSessionRevoked", "ErrTokenReused", "ErrInvalidCredentials",
-	"ErrForbidden", "ErrReauthenticate", "ErrInvalidRequest", "ErrCrossOrigin", "ErrUnavailable",
+	"ErrTooManySessions", "ErrForbidden", "ErrReauthenticate", "ErrInvalidRequest", "ErrCrossOrigin", "ErrUnavailable",
 	"ErrUserNotFound", "ErrFactorRequired", "ErrSessionNotFound", "ErrSessionExists", "ErrSpent", "ErrFeedReset", "ErrNotStorable",
 	"sessionErrors", "accessErrors", // errors by reason
 	"responses", "internalResponse", "reserved", "refusedHeaders", "reasons", // tables
@@ -272,7 +272,7 @@ func TestLayers_OnlySetupPanics(t *testing.T) {
 			})
 		}
 	}
-	require.Equal(t, map[string]int{"Role": 2, "Scope": 2, "Fresh": 1, "Require": 1, "checkHandler": 2, "LogEvents": 1, "RedirectToLogin": 1}, in)
+	require.Equal(t, map[string]int{"Role": 2, "Scope": 2, "AMR": 2, "Fresh": 1, "Require": 1, "checkHandler": 2, "LogEvents": 1, "RedirectToLogin": 1}, in)
 }
 
 // usesOf counts, by name, the uses of functions of an imported package in the
@@ -320,7 +320,7 @@ func TestLayers_TheClockIsAField(t *testing.T) {
 			return true
 		})
 	}
-	require.Equal(t, 1, goStatements, "only Run starts a goroutine, which calls OnEvent")
+	require.Equal(t, 2, goStatements, "only Run starts goroutines: one calls OnEvent, and with AnyOf one follows each feed")
 }
 
 func TestLayers_ThreeDirectRequirements(t *testing.T) {

@@ -78,7 +78,7 @@ func (a *Authenticator) refreshEnd(c *refreshClaims) time.Time {
 // instants that are set later would have no effect on a token that counts from
 // it.
 func (a *Authenticator) countsFrom(c *refreshClaims, snap snapshot) time.Time {
-	at := a.revoked.earliestIssue(c.subject, snap)
+	at := a.revoked.earliestIssue(c.subject, c.actor, snap)
 	if c.created.After(snap.now.Add(a.maxIssuedAhead())) {
 		return at
 	}

@@ -343,10 +343,11 @@ func (a *Authenticator) findByID(ctx context.Context, id string) (User, error) {
 	return User{}, a.internalError(ctx, Session{}, unusable)
 }
 
-// proof is what is left to do about the credentials of a login.
+// proof is why a session is opened, and what is left to do about the credentials.
 type proof struct {
-	spend   func(ctx context.Context) error // called just before the session is created; nil if there is nothing to spend
-	recheck func(fresh User) error          // called once the session exists
+	continues *Session                        // the session that Continue replaces; nil for a login
+	spend     func(ctx context.Context) error // called just before the session is created; nil if there is nothing to spend
+	recheck   func(fresh User) error          // called once the session exists
 }
 
 // openSession opens a session for u, whose credentials were proved: this is the
@@ -354,32 +355,88 @@ type proof struct {
 // session exists, openSession looks up the user again and calls p.recheck, so that
 // a change to the user during the login takes effect.
 func (a *Authenticator) openSession(ctx context.Context, snap snapshot, u User, o SessionOptions, p proof) (Tokens, error) {
-	t, err := a.createSession(ctx, snap, u, o, p)
-	if isRefusal(err) {
-		return Tokens{}, a.refuseLogin(ctx, u.ID, o.Device, err)
+	if err := a.callOnLogin(ctx, u, &o); err != nil {
+		return Tokens{}, err
 	}
-	return t, err
-}
-
-// createSession is openSession without the event for a login that is refused.
-func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User, o SessionOptions, p proof) (Tokens, error) {
-	created := a.revoked.earliestIssue(u.ID, snap)
+	created := a.revoked.earliestIssue(u.ID, o.Actor, snap)
 	k := constants{
 		amr: o.AMR, authTime: created, actor: o.Actor,
 		terms: terms{created: created, ephemeral: o.Ephemeral, idleTTL: o.IdleTTL, sessionTTL: o.SessionTTL},
 	}
-	s := Session{
-		ID: randomID(), Subject: u.ID, Generation: 1, CreatedAt: created, RotatedAt: snap.now,
-		ExpiresAt: a.sessionEnd(&k, snap.now), Device: o.Device, Opaque: joinData(o.Name, o.Data),
+	s := Session{Subject: u.ID, CreatedAt: created, Device: o.Device, Opaque: joinData(o.Actor, o.Name, o.Data)}
+	t, err := a.createSession(ctx, snap, u, s, &k, o, p)
+	switch {
+	case isRefusal(err):
+		return Tokens{}, a.refuseLogin(ctx, u.ID, o.Device, err)
+	case errors.Is(err, ErrTooManySessions):
+		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: o.Device, Err: err})
+		return Tokens{}, reportedError{err}
+	case err != nil:
+		return Tokens{}, err
 	}
-	t, err := a.mintAccess(ctx, u, s.ID, &k, snap.now, created, s.ExpiresAt)
+	return t, nil
+}
+
+// callOnLogin calls Config.OnLogin and checks the options that it has set.
+func (a *Authenticator) callOnLogin(ctx context.Context, u User, o *SessionOptions) error {
+	if a.onLogin == nil {
+		return nil
+	}
+	actor := o.Actor
+	err := callHook("Config.OnLogin", func() error { return a.onLogin(ctx, u, o) })
+	switch {
+	case err != nil && errors.Is(err, ErrForbidden):
+		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: o.Device, Err: err})
+		return reportedError{err}
+	case err != nil:
+		return a.unavailable(ctx, Session{Subject: u.ID}, fmt.Errorf("auth: Config.OnLogin: %w", detail{err}))
+	case o.Actor != actor:
+		err = errors.New("auth: Config.OnLogin has changed SessionOptions.Actor")
+	default:
+		err = a.checkOptions(o)
+	}
+	if err != nil {
+		return a.internalError(ctx, Session{Subject: u.ID}, err)
+	}
+	return nil
+}
+
+// isContinued reports whether n is the session that Continue replaces.
+func (p proof) isContinued(n namedSession) bool {
+	return p.continues != nil && n.subject == p.continues.Subject && n.sid == p.continues.ID
+}
+
+// createSession creates the session s of u with the constants k, and issues its
+// tokens. The caller has set the subject, CreatedAt, Device and Opaque of s.
+func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User, s Session, k *constants, o SessionOptions, p proof) (Tokens, error) {
+	if err := a.checkActor(ctx, s.Subject, k.actor); err != nil {
+		return Tokens{}, err
+	}
+	s.ID, s.Generation, s.RotatedAt, s.ExpiresAt = randomID(), 1, snap.now, a.sessionEnd(k, snap.now)
+	replaced, err := a.namedSessions(ctx, o.Replaces)
+	if p.continues != nil {
+		replaced = append(slices.DeleteFunc(replaced, p.isContinued), namedSession{p.continues.times(), true})
+	}
+	if err == nil && a.refuseOver {
+		_, err = a.overLimit(ctx, s, replaced) // before anything is written
+	}
+	if err != nil {
+		return Tokens{}, err
+	}
+	claims, err := a.sessionClaims(ctx, u, s)
+	if err != nil {
+		return Tokens{}, err
+	}
+	t, err := a.mintAccess(ctx, accessGrant{
+		user: u, claims: claims, sid: s.ID, constants: k, issuedAt: snap.now, countsFrom: s.CreatedAt, sessionEnd: s.ExpiresAt,
+	})
 	if err == nil {
 		err = a.fitsCookie(t.Access, o.InBody)
 	}
 	if err != nil {
 		return Tokens{}, a.internalError(ctx, s, err)
 	}
-	if err := a.mintRefresh(&t, s, &k); err != nil {
+	if err := a.mintRefresh(&t, s, k); err != nil {
 		return Tokens{}, a.internalError(ctx, s, err)
 	}
 	if p.spend != nil { // after everything that can fail without the store
@@ -390,7 +447,7 @@ func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User
 	if err := a.callStore(ctx, s, "Create", func(ctx context.Context) error { return a.store.Create(ctx, s) }); err != nil {
 		return Tokens{}, err
 	}
-	if err := a.finishLogin(ctx, s, o, p.recheck); err != nil {
+	if err := a.finishLogin(ctx, s, replaced, p); err != nil {
 		// No client has these tokens, so remove the session. Try once and
 		// briefly: if the store fails, Run tries again.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.storeTimeout, cleanupTimeout))
@@ -398,27 +455,88 @@ func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User
 		_ = a.revoke(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reasonLogin)
 		return Tokens{}, err
 	}
-	a.emit(ctx, Event{Type: EventLogin, Session: s, Device: o.Device})
+	event := EventLogin
+	if p.continues != nil {
+		event = EventContinue
+	}
+	a.emit(ctx, Event{Type: event, Session: s, Device: o.Device})
 	return t, nil
+}
+
+// sessionClaims calls Config.Claims.
+func (a *Authenticator) sessionClaims(ctx context.Context, u User, s Session) (claims map[string]any, err error) {
+	if a.claims == nil {
+		return nil, nil
+	}
+	s.Opaque = slices.Clone(s.Opaque) // the function may change the result of s.Data
+	err = callHook("Config.Claims", func() (err error) {
+		claims, err = a.claims(ctx, u, s)
+		return err
+	})
+	if err != nil {
+		return nil, a.unavailable(ctx, s, fmt.Errorf("auth: Config.Claims: %w", detail{err}))
+	}
+	return claims, nil
+}
+
+// checkActor returns an error if the actor of a session cannot act for the subject.
+// It returns nil if actor is "".
+func (a *Authenticator) checkActor(ctx context.Context, subject, actor string) error {
+	if actor == "" {
+		return nil
+	}
+	if actor == subject {
+		return errors.New("auth: SessionOptions.Actor is the user of the session; leave it empty if nobody acts for the user")
+	}
+	if err := checkActorSize(subject, actor); err != nil {
+		return err
+	}
+	switch gone, err := a.isGone(ctx, actor); {
+	case err != nil:
+		return err
+	case gone:
+		return refusal("the actor " + quoted(actor) + " does not exist or is disabled")
+	}
+	return nil
+}
+
+// isGone reports whether FindByID does not find a user, or finds one who is
+// disabled. The error is that of findByID.
+func (a *Authenticator) isGone(ctx context.Context, id string) (bool, error) {
+	u, err := a.findByID(ctx, id)
+	if errors.Is(err, ErrUserNotFound) {
+		return true, nil
+	}
+	return err == nil && u.Disabled, err
 }
 
 // finishLogin checks the user again after the session s was created, and ends the
 // sessions that the login replaces or evicts.
-func (a *Authenticator) finishLogin(ctx context.Context, s Session, o SessionOptions, recheck func(User) error) error {
-	if _, err := a.freshUser(ctx, s, recheck); err != nil {
+func (a *Authenticator) finishLogin(ctx context.Context, s Session, replaced []namedSession, p proof) error {
+	if _, err := a.freshUser(ctx, s, p.recheck); err != nil {
 		return err
 	}
-	replaced, err := a.namedSessions(ctx, o.Replaces)
-	if err != nil {
+	if err := a.checkActor(ctx, s.Subject, s.Actor()); err != nil {
 		return err
 	}
 	replaced = slices.DeleteFunc(replaced, func(n namedSession) bool { return n.subject == s.Subject && n.sid == s.ID })
-	if err := a.evictSessions(ctx, s, replaced); err != nil {
+	over, err := a.overLimit(ctx, s, replaced)
+	if err != nil {
+		return err
+	}
+	if err := a.revoke(context.WithoutCancel(ctx), Revocation{Subject: s.Subject, Sessions: over}, reasonEvicted); err != nil {
 		return err
 	}
 	// End the replaced sessions last. If an earlier step fails, the client gets
 	// no new session and keeps these.
-	return a.revokeNamed(ctx, replaced, reasonReplaced)
+	if err := a.revokeNamed(ctx, slices.DeleteFunc(replaced, p.isContinued), reasonReplaced); err != nil || p.continues == nil {
+		return err
+	}
+	// Whatever the store does, this process refuses the old session now, and Run
+	// publishes that until the store confirms it. So go on: an outage must not leave
+	// the client without any session.
+	_ = a.revokeSession(ctx, *p.continues, reasonReplaced)
+	return nil
 }
 
 // freshUser looks up the user of a login again, and calls recheck.
@@ -439,23 +557,28 @@ func (a *Authenticator) freshUser(ctx context.Context, s Session, recheck func(U
 	return fresh, recheck(fresh)
 }
 
-// evictSessions ends the least recently used sessions of a user who has more than
-// MaxSessions sessions, but never the one just created. The replaced sessions do
-// not count toward the limit, because the login ends them too.
-func (a *Authenticator) evictSessions(ctx context.Context, created Session, replaced []namedSession) error {
+// overLimit returns the least recently used sessions of a user who has more than
+// MaxSessions sessions together with s, which is not among them and may not exist
+// yet. With RefuseOverLimit, it returns ErrTooManySessions instead. The replaced
+// sessions do not count, because the login ends them. Only sessions with the same
+// actor count, so nobody who acts for a user ends a session of the user.
+func (a *Authenticator) overLimit(ctx context.Context, s Session, replaced []namedSession) (ids []string, err error) {
 	if a.maxSessions == 0 {
-		return nil
+		return nil, nil
 	}
-	list, err := a.liveSessions(ctx, created.Subject, func(*entry) bool { return true })
+	list, err := a.liveSessions(ctx, s.Subject, func(*entry) bool { return true })
 	if err != nil {
-		return err
+		return nil, err
 	}
-	list = slices.DeleteFunc(list, func(s Session) bool {
-		return s.ID == created.ID || slices.ContainsFunc(replaced, func(n namedSession) bool { return n.subject == s.Subject && n.sid == s.ID })
+	list = slices.DeleteFunc(list, func(other Session) bool {
+		return other.ID == s.ID || other.Actor() != s.Actor() ||
+			slices.ContainsFunc(replaced, func(n namedSession) bool { return n.subject == other.Subject && n.sid == other.ID })
 	})
-	var ids []string
-	for _, s := range list[min(len(list), a.maxSessions-1):] {
-		ids = append(ids, s.ID)
+	for _, other := range list[min(len(list), a.maxSessions-1):] {
+		ids = append(ids, other.ID)
 	}
-	return a.revoke(context.WithoutCancel(ctx), Revocation{Subject: created.Subject, Sessions: ids}, reasonEvicted)
+	if a.refuseOver && len(ids) > 0 {
+		return nil, fmt.Errorf("%w: %d, and Config.MaxSessions is %d", ErrTooManySessions, len(list), a.maxSessions)
+	}
+	return ids, nil
 }

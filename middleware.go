@@ -110,6 +110,42 @@ func Scope(allOf ...string) Guard {
 	}
 }
 
+// AMR returns a Guard that requires a session whose login used at least one of the
+// methods ([SessionOptions].AMR, RFC 8176), for example AMR("otp", "hwk"). The
+// response to a refused request asks for a new login (RFC 9470), and its description
+// names the methods. AMR panics if there are no methods, or if one of them cannot be
+// in SessionOptions.AMR.
+func AMR(anyOf ...string) Guard {
+	if len(anyOf) == 0 {
+		panic("auth: AMR needs at least one method")
+	}
+	for i, method := range anyOf {
+		if !isAMR(method) {
+			panic(fmt.Sprintf("auth: AMR: method %d of %d (%+q) must be %s; pass each method as an argument of its own", i+1, len(anyOf), method, amrRule))
+		}
+	}
+	anyOf = slices.Clone(anyOf)
+	refusal := &amrError{"a login with one of these methods is required: " + strings.Join(anyOf, " ")}
+	return func(_ context.Context, c *Claims) error {
+		if intersects(anyOf, c.AMR) {
+			return nil
+		}
+		return refusal
+	}
+}
+
+// NotActing returns a Guard that refuses a session in which another user acts for
+// the user ([SessionOptions].Actor), with [ErrForbidden]. It is for what only the
+// user may do, such as closing the account.
+func NotActing() Guard {
+	return func(_ context.Context, c *Claims) error {
+		if c.Actor != "" {
+			return fmt.Errorf("%w: somebody acts for the user in this session", ErrForbidden)
+		}
+		return nil
+	}
+}
+
 // maxAhead is the most that a login time may be ahead of the clock, for the
 // largest Leeway: clocks differ, and a not-before instant may have raised the
 // time. A login further ahead was created while a clock was wrong. Its actual
@@ -224,6 +260,9 @@ func checkHandler(wrapper string, h http.Handler) {
 // refreshRequest does what Config.AutoRefresh describes, if that applies to a
 // request that is refused with cause. See backend.
 func (v *Verifier) refreshRequest(w http.ResponseWriter, r *http.Request, cause error) (next *http.Request, access string, err error) {
+	if v.members != nil {
+		return v.refreshMember(w, r, cause)
+	}
 	if v.backend == nil {
 		return r, "", cause
 	}
@@ -237,7 +276,7 @@ func (v *Verifier) checkGuards(ctx context.Context, c *Claims, guards []Guard) (
 		err := callHook("Guard", func() error { return guard(ctx, c) })
 		var panicked *panicError
 		if errors.As(err, &panicked) {
-			v.emit(ctx, Event{Type: EventFault, Session: Session{Subject: c.Subject, ID: c.SessionID}, Err: err})
+			v.emit(ctx, Event{Type: EventFault, Session: c.session(), Err: err})
 			return i + 1, reportedError{err}
 		}
 		if err != nil {

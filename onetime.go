@@ -160,7 +160,7 @@ func (a *Authenticator) IssueOneTime(ctx context.Context, o OneTime) (string, er
 func (a *Authenticator) signOneTime(ctx context.Context, snap snapshot, o OneTime, u User, login loginStep) (string, error) {
 	c := oneTimeClaims{
 		subject: o.Subject, purpose: o.Purpose, id: randomID(), data: o.Data, memoryID: a.memoryID,
-		issuedAt: a.revoked.earliestIssue(o.Subject, snap), expiresAt: wholeSecond(snap.now.Add(o.TTL)), login: login,
+		issuedAt: a.revoked.earliestIssue(o.Subject, "", snap), expiresAt: wholeSecond(snap.now.Add(o.TTL)), login: login,
 	}
 	ring := a.oneTimeKeys.ring.Load()
 	if o.BoundToPassword {

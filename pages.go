@@ -90,7 +90,8 @@ func writePage(w http.ResponseWriter, e ErrorResponse, title, body string) {
 // LoginForm logs a user in with the fields of a form, as [Authenticator.LoginHandler]
 // does, and sets the token cookies: it checks the origin of the request, and the
 // login replaces the session that the browser had. It writes no status and no
-// body, so that the caller can redirect:
+// body, so that the caller can redirect. With the field "remember", the form can have
+// a checkbox "remember me":
 //
 //	switch err := a.LoginForm(w, r); {
 //	case errors.Is(err, auth.ErrInvalidCredentials):

@@ -65,7 +65,7 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 	if err != nil && !isNewer {
 		return Tokens{}, grantError{err}
 	}
-	s := Session{ID: c.sid, Subject: c.subject, Generation: c.generation, CreatedAt: c.created, RotatedAt: c.issuedAt, ExpiresAt: c.expiresAt}
+	s := c.session()
 	snap := a.snapshot()
 	cooldown := a.cooldownOf(&c.constants, sparing)
 	if !snap.now.Before(a.refreshEnd(&c)) {
@@ -85,7 +85,13 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 	}
 
 	u, err := a.findByID(ctx, c.subject)
-	if gone := errors.Is(err, ErrUserNotFound); gone || err == nil && u.Disabled {
+	gone := errors.Is(err, ErrUserNotFound) || err == nil && u.Disabled
+	if err == nil && !gone && c.actor != "" {
+		if gone, err = a.isGone(ctx, c.actor); err == nil {
+			err = a.knowsRevocations(ctx, snap.now)
+		}
+	}
+	if gone {
 		if err := a.revokeSession(ctx, s, reasonUser); err != nil {
 			return Tokens{}, err
 		}
@@ -96,7 +102,27 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 	}
 
 	// Do everything that can fail before Rotate spends the token.
-	t, err := a.mintAccess(ctx, u, c.sid, &c.constants, snap.now, a.countsFrom(&c, snap), a.minSessionEnd(&c, snap.now, cooldown))
+	var claims map[string]any
+	if a.claims != nil {
+		record, err := a.getSession(ctx, s)
+		if errors.Is(err, ErrSessionNotFound) {
+			return Tokens{}, a.sessionGone(&c)
+		}
+		if err == nil && (record.ID != c.sid || record.Subject != c.subject) {
+			err = a.unavailable(ctx, s, errors.New("auth: Store.Get returned another session"))
+		}
+		if err == nil {
+			claims, err = a.sessionClaims(ctx, u, record)
+		}
+		if err != nil {
+			return Tokens{}, err
+		}
+	}
+	g := accessGrant{
+		user: u, claims: claims, sid: c.sid, constants: &c.constants, issuedAt: snap.now, countsFrom: a.countsFrom(&c, snap),
+		sessionEnd: a.minSessionEnd(&c, snap.now, cooldown),
+	}
+	t, err := a.mintAccess(ctx, g)
 	if err == nil {
 		err = a.fitsCookie(t.Access, o.InBody)
 	}
@@ -131,10 +157,7 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 		err = a.callStore(ctx, s, "Rotate", rotate)
 	}
 	if errors.Is(err, ErrSessionNotFound) {
-		if _, revoked := a.revoked.find(c.times(), now); revoked != nil { // it was revoked meanwhile
-			return Tokens{}, grantError{revoked}
-		}
-		return Tokens{}, grantError{ErrSessionRevoked}
+		return Tokens{}, a.sessionGone(&c)
 	}
 	if err != nil {
 		return Tokens{}, err
@@ -154,7 +177,7 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 		s.CreatedAt, s.ExpiresAt = c.created, earlier(s.ExpiresAt, a.absoluteEnd(&c.constants))
 		issued := s
 		if event == EventLateRetry {
-			if t, err = a.lateAccess(ctx, u, &c, s, snap, o.InBody); err != nil {
+			if t, err = a.lateAccess(ctx, g, s, o.InBody); err != nil {
 				return Tokens{}, err
 			}
 			issued.RotatedAt = ceilSecond(now)
@@ -175,9 +198,10 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 
 // lateAccess returns the access token of a late retry, which rotates nothing. So
 // the session ends at its ExpiresAt, which is known only after Rotate. Nothing is
-// spent, so the client can try again after any error.
-func (a *Authenticator) lateAccess(ctx context.Context, u User, c *refreshClaims, s Session, snap snapshot, inBody bool) (Tokens, error) {
-	t, err := a.mintAccess(ctx, u, c.sid, &c.constants, snap.now, a.countsFrom(c, snap), s.ExpiresAt)
+// spent, so the client can try again after any error. g is that of the first one.
+func (a *Authenticator) lateAccess(ctx context.Context, g accessGrant, s Session, inBody bool) (Tokens, error) {
+	g.sessionEnd = s.ExpiresAt
+	t, err := a.mintAccess(ctx, g)
 	if err == nil {
 		err = a.fitsCookie(t.Access, inBody)
 	}
@@ -185,6 +209,28 @@ func (a *Authenticator) lateAccess(ctx context.Context, u User, c *refreshClaims
 		return Tokens{}, a.unavailable(ctx, s, err)
 	}
 	return t, nil
+}
+
+// sessionGone returns the error for a refresh token whose session is not in the
+// store.
+func (a *Authenticator) sessionGone(c *refreshClaims) error {
+	if _, revoked := a.revoked.find(c.times(), a.now()); revoked != nil { // it was revoked meanwhile
+		return grantError{revoked}
+	}
+	return grantError{ErrSessionRevoked}
+}
+
+// knowsRevocations returns an error unless this process has read the revocation
+// feed. A session with an actor is refreshed only then: it ends with the sessions of
+// the actor, which the store cannot tell.
+func (a *Authenticator) knowsRevocations(ctx context.Context, now time.Time) error {
+	if err := a.checkReady(ctx); err != nil {
+		return err
+	}
+	if a.isStale(ctx, now) && a.stalePolicy != StaleContinue {
+		return reportedError{errStale}
+	}
+	return nil
 }
 
 func (a *Authenticator) isAhead(rotated, now time.Time) bool { return rotated.After(now.Add(a.leeway)) }

@@ -20,8 +20,16 @@ type refreshClaims struct {
 	constants
 }
 
+// session returns what the claims say about the record of the session.
+func (c *refreshClaims) session() Session {
+	return Session{
+		ID: c.sid, Subject: c.subject, Generation: c.generation, Opaque: joinData(c.actor, "", nil),
+		CreatedAt: c.created, RotatedAt: c.issuedAt, ExpiresAt: c.expiresAt,
+	}
+}
+
 func (c *refreshClaims) times() subjectTimes {
-	return subjectTimes{subject: c.subject, sid: c.sid, created: c.created}
+	return subjectTimes{subject: c.subject, sid: c.sid, actor: c.actor, created: c.created}
 }
 
 // openRefresh verifies a refresh token, except its times and revocation. If the

@@ -34,7 +34,7 @@ func (g guardRefusal) session() Session {
 	if g.claims == nil {
 		return Session{}
 	}
-	return Session{Subject: g.claims.Subject, ID: g.claims.SessionID}
+	return g.claims.session()
 }
 
 func (v *Verifier) writeRefusal(w http.ResponseWriter, r *http.Request, err error, by guardRefusal) {

@@ -46,6 +46,7 @@ var responses = [...]responseRow{
 	{ErrTokenExpired, 401, "invalid_token", "invalid_token", "refresh", "the token has expired"},
 	{ErrInvalidToken, 401, "invalid_token", "invalid_token", "login", "the token is not valid"},
 	{ErrReauthenticate, 401, "insufficient_user_authentication", "insufficient_user_authentication", "login", "a more recent login is required"},
+	{ErrTooManySessions, 409, "too_many_sessions", "", "", "the user has too many sessions; sign out elsewhere first"},
 	{ErrForbidden, 403, "insufficient_scope", "insufficient_scope", "", "the token does not permit this"},
 	{password.ErrMismatch, 401, "invalid_credentials", "", "login", "login or password is wrong"},
 	{ErrUserNotFound, 401, "invalid_credentials", "", "login", "login or password is wrong"}, // the same text, so that it does not say which
@@ -65,6 +66,7 @@ type errorParts struct {
 	request requestError
 	fresh   *freshError
 	scope   *scopeError
+	amr     *amrError
 
 	description string // replaces the text of the row; "" if there is none
 	cause       string // the cause of a tokenError or malformed
@@ -101,6 +103,11 @@ func (f *errorParts) scan(err error) {
 	case *freshError:
 		if f.fresh == nil {
 			f.fresh = e
+		}
+	case *amrError:
+		f.describe(e.text)
+		if f.amr == nil {
+			f.amr = e
 		}
 	case *scopeError:
 		if f.scope == nil {
@@ -217,7 +224,11 @@ func (f *errorParts) response() ErrorResponse {
 		a.Challenge = "Bearer"
 		return a
 	}
-	a.Challenge = `Bearer error="` + row.challenge + `", error_description="` + row.text + `"`
+	text := row.text
+	if f.amr != nil && row.err == ErrReauthenticate { //nolint:errorlint // of this table
+		text = f.amr.text
+	}
+	a.Challenge = `Bearer error="` + row.challenge + `", error_description="` + text + `"`
 	if f.fresh != nil {
 		a.Challenge += `, max_age="` + strconv.FormatInt(max(0, int64(f.fresh.maxAge/time.Second)), 10) + `"`
 	}

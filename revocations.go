@@ -33,7 +33,7 @@ type revocationSet struct {
 	subjects    map[string]subjectEntries
 	queue       entryHeap
 	toRepublish []*entry                                    // entries to publish again
-	watchers    map[string]map[string]map[*watcher]struct{} // contexts of SessionContext, by subject and session ID
+	watchers    map[string]map[string]map[*watcher]struct{} // contexts of SessionContext, by subject or actor, and session ID
 	unreadable  map[string]bool                             // the IDs of entries that could not be read
 
 	// notices has the latest notice for each published access token lifetime.
@@ -77,7 +77,12 @@ func (rs *revocationSet) findLocked(t subjectTimes, applies func(*entry) bool) (
 		}
 		return e, sessionRevoked(reason)
 	}
-	for _, e := range [...]*entry{entries.all, entries.access} {
+	of := [...]*entry{entries.all, entries.access, nil, nil}
+	if t.actor != "" {
+		actor := rs.subjects[t.actor]
+		of[2], of[3] = actor.all, actor.access
+	}
+	for _, e := range of {
 		if e == nil || !applies(e) {
 			continue
 		}
@@ -96,19 +101,19 @@ type snapshot struct {
 }
 
 // earliestIssue returns the issue time for a session or an access token whose
-// data was read after snap: the time of snap, or the latest not-before instant
-// that was known then, whichever is later. An instant that became known
+// data was read after snap: the time of snap, or the latest not-before instant of
+// the subject and the actor that was known then, whichever is later. actor may be "". An instant that became known
 // after snap is ignored: the data may be older than that revocation, which must
 // then apply to the session or token.
-func (rs *revocationSet) earliestIssue(subject string, snap snapshot) time.Time {
+func (rs *revocationSet) earliestIssue(subject, actor string, snap snapshot) time.Time {
 	at := snap.now
 	if rs.size.Load() == 0 {
 		return at
 	}
 	rs.mu.RLock()
 	defer rs.mu.RUnlock()
-	entries := rs.subjects[subject]
-	for _, e := range [...]*entry{entries.all, entries.access} {
+	entries, acting := rs.subjects[subject], rs.subjects[actor]
+	for _, e := range [...]*entry{entries.all, entries.access, acting.all, acting.access} {
 		if e != nil && e.seq <= snap.seq && e.live(snap.now) && e.before.After(at) {
 			at = e.before
 		}
@@ -243,6 +248,7 @@ type origin struct {
 // addLocked adds a revocation. It returns the entries that the revocation is
 // part of, and the watchers whose session it ends. It is called with rs locked.
 func (rs *revocationSet) addLocked(r Revocation, from origin, now time.Time) (touched []*entry, ended []*watcher) {
+	r.Until = later(r.Until, minUntil(r))
 	if r.Until.Before(now) {
 		return nil, nil
 	}
@@ -263,6 +269,9 @@ func (rs *revocationSet) addLocked(r Revocation, from origin, now time.Time) (to
 		}
 		touched = append(touched, e)
 		for w := range rs.watchers[r.Subject][id] {
+			if w.subject != r.Subject { // a session in which this subject is the actor
+				continue
+			}
 			ended = rs.endWatcher(ended, w, sessionRevoked(e.reason))
 		}
 	}
@@ -278,6 +287,17 @@ func (rs *revocationSet) addLocked(r Revocation, from origin, now time.Time) (to
 		}
 	}
 	return touched, ended
+}
+
+// minUntil returns the least Until of a revocation: for one of all sessions, 24 hours
+// and a minute after its instant. It revokes also what is not in the records of the
+// subject, and lives for longer than an access token: sessions in which the subject
+// is the actor, and one-time tokens. An earlier version sets an earlier Until.
+func minUntil(r Revocation) time.Time {
+	if !r.All {
+		return r.Until
+	}
+	return r.Before.Add(maxAccessTTL + noticeMargin)
 }
 
 // insert initializes a new entry and puts it into the queue. It is called with

@@ -36,7 +36,7 @@ func (a *Authenticator) tryLiveSessions(ctx context.Context, subject string, omi
 	}
 	now := a.now()
 	return slices.DeleteFunc(list, func(s Session) bool {
-		e, revoked := a.revoked.find(subjectTimes{subject: s.Subject, sid: s.ID, created: s.CreatedAt}, now)
+		e, revoked := a.revoked.find(s.times(), now)
 		return revoked != nil && omit(e) || !now.Before(s.ExpiresAt)
 	}), nil
 }
@@ -72,8 +72,10 @@ func storableIDs(ids []string) []string {
 }
 
 // RevokeAll ends all sessions of a user that exist when it is called, except the
-// sessions whose IDs are in except. Call it after the user has changed the
-// password. Its errors are those of [Authenticator.Revoke].
+// sessions whose IDs are in except. It also ends the sessions in which the user is
+// the [SessionOptions].Actor; the store may contain their records until they expire.
+// Call it after the user has changed the password. Its errors are those of
+// [Authenticator.Revoke].
 func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ...string) error {
 	if err := checkName("a subject", subject); err != nil {
 		return err
@@ -172,7 +174,7 @@ func (a *Authenticator) expiryInstant(ctx context.Context, subject string) (time
 // equal to or earlier than latest.
 func (a *Authenticator) nextNotBefore(subject string) (now, next, latest time.Time) {
 	snap := a.snapshot()
-	return snap.now, notBefore(snap.now, a.leeway), a.revoked.earliestIssue(subject, snap)
+	return snap.now, notBefore(snap.now, a.leeway), a.revoked.earliestIssue(subject, "", snap)
 }
 
 // revokeSession revokes one session, even if ctx is canceled.

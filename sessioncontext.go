@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -40,14 +41,25 @@ func (rs *revocationSet) endWatcher(ended []*watcher, w *watcher, cause error) [
 // dropWatcher removes w, if it was not removed before. It is called with rs
 // locked.
 func (rs *revocationSet) dropWatcher(w *watcher) {
-	sessions := rs.watchers[w.subject]
-	delete(sessions[w.sid], w)
-	if len(sessions[w.sid]) == 0 {
-		delete(sessions, w.sid)
+	for _, subject := range w.subjects() {
+		sessions := rs.watchers[subject]
+		delete(sessions[w.sid], w)
+		if len(sessions[w.sid]) == 0 {
+			delete(sessions, w.sid)
+		}
+		if len(sessions) == 0 {
+			delete(rs.watchers, subject)
+		}
 	}
-	if len(sessions) == 0 {
-		delete(rs.watchers, w.subject)
+}
+
+// subjects returns the subject and the actor, if there is one: the entries of both
+// end the session.
+func (w *watcher) subjects() []string {
+	if w.actor == "" {
+		return []string{w.subject}
 	}
+	return []string{w.subject, w.actor}
 }
 
 // watch adds w, or cancels its context if an entry matches it already.
@@ -56,13 +68,15 @@ func (rs *revocationSet) watch(w *watcher) {
 		if rs.watchers == nil {
 			rs.watchers = map[string]map[string]map[*watcher]struct{}{}
 		}
-		if rs.watchers[w.subject] == nil {
-			rs.watchers[w.subject] = map[string]map[*watcher]struct{}{}
+		for _, subject := range w.subjects() {
+			if rs.watchers[subject] == nil {
+				rs.watchers[subject] = map[string]map[*watcher]struct{}{}
+			}
+			if rs.watchers[subject][w.sid] == nil {
+				rs.watchers[subject][w.sid] = map[*watcher]struct{}{}
+			}
+			rs.watchers[subject][w.sid][w] = struct{}{}
 		}
-		if rs.watchers[w.subject][w.sid] == nil {
-			rs.watchers[w.subject][w.sid] = map[*watcher]struct{}{}
-		}
-		rs.watchers[w.subject][w.sid][w] = struct{}{}
 		if _, err := rs.findLocked(w.subjectTimes, func(*entry) bool { return true }); err != nil {
 			return rs.endWatcher(nil, w, err)
 		}
@@ -96,6 +110,13 @@ func (rs *revocationSet) unwatch(w *watcher) {
 // context is canceled, the handler should return, and the client must connect
 // again. Call the CancelFunc when the handler returns.
 func (v *Verifier) SessionContext(ctx context.Context, c *Claims) (context.Context, context.CancelFunc) {
+	if v.members != nil {
+		m := v.members[0] // for claims that a test created
+		if i := slices.IndexFunc(v.members, func(m *Verifier) bool { return m.issuer == c.Issuer }); i >= 0 {
+			m = v.members[i]
+		}
+		return m.SessionContext(ctx, c)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watcher{subjectTimes: c.times(), cancel: cancel}
 	v.revoked.watch(w)

@@ -16,7 +16,7 @@ func TestRevocations_OnlyWatchersOfTheSessionAreNotified(t *testing.T) {
 	for _, sid := range []string{"a", "b", "c", "c"} {
 		name := fmt.Sprint(sid, len(rs.watchers["u1"][sid]))
 		rs.watch(&watcher{
-			subjectTimes: subjectTimes{"u1", sid, at, at.Add(time.Duration(len(rs.watchers["u1"][sid])) * time.Hour)},
+			subjectTimes: subjectTimes{subject: "u1", sid: sid, created: at, issued: at.Add(time.Duration(len(rs.watchers["u1"][sid])) * time.Hour)},
 			cancel:       func(cause error) { ended[name] = cause },
 		})
 	}

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -42,6 +43,13 @@ func (s Session) Data() []byte {
 	return data
 }
 
+// Actor returns the SessionOptions.Actor of the login, or "": the ID of the user who
+// acts for Subject in this session.
+func (s Session) Actor() string {
+	actor, _ := splitActor(s.Opaque)
+	return actor
+}
+
 // Sizes in bytes.
 const (
 	maxOpaque   = 1280
@@ -49,26 +57,54 @@ const (
 	keyLen      = 33
 )
 
-// joinData returns a Session.Opaque: the length of the name, the name, and data.
-func joinData(name string, data []byte) []byte {
-	if name == "" && len(data) == 0 {
+// actorMark is the beginning of a Session.Opaque with an actor. As the length of a
+// name, it is larger than any Opaque, so that versions that do not know it find
+// neither a name nor data.
+const actorMark = "\xff\x7f"
+
+// joinData returns a Session.Opaque: actorMark and the actor, if there is one, then
+// the name, each after its length, then data.
+func joinData(actor, name string, data []byte) []byte {
+	if actor == "" && name == "" && len(data) == 0 {
 		return nil
 	}
-	b := binary.AppendUvarint(nil, uint64(len(name)))
-	b = append(b, name...)
-	return append(b, data...)
+	var b []byte
+	if actor != "" {
+		b = appendText([]byte(actorMark), actor)
+	}
+	return append(appendText(b, name), data...)
 }
 
 func splitData(b []byte) (name string, data []byte) {
-	n, w := binary.Uvarint(b)
-	if w <= 0 || n > uint64(len(b)-w) {
-		return "", nil
-	}
-	name, data = string(b[w:w+int(n)]), b[w+int(n):]
+	_, b = splitActor(b)
+	name, data = cutLeading(b)
 	if len(data) == 0 {
 		return name, nil
 	}
 	return name, data
+}
+
+// splitActor returns the actor, and what follows it.
+func splitActor(b []byte) (actor string, rest []byte) {
+	if after, ok := bytes.CutPrefix(b, []byte(actorMark)); ok {
+		return cutLeading(after)
+	}
+	return "", b
+}
+
+// appendText appends the length of text, and text.
+func appendText(b []byte, text string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
+}
+
+// cutLeading returns the text that appendText wrote at the beginning of b, and what
+// follows it. If there is none, it returns "" and nil.
+func cutLeading(b []byte) (text string, rest []byte) {
+	n, w := binary.Uvarint(b)
+	if w <= 0 || n > uint64(len(b)-w) {
+		return "", nil
+	}
+	return string(b[w : w+int(n)]), b[w+int(n):]
 }
 
 // Rotation is what [Store.Rotate] writes, and its precondition.

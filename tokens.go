@@ -85,17 +85,15 @@ func (c *refreshClaims) payload(issuer string, audience []string) []byte {
 	return w.Close()
 }
 
-// mintAccess issues an access token. Because it may fail, it is called before a
+// mintAccess issues an access token. It sets the fields of g that are the same for
+// all sessions, and expiresAt. Because it may fail, it is called before a
 // session is created or a refresh token is spent. The token's iat and exp follow
 // the clock; see lifetimes.go for countsFrom.
-func (a *Authenticator) mintAccess(ctx context.Context, u User, sid string, k *constants, now, countsFrom, sessionEnd time.Time) (Tokens, error) {
-	g := accessGrant{
-		issuer: a.issuer, audience: a.audience, user: u, sid: sid, constants: k,
-		issuedAt: now, countsFrom: countsFrom,
-		expiresAt:  earlier(now.Add(a.issuableTTL(ctx, now)), sessionEnd).Truncate(time.Second),
-		sessionEnd: sessionEnd.Truncate(time.Second),
-		memoryID:   a.memoryID,
-	}
+func (a *Authenticator) mintAccess(ctx context.Context, g accessGrant) (Tokens, error) {
+	now := g.issuedAt
+	g.issuer, g.audience, g.memoryID = a.issuer, a.audience, a.memoryID
+	g.expiresAt = earlier(now.Add(a.issuableTTL(ctx, now)), g.sessionEnd).Truncate(time.Second)
+	g.sessionEnd = g.sessionEnd.Truncate(time.Second)
 	payload, err := g.payload()
 	if err != nil {
 		return Tokens{}, err
@@ -104,7 +102,7 @@ func (a *Authenticator) mintAccess(ctx context.Context, u User, sid string, k *c
 	if err != nil {
 		return Tokens{}, err
 	}
-	return Tokens{Access: access, AccessExpiresAt: g.expiresAt, Subject: u.ID, SessionID: sid, ephemeral: k.ephemeral}, nil
+	return Tokens{Access: access, AccessExpiresAt: g.expiresAt, Subject: g.user.ID, SessionID: g.sid, ephemeral: g.constants.ephemeral}, nil
 }
 
 // mintRefresh adds to t the refresh token of s in its current generation.

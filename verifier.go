@@ -94,6 +94,8 @@ type Verifier struct {
 	readyOnce     sync.Once
 
 	backend backend // nil without an Authenticator
+
+	members []*Verifier // of a Verifier that AnyOf returned; it verifies nothing itself
 }
 
 // NewVerifier returns a Verifier with the configuration c. The error joins
@@ -266,6 +268,10 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 // Format prints the issuer and the audience. Without it, package fmt would
 // print the values that the application passed, such as a Users that is a map.
 func (v *Verifier) Format(f fmt.State, _ rune) {
+	if v.members != nil {
+		_, _ = fmt.Fprint(f, v.members)
+		return
+	}
 	_, _ = fmt.Fprintf(f, "auth.Verifier{issuer %q audience %q}", v.issuer, v.audience)
 }
 
@@ -287,6 +293,13 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
 // verify verifies a token and stores its claims in c. For a cached token it
 // checks only the key, the times and revocations.
 func (v *Verifier) verify(ctx context.Context, token string, c *parsedClaims) error {
+	if v.members != nil {
+		m, err := v.memberFor(token)
+		if err != nil {
+			return err
+		}
+		return m.verify(ctx, token, c)
+	}
 	var signed signedToken
 	known := v.cachedToken(ctx, token)
 	if known != nil {
@@ -377,9 +390,6 @@ func (v *Verifier) tooEarly(ctx context.Context, about Session, claim string, ah
 // a token that is accepted.
 var errForeign = fmt.Errorf("%w: it was issued with a store other than this MemoryStore, or before this process started; several processes need a Config.Store that they share, which is also the Feed of their Verifiers", ErrTokenExpired)
 
-// session returns the session of the claims.
-func (c *Claims) session() Session { return Session{Subject: c.Subject, ID: c.SessionID} }
-
 // refuseForeign returns errForeign. It emits an event, because users are signed
 // out if several processes have their sessions in memory, and a Verifier whose
 // Feed is not the store of the service that signs refuses all tokens.
@@ -415,11 +425,8 @@ func (v *Verifier) parseAccess(ctx context.Context, token string) (c *Claims, fo
 	return &parsed.Claims, v.isForeign(memoryID), err
 }
 
-// checkRevoked returns an error if the token or its session was revoked. It
-// also returns one if the feed was not read yet, or is stale and the policy
-// does not allow the request. The store cannot be asked about a token without a
-// session.
-func (v *Verifier) checkRevoked(ctx context.Context, t subjectTimes, now time.Time) error {
+// checkReady returns an error if there is a feed that was not read yet.
+func (v *Verifier) checkReady(ctx context.Context) error {
 	if v.feed != nil {
 		select {
 		case <-v.ready:
@@ -427,13 +434,24 @@ func (v *Verifier) checkRevoked(ctx context.Context, t subjectTimes, now time.Ti
 			return v.notReady(ctx)
 		}
 	}
+	return nil
+}
+
+// checkRevoked returns an error if the token or its session was revoked. It
+// also returns one if the feed was not read yet, or is stale and the policy
+// does not allow the request. The store cannot be asked about a token without a
+// session, nor whether the sessions of an actor were revoked.
+func (v *Verifier) checkRevoked(ctx context.Context, t subjectTimes, now time.Time) error {
+	if err := v.checkReady(ctx); err != nil {
+		return err
+	}
 	if _, err := v.revoked.find(t, now); err != nil {
 		return err
 	}
 	if !v.isStale(ctx, now) || v.stalePolicy == StaleContinue {
 		return nil
 	}
-	if v.stalePolicy == StaleRefuse || v.backend == nil || t.sid == "" {
+	if v.stalePolicy == StaleRefuse || v.backend == nil || t.sid == "" || t.actor != "" {
 		return reportedError{errStale}
 	}
 	alive, err := v.backend.sessionExists(ctx, t.subject, t.sid)
