@@ -508,6 +508,10 @@ func TestConfig_SecondFactorMustNotBeANilPointer(t *testing.T) {
 	require.ErrorContains(t, fx.answer("x", "right"), "Config.SecondFactor is nil")
 	r := send(t, fx.Handler(), "POST", "/login/factor", reqJSON(`{"challenge":"x","method":"otp","response":"1"}`))
 	require.Equal(t, 404, r.status)
+	require.Contains(t, r.body, "Config.SecondFactor is nil")
+	r = send(t, fx.LoginFactorHandler(), "POST", "/", reqJSON(`{"challenge":"x","method":"otp","response":"1"}`))
+	require.Equal(t, 404, r.status)
+	require.Equal(t, "there is no second factor here", r.fields(t)["error_description"])
 }
 
 func TestLoginFactorHandler_JSON(t *testing.T) {

@@ -26,10 +26,11 @@ const maxListed = 100
 //
 //	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
 //
-// The endpoints are POST /login, /login/factor, /refresh, /logout, /logout/all and /password, GET
-// /sessions, DELETE /sessions/{id} and GET /jwks.json. LoginHandler,
-// RefreshHandler and so on return the individual endpoints. There is no /password
-// if Config.Users does not implement [PasswordUpdater].
+// The endpoints are POST /login, /login/factor, /refresh, /logout, /logout/all and
+// /password, GET /sessions, DELETE /sessions/{id} and GET /jwks.json. LoginHandler,
+// RefreshHandler and so on return the individual endpoints. There is no
+// /login/factor without Config.SecondFactor, and no /password if Config.Users does
+// not implement [PasswordUpdater].
 func (a *Authenticator) Handler() http.Handler {
 	mux := http.NewServeMux()
 	var found atomic.Bool // an endpoint has been found, so the handler is registered correctly
@@ -46,6 +47,9 @@ func (a *Authenticator) Handler() http.Handler {
 	}
 	if a.updater == nil {
 		delete(endpoints, "/password")
+	}
+	if a.factor == nil {
+		delete(endpoints, "/login/factor")
 	}
 	for pattern, h := range endpoints {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -121,6 +125,8 @@ func endpointAdvice(path, removed string) string {
 			return "register the handler with http.StripPrefix, and with the prefix " + cleanText(prefix, maxDeviceName)
 		case path == "/password":
 			return "Config.Users must implement PasswordUpdater"
+		case path == "/login/factor":
+			return "Config.SecondFactor is nil"
 		case ok && clean != path:
 			return "remove the slash at the end"
 		case ok: // for example /refresh//
