@@ -87,7 +87,8 @@ func TestREADME_ListsEveryErrorResponse(t *testing.T) {
 	for _, err := range []error{
 		auth.ErrNoToken, auth.ErrInvalidToken, auth.ErrTokenExpired, auth.ErrSessionRevoked, auth.ErrTokenReused,
 		auth.ErrInvalidCredentials, auth.ErrForbidden, auth.ErrReauthenticate, auth.ErrInvalidRequest, auth.ErrCrossOrigin,
-		auth.ErrUnavailable, auth.ErrSessionNotFound, auth.ErrUserNotFound, password.ErrBusy, errors.New("not of this package"),
+		auth.ErrUnavailable, auth.ErrSessionNotFound, auth.ErrUserNotFound, &auth.FactorError{}, auth.ErrTooManySessions, auth.ErrSpent,
+		password.ErrBusy, password.ErrRefused, errors.New("not of this package"),
 	} {
 		answer := auth.ResponseFor(err)
 		action := ""
@@ -100,9 +101,10 @@ func TestREADME_ListsEveryErrorResponse(t *testing.T) {
 
 func TestREADME_ListsTheEndpoints(t *testing.T) {
 	t.Parallel()
-	h := newFixture(t, withCookies()).Handler()
+	fx, _ := newFactorFixture(t, withCookies(), func(c *auth.Config) { c.Users = &storedUsers{users: c.Users.(*users)} })
+	h := fx.Handler()
 	rows := regexp.MustCompile("(?m)^\\| `([A-Z]+) (/[^`]*)`").FindAllStringSubmatch(readme(t), -1)
-	require.Len(t, rows, 7)
+	require.Len(t, rows, 9)
 	for _, row := range rows {
 		for method, allowed := range map[string]bool{row[1]: true, http.MethodPatch: false} {
 			w := httptest.NewRecorder()

@@ -47,7 +47,7 @@ var packages = map[string]string{
 const given = `
 var (
 	a             *auth.Authenticator
-	claims        *auth.Claims
+	admin, claims        *auth.Claims
 	config        auth.Config
 	ctx           context.Context
 	current, next auth.Key
@@ -59,6 +59,7 @@ var (
 	routes        func(*auth.Authenticator) http.Handler
 	secret        []byte
 	errTaken      error
+	factors       auth.SecondFactor
 	hasher        *password.Hasher
 	insertUser    func(ctx context.Context, login, hash string) (auth.User, error)
 	showLogin     func(w http.ResponseWriter, r *http.Request, status int, text string)
@@ -66,7 +67,9 @@ var (
 	store         auth.Store
 	start         time.Time
 	t             testing.TB
-	userID        string
+	login, userID string
+
+	old, newPassword string
 	w             http.ResponseWriter
 )
 `
