@@ -100,13 +100,26 @@ func serve(c nodeConfig, open func(dsn string) (auth.Store, error)) error {
 	mux := http.NewServeMux()
 	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
 	mux.HandleFunc("POST /start", func(w http.ResponseWriter, r *http.Request) {
-		tokens, err := a.StartSession(r.Context(), r.FormValue("user"), auth.SessionOptions{Device: a.Device(r)})
+		o := auth.SessionOptions{Device: a.Device(r), Actor: r.FormValue("actor"), Data: []byte(r.FormValue("data"))}
+		if r.FormValue("own") != "" {
+			o.AMR, o.Ephemeral, o.IdleTTL, o.SessionTTL = []string{"otp"}, true, ownIdleTTL, ownSessionTTL
+		}
+		tokens, err := a.StartSession(r.Context(), r.FormValue("user"), o)
 		if err != nil {
 			a.WriteError(w, r, err)
 			return
 		}
 		a.WriteTokens(w, tokens, false)
 	})
+	mux.Handle("POST /continue", a.Require()(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		claims, _ := auth.FromContext(r.Context())
+		tokens, err := a.Continue(r.Context(), claims, auth.SessionOptions{Device: a.Device(r), Data: []byte(r.FormValue("data"))})
+		if err != nil {
+			a.WriteError(w, r, err)
+			return
+		}
+		a.WriteTokens(w, tokens, false)
+	})))
 	mux.HandleFunc("POST /revoke-all", func(w http.ResponseWriter, r *http.Request) {
 		if err := a.RevokeAll(r.Context(), r.FormValue("user")); err != nil {
 			a.WriteError(w, r, err)

@@ -40,6 +40,7 @@ func Run(t *testing.T, b Backend) {
 		{"SpendsWhileConnectionsAreCut", spendsWhileCut},
 		{"LateRetriesWithKeysAreNotReuse", lateRetries},
 		{"RevocationReachesOtherNode", revocation},
+		{"ConstantsSurviveRotations", constants},
 		{"RevocationsDuringFeedOutageArrive", feedOutage},
 		{"ServerKilledAndRestarted", serverKilled},
 		{"ServerHangs", serverHangs},

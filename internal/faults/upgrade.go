@@ -124,6 +124,7 @@ func Upgrade(t *testing.T, module, source, dsn string, open func() auth.Store) {
 		t.Fatalf("the second Spend returned %v, want ErrSpent", err)
 	}
 
+	cl.upgradeConstants(older, newer, store)
 	cl.logOut(ctx, older, live[1])
 	cl.logOut(ctx, newer, live[2])
 	revokeAll(older, live[3])
