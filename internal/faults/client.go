@@ -166,7 +166,7 @@ func (cl *cluster) load(workers int) (stop func() []*client) {
 				case c.out:
 				case p < 10:
 					cl.getProtected(context.Background(), n, c)
-				case p < 12:
+				case p < 12 && !cl.noSpends:
 					if tk := cl.spendNew(context.Background(), n); tk != nil {
 						cl.mu.Lock()
 						cl.spent = append(cl.spent, tk)

@@ -60,6 +60,7 @@ type cluster struct {
 	spent        []*ticket              // one-time tokens that load spent
 	slowest      time.Duration          // longest time to a response
 	ignoreDelays bool                   // slow responses are no violations
+	noSpends     bool                   // load spends no one-time tokens, because a node does not know them
 }
 
 // node is a process of the application.

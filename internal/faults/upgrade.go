@@ -27,6 +27,7 @@ func Upgrade(t *testing.T, module, source, dsn string, open func() auth.Store) {
 	program := testserver.Earlier(t, beforeRetryTag, module, source)
 	cl := emptyCluster(t, 10*time.Second)
 	config := nodeConfig{DSN: dsn, Window: 10 * time.Second, StoreTimeout: cl.timeout}
+	cl.noSpends = true
 	cl.startProgram(program, config)
 	older := cl.nodes[0]
 	var ahead time.Duration // of the clocks of the nodes
