@@ -238,7 +238,7 @@ func (f *flawedStore) Rotate(ctx context.Context, subject, id string, r auth.Rot
 		return auth.Session{}, false, auth.ErrSessionNotFound
 	}
 	behind := s.Generation < r.From
-	if len(s.Key) > 0 && !f.sameKey(s.Key, r.Key) && !(behind && f.has("ignores the key when it restores")) {
+	if len(s.Key) > 0 && !f.sameKey(s.Key, r.Key) && (!behind || !f.has("ignores the key when it restores")) {
 		return f.copy(s), false, nil
 	}
 	if f.has("checks the key before it rotates") {
