@@ -216,18 +216,22 @@ func TestLoginFactor_ABurstHasFiveAttempts(t *testing.T) {
 	f := &factor{methods: []string{"otp"}}
 	nodes := newNodes(t, 2, func(_ int, c *auth.Config) { c.SecondFactor = f })
 	c := nodes[0].challenge(t, auth.SessionOptions{})
-	release := make(chan struct{})
-	f.verify = func() error { <-release; return auth.ErrInvalidCredentials }
-	var wg sync.WaitGroup
-	var spent atomic.Int64
-	for i := range 64 {
-		wg.Go(func() {
-			if err := nodes[i%2].answer(c.Challenge, "wrong"); errors.Is(err, auth.ErrSpent) && spent.Add(1) == 59 {
-				close(release) // all others wait in Verify
+	const burst = 64
+	var decided, done sync.WaitGroup // each request is refused, or waits in Verify for the others
+	decided.Add(burst)
+	f.verify = func() error {
+		decided.Done()
+		decided.Wait()
+		return auth.ErrInvalidCredentials
+	}
+	for i := range burst {
+		done.Go(func() {
+			if err := nodes[i%2].answer(c.Challenge, "wrong"); errors.Is(err, auth.ErrSpent) {
+				decided.Done()
 			}
 		})
 	}
-	wg.Wait()
+	done.Wait()
 	require.Equal(t, 5, f.calls())
 }
 
