@@ -315,6 +315,9 @@ func TestFromHeader_RefusesHeadersWithAnotherMeaning(t *testing.T) {
 	} {
 		require.ErrorContains(t, build(name), " has another meaning; use FromBearer, or a header of your own such as X-Access-Token", name)
 	}
+	for _, name := range []string{"Refresh-Token", "refresh-key"} {
+		require.ErrorContains(t, build(name), " is for refresh tokens", name)
+	}
 	for _, name := range []string{
 		"X-Access-Token", "X-Auth-Token", "Token", "Api-Key", "Sec-WebSocket-Protocol", "Cf-Access-Jwt-Assertion", "X-Forwardedx", "Iffy", "Hostx",
 		"X-Contents",

@@ -647,6 +647,7 @@ func TestRefreshRequest_ReadsWhatARefreshNeeds(t *testing.T) {
 		fx.WriteTokens(w, tokens, !o.InBody)
 	})
 	r := send(t, own, "POST", "/refresh", reqCookie(refreshCookie, first.Refresh), reqHeader("Refresh-Token", second.Refresh))
+	require.Contains(t, r.cookies, refreshCookie)
 	require.Equal(t, second.Refresh, r.cookies[refreshCookie].Value)
 	r = send(t, own, "POST", "/refresh", reqCookie(refreshCookie, second.Refresh), reqHeader("Refresh-Token", second.Refresh))
 	require.NotContains(t, r.cookies, refreshCookie)
