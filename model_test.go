@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,9 +49,40 @@ type mSession struct {
 	gen                       int64
 	created, rotated, expires time.Time
 	dead                      bool
-	tokens                    map[int64]string    // the refresh token of each generation
-	exp                       map[int64]time.Time // and its expiry
+	tag                       []byte              // the stored retry tag
+	tokens                    map[int64]string    // the latest refresh token of each generation
+	iat                       map[int64]time.Time // and its times
+	exp                       map[int64]time.Time
 }
+
+// mKey is the retry key of a request, if any.
+type mKey struct {
+	key    string
+	digest bool // the request shows only the digest
+}
+
+func (k mKey) header() string {
+	if k.digest {
+		return digestOf(k.key)
+	}
+	return k.key
+}
+
+func (k mKey) tag(generation int64, id string) []byte {
+	if k.key == "" {
+		return nil
+	}
+	return tagOf(k.key, generation, id)
+}
+
+// mOutcome is what a refresh does that succeeds.
+type mOutcome int
+
+const (
+	mSame    mOutcome = iota // it returns the latest token that was issued, unless its response was lost
+	mRotates                 // it returns a new token
+	mLate                    // it is a late repeat
+)
 
 type mAccess struct {
 	token    string
@@ -71,41 +103,53 @@ const (
 	mLeeway = 2 * time.Second
 )
 
-func (s *mSession) refresh(g int64, now time.Time, disabled bool, fault mFault) (string, error) {
+func (s *mSession) refresh(g int64, k mKey, now time.Time, disabled bool, fault mFault) (mOutcome, error) {
 	switch {
 	case !now.Before(s.exp[g]):
-		return "", auth.ErrTokenExpired
+		return 0, auth.ErrTokenExpired
 	case s.dead:
-		return "", auth.ErrSessionRevoked
+		return 0, auth.ErrSessionRevoked
 	case fault.method == "users":
-		return "", auth.ErrUnavailable
+		return 0, auth.ErrUnavailable
 	case disabled:
 		s.dead = true
 		if fault.method == "Revoke" {
-			return "", auth.ErrUnavailable
+			return 0, auth.ErrUnavailable
 		}
-		return "", auth.ErrSessionRevoked
+		return 0, auth.ErrSessionRevoked
 	case fault.method == "Rotate" && !fault.after:
-		return "", auth.ErrUnavailable
+		return 0, auth.ErrUnavailable
 	}
-	rotates := g == s.gen && (g == 1 || now.Sub(s.rotated) >= 3*mWindow)
+	// The response to a late repeat has an iat, and so a cooldown, of its own.
+	ownCooldown := s.iat[g].Add(3 * mWindow)
+	rotates := g == s.gen && (g == 1 || now.Sub(s.rotated) >= 3*mWindow && (!now.Before(ownCooldown) || !ownCooldown.Before(s.exp[g])))
 	if rotates {
+		if tag := k.tag(g-1, s.id); tag != nil && bytes.Equal(tag, s.tag) {
+			s.tag = nil // the key of the rotation before
+		} else {
+			s.tag = k.tag(g, s.id)
+		}
 		s.gen, s.rotated = s.gen+1, now
 		s.expires = earliest(s.rotated.Add(mIdle), s.created.Truncate(time.Second).Add(mAbs))
 	}
 	switch {
 	case fault.method == "Rotate":
-		return "", auth.ErrUnavailable
+		return 0, auth.ErrUnavailable
 	case rotates:
-		return "", nil
+		return mRotates, nil
 	case g == s.gen, g == s.gen-1 && now.Sub(s.rotated) <= mWindow:
-		return s.tokens[s.gen], nil
+		return mSame, nil
+	case g == s.gen-1 && k.key != "" && !k.digest && bytes.Equal(k.tag(g, s.id), s.tag):
+		if !now.Before(s.expires.Truncate(time.Second)) {
+			return 0, auth.ErrTokenExpired
+		}
+		return mLate, nil
 	}
 	s.dead = true
 	if fault.method == "Revoke" {
-		return "", auth.ErrUnavailable
+		return 0, auth.ErrUnavailable
 	}
-	return "", auth.ErrTokenReused
+	return 0, auth.ErrTokenReused
 }
 
 func earliest(a, b time.Time) time.Time {
@@ -125,6 +169,8 @@ type model struct {
 	access    []mAccess
 	notBefore map[string]time.Time
 	log       []string
+
+	lateRepeats int
 }
 
 func (w *model) note(format string, args ...any) { w.log = append(w.log, fmt.Sprintf(format, args...)) }
@@ -222,7 +268,7 @@ func (w *model) step() {
 			created = w.notBefore[user]
 		}
 		t, err := w.b.StartSession(ctx, user, auth.SessionOptions{})
-		s := &mSession{user: user, id: t.SessionID, gen: 1, created: created, rotated: now, tokens: map[int64]string{}, exp: map[int64]time.Time{}}
+		s := &mSession{user: user, id: t.SessionID, gen: 1, created: created, rotated: now, tokens: map[int64]string{}, iat: map[int64]time.Time{}, exp: map[int64]time.Time{}}
 		s.expires = earliest(now.Add(mIdle), created.Truncate(time.Second).Add(mAbs))
 		switch {
 		case fault.method == "users":
@@ -278,10 +324,14 @@ func (w *model) step() {
 		disabled = w.b.users.byID[s.user].Disabled
 		w.b.users.mu.Unlock()
 		before, wasDead := s.gen, s.dead
-		want, wantErr := s.refresh(g, now, disabled, fault)
-		w.note("%s refresh %s gen %d of %d: %v", now.Format("15:04:05.000"), s.id[:4], g, before, wantErr)
+		var k mKey
+		if w.r.IntN(3) > 0 { // mostly the key that an honest client would use
+			k = mKey{testKey([]byte{byte(g), byte(g), byte(g), 1, 2}[w.r.IntN(5)]), w.r.IntN(3) == 0}
+		}
+		want, wantErr := s.refresh(g, k, now, disabled, fault)
+		w.note("%s refresh %s gen %d of %d, key %v: %v %v", now.Format("15:04:05.000"), s.id[:4], g, before, k, want, wantErr)
 		writes := w.b.store.count("Rotate")
-		t, err := w.b.Refresh(ctx, s.tokens[g], auth.RefreshOptions{})
+		t, err := w.b.Refresh(ctx, s.tokens[g], auth.RefreshOptions{RetryKey: k.header()})
 		if wasDead && fault.method != "" && errors.Is(err, auth.ErrUnavailable) {
 			err = wantErr // the session has ended, but the call to the store or the lookup failed
 		}
@@ -294,10 +344,19 @@ func (w *model) step() {
 		if err != nil {
 			return
 		}
-		if want != "" {
-			w.ok(t.Refresh == want, "not the same token again")
+		w.ok(t.Rotated == (g < s.gen), "rotated is %v", t.Rotated)
+		stored, err := w.raw.Get(ctx, s.user, s.id)
+		w.ok(err == nil && bytes.Equal(stored.RetryTag, s.tag), "another retry tag is stored: %v", err)
+		if want == mSame && s.tokens[s.gen] != "" {
+			w.ok(t.Refresh == s.tokens[s.gen], "not the same token again")
 		} else {
-			s.tokens[s.gen], s.exp[s.gen] = t.Refresh, t.RefreshExpiresAt
+			s.tokens[s.gen], s.iat[s.gen], s.exp[s.gen] = t.Refresh, s.rotated, t.RefreshExpiresAt
+		}
+		if want == mLate {
+			s.iat[s.gen] = now.Add(time.Second - 1).Truncate(time.Second)
+			_, claims := decodeToken(w.t, t.Refresh)
+			w.ok(claims["gen"] == float64(s.gen) && claims["iat"] == seconds(s.iat[s.gen]), "not a token of now")
+			w.lateRepeats++
 		}
 		w.holder(s, t)
 	case op == 12: // a logout with a token of either kind and any age
@@ -444,6 +503,7 @@ func TestModel_RandomHistories(t *testing.T) {
 	for n := range workers {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			t.Parallel()
+			late := 0
 			for i := range iterations(1_000, 10_000) / workers {
 				s := base + uint64(i*workers+n)
 				synctest.Test(t, func(t *testing.T) { // ExpireAccess may wait
@@ -468,8 +528,10 @@ func TestModel_RandomHistories(t *testing.T) {
 					}
 					w.verifyAll()
 					w.b.stop()
+					late += w.lateRepeats
 				})
 			}
+			t.Logf("%d late repeats", late)
 		})
 	}
 }
