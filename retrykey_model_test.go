@@ -697,7 +697,7 @@ var twoNodes = []int8{0, kLeeway}
 
 // statesToVisit is how many states of one configuration are visited: enough for
 // most of them with AUTH_LONG=1, and a few seconds of work otherwise.
-func statesToVisit() int { return iterations(100_000, 2_500_000) }
+func statesToVisit() int { return iterations(100_000, 1_500_000) }
 
 // An honest program with retry keys is never signed out, however late it repeats a
 // request, and wherever it crashes.

@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -16,27 +17,42 @@ import (
 
 // skewedSession is what a refresh must do if clocks differ by more than Leeway:
 // a session whose rotation is more than Leeway ahead of the node's clock has no
-// cooldown, and rotating it sets its time back.
+// cooldown, and rotating it sets its time back. Neither has a token whose iat is
+// that much ahead.
 type skewedSession struct {
+	id      string
 	gen     int64
 	rotated time.Time
+	tag     []byte
 	dead    bool
 }
 
-func (s *skewedSession) refresh(g int64, now time.Time) (want int64, err error) {
+// refresh returns the generation of the response, and whether it is a late
+// repeat. iat is that of the presented token.
+func (s *skewedSession) refresh(g int64, iat time.Time, k mKey, now time.Time) (want int64, late bool, err error) {
 	age := now.Sub(s.rotated)
+	young := now.Before(iat.Add(3*mWindow)) && !iat.After(ceilSecond(now.Add(mLeeway)))
 	switch {
 	case s.dead:
-		return 0, auth.ErrSessionRevoked
-	case g == s.gen && (g == 1 || age >= 3*mWindow || age < -mLeeway):
+		return 0, false, auth.ErrSessionRevoked
+	case g == s.gen && (g == 1 || age >= 3*mWindow && !young || age < -mLeeway):
+		if tag := k.tag(g-1, s.id); tag != nil && bytes.Equal(tag, s.tag) {
+			s.tag = nil
+		} else {
+			s.tag = k.tag(g, s.id)
+		}
 		s.gen, s.rotated = s.gen+1, now
-		return s.gen, nil
+		return s.gen, false, nil
 	case g == s.gen, g == s.gen-1 && age <= mWindow:
-		return s.gen, nil
+		return s.gen, false, nil
+	case g == s.gen-1 && k.key != "" && !k.digest && bytes.Equal(k.tag(g, s.id), s.tag):
+		return s.gen, true, nil
 	}
 	s.dead = true
-	return 0, auth.ErrTokenReused
+	return 0, false, auth.ErrTokenReused
 }
+
+func ceilSecond(t time.Time) time.Time { return t.Add(time.Second - 1).Truncate(time.Second) }
 
 // skews are the deviations of the nodes' clocks. The first two are correct.
 var skews = []time.Duration{0, 0, 30 * time.Minute, -30 * time.Minute, mLeeway, -mLeeway, mLeeway + time.Millisecond, 25 * time.Hour, -25 * time.Hour}
@@ -46,30 +62,32 @@ type skewModel struct {
 	r      *rand.Rand
 	clock  *authtest.Clock
 	nodes  []*auth.Authenticator
+	events *events
 	s      skewedSession
-	first  auth.Tokens
-	tokens map[int64]string
+	first  map[int64]string    // the token of each generation, except late repeats
+	tokens map[int64]string    // the one that was received last
+	iat    map[int64]time.Time // and its iat
 	log    []string
 }
 
 func newSkewModel(t *testing.T, seed uint64) *skewModel {
-	w := &skewModel{t: t, r: rand.New(rand.NewPCG(seed, 33)), clock: newClock(), tokens: map[int64]string{}}
+	w := &skewModel{t: t, r: rand.New(rand.NewPCG(seed, 33)), clock: newClock(), first: map[int64]string{}, tokens: map[int64]string{}, iat: map[int64]time.Time{}}
 	w.note("seed %d", seed)
 	store, us := database{auth.NewMemoryStore()}, newUsers()
+	w.events = &events{}
 	for _, skew := range skews {
 		a, err := auth.New(auth.Config{
-			Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: us, Hasher: fastHasher, Store: store, OnEvent: (&events{}).add,
+			Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret}, Users: us, Hasher: fastHasher, Store: store, OnEvent: w.events.add,
 			AccessTTL: mAcc, RetryWindow: mWindow, Leeway: mLeeway, TokenCacheSize: -1, Now: func() time.Time { return w.clock.Now().Add(skew) },
 		})
 		require.NoError(t, err)
 		w.nodes = append(w.nodes, a)
 	}
 	n := w.r.IntN(len(skews))
-	var err error
-	w.first, err = w.nodes[n].StartSession(context.Background(), "u1", auth.SessionOptions{})
+	login, err := w.nodes[n].StartSession(context.Background(), "u1", auth.SessionOptions{})
 	require.NoError(t, err)
 	w.note("login at the node that is %s ahead", skews[n])
-	w.s, w.tokens[1] = skewedSession{gen: 1, rotated: w.now(n)}, w.first.Refresh
+	w.s, w.tokens[1] = skewedSession{id: login.SessionID, gen: 1, rotated: w.now(n)}, login.Refresh
 	return w
 }
 
@@ -91,18 +109,33 @@ func (w *skewModel) ok(cond bool, format string, args ...any) {
 // refresh presents a generation to a node, and compares the result with the
 // model.
 func (w *skewModel) refresh(who string, n int, g int64) (int64, error) {
-	want, wantErr := w.s.refresh(g, w.now(n))
-	w.note("%s %s presents %d to the node that is %s ahead: %d %v", w.clock.Now().Format("15:04:05.000"), who, g, skews[n], want, wantErr)
-	t, err := w.nodes[n].Refresh(context.Background(), w.tokens[g], auth.RefreshOptions{})
+	return w.refreshWith(who, n, g, mKey{})
+}
+
+// refreshWith is refresh with a retry key.
+func (w *skewModel) refreshWith(who string, n int, g int64, k mKey) (int64, error) {
+	want, late, wantErr := w.s.refresh(g, w.iat[g], k, w.now(n))
+	w.note("%s %s presents %d, key %v, to the node that is %s ahead: %d %v %v", w.clock.Now().Format("15:04:05.000"), who, g, k, skews[n], want, late, wantErr)
+	t, err := w.nodes[n].Refresh(context.Background(), w.tokens[g], auth.RefreshOptions{RetryKey: k.header()})
 	w.ok((err == nil) == (wantErr == nil), "want %v, got %v", wantErr, err)
 	if err != nil {
 		require.ErrorIs(w.t, err, wantErr)
 		return 0, err
 	}
-	if w.tokens[want] == "" {
-		w.tokens[want] = t.Refresh
+	switch {
+	case want == g:
+		w.ok(t.Refresh == w.tokens[g], "not the token that was presented")
+	case late:
+		w.tokens[want], w.iat[want] = t.Refresh, ceilSecond(w.now(n))
+	default:
+		if w.first[want] == "" {
+			w.first[want] = t.Refresh
+		}
+		w.ok(t.Refresh == w.first[want], "not the token of generation %d", want)
+		w.tokens[want], w.iat[want] = t.Refresh, w.s.rotated
 	}
-	w.ok(t.Refresh == w.tokens[want], "not the token of generation %d", want)
+	_, claims := decodeToken(w.t, t.Refresh)
+	w.ok(claims["gen"] == float64(want), "not generation %d", want)
 	_, payload := decodeToken(w.t, t.Access)
 	w.ok(payload["iat"] == seconds(w.now(n)), "iat is not the clock's time")
 	return want, nil
@@ -137,6 +170,34 @@ func TestModel_WrongClocksKeepTheLatestTokenValid(t *testing.T) {
 	}
 }
 
+// A client with retry keys whose responses are lost is not signed out either,
+// however late it repeats a request, and at whichever node. Its requests do not
+// overlap.
+func TestModel_WrongClocksDoNotSignOutAClientWithRetryKeys(t *testing.T) {
+	t.Parallel()
+	base := seed(t)
+	late := 0
+	for i := range iterations(300, 5000) {
+		w := newSkewModel(t, base+uint64(i))
+		held, key, sent := int64(1), byte(0), false
+		for range 40 {
+			w.wait()
+			got, err := w.refreshWith("the client", w.r.IntN(len(skews)), held, mKey{testKey(key), !sent})
+			sent = true
+			w.ok(err == nil, "the client is signed out: %v", err)
+			if got > held && w.r.IntN(2) == 0 { // otherwise the response is lost
+				held, key, sent = got, key+1, false
+			}
+		}
+		for _, e := range w.events.take(auth.EventLateRetry) {
+			late++
+			w.ok(e.Generation == e.Session.Generation-1, "a late repeat of another generation")
+		}
+	}
+	t.Logf("%d late repeats", late)
+	require.Positive(t, late)
+}
+
 // For any token at any node, the result is that of the model.
 func TestModel_WrongClocksAndCopiesOfTokens(t *testing.T) {
 	t.Parallel()
@@ -149,7 +210,11 @@ func TestModel_WrongClocksAndCopiesOfTokens(t *testing.T) {
 			if w.r.IntN(4) == 0 {
 				g = max(1, g-w.r.Int64N(3))
 			}
-			_, _ = w.refresh("somebody", w.r.IntN(len(skews)), g)
+			k := mKey{}
+			if w.r.IntN(3) > 0 {
+				k = mKey{testKey([]byte{byte(g), byte(g), 1}[w.r.IntN(3)]), w.r.IntN(3) == 0}
+			}
+			_, _ = w.refreshWith("somebody", w.r.IntN(len(skews)), g, k)
 		}
 	}
 }
