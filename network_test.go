@@ -3,6 +3,7 @@ package auth_test
 import (
 	"container/heap"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -27,6 +28,7 @@ type browser struct {
 	clock     *authtest.Clock
 	nodes     []*fixture
 	jar       string // the refresh cookie
+	key       string // the pending retry key; see refreshWithKey
 	queue     eventQueue
 	seq       int
 	open      map[string][]*attempt // without a response, by token
@@ -224,4 +226,121 @@ func TestModel_TwoTabsWithOneCookieJarStaySignedIn(t *testing.T) {
 			require.Greater(t, sent, 30*rounds)
 		})
 	}
+}
+
+// refreshWithKey sends one request of a tab with the retry key that is pending for
+// all tabs. It may be lost, and so may its response. Together they take less than
+// a window.
+func (b *browser) refreshWithKey(tab int) {
+	// All tabs share one pending key. It is created in one step, or read
+	// immediately before each request. The first request has its digest.
+	key, header := b.key, b.key
+	if key == "" {
+		key = fmt.Sprintf("%032d", b.seq)
+		key = base64.RawURLEncoding.EncodeToString([]byte(key))
+		b.key, header = key, digestOf(key)
+	}
+	b.after(b.upTo(100*time.Millisecond), func() { // the browser adds the cookie
+		token := b.jar
+		b.sent++
+		node := b.nodes[b.r.IntN(len(b.nodes))]
+		lost, fault, before := b.r.IntN(2) == 0, b.r.IntN(8) == 0, b.r.IntN(2) == 0
+		if b.r.IntN(8) == 0 {
+			return // the request is lost
+		}
+		b.after(b.upTo(netFlight), func() {
+			if fault && before {
+				node.store.failBefore("Rotate", errStore)
+			} else if fault {
+				node.store.failAfter("Rotate", errStore)
+			}
+			req := httptest.NewRequest(http.MethodPost, "/refresh", nil)
+			req.AddCookie(&http.Cookie{Name: "__Host-Http-refresh", Value: token})
+			req.Header.Set("Refresh-Key", header)
+			w := httptest.NewRecorder()
+			node.Handler().ServeHTTP(w, req)
+			node.store.failBefore("Rotate", nil)
+			node.store.failAfter("Rotate", nil)
+			b.note("tab %d …%s with key …%s: %d lost %v", tab, token[len(token)-5:], header[len(header)-5:], w.Code, lost)
+			if w.Code == http.StatusServiceUnavailable && fault {
+				return
+			}
+			if w.Code != http.StatusOK {
+				b.t.Fatalf("an honest client is refused: %d %s\n%s", w.Code, w.Body, strings.Join(b.log, "\n"))
+			}
+			if lost {
+				return
+			}
+			b.after(b.upTo(5*time.Second), func() {
+				for _, c := range w.Result().Cookies() {
+					if c.Name == "__Host-Http-refresh" {
+						b.jar = c.Value
+						b.rotations[c.Value] = true
+						b.note("tab %d: jar …%s", tab, c.Value[len(c.Value)-5:])
+					}
+				}
+				b.after(b.upTo(time.Second), func() { // the script sees the response
+					if strings.Contains(w.Body.String(), `"rotated":true`) && b.key == key {
+						b.note("tab %d removes the key", tab)
+						b.key = ""
+					}
+				})
+			})
+		})
+	})
+}
+
+// Tabs with retry keys may lose any response, and repeat a request at any time.
+func TestModel_TwoTabsWithRetryKeysStaySignedIn(t *testing.T) {
+	t.Parallel()
+	base := seed(t)
+	late, sent, rotations := 0, 0, 0
+	rounds := iterations(300, 5000)
+	for i := range rounds {
+		s := base + uint64(i)
+		b := &browser{t: t, r: rand.New(rand.NewPCG(s, 4)), clock: newClock(), rotations: map[string]bool{}}
+		b.note("seed %d", s)
+		store := auth.NewMemoryStore()
+		for _, skew := range []time.Duration{0, netSkew} {
+			b.nodes = append(b.nodes, newFixture(t, func(c *auth.Config) {
+				c.Store, c.Cookies = store, &auth.Cookies{}
+				c.RetryWindow = netWindow
+				c.Now = func() time.Time { return b.clock.Now().Add(skew) }
+			}))
+		}
+		tokens, err := b.nodes[0].StartSession(context.Background(), "u1", auth.SessionOptions{})
+		require.NoError(t, err)
+		b.jar = tokens.Refresh
+		for tab := range 2 {
+			var next func()
+			next = func() {
+				if b.sent > 40 {
+					return
+				}
+				b.refreshWithKey(tab)
+				// It gives up the request, or has its response, and waits.
+				b.after(netWindow+[]time.Duration{0, time.Second, netWindow, 3 * netWindow, 31 * time.Second, 5 * time.Minute, time.Hour}[b.r.IntN(7)]+b.upTo(time.Second), next)
+			}
+			b.after(b.upTo(time.Second), next)
+		}
+		for b.queue.Len() > 0 {
+			e := heap.Pop(&b.queue).(networkEvent)
+			b.clock.Advance(e.at.Sub(b.clock.Now()))
+			e.do()
+		}
+		b.clock.Advance(time.Hour)
+		key := b.key
+		_, err = b.nodes[1].Refresh(context.Background(), b.jar, auth.RefreshOptions{RetryKey: key})
+		if err != nil {
+			t.Fatalf("after all events: %v\n%s", err, strings.Join(b.log, "\n"))
+		}
+		for _, node := range b.nodes {
+			late += len(node.events.take(auth.EventLateRetry))
+			node.stop()
+		}
+		sent += b.sent
+		rotations += len(b.rotations)
+	}
+	t.Logf("%d histories, %d requests, %d tokens, %d late repeats", rounds, sent, rotations, late)
+	require.Greater(t, late, rounds)
 }
