@@ -87,6 +87,7 @@
 //   - a login handler of the application: [Authenticator.SetCookies]
 //   - pages that the server renders, with a login page: [LocalPath]
 //   - sign-in by other means than a password: [Authenticator.StartSession]
+//   - a second factor, with codes that are accepted once: [SecondFactor]
 //   - refreshing without HTTP: [Authenticator.Refresh]
 //   - a page of the user's devices: [Authenticator.Sessions]
 //   - streams that end with the session: [Verifier.SessionContext]

@@ -220,41 +220,53 @@ func fieldNames(fields *ast.FieldList) []string {
 }
 
 // writeNames writes the exported names of a package, each with the first
-// sentence of its comment. Values that are declared together share a line, and
-// so do the functions that create a type, and methods with the same parameters
-// and results.
+// sentence of its comment. Values that are declared together share a line. So does
+// a type with the functions that create it and with its methods, except that the
+// methods of the two main types have lines of their own, where methods with the
+// same parameters and results share one.
 func writeNames(b *strings.Builder, p *doc.Package) {
-	values := func(vs []*doc.Value) {
+	values := func(vs []*doc.Value) (list []string) {
 		for _, v := range vs {
-			fmt.Fprintf(b, "- `%s`: %s\n", strings.Join(v.Names, "`, `"), p.Synopsis(v.Doc))
+			list = append(list, "`"+strings.Join(v.Names, "`, `")+"`: "+p.Synopsis(v.Doc))
 		}
+		return list
 	}
-	funcs := func(fs []*doc.Func, group func(*doc.Func) string) {
+	funcs := func(fs []*doc.Func) (list []string) {
+		for _, f := range fs {
+			if isListed(f) {
+				list = append(list, "`"+signature(f)+"`: "+p.Synopsis(f.Doc))
+			}
+		}
+		return list
+	}
+	for _, line := range slices.Concat(values(p.Vars), values(p.Consts), funcs(p.Funcs)) {
+		fmt.Fprintln(b, "-", line)
+	}
+	for _, typ := range p.Types {
+		parts := slices.Concat([]string{"`" + typeHeading(typ) + "`: " + p.Synopsis(typ.Doc)}, values(typ.Consts), values(typ.Vars), funcs(typ.Funcs))
+		main := typ.Name == "Authenticator" || typ.Name == "Verifier"
+		if !main {
+			parts = append(parts, funcs(typ.Methods)...)
+		}
+		fmt.Fprintln(b, "-", strings.Join(parts, " "))
+		if !main {
+			continue
+		}
 		var order []string
 		lines := map[string]string{}
-		for _, f := range fs {
+		for _, f := range typ.Methods {
 			if !isListed(f) {
 				continue
 			}
-			key := group(f)
+			key := strings.Replace(signature(f), " "+f.Name+"(", " (", 1)
 			if lines[key] == "" {
 				order = append(order, key)
 				lines[key] = "-"
 			}
-			lines[key] += " `" + signature(f) + "`: " + p.Synopsis(f.Doc)
+			lines[key] += " " + funcs([]*doc.Func{f})[0]
 		}
 		for _, key := range order {
 			fmt.Fprintln(b, lines[key])
 		}
-	}
-	values(p.Vars)
-	values(p.Consts)
-	funcs(p.Funcs, signature)
-	for _, typ := range p.Types {
-		fmt.Fprintf(b, "- `%s`: %s\n", typeHeading(typ), p.Synopsis(typ.Doc))
-		values(typ.Consts)
-		values(typ.Vars)
-		funcs(typ.Funcs, func(*doc.Func) string { return typ.Name })
-		funcs(typ.Methods, func(f *doc.Func) string { return strings.Replace(signature(f), " "+f.Name+"(", " (", 1) })
 	}
 }
