@@ -133,9 +133,8 @@ func TestOneTime_Expires(t *testing.T) {
 // has expired by that clock.
 func TestSpendOneTime_RecordOutlivesTheTokenOnEveryClock(t *testing.T) {
 	t.Parallel()
-	fx := newFixture(t)
 	var until time.Time
-	fx.store.Store = spendFunc{fx.store.Store, func(at time.Time) { until = at }}
+	fx := newFixture(t, func(c *auth.Config) { c.Store = spendFunc{c.Store, func(at time.Time) { until = at }} })
 	token := fx.issue(t)
 	require.NoError(t, fx.spendOnce(token))
 	require.Equal(t, fx.clock.Now().Add(time.Hour+10*time.Second), until)
