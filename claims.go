@@ -161,7 +161,7 @@ func (c *Claims) encode(memoryID string, extra ...[]byte) []byte {
 	list("roles", c.Roles)
 	text("scope", strings.Join(c.Scopes, " "))
 	list("amr", c.AMR)
-	c.terms.write(&w, c.AuthTime)
+	c.terms.writeTerms(&w, c.AuthTime)
 	writeActor(&w, c.Actor)
 	for _, object := range extra {
 		if object != nil {
@@ -469,7 +469,7 @@ func readAccess(c *parsedClaims, payload, issuer string, audience []string) (mem
 			return errors.New("unexpected " + name)
 		default:
 			var known bool
-			if known, ok = c.terms.read(name, value); !known {
+			if known, ok = c.terms.readTerms(name, value); !known {
 				return exactName(name)
 			}
 		}

@@ -34,8 +34,8 @@ const (
 	claimActor      = "act"
 )
 
-// write adds the claims of t that differ from what a token without them means.
-func (t *terms) write(w *strictjson.Writer, authTime time.Time) {
+// writeTerms adds the claims of t that differ from what a token without them means.
+func (t *terms) writeTerms(w *strictjson.Writer, authTime time.Time) {
 	if !t.created.IsZero() && t.created.Unix() != authTime.Unix() {
 		w.Int(claimCreated, t.created.Unix())
 	}
@@ -50,9 +50,9 @@ func (t *terms) write(w *strictjson.Writer, authTime time.Time) {
 	}
 }
 
-// read reads a claim that write wrote. known reports whether it is one, and ok
+// readTerms reads a claim that writeTerms wrote. known reports whether it is one, and ok
 // whether its value is valid.
-func (t *terms) read(name, value string) (known, ok bool) {
+func (t *terms) readTerms(name, value string) (known, ok bool) {
 	switch name {
 	case claimCreated:
 		t.created, ok = numericTime(value)

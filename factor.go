@@ -114,7 +114,7 @@ func (l *loginStep) write(w *strictjson.Writer) {
 	if l.name != "" {
 		w.String("name", l.name)
 	}
-	l.terms.write(w, l.created)
+	l.writeTerms(w, l.created)
 }
 
 // read reads a claim that write wrote. known reports whether it is one, and ok
@@ -128,7 +128,7 @@ func (l *loginStep) read(name, value string) (known, ok bool) {
 	case claimCreated: // no challenge has it
 		return false, false
 	default:
-		return l.terms.read(name, value)
+		return l.readTerms(name, value)
 	}
 	return true, ok
 }

@@ -87,7 +87,7 @@ func readRefresh(payload, issuer string, audience []string) (refreshClaims, erro
 			return nil
 		default:
 			var known bool
-			if known, ok = c.terms.read(name, value); known {
+			if known, ok = c.readTerms(name, value); known {
 				break
 			}
 			// A newer version may have added a condition that this one does not

@@ -80,7 +80,7 @@ func (c *refreshClaims) payload(issuer string, audience []string) []byte {
 	if len(c.amr) > 0 {
 		w.Strings("amr", c.amr)
 	}
-	c.terms.write(&w, c.authTime)
+	c.writeTerms(&w, c.authTime)
 	writeActor(&w, c.actor)
 	return w.Close()
 }
