@@ -81,7 +81,7 @@ type mOutcome int
 const (
 	mSame    mOutcome = iota // it returns the latest token that was issued, unless its response was lost
 	mRotates                 // it returns a new token
-	mLate                    // it is a late repeat
+	mLate                    // it is a late retry
 )
 
 type mAccess struct {
@@ -120,7 +120,7 @@ func (s *mSession) refresh(g int64, k mKey, now time.Time, disabled bool, fault 
 	case fault.method == "Rotate" && !fault.after:
 		return 0, auth.ErrUnavailable
 	}
-	// The response to a late repeat has an iat, and so a cooldown, of its own.
+	// The response to a late retry has an iat, and so a cooldown, of its own.
 	ownCooldown := s.iat[g].Add(3 * mWindow)
 	rotates := g == s.gen && (g == 1 || now.Sub(s.rotated) >= 3*mWindow && (!now.Before(ownCooldown) || !ownCooldown.Before(s.exp[g])))
 	if rotates {
@@ -170,7 +170,7 @@ type model struct {
 	notBefore map[string]time.Time
 	log       []string
 
-	lateRepeats int
+	lateRetries int
 }
 
 func (w *model) note(format string, args ...any) { w.log = append(w.log, fmt.Sprintf(format, args...)) }
@@ -356,7 +356,7 @@ func (w *model) step() {
 			s.iat[s.gen] = now.Add(time.Second - 1).Truncate(time.Second)
 			_, claims := decodeToken(w.t, t.Refresh)
 			w.ok(claims["gen"] == float64(s.gen) && claims["iat"] == seconds(s.iat[s.gen]), "not a token of now")
-			w.lateRepeats++
+			w.lateRetries++
 		}
 		w.holder(s, t)
 	case op == 12: // a logout with a token of either kind and any age
@@ -528,10 +528,10 @@ func TestModel_RandomHistories(t *testing.T) {
 					}
 					w.verifyAll()
 					w.b.stop()
-					late += w.lateRepeats
+					late += w.lateRetries
 				})
 			}
-			t.Logf("%d late repeats", late)
+			t.Logf("%d late retries", late)
 		})
 	}
 }

@@ -341,6 +341,6 @@ func TestModel_TwoTabsWithRetryKeysStaySignedIn(t *testing.T) {
 		sent += b.sent
 		rotations += len(b.rotations)
 	}
-	t.Logf("%d histories, %d requests, %d tokens, %d late repeats", rounds, sent, rotations, late)
+	t.Logf("%d histories, %d requests, %d tokens, %d late retries", rounds, sent, rotations, late)
 	require.Greater(t, late, rounds)
 }

@@ -60,7 +60,7 @@ type kRules struct {
 	noSpentTag   bool // the key of the rotation before may be used again
 	noIatRule    bool // a young token rotates its session
 	unboundTag   bool // the tag does not depend on the generation
-	digestProves bool // a digest suffices for a late repeat
+	digestProves bool // a digest suffices for a late retry
 	untilUsed    bool // no keys: the predecessor is accepted until its successor is used
 }
 
@@ -70,7 +70,7 @@ const (
 	healed
 	cooling // the same token again, in the cooldown
 	retried // within the window
-	late    // a late repeat
+	late    // a late retry
 	reused  // the session has ended
 )
 
@@ -217,7 +217,7 @@ type programs struct {
 	resp      [2]kResponse
 	thief     kThief
 	by        int8 // who has the current token; 1: the program, 2: the thief, 3: both
-	follows   int8 // late repeats by one of them after a rotation by the other
+	follows   int8 // late retries by one of them after a rotation by the other
 	signedOut int8 // the session ended, by whose request
 }
 
@@ -534,7 +534,7 @@ func (c *kSetup) serve(w programs, r kRequest, by int8, n int, then func(to prog
 var outcomeTexts = [...]string{
 	rotated: "a request arrives at node %d: rotated", healed: "a request arrives at node %d: healed",
 	cooling: "a request arrives at node %d: the same token again", retried: "a request arrives at node %d: retry",
-	late: "a request arrives at node %d: late repeat", reused: "a request arrives at node %d: REUSE",
+	late: "a request arrives at node %d: late retry", reused: "a request arrives at node %d: REUSE",
 }
 
 func (c *kSetup) arrive(w *programs, i, n int, emit func(string, int, programs)) {

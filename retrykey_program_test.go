@@ -272,7 +272,7 @@ func playProgram(t *testing.T, s uint64, n int, keyless bool) (signedOut int) {
 		late += len(fx.events.take(auth.EventLateRetry))
 		fx.stop()
 	}
-	t.Logf("%d rotations in %s; crashes before %v; network %v; %d late repeats; signed out %d times", n, clock.Now().Sub(newClock().Now()), crashes, network.count, late, signedOut)
+	t.Logf("%d rotations in %s; crashes before %v; network %v; %d late retries; signed out %d times", n, clock.Now().Sub(newClock().Now()), crashes, network.count, late, signedOut)
 	return signedOut
 }
 

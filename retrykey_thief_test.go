@@ -166,7 +166,7 @@ func TestRetryKeyTheft_TokenAndPendingKeyFollowForOneGeneration(t *testing.T) {
 	p.wait(time.Hour)
 	p.thief.isDetected(followed, testKey(1), "laptop")
 
-	// The thief is first. The victim's own request is then the late repeat.
+	// The thief is first. The victim's own request is then the late retry.
 	p, stolen = newTheftPlay(t)
 	followed = p.thief.refresh(stolen, testKey(1), 2)
 	p.wait(time.Hour)
@@ -206,7 +206,7 @@ func TestRetryKeyTheft_ARecordedRequestIsWorthAtMostOneGeneration(t *testing.T) 
 	p.thief.isDetected(stolen, digestOf(testKey(1)), "laptop")
 
 	// If it has not, the thief can carry it out, and follows for one generation,
-	// because the victim's next request is a late repeat.
+	// because the victim's next request is a late retry.
 	p, stolen = newTheftPlay(t)
 	followed := p.thief.refresh(stolen, digestOf(testKey(1)), 2)
 	p.wait(time.Hour)

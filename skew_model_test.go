@@ -64,7 +64,7 @@ type skewModel struct {
 	nodes  []*auth.Authenticator
 	events *events
 	s      skewedSession
-	first  map[int64]string    // the token of each generation, except late repeats
+	first  map[int64]string    // the token of each generation, except late retries
 	tokens map[int64]string    // the one that was received last
 	iat    map[int64]time.Time // and its iat
 	log    []string
@@ -191,10 +191,10 @@ func TestModel_WrongClocksDoNotSignOutAClientWithRetryKeys(t *testing.T) {
 		}
 		for _, e := range w.events.take(auth.EventLateRetry) {
 			late++
-			w.ok(e.Generation == e.Session.Generation-1, "a late repeat of another generation")
+			w.ok(e.Generation == e.Session.Generation-1, "a late retry of another generation")
 		}
 	}
-	t.Logf("%d late repeats", late)
+	t.Logf("%d late retries", late)
 	require.Positive(t, late)
 }
 
