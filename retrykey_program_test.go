@@ -133,15 +133,19 @@ type crashed struct{ before string }
 
 // run calls refresh in a new instance of the program, and reports where it
 // crashed, if it did.
-func (p keyedProgram) run(crash func(string)) (rotated bool, err error, crashedBefore string) {
+func (p keyedProgram) run(crash func(string)) (crashedBefore string, rotated bool, err error) {
 	defer func() {
-		if c, ok := recover().(crashed); ok {
+		switch c := recover().(type) {
+		case nil:
+		case crashed:
 			crashedBefore = c.before
+		default:
+			panic(c)
 		}
 	}()
 	p.crash = crash
 	rotated, err = p.refresh()
-	return rotated, err, ""
+	return "", rotated, err
 }
 
 // lossyNetwork is a transport to two nodes that loses requests and responses,
@@ -242,7 +246,7 @@ func playProgram(t *testing.T, s uint64, n int, keyless bool) (signedOut int) {
 	signIn()
 	crashes, clock := map[string]int{}, nodes[0].clock
 	for rotations := 0; rotations < n; {
-		rotated, err, at := p.run(func(before string) {
+		at, rotated, err := p.run(func(before string) {
 			if r.IntN(8) == 0 {
 				panic(crashed{before})
 			}
