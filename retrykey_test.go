@@ -181,8 +181,7 @@ func TestRetryKey_UsedAgainIsNotKept(t *testing.T) {
 		presented := tokens
 		fx.events.take("")
 		tokens = fx.refreshWith(t, presented.Refresh, key)
-		var faults []auth.Event
-		faults = fx.events.take(auth.EventFault)
+		faults := fx.events.take(auth.EventFault)
 		if i%2 == 0 {
 			require.Len(t, fx.stored(t, tokens.SessionID).RetryTag, 16)
 			require.Empty(t, faults)
