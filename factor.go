@@ -48,12 +48,16 @@ var ErrFactorRequired = errors.New("auth: a second factor is required")
 // wrong and may be corrected. It wraps [ErrFactorRequired], and in the second case
 // also [ErrInvalidCredentials]. Find it with errors.As and a *FactorError.
 //
-// Printing does not show the challenge, and encoding/json and encoding/xml omit
-// it.
+// Printing shows neither the challenge nor the subject, and encoding/json and
+// encoding/xml omit both.
 type FactorError struct {
 	// Challenge proves the password. Pass it to LoginFactor with a response. The
 	// client keeps it, for example in a hidden field of the second form.
 	Challenge string `json:"-" xml:"-"`
+
+	// Subject is the ID of the user whose password was proved. A page that sets up
+	// a second factor reads it. Do not send it to the client.
+	Subject string `json:"-" xml:"-"`
 
 	Methods   []string  // what SecondFactor.Methods returned
 	ExpiresAt time.Time // when the challenge expires
@@ -175,11 +179,11 @@ func (a *Authenticator) requireFactor(ctx context.Context, snap snapshot, u User
 	if err != nil {
 		return err
 	}
-	return a.factorError(challenge, methods, wholeSecond(snap.now.Add(challengeTTL)), false)
+	return a.factorError(challenge, u.ID, methods, wholeSecond(snap.now.Add(challengeTTL)), false)
 }
 
-func (a *Authenticator) factorError(challenge string, methods []string, expires time.Time, wrong bool) error {
-	return &FactorError{challenge, slices.Clone(methods), expires, secondsLeft(expires, a.now()), wrong}
+func (a *Authenticator) factorError(challenge, subject string, methods []string, expires time.Time, wrong bool) error {
+	return &FactorError{challenge, subject, slices.Clone(methods), expires, secondsLeft(expires, a.now()), wrong}
 }
 
 // LoginFactor completes a login that needed a second factor: it verifies a
@@ -228,7 +232,7 @@ func (a *Authenticator) LoginFactor(ctx context.Context, challenge, method, resp
 		return Tokens{}, requestError("the user does not have this method")
 	}
 	if response == "" { // a field that the user has left empty is no attempt
-		return Tokens{}, a.factorError(challenge, methods, c.expiresAt, true)
+		return Tokens{}, a.factorError(challenge, u.ID, methods, c.expiresAt, true)
 	}
 	last, err := a.countAttempt(ctx, &c)
 	if err != nil {
@@ -241,7 +245,7 @@ func (a *Authenticator) LoginFactor(ctx context.Context, challenge, method, resp
 		return Tokens{}, a.refuseLogin(ctx, u.ID, o.Device, refusal("wrong response to the second factor "+method+"; no attempts are left"))
 	case !right:
 		_ = a.refuseLogin(ctx, u.ID, o.Device, refusal("wrong response to the second factor "+method))
-		return Tokens{}, a.factorError(challenge, methods, c.expiresAt, true)
+		return Tokens{}, a.factorError(challenge, u.ID, methods, c.expiresAt, true)
 	}
 	o.AMR = slices.Clone(c.login.amr)
 	for _, m := range []string{method, multipleFactors} {

@@ -95,6 +95,10 @@ func TestLoginFactor_OpensTheSessionOfTheLogin(t *testing.T) {
 	c := fx.challenge(t, auth.SessionOptions{
 		Device: thief, Name: "phone", Ephemeral: true, IdleTTL: time.Hour, SessionTTL: 2 * time.Hour, Data: []byte("of the first step"),
 	})
+	require.Equal(t, "u1", c.Subject)
+	text, err := json.Marshal(c)
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "u1", "the client does not get the subject")
 	require.Equal(t, []string{"otp", "recovery"}, c.Methods)
 	require.Equal(t, fx.clock.Now().Add(5*time.Minute), c.ExpiresAt)
 	require.Zero(t, fx.store.count("Create"))
@@ -179,6 +183,7 @@ func TestLoginFactor_WrongResponseCanBeCorrected(t *testing.T) {
 		var again *auth.FactorError
 		require.ErrorAs(t, err, &again)
 		require.Equal(t, c.Challenge, again.Challenge)
+		require.Equal(t, c.Subject, again.Subject)
 		require.Equal(t, c.Methods, again.Methods)
 		require.Equal(t, c.ExpiresAt, again.ExpiresAt)
 	}
