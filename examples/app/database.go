@@ -1,5 +1,4 @@
-// This file opens the database: an SQLite file for the users and one for the
-// sessions, or one PostgreSQL database for both.
+// This file opens the database: an SQLite file for the users and one for the sessions, or PostgreSQL.
 
 package main
 
@@ -18,7 +17,6 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"github.com/ratchet-go/auth"
-	"github.com/ratchet-go/auth/password"
 	"github.com/ratchet-go/auth/pgstore"
 	"github.com/ratchet-go/auth/sqlitestore"
 )
@@ -51,7 +49,7 @@ func open(ctx context.Context, name string) (*database, error) {
 	if err == nil { // the lock, because several processes may start at once
 		_, err = db.ExecContext(ctx, "SELECT pg_advisory_xact_lock(hashtext('app'));"+schema)
 	}
-	return &database{users{db, &password.Hasher{}}, sessions, secret, func() error { defer pool.Close(); return db.Close() }}, err
+	return &database{users{db}, sessions, secret, func() error { defer pool.Close(); return db.Close() }}, err
 }
 
 func openSQLite(ctx context.Context, file string, secret []byte) (_ *database, err error) {
@@ -66,11 +64,8 @@ func openSQLite(ctx context.Context, file string, secret []byte) (_ *database, e
 	if err = errors.Join(err, create(file, "")); err == nil {
 		_, err = db.ExecContext(ctx, schema)
 	}
-	if err != nil {
-		return nil, err
-	}
-	sessions, err := sqlitestore.Open(file+".sessions", sqlitestore.Config{})
-	return &database{users{db, &password.Hasher{}}, sessions, secret, func() error { return errors.Join(db.Close(), sessions.Close()) }}, err
+	sessions, failed := sqlitestore.Open(file+".sessions", sqlitestore.Config{})
+	return &database{users{db}, sessions, secret, func() error { return errors.Join(db.Close(), sessions.Close()) }}, errors.Join(err, failed)
 }
 
 // create creates a file that others cannot read, unless it exists.

@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { testserver.RunMain(m, main) }
 
-func TestApp_Has450LinesOfGo(t *testing.T) {
+func TestApp_HasAtMost650LinesOfGo(t *testing.T) {
 	t.Parallel()
 	files, err := fs.Glob(os.DirFS("."), "*.go")
 	require.NoError(t, err)
@@ -37,8 +37,8 @@ func TestApp_Has450LinesOfGo(t *testing.T) {
 			require.Regexp(t, `^// (This file|Command app) `, string(text), "%s: the first sentence explains the file", file)
 		}
 	}
-	require.Greater(t, lines, 300)
-	require.LessOrEqual(t, lines, 450)
+	require.Greater(t, lines, 500)
+	require.LessOrEqual(t, lines, 650)
 }
 
 const secret = "AUTH_SECRET=the secret of the nodes of these tests, 1"
@@ -96,7 +96,7 @@ func (c *client) post(target string, fields url.Values) (path, body string) {
 	return c.send(req)
 }
 
-var ada = url.Values{"login": {"ada"}, "password": {pass}}
+var ada = url.Values{"login": {"ada"}, "address": {"ada@example.com"}, "password": {pass}}
 
 func TestProgram_RestartSignsNobodyOut(t *testing.T) {
 	t.Parallel()
@@ -130,7 +130,7 @@ func TestProgram_SecretIsNotCommitted(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, ".gitignore"), rules, 0o600))
 	out, err := exec.Command(git, "init", "-q", dir).CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	for _, name := range []string{"app.db", "app.db-wal", "app.db.secret", "app.db.sessions", "app.db.sessions-wal"} {
+	for _, name := range []string{"app.db", "app.db-wal", "app.db.secret", "app.db.sessions", "app.db.sessions-wal", "mail/20261128-120000.000-ABCD.txt"} {
 		cmd := exec.Command(git, "check-ignore", "-q", name)
 		cmd.Dir = dir
 		require.NoError(t, cmd.Run(), name)
