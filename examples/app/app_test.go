@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -249,9 +250,13 @@ func TestApp_FormsOfOtherSitesAreRefused(t *testing.T) {
 		"/profile": {"current", pass, "password", pass + "2"},
 		"/devices": {"id", "x"},
 		"/admin":   {"id", "x", "role", "admin"},
+		"/factor":  {"do", "codes"},
+		"/verify":  nil,
+		"/forgot":  {"login", "ada"},
+		"/reset":   {"token", "x", "password", pass},
 	} {
 		browsers := []*browser{ada}
-		if path == "/signup" || path == "/login" {
+		if slices.Contains([]string{"/signup", "/login", "/verify", "/forgot", "/reset"}, path) {
 			browsers = append(browsers, a.browser(t)) // without cookies
 		}
 		for _, b := range browsers {
@@ -473,7 +478,7 @@ func TestApp_PagesNeedALogin(t *testing.T) {
 	a := newApp(t)
 	for path, status := range map[string]int{
 		"/": 200, "/login": 200, "/signup": 200, "/web/style.css": 200, "/nowhere": 404, "/web/login.html": 404,
-		"/profile": 303, "/devices": 303, "/admin": 303,
+		"/verify": 200, "/forgot": 200, "/reset": 200, "/profile": 303, "/devices": 303, "/admin": 303, "/factor": 303,
 	} {
 		require.Equal(t, status, a.browser(t).get(path).status, path)
 	}
@@ -504,7 +509,9 @@ func TestApp_TooManyLoginsAre503(t *testing.T) {
 		}
 	})
 	for _, send := range []func() response{
-		func() response { return ada.post("/signup", "login", "bob", "address", "someone@example.com", "password", pass) },
+		func() response {
+			return ada.post("/signup", "login", "bob", "address", "someone@example.com", "password", pass)
+		},
 		func() response { return ada.post("/profile", "current", "wrong", "password", pass) },
 	} {
 		r := send()

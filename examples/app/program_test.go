@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"io"
 	"io/fs"
 	"net/http"
@@ -117,6 +118,39 @@ func TestProgram_RestartSignsNobodyOut(t *testing.T) {
 	require.Equal(t, "/profile", path)
 	path, _ = newClient(t).post(p.URL+"/login?next=%2Fprofile", ada)
 	require.Equal(t, "/profile", path)
+}
+
+func TestProgram_MailsHaveTheConfiguredURL(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		args []string
+		url  string
+		mail int // status of the page with the mails
+	}{
+		{[]string{"-url", "https://app.example.com", "-mail", "outbox"}, "https://app.example.com", http.StatusNotFound},
+		{[]string{"-mail", "outbox"}, "", http.StatusOK},
+	} {
+		dir := t.TempDir()
+		p := start(t, dir, nil, tt.args...)
+		req, err := http.NewRequest(http.MethodPost, p.URL+"/signup", strings.NewReader(ada.Encode()))
+		require.NoError(t, err)
+		req.Host = "evil.localhost"
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		newClient(t).send(req)
+		files, err := os.ReadDir(filepath.Join(dir, "outbox"))
+		require.NoError(t, err)
+		require.Len(t, files, 1)
+		text, err := os.ReadFile(filepath.Join(dir, "outbox", files[0].Name()))
+		require.NoError(t, err)
+		require.Contains(t, string(text), "\n"+cmp.Or(tt.url, p.URL)+"/verify?token=")
+		resp, err := newClient(t).Get(p.URL + "/mail/")
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, tt.mail, resp.StatusCode)
+		info, err := os.Stat(filepath.Join(dir, "outbox"))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+	}
 }
 
 // TestProgram_SecretIsNotCommitted checks that git ignores the files of the program, in
