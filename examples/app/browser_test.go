@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -96,12 +97,13 @@ const audit = exampletest.AuditText + `
 	for (const e of shown("input, select, button")) {
 		const ratio = contrast(rgba(getComputedStyle(e).borderTopColor), ground(e.parentElement));
 		if (ratio < 3) wrong.push(name(e) + " has a border with contrast " + ratio.toFixed(2));
-		if (e.getBoundingClientRect().height < 40) wrong.push(name(e) + " is too low");
+		const target = ["checkbox", "radio"].includes(e.type) ? e.closest("label") : e;
+		if (target.getBoundingClientRect().height < 40) wrong.push(name(e) + " is too low");
 		if (e.tagName !== "BUTTON" && !e.labels.length && !e.ariaLabel) wrong.push(name(e) + " has no label");
 	}
 	const all = shown("button, .button, input, select, h1, h2, nav a, dt, dd, li p").map((e) => [e, e.getBoundingClientRect()]);
 	all.forEach(([e, a], i) => all.slice(i + 1).forEach(([f, b]) => {
-		if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1) wrong.push(name(e) + " overlaps " + name(f));
+		if (!e.contains(f) && a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1) wrong.push(name(e) + " overlaps " + name(f));
 	}));
 	if (document.documentElement.scrollWidth > innerWidth) wrong.push("the page is wider than the window");
 	if (document.querySelectorAll("h1").length !== 1 || !document.title || !document.documentElement.lang) wrong.push("no title, heading or language");
@@ -216,6 +218,155 @@ func TestBrowser_WorksWithoutJavaScript(t *testing.T) {
 	ada.sees("/admin", "admin, disabled")
 	other.open("/admin")
 	other.sees("/login?next=%2Fadmin", "Sign in")
+}
+
+// mail opens the last mail, and returns the path of its link.
+func (b chromium) mail() string {
+	b.t.Helper()
+	b.open("/mail/")
+	b.do(chromedp.Click("a:last-of-type"), chromedp.WaitVisible(`//*[contains(text(), "If you did not ask for it")]`))
+	link := regexp.MustCompile(`(?m)^` + b.base + `(/\w+\?token=\S+)$`).FindStringSubmatch(eval[string](b, "document.body.innerText"))
+	require.NotNil(b.t, link)
+	return link[1]
+}
+
+// lasting returns whether the browser keeps the cookies when it is closed.
+func (b chromium) lasting() bool {
+	b.t.Helper()
+	cookies, err := chromedp.Call(b.ctx, network.GetCookies, network.GetCookiesParams{})
+	require.NoError(b.t, err)
+	require.Len(b.t, cookies.Cookies, 2)
+	require.Equal(b.t, cookies.Cookies[0].Session, cookies.Cookies[1].Session)
+	return !cookies.Cookies[0].Session
+}
+
+func (b chromium) signOut() {
+	b.t.Helper()
+	b.do(chromedp.Click("nav button"))
+	b.sees("/", "Everybody can read this page.")
+}
+
+// TestBrowser_FactorMailsAndActing sets up a second factor, verifies an address, resets
+// a password and acts for a user.
+func TestBrowser_FactorMailsAndActing(t *testing.T) {
+	t.Parallel()
+	testserver.Need(t, "chromium", "chromium")
+	base := start(t, t.TempDir(), nil).URL
+	ada, bob := newChromium(t, base), newChromium(t, base)
+	const secretOfPage, codesOfPage = `document.querySelector("code").innerText`, `[...document.querySelectorAll("code")].map((e) => e.innerText)`
+
+	ada.open("/signup")
+	ada.shot("signup")
+	ada.fill("login", "ada", "address", "ada@example.com", "password", pass)
+	ada.sees("/", "Hello, ada")
+	require.False(t, ada.lasting())
+	ada.open("/profile")
+	ada.sees("/profile", "not verified")
+	ada.shot("profile-new")
+	ada.do(chromedp.Click("dd button"))
+	ada.sees("/profile?sent", "A mail with a link has been sent to ada@example.com.")
+	ada.shot("profile-sent")
+	link := ada.mail()
+	ada.open(link)
+	ada.sees(link, "Did you sign up with this e-mail address?")
+	ada.shot("verify")
+	ada.do(chromedp.Click("main button"))
+	ada.sees("/?verified", "Your e-mail address is verified.")
+	ada.open(link)
+	ada.do(chromedp.Click("main button"))
+	ada.sees("/verify", "used before")
+	ada.shot("verify-error")
+
+	ada.open("/profile")
+	ada.do(chromedp.Click(`//dd/a[.="Off"]`))
+	ada.sees("/factor", "Scan this with an authenticator app")
+	ada.shot("factor")
+	secret := eval[string](ada, secretOfPage)
+	ada.fill("response", wrong(t, secret))
+	ada.sees("/factor", "The code is wrong, or was used before.", secret)
+	require.Equal(t, "response", eval[string](ada, `document.activeElement.id`))
+	ada.shot("factor-error")
+	ada.fill("response", code(t, secret, 0))
+	ada.sees("/factor", "These are your recovery codes.")
+	ada.shot("recovery")
+	recovery := eval[[]string](ada, codesOfPage)
+	require.Len(t, recovery, 10)
+	ada.do(chromedp.Click("main a"))
+	ada.sees("/profile", "Change the password")
+	ada.signOut()
+
+	ada.open("/login?next=%2Fprofile")
+	ada.do(chromedp.Click(`//label[contains(., "Stay signed in")]`))
+	ada.fill("login", "ada", "password", pass)
+	ada.sees("/login", "Enter a code")
+	require.Equal(t, "response", eval[string](ada, `document.activeElement.id`))
+	ada.shot("code")
+	ada.fill("response", wrong(t, secret))
+	ada.sees("/login", "The response to the second factor is wrong.")
+	ada.shot("code-error")
+	ada.fill("response", code(t, secret, 1))
+	ada.sees("/profile", "Change the password")
+	require.True(t, ada.lasting())
+	ada.open("/factor")
+	ada.sees("/factor", "10 recovery codes left")
+	ada.shot("factor-on")
+	ada.signOut()
+	useRecoveryCode := func(i int) {
+		t.Helper()
+		ada.sees("/login", "Enter a code")
+		ada.do(chromedp.Click(`//label[contains(., "A recovery code")]`))
+		ada.fill("response", recovery[i])
+		ada.sees("/", "Hello, ada")
+		require.False(t, ada.lasting())
+	}
+	ada.open("/login")
+	ada.fill("login", "ada", "password", pass)
+	useRecoveryCode(0)
+	ada.signOut()
+
+	ada.open("/login")
+	ada.do(chromedp.Click(`//a[.="Forgot the password?"]`))
+	ada.sees("/forgot", "Forgotten password")
+	ada.shot("forgot")
+	ada.fill("login", "ada")
+	ada.sees("/forgot?sent", "If there is such a user")
+	ada.shot("forgot-sent")
+	link = ada.mail()
+	ada.open(link)
+	ada.sees(link, "All your devices will be signed out.")
+	ada.shot("reset")
+	ada.fill("password", "a new password of ada")
+	ada.sees("/login?reset", "You have a new password.")
+	ada.shot("login")
+	ada.fill("login", "ada", "password", "a new password of ada")
+	useRecoveryCode(1)
+
+	bob.open("/signup")
+	bob.fill("login", "bob", "address", "bob@example.com", "password", pass)
+	bob.sees("/", "Hello, bob")
+	ada.open("/admin")
+	ada.sees("/admin", "Act for bob")
+	ada.do(chromedp.SendKeys(`[name="factor"]`, "and code"), chromedp.Click(`[aria-label="Save bob"]`), chromedp.WaitReady(`//option[@value="required"][@selected]`))
+	ada.shot("admin-member")
+	bob.open("/profile")
+	bob.sees("/login?next=%2Fprofile", "Sign in")
+	bob.fill("login", "bob", "password", pass)
+	bob.sees("/login", "An administrator requires a second factor of you.")
+	bob.shot("enroll")
+	bob.fill("response", code(t, eval[string](bob, secretOfPage), 0))
+	bob.sees("/factor", "0 recovery codes left")
+	bob.do(chromedp.Click("main button"))
+	bob.sees("/factor", "These are your recovery codes.")
+
+	ada.do(chromedp.Click(`//button[.="Act for bob"]`))
+	ada.sees("/", "Hello, bob", "You act for bob.")
+	ada.open("/profile")
+	ada.sees("/profile", "You act for bob.", "bob@example.com")
+	ada.shot("acting")
+	bob.open("/devices")
+	bob.sees("/devices", "An administrator, for you")
+	bob.shot("devices-acting")
+	ada.signOut()
 }
 
 // TestBrowser_WorksWithTheKeyboard presses only keys.
