@@ -184,7 +184,13 @@ func TestProgram_RemembersOnRequest(t *testing.T) {
 			require.Equal(t, tc.ephemeral, c.MaxAge == 0, tc.name)
 		}
 	}
-	resp, err := http.PostForm(p.URL+"/login", url.Values{"login": {"ada"}, "password": {"wrong"}})
+	resp, err := http.Get(p.URL)
+	require.NoError(t, err)
+	page, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Regexp(t, `type="hidden" name="remember" value="false">\s*<p><label><input type="checkbox" name="remember">`, string(page))
+	resp, err = http.PostForm(p.URL+"/login", url.Values{"login": {"ada"}, "password": {"wrong"}})
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	require.Equal(t, 401, resp.StatusCode)
