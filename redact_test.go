@@ -142,6 +142,7 @@ func TestPrinting_ShowsNoSecret(t *testing.T) {
 		"refresh signature":      []byte(tokens.Refresh[len(tokens.Refresh)-43:]),
 		"next refresh signature": []byte(next.Refresh[len(next.Refresh)-43:]),
 		"next access signature":  []byte(next.Access[len(next.Access)-43:]),
+		"retry key":              []byte(testKey('k')),
 	})
 	config := auth.Config{
 		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{shared}, AccessKeys: keysOf(accessSecret),
@@ -156,6 +157,7 @@ func TestPrinting_ShowsNoSecret(t *testing.T) {
 		"User": typed(user), "Config": typed(config), "VerifierConfig": typed(verifierConfig),
 		"Session": typed(sessions[0]), "Claims": typed(*claims), "*Claims": typed(claims),
 		"SessionOptions": typed(auth.SessionOptions{Name: "phone", Replaces: []string{tokens.Refresh}}),
+		"RefreshOptions": typed(auth.RefreshOptions{RetryKey: testKey('k')}),
 		"*Authenticator": typed(fx.Authenticator), "*Verifier": typed(verifier),
 		"Cookies": typed(auth.Cookies{}), "Extractor": typed(auth.FromBearer()), "MemoryStore": typed(store),
 		"Health": typed(fx.Health()), "Device": typed(auth.Device{}), "Revocation": typed(auth.Revocation{Subject: "u1"}),
@@ -206,6 +208,7 @@ func TestGob_RefusesValuesThatContainSecrets(t *testing.T) {
 	requireRefused(text("Tokens", "tokens"), typed(auth.Tokens{Subject: "u1"}))
 	requireRefused(text("User", "a password hash"), typed(auth.User{ID: "u1"}))
 	requireRefused(text("SessionOptions", "tokens"), typed(auth.SessionOptions{Name: "phone"}))
+	requireRefused(text("RefreshOptions", "a retry key"), typed(auth.RefreshOptions{Device: laptop}))
 	requireRefused(text("Config", "secrets"), typed(auth.Config{Issuer: issuer}))
 	requireRefused(text("FactorError", "a token"), typed(auth.FactorError{Methods: []string{"otp"}}))
 

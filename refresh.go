@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 )
 
@@ -24,11 +25,24 @@ type RefreshOptions struct {
 	// it. A request that repeats an earlier one with the same token and the same
 	// key is a retry, also after the retry window. Refresh returns
 	// [ErrInvalidRequest] for any other value.
-	RetryKey string
+	RetryKey string `json:"-" xml:"-"`
 
 	// olderCookie is set if the refresh cookie of the request is of an earlier
 	// generation than the token.
 	olderCookie bool
+}
+
+// Format prints the options without the retry key.
+func (o RefreshOptions) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "auth.RefreshOptions{device %q}", o.Device.UserAgent)
+}
+
+// LogValue returns what Format prints.
+func (o RefreshOptions) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(o)) }
+
+// GobEncode returns an error, because RetryKey is a secret.
+func (o RefreshOptions) GobEncode() ([]byte, error) {
+	return nil, notEncodable("RefreshOptions", "a retry key")
 }
 
 // Refresh returns a new access token, and the refresh token that the client uses
