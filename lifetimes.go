@@ -48,12 +48,12 @@ func (a *Authenticator) cooldownOf(k *constants, sparing bool) time.Duration {
 }
 
 // minSessionEnd returns the earliest end that the session can have, whatever
-// Rotate will return, except for a late retry, whose access token is issued after
-// Rotate. Either this refresh rotates the session, or the session was rotated at
-// most one cooldown ago. So it ends at now plus its idle lifetime minus cooldown at
-// the earliest, or at its absolute end if that is sooner. If the session may be in
-// its cooldown, the refresh may return the presented token again, so the result is
-// no later than that token's expiry.
+// Rotate will return, except for some retries, whose access token is issued after
+// Rotate (retryAccess). Either this refresh rotates the session, or the session was
+// rotated at most one cooldown ago. So it ends at now plus its idle lifetime minus
+// cooldown at the earliest, or at its absolute end if that is sooner. If the session
+// may be in its cooldown, the refresh may return the presented token again, so the
+// result is no later than that token's expiry.
 func (a *Authenticator) minSessionEnd(c *refreshClaims, now time.Time, cooldown time.Duration) time.Time {
 	end := earlier(now.Add(a.idleOf(&c.constants)-cooldown), a.absoluteEnd(&c.constants))
 	if c.expiresAt.Before(end) && now.Sub(c.issuedAt) <= cooldown+a.leeway+time.Second {

@@ -184,16 +184,20 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 		return Tokens{}, grantError{err}
 	}
 	if s.Generation == c.generation {
-		t.Refresh, t.RefreshExpiresAt, t.presented = token, c.expiresAt, !o.olderCookie
+		t.Refresh, t.RefreshExpiresAt, t.presented = token, a.refreshEnd(&c), !o.olderCookie
 	} else {
 		// Of the values from the store, the token contains only Generation,
 		// RotatedAt and an earlier end.
 		s.CreatedAt, s.ExpiresAt = c.created, earlier(s.ExpiresAt, a.absoluteEnd(&c.constants))
 		issued := s
-		if event == EventLateRetry {
-			if t, err = a.lateAccess(ctx, g, s, o.InBody); err != nil {
+		// A process with shorter lifetimes may have rotated the session. So it may end
+		// before minSessionEnd even if the retry is not late.
+		if event == EventLateRetry || !rotated && s.ExpiresAt.Before(g.sessionEnd) {
+			if t, err = a.retryAccess(ctx, g, s, o.InBody); err != nil {
 				return Tokens{}, err
 			}
+		}
+		if event == EventLateRetry {
 			issued.RotatedAt = ceilSecond(now)
 		}
 		if err := a.mintRefresh(&t, issued, &c.constants); err != nil { // HMAC, and its size was checked by New
@@ -210,10 +214,11 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 	return t, nil
 }
 
-// lateAccess returns the access token of a late retry, which rotates nothing. So
-// the session ends at its ExpiresAt, which is known only after Rotate. Nothing is
-// spent, so the client can try again after any error. g is that of the first one.
-func (a *Authenticator) lateAccess(ctx context.Context, g accessGrant, s Session, inBody bool) (Tokens, error) {
+// retryAccess returns the access token of a retry, which rotates nothing. So the
+// session ends at its ExpiresAt, which is known only after Rotate. Nothing is
+// spent, so the client can try again after any error. g is that of the first access
+// token.
+func (a *Authenticator) retryAccess(ctx context.Context, g accessGrant, s Session, inBody bool) (Tokens, error) {
 	g.sessionEnd = s.ExpiresAt
 	t, err := a.mintAccess(ctx, g)
 	if err == nil {
@@ -275,11 +280,12 @@ func (a *Authenticator) outcome(ctx context.Context, c *refreshClaims, s Session
 			return EventRetry, nil
 		}
 		return "", nil
-	case !rotated && s.Generation == c.generation+1 && age <= a.windowOf(&c.constants):
-		return EventRetry, nil
-	case !rotated && s.Generation == c.generation+1 && key.repeats(c.generation, s):
+	case !rotated && s.Generation == c.generation+1 && (age <= a.windowOf(&c.constants) || key.repeats(c.generation, s)):
 		if end := earlier(s.ExpiresAt, a.absoluteEnd(&c.constants)); !now.Before(end.Truncate(time.Second)) {
 			return "", grantError{ErrTokenExpired}
+		}
+		if age <= a.windowOf(&c.constants) {
+			return EventRetry, nil
 		}
 		return EventLateRetry, nil
 	case !rotated && s.Generation > c.generation:

@@ -502,3 +502,55 @@ func TestRefresh_ShorterSessionTTLAppliesToOldTokens(t *testing.T) {
 	_, err := after.Refresh(context.Background(), first.Refresh, auth.RefreshOptions{Device: laptop})
 	require.ErrorIs(t, err, auth.ErrTokenExpired)
 }
+
+// A process with shorter lifetimes may rotate the session, as in a deployment that
+// changes them. A retry at another process then ends by the record's ExpiresAt too.
+func TestRefresh_RetryEndsWithTheSessionThatAnotherProcessRotated(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for name, shorter := range map[string]func(*auth.Config){
+		"IdleTTL":    func(c *auth.Config) { c.AccessTTL, c.IdleTTL = time.Minute, 5*time.Minute },
+		"SessionTTL": func(c *auth.Config) { c.AccessTTL, c.IdleTTL, c.SessionTTL = time.Minute, 5*time.Minute, 6*time.Minute },
+	} {
+		fx := newFixture(t)
+		first := fx.login(t)
+		fx.clock.Advance(2 * time.Minute)
+		second, err := newProcess(t, fx, shorter).Refresh(ctx, first.Refresh, auth.RefreshOptions{})
+		require.NoError(t, err)
+		retry, err := fx.Refresh(ctx, first.Refresh, auth.RefreshOptions{})
+		require.NoError(t, err)
+		require.Equal(t, second.Refresh, retry.Refresh, name)
+		require.Equal(t, second.RefreshExpiresAt, retry.RefreshExpiresAt, name)
+		require.Equal(t, second.RefreshExpiresAt, retry.AccessExpiresAt, name)
+		require.Equal(t, second.RefreshExpiresAt, verifiedClaims(t, fx.Authenticator, retry.Access).SessionExpiresAt, name)
+	}
+
+	// If the record has expired within the retry window, so has the session.
+	fx := newFixture(t)
+	first := fx.login(t)
+	fx.clock.Advance(2 * time.Minute)
+	shortest := newProcess(t, fx, func(c *auth.Config) {
+		c.AccessTTL, c.IdleTTL, c.RetryWindow, c.Leeway = 2*time.Second, 2*time.Second, -1, -1
+	})
+	_, err := shortest.Refresh(ctx, first.Refresh, auth.RefreshOptions{})
+	require.NoError(t, err)
+	fx.clock.Advance(2 * time.Second)
+	_, err = fx.Refresh(ctx, first.Refresh, auth.RefreshOptions{})
+	require.ErrorIs(t, err, auth.ErrTokenExpired)
+	require.Equal(t, "login", auth.ResponseFor(err).Action)
+	require.Empty(t, fx.store.passed(), "nothing ends")
+}
+
+// In the cooldown, the presented token is returned. If SessionTTL was shortened, it
+// ends with the session.
+func TestRefresh_TheSameTokenEndsWithAShortenedSession(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	_, second := fx.refreshed(t)
+	later := newProcess(t, fx, func(c *auth.Config) { c.IdleTTL, c.SessionTTL = time.Hour, time.Hour })
+	again, err := later.Refresh(context.Background(), second.Refresh, auth.RefreshOptions{})
+	require.NoError(t, err)
+	require.Equal(t, second.Refresh, again.Refresh)
+	require.Equal(t, fx.clock.Now().Add(time.Hour), again.RefreshExpiresAt)
+	require.False(t, again.AccessExpiresAt.After(again.RefreshExpiresAt))
+}
