@@ -126,6 +126,7 @@ func (a *Authenticator) upgradeHash(ctx context.Context, u *User, pass string) {
 //     refused it, or it is equal to current.
 //   - [ErrSessionRevoked] if the session of c has ended, or the user was deleted or
 //     disabled.
+//   - [ErrInvalidToken] if c is of another issuer, as it may be with [AnyOf].
 //   - [ErrForbidden] if c is of a session in which somebody else acts for the user.
 //   - [password.ErrBusy] or [ErrUnavailable] if something failed. Repeat the call
 //     with the same arguments.
@@ -142,6 +143,9 @@ func (a *Authenticator) upgradeHash(ctx context.Context, u *User, pass string) {
 func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, next string, d Device) error {
 	if c == nil {
 		return a.internalError(ctx, Session{}, errors.New("auth: ChangePassword was called without claims; pass those of FromContext"))
+	}
+	if c.Issuer != a.issuer {
+		return unexpectedIssuer(c.Issuer, a.issuer)
 	}
 	if err := refuseActing(c); err != nil {
 		return err

@@ -246,8 +246,8 @@ func TestChangePassword_RefusalsChangeNothing(t *testing.T) {
 		"too long":         {c, pass, strings.Repeat("x", 1025), password.ErrTooLong, 400, "invalid_request", "the password is longer than 1024 bytes"},
 		"screened":         {c, pass, "short", password.ErrRefused, 422, "password_refused", "the new password is not accepted; choose another one"},
 		"the same":         {c, pass, pass, password.ErrRefused, 422, "password_refused", "the new password is the current one; choose another one"},
-		"no session":       {&auth.Claims{Subject: "u1"}, pass, newPass, auth.ErrSessionRevoked, 401, "invalid_token", "the session has ended"},
-		"unknown session":  {&auth.Claims{Subject: "u1", SessionID: oauth.SessionID}, pass, newPass, auth.ErrSessionRevoked, 401, "invalid_token", "the session has ended"},
+		"no session":       {&auth.Claims{Issuer: issuer, Subject: "u1"}, pass, newPass, auth.ErrSessionRevoked, 401, "invalid_token", "the session has ended"},
+		"unknown session":  {&auth.Claims{Issuer: issuer, Subject: "u1", SessionID: oauth.SessionID}, pass, newPass, auth.ErrSessionRevoked, 401, "invalid_token", "the session has ended"},
 		"no claims":        {nil, pass, newPass, nil, 500, "server_error", "the server could not do this"},
 	} {
 		fx.events.take("")
@@ -806,4 +806,18 @@ func TestPasswordHandler_RedirectsTheFormOfAPage(t *testing.T) {
 	r = send(t, fx.Require()(fx.PasswordHandler()), http.MethodPost, "/password", append(cookies, form)...)
 	require.Equal(t, http.StatusSeeOther, r.status, r.body)
 	fx.requirePassword(t, newPass, pass)
+}
+
+// Two tenants on one store may have users with the same ID. With AnyOf, a handler of
+// one can be given the claims of the other.
+func TestChangePassword_RefusesClaimsOfAnotherIssuer(t *testing.T) {
+	t.Parallel()
+	fx := newPasswords(t)
+	other := newProcess(t, fx.fixture, func(c *auth.Config) { c.Issuer = "https://b.example.com" })
+	tokens := other.login(t)
+	err := fx.ChangePassword(context.Background(), verifiedClaims(t, other.Authenticator, tokens.Access), pass, newPass, laptop)
+	require.ErrorIs(t, err, auth.ErrInvalidToken)
+	require.Equal(t, passHash, fx.stored.hash("u1"))
+	_, err = other.Verify(context.Background(), tokens.Access)
+	require.NoError(t, err)
 }
