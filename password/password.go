@@ -235,6 +235,8 @@ func (h *Hasher) CheckNew(ctx context.Context, password string) error {
 	defer cancel()
 	err := h.Screen(limited, password)
 	switch {
+	case errors.Is(err, ErrRefused) && errors.Is(err, ErrScreen): // of several lists, one refused the password and one failed
+		return refusedError{err}
 	case err == nil, errors.Is(err, ErrRefused):
 		return err
 	case ctx.Err() != nil: // the caller has given up, so the password must not be accepted
@@ -250,6 +252,12 @@ type screenError struct{ error }
 func (e screenError) Error() string { return ErrScreen.Error() + ": " + e.error.Error() }
 
 func (e screenError) Unwrap() []error { return []error{ErrScreen, e.error} }
+
+// refusedError is an [ErrRefused] that does not wrap [ErrScreen], with which the
+// caller would accept the password.
+type refusedError struct{ error }
+
+func (e refusedError) Unwrap() error { return ErrRefused }
 
 // checkForm returns the error of a password that cannot be hashed.
 func checkForm(password string) error {
