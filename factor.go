@@ -253,7 +253,9 @@ func (a *Authenticator) LoginFactor(ctx context.Context, challenge, method, resp
 			o.AMR = append(o.AMR, m)
 		}
 	}
-	o.Name, o.Ephemeral, o.IdleTTL, o.SessionTTL = c.login.name, c.login.ephemeral, c.login.idleTTL, c.login.sessionTTL
+	o.Name, o.Ephemeral = c.login.name, c.login.ephemeral
+	// The lifetimes may be those of a process with another Config.
+	o.IdleTTL, o.SessionTTL = min(c.login.idleTTL, a.idleTTL), min(c.login.sessionTTL, a.sessionTTL)
 	t, err := a.openSession(ctx, snap, u, o, proof{
 		spend: func(ctx context.Context) error { return a.spendToken(ctx, &c) },
 		recheck: func(fresh User) error {

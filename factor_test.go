@@ -372,6 +372,43 @@ func TestLoginFactor_LifetimesAreCutToThoseOfTheProcess(t *testing.T) {
 	require.Equal(t, fx.clock.Now().Add(2*time.Hour), tokens.RefreshExpiresAt)
 }
 
+// OnLogin has not set these lifetimes, so they are not a mistake of it.
+func TestLoginFactor_OnLoginMayKeepLifetimesOfAnotherProcess(t *testing.T) {
+	t.Parallel()
+	fx, f := newFactorFixture(t)
+	var onLogin func(o *auth.SessionOptions)
+	for name, change := range map[string]func(c *auth.Config){
+		"shorter lifetimes":  func(c *auth.Config) { c.IdleTTL, c.SessionTTL = 2*time.Hour, 3*time.Hour },
+		"longer least value": func(c *auth.Config) { c.AccessTTL = 6 * time.Hour },
+	} {
+		other := newProcess(t, fx, func(c *auth.Config) {
+			change(c)
+			c.SecondFactor = f
+			c.OnLogin = func(_ context.Context, _ auth.User, o *auth.SessionOptions) error {
+				onLogin(o)
+				return nil
+			}
+		})
+		login := func() (auth.Tokens, error) {
+			c := fx.challenge(t, auth.SessionOptions{IdleTTL: 4 * time.Hour, SessionTTL: 5 * time.Hour})
+			return other.LoginFactor(context.Background(), c.Challenge, "otp", "right", auth.SessionOptions{})
+		}
+		onLogin = func(o *auth.SessionOptions) { o.Data = []byte("org=7") }
+		tokens, err := login()
+		require.NoError(t, err, name)
+		want := map[string]time.Duration{"shorter lifetimes": 2 * time.Hour, "longer least value": 4 * time.Hour}[name]
+		require.Equal(t, fx.clock.Now().Add(want), tokens.RefreshExpiresAt, name)
+		if name == "shorter lifetimes" {
+			onLogin = func(o *auth.SessionOptions) { o.SessionTTL = 150 * time.Minute }
+			_, err = login()
+			require.NoError(t, err, "only one is changed")
+		}
+		onLogin = func(o *auth.SessionOptions) { o.IdleTTL = time.Second }
+		_, err = login()
+		require.ErrorContains(t, err, "SessionOptions.IdleTTL (1s) is less than", name)
+	}
+}
+
 func TestSecondFactor_FaultsAreUnavailable(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

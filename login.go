@@ -382,7 +382,7 @@ func (a *Authenticator) callOnLogin(ctx context.Context, u User, o *SessionOptio
 	if a.onLogin == nil {
 		return nil
 	}
-	actor := o.Actor
+	given := *o
 	err := callHook("Config.OnLogin", func() error { return a.onLogin(ctx, u, o) })
 	switch {
 	case err != nil && errors.Is(err, ErrForbidden):
@@ -390,8 +390,14 @@ func (a *Authenticator) callOnLogin(ctx context.Context, u User, o *SessionOptio
 		return reportedError{err}
 	case err != nil:
 		return a.unavailable(ctx, Session{Subject: u.ID}, fmt.Errorf("auth: Config.OnLogin: %w", detail{err}))
-	case o.Actor != actor:
+	case o.Actor != given.Actor:
 		err = errors.New("auth: Config.OnLogin has changed SessionOptions.Actor")
+	case o.IdleTTL == given.IdleTTL && o.SessionTTL == given.SessionTTL:
+		// Login has checked the lifetimes, but perhaps in a process with another
+		// Config: those of a challenge are then no mistake of OnLogin.
+		o.IdleTTL, o.SessionTTL = 0, 0
+		err = a.checkOptions(o)
+		o.IdleTTL, o.SessionTTL = given.IdleTTL, given.SessionTTL
 	default:
 		err = a.checkOptions(o)
 	}
