@@ -677,6 +677,8 @@ func TestLoginForm_HandlesBothForms(t *testing.T) {
 	_, err = post(first)
 	require.NoError(t, err)
 	first.Set("password", "")
+	_, err = post(first)
+	require.ErrorIs(t, err, auth.ErrInvalidCredentials)
 	fx2 := newFixture(t, withCookies())
 	r := httptest.NewRequest("POST", "https://example.com/login", strings.NewReader(first.Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

@@ -124,7 +124,9 @@ func (a *Authenticator) LoginForm(w http.ResponseWriter, r *http.Request) error 
 	}
 	if a.factor != nil {
 		f, err := readFactor(r)
-		if f["challenge"] != "" && f["password"] == "" {
+		_, method := f["method"]
+		_, response := f["response"]
+		if f["challenge"] != "" && f["password"] == "" && (method || response) {
 			if err != nil {
 				return err
 			}
