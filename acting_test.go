@@ -86,6 +86,7 @@ func TestActor_WhoIsGoneOrDisabledCannotAct(t *testing.T) {
 		change(fx)
 		_, err := fx.StartSession(ctx, "u1", auth.SessionOptions{Actor: "u2"})
 		require.ErrorIs(t, err, auth.ErrInvalidCredentials, name)
+		require.Equal(t, 1, fx.store.count("Create"), "%s: no session is created", name)
 		require.Len(t, fx.events.take(auth.EventLoginRefused), 1, name)
 		_, err = fx.Refresh(ctx, k.Refresh, auth.RefreshOptions{})
 		require.ErrorIs(t, err, auth.ErrSessionRevoked, name)

@@ -194,7 +194,7 @@ func TestConstants_TheShorterLifetimeApplies(t *testing.T) {
 		k, err = later.Refresh(ctx, k.Refresh, auth.RefreshOptions{})
 		require.NoError(t, err, c.name)
 		require.Equal(t, start.Add(time.Hour+c.want), k.RefreshExpiresAt, c.name)
-		for fx.clock.Now().Add(c.want).Before(start.Add(c.wantTotal)) {
+		for !fx.clock.Now().Add(c.want).After(start.Add(c.wantTotal)) { // it would end later by its idle lifetime
 			fx.clock.Advance(time.Hour)
 			k, err = later.Refresh(ctx, k.Refresh, auth.RefreshOptions{})
 			require.NoError(t, err, c.name)
