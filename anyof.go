@@ -20,10 +20,12 @@ import (
 // Where tokens are looked for, the cookies, the trusted origins and proxies, and
 // OnError are those of the first verifier. Everything else is that of the selected
 // one: keys, audience, cache, revocations, events about its tokens, and
-// Config.AutoRefresh, for which the iss of the refresh cookie selects. For an
-// [Authenticator] pass its field Verifier, as in AnyOf(a.Verifier, b.Verifier). Handlers that end sessions, such as
-// [Authenticator.LogoutHandler], remain those of each Authenticator. Subjects of two
-// issuers may be equal, so an application uses [Claims].Issuer together with Subject.
+// Config.AutoRefresh, for which the verifier is the one that has signed the refresh
+// cookie, and whose cookies have the names of those of the first. For an
+// [Authenticator] pass its field Verifier, as in AnyOf(a.Verifier, b.Verifier).
+// Handlers that end sessions, such as [Authenticator.LogoutHandler], remain those of
+// each Authenticator. Subjects of two issuers may be equal, so an application uses
+// [Claims].Issuer together with Subject.
 //
 // [Verifier.SessionContext] follows the revocations of the issuer of the claims.
 // [Verifier.Run] of the result calls Run of each verifier, and its error is that of
@@ -120,17 +122,26 @@ func unverifiedIssuer(token string) (iss string, err error) {
 	return iss, nil
 }
 
-// refreshMember does what [Verifier.refreshRequest] does, by the member that has the
-// issuer of a refresh cookie.
+// refreshMember does what [Verifier.refreshRequest] does, by the member that has
+// signed a refresh cookie. If several have, it is the first whose token counts: as
+// for one Authenticator, a cookie that does not count does not hide another. It
+// must have the names of v's cookies, or v would not read those that it sets.
 func (v *Verifier) refreshMember(w http.ResponseWriter, r *http.Request, cause error) (*http.Request, string, error) {
-	if v.cookies != nil {
-		for _, c := range r.CookiesNamed(v.cookies.refresh.Name) {
-			if m, err := v.memberFor(c.Value); err == nil {
-				return m.refreshRequest(w, r, cause)
-			}
+	var chosen *Verifier
+	best := 0
+	for _, m := range v.members {
+		if m.backend == nil || m.cookies == nil || v.cookies == nil ||
+			m.cookies.access.Name != v.cookies.access.Name || m.cookies.refresh.Name != v.cookies.refresh.Name {
+			continue
+		}
+		if rank := m.backend.refreshCookieRank(r); rank > best {
+			chosen, best = m, rank
 		}
 	}
-	return r, "", cause
+	if chosen == nil {
+		return r, "", cause
+	}
+	return chosen.backend.refreshRequest(v, w, r, cause)
 }
 
 // runMembers is Run of a Verifier with members.

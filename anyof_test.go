@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -229,4 +231,77 @@ func TestAnyOf_RunFollowsEachFeed(t *testing.T) {
 	defer stop()
 	require.Eventually(t, func() bool { return strings.Contains(verifiers[0].Run(runCtx).Error(), "already running") }, 10*time.Second, time.Millisecond)
 	require.ErrorContains(t, both.Run(ctx), "already running")
+}
+
+// Wherever the access token is, the extractors, trusted origins and proxies are those
+// of the first verifier.
+func TestAnyOf_AutoRefreshAsksTheFirstVerifierAboutTheRequest(t *testing.T) {
+	t.Parallel()
+	const partner = "https://partner.example.net"
+	of := func(name string, change ...func(*auth.Config)) *fixture {
+		return newFixture(t, append([]func(*auth.Config){func(c *auth.Config) {
+			c.Issuer, c.AutoRefresh = "https://"+name+".example.com", true
+		}}, change...)...)
+	}
+	trusting := withCookies(func(c *auth.Cookies) { c.TrustedOrigins = []string{partner} })
+	plain := of("plain", withCookies(), withExtractors(auth.FromHeader("X-Token"), auth.FromCookie()))
+	other := of("other", trusting, func(c *auth.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} })
+	fromPartner := []requestOption{reqHeader("Origin", partner), reqHeader("Sec-Fetch-Site", "cross-site")}
+
+	both, err := auth.AnyOf(plain.Verifier, other.Verifier)
+	require.NoError(t, err)
+	page, k := both.Require()(hello), other.login(t)
+	for _, cookie := range []requestOption{reqCookie(accessCookie, k.Access), reqCookie(refreshCookie, k.Refresh)} {
+		send(t, page, "POST", "/", append(fromPartner, cookie)...).requireRefused(t, 403, "cross_origin", "")
+	}
+	require.Zero(t, other.store.count("Rotate"))
+	r := send(t, page, "POST", "/", reqHeader("X-Token", plain.login(t).Access+"x"), reqCookie(refreshCookie, k.Refresh))
+	r.requireRefused(t, 401, "invalid_token", "login")
+	stale := plain.login(t)
+	plain.clock.Advance(time.Hour)
+	r = send(t, page, "POST", "/", reqHeader("X-Token", stale.Access), reqCookie(refreshCookie, k.Refresh))
+	r.requireRefused(t, 401, "invalid_token", "refresh") // a client that sets the header refreshes itself
+	r = send(t, page, "GET", "/", reqHeader("X-Forwarded-For", "203.0.113.7"), reqCookie(refreshCookie, k.Refresh))
+	require.Equal(t, http.StatusTemporaryRedirect, r.status, r.body)
+	require.Equal(t, "192.0.2.1", other.stored(t, k.SessionID).Device.IP.String())
+
+	both, err = auth.AnyOf(other.Verifier, plain.Verifier)
+	require.NoError(t, err)
+	page, k = both.Require()(hello), plain.login(t)
+	r = send(t, page, "POST", "/", append(fromPartner, reqCookie(refreshCookie, k.Refresh))...)
+	require.Equal(t, 200, r.status, r.body)
+
+	// v would not read cookies of other names.
+	renamed := of("renamed", withCookies(func(c *auth.Cookies) { c.AccessName = "__Host-other" }))
+	both, err = auth.AnyOf(plain.Verifier, renamed.Verifier)
+	require.NoError(t, err)
+	r = send(t, both.Require()(hello), "GET", "/", reqCookie(refreshCookie, renamed.login(t).Refresh))
+	r.requireRefused(t, 401, "missing_token", "login")
+	require.Zero(t, renamed.store.count("Rotate"))
+}
+
+// As for one Authenticator, a refresh cookie that does not count does not hide another.
+func TestAnyOf_AutoRefreshFindsTheCookieThatCounts(t *testing.T) {
+	t.Parallel()
+	a, b, both := tenants(t, withCookies(), func(c *auth.Config) { c.AutoRefresh = true })
+	page := both.Require()(hello)
+	ended, forged := a.login(t), a.login(t)
+	require.NoError(t, a.Revoke(context.Background(), "u1", ended.SessionID))
+	for name, token := range map[string]string{"ended": ended.Refresh, "forged": forged.Refresh[:len(forged.Refresh)-4] + "AAAA"} {
+		for _, last := range []bool{false, true} {
+			list := []string{token, b.login(t).Refresh}
+			if last {
+				slices.Reverse(list)
+			}
+			r := send(t, page, "POST", "/", reqCookies(refreshCookie, list...))
+			require.Equal(t, 200, r.status, "%s: %s", name, r.body)
+			c, err := both.Verify(context.Background(), r.cookies[accessCookie].Value)
+			require.NoError(t, err)
+			require.Equal(t, "https://b.example.com", c.Issuer)
+		}
+	}
+	r := send(t, page, "GET", "/", reqCookie(refreshCookie, ended.Refresh))
+	r.requireRefused(t, 401, "invalid_token", "login")
+	require.Equal(t, "revoked", r.fields(t)["reason"])
+	send(t, page, "GET", "/", reqCookie(refreshCookie, forged.Refresh[:len(forged.Refresh)-4]+"AAAA")).requireRefused(t, 401, "missing_token", "login")
 }

@@ -13,7 +13,9 @@ import (
 )
 
 // refreshRequest refreshes the tokens of a request whose access cookie is absent
-// or has expired. cause is the error of the request. It does one of these:
+// or has expired. cause is the error of the request. asked is the Verifier that has
+// refused it: that of a, or one that AnyOf has returned, whose extractors, trusted
+// origins and proxies then apply. refreshRequest does one of these:
 //
 //   - It sets the new cookies and redirects the client to the same URL. Then it
 //     returns nil, "" and nil. It does this for GET and HEAD, once in
@@ -28,16 +30,16 @@ import (
 // with status 307 would make the browser send the body a second time, and the
 // server would have to read the first one to its end: otherwise the browser sees
 // a broken connection and not the redirect.
-func (a *Authenticator) refreshRequest(w http.ResponseWriter, r *http.Request, cause error) (_ *http.Request, access string, _ error) {
+func (a *Authenticator) refreshRequest(asked *Verifier, w http.ResponseWriter, r *http.Request, cause error) (_ *http.Request, access string, _ error) {
 	if a.redirects == nil || !errors.Is(cause, ErrNoToken) && !errors.Is(cause, ErrTokenExpired) ||
 		r.Method == http.MethodOptions || isUpgrade(r) {
 		return r, "", cause
 	}
 	inHeader := func(t credential) bool { return t.by&byHeader != 0 }
-	if list, unreadable := a.accessCredentials(r, nil); unreadable != nil || slices.ContainsFunc(list, inHeader) {
+	if list, unreadable := asked.accessCredentials(r, nil); unreadable != nil || slices.ContainsFunc(list, inHeader) {
 		return r, "", cause // a client that sets the header refreshes itself
 	}
-	token, _, err := a.refreshTokenOf(r, a.refreshCookieCredentials(r)) // checks the origin
+	token, _, err := a.refreshTokenOf(asked, r, a.refreshCookieCredentials(r)) // checks the origin
 	if errors.Is(err, ErrNoToken) {
 		return r, "", cause
 	}
@@ -54,7 +56,7 @@ func (a *Authenticator) refreshRequest(w http.ResponseWriter, r *http.Request, c
 		// an upload, or never. By then, the refresh token in the browser would be
 		// spent, and the next request with it would end the session. So such a
 		// request rotates the session only if that is necessary to keep it alive.
-		t, err = a.refreshWithin(r.Context(), token, RefreshOptions{Device: a.Device(r)}, !redirect)
+		t, err = a.refreshWithin(r.Context(), token, RefreshOptions{Device: asked.Device(r)}, !redirect)
 	}
 	if err != nil {
 		return r, "", pageError(err)

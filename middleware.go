@@ -266,7 +266,7 @@ func (v *Verifier) refreshRequest(w http.ResponseWriter, r *http.Request, cause 
 	if v.backend == nil {
 		return r, "", cause
 	}
-	return v.backend.refreshRequest(w, r, cause)
+	return v.backend.refreshRequest(v, w, r, cause)
 }
 
 // checkGuards returns the error of the first guard that refuses c, and its

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // RefreshRequest returns the refresh token of a request, and the options for
@@ -49,7 +50,7 @@ func (a *Authenticator) RefreshRequest(r *http.Request) (token string, o Refresh
 	for _, value := range fromBody {
 		list = addCredential(list, value, byHeader, len(list)+1)
 	}
-	token, cookie, err := a.refreshTokenOf(r, list)
+	token, cookie, err := a.refreshTokenOf(a.Verifier, r, list)
 	if err != nil {
 		return "", o, err
 	}
@@ -59,8 +60,8 @@ func (a *Authenticator) RefreshRequest(r *http.Request) (token string, o Refresh
 }
 
 // refreshTokenOf returns the token of list to use, and whether a cookie carries
-// a token that counts. If so, it checks the origin of the request.
-func (a *Authenticator) refreshTokenOf(r *http.Request, list []credential) (token string, cookie bool, err error) {
+// a token that counts. If so, v checks the origin of the request.
+func (a *Authenticator) refreshTokenOf(v *Verifier, r *http.Request, list []credential) (token string, cookie bool, err error) {
 	var chosen credential
 	switch len(list) {
 	case 0:
@@ -73,7 +74,7 @@ func (a *Authenticator) refreshTokenOf(r *http.Request, list []credential) (toke
 		}
 	}
 	if cookie = chosen.by&byCookie != 0; cookie {
-		if err := a.CheckOrigin(r); err != nil {
+		if err := v.CheckOrigin(r); err != nil {
 			return "", true, err
 		}
 	}
@@ -139,22 +140,7 @@ func (a *Authenticator) chooseRefresh(ctx context.Context, list []credential) (c
 	sessions := map[sessionKey]bool{}
 	for i := range list {
 		t := &list[i]
-		var c refreshClaims
-		c, t.err = a.openRefresh(ctx, t.token)
-		if c.sid == "" {
-			continue
-		}
-		t.session, t.rank = sessionKey{c.subject, c.sid}, c.generation
-		if errors.As(t.err, new(newerToken)) {
-			t.err = nil // it counts, because a process of the newer version can refresh it
-		}
-		if t.err == nil && !now.Before(a.refreshEnd(&c)) {
-			t.err = ErrTokenExpired
-		}
-		if t.err == nil {
-			_, t.err = a.revoked.find(c.times(), now)
-		}
-		if t.err == nil {
+		if a.examineRefresh(ctx, t, now); t.err == nil {
 			sessions[t.session] = true
 		}
 	}
@@ -164,6 +150,40 @@ func (a *Authenticator) chooseRefresh(ctx context.Context, list []credential) (c
 		}
 	}
 	return choose(list)
+}
+
+// examineRefresh verifies a refresh token, and sets the other fields of t.
+func (a *Authenticator) examineRefresh(ctx context.Context, t *credential, now time.Time) {
+	var c refreshClaims
+	if c, t.err = a.openRefresh(ctx, t.token); c.sid == "" {
+		return
+	}
+	t.session, t.rank = sessionKey{c.subject, c.sid}, c.generation
+	if errors.As(t.err, new(newerToken)) {
+		t.err = nil // it counts, because a process of the newer version can refresh it
+	}
+	if t.err == nil && !now.Before(a.refreshEnd(&c)) {
+		t.err = ErrTokenExpired
+	}
+	if t.err == nil {
+		_, t.err = a.revoked.find(c.times(), now)
+	}
+}
+
+// refreshCookieRank implements backend.
+func (a *Authenticator) refreshCookieRank(r *http.Request) (rank int) {
+	if a.redirects == nil {
+		return 0
+	}
+	for _, t := range a.refreshCookieCredentials(r) {
+		switch a.examineRefresh(r.Context(), &t, a.now()); {
+		case t.err == nil:
+			return 2
+		case t.session != (sessionKey{}) || errors.Is(t.err, ErrUnavailable):
+			rank = 1
+		}
+	}
+	return rank
 }
 
 // excludeEnded asks the store which of the sessions exist, and sets the errors

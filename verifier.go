@@ -139,10 +139,14 @@ type backend interface {
 	// refreshSessions returns the sessions of those refresh tokens in r's
 	// cookies that this service signed.
 	refreshSessions(r *http.Request) []sessionKey
-	// refreshRequest may refresh the tokens of a request that is refused with
+	// refreshCookieRank returns 2 if a refresh token in r's cookies counts, 1 if
+	// this service has signed one that does not, and 0 otherwise or without
+	// Config.AutoRefresh.
+	refreshCookieRank(r *http.Request) int
+	// refreshRequest may refresh the tokens of a request that asked has refused with
 	// cause; see autorefresh.go. It returns the request to continue with and its
 	// new access token, or a nil request if it has responded, or an error.
-	refreshRequest(w http.ResponseWriter, r *http.Request, cause error) (next *http.Request, access string, err error)
+	refreshRequest(asked *Verifier, w http.ResponseWriter, r *http.Request, cause error) (next *http.Request, access string, err error)
 }
 
 // newVerifier returns the Verifier of NewVerifier or of New. Its errors name
