@@ -31,7 +31,8 @@ type SecondFactor interface {
 	// [ErrInvalidCredentials] means that the response is wrong, and [ErrSpent], as
 	// from [Authenticator.Once], that it was used before. Any other error means
 	// that the response could not be checked: the caller returns
-	// [ErrUnavailable].
+	// [ErrUnavailable]. Verify is not called for a response that is not UTF-8 or
+	// has a NUL byte, which some databases do not accept; it counts as wrong.
 	//
 	// An error must not contain the response, because it is logged. A response
 	// that is correct may be verified although no session is opened: another
@@ -286,6 +287,9 @@ func (a *Authenticator) countAttempt(ctx context.Context, c *oneTimeClaims) (las
 
 // verifyFactor calls SecondFactor.Verify.
 func (a *Authenticator) verifyFactor(ctx context.Context, u User, method, response string) (right bool, err error) {
+	if !isSearchable(response) {
+		return false, nil
+	}
 	err = callHook("SecondFactor.Verify", func() error { return a.factor.Verify(ctx, u, method, response) })
 	switch {
 	case err == nil:

@@ -733,3 +733,15 @@ func TestSecondFactor_PrintingShowsNoSecret(t *testing.T) {
 	}
 	require.Equal(t, "auth: a second factor is required", fmt.Sprint(*c))
 }
+
+// A database may return an error for a response that it cannot store.
+func TestLoginFactor_ResponseThatDatabasesCannotStoreIsWrong(t *testing.T) {
+	t.Parallel()
+	fx, f := newFactorFixture(t)
+	c := fx.challenge(t, auth.SessionOptions{})
+	for _, response := range []string{"right\x00", "\xff", "\x00", "\xed\xa0\x80"} {
+		require.ErrorIs(t, fx.answer(c.Challenge, response), auth.ErrFactorRequired, "%q", response)
+	}
+	require.Zero(t, f.calls())
+	require.Equal(t, auth.ErrInvalidCredentials, fx.answer(c.Challenge, "\x00"), "it counts")
+}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ratchet-go/auth/internal/strictjson"
 )
@@ -298,10 +299,13 @@ func (e *userError) subjectOf(u User) string {
 
 // findUser calls a method of Users and checks the user that it returns. The error
 // is ErrUserNotFound, ErrUnavailable or, with the user, a userError.
-func (a *Authenticator) findUser(ctx context.Context, name string, find func() (User, error)) (User, error) {
+func (a *Authenticator) findUser(ctx context.Context, name, key string, find func(context.Context, string) (User, error)) (User, error) {
+	if !isSearchable(key) {
+		return User{}, ErrUserNotFound
+	}
 	var u User
 	err := callHook("Users."+name, func() (err error) {
-		u, err = find()
+		u, err = find(ctx, key)
 		return err
 	})
 	if err == nil {
@@ -315,6 +319,11 @@ func (a *Authenticator) findUser(ctx context.Context, name string, find func() (
 	}
 	return User{}, a.unavailable(ctx, Session{}, fmt.Errorf("auth: Users.%s: %w%s", name, detail{err}, lookupAdvice(err)))
 }
+
+// isSearchable reports whether the application can look up a text of a client in
+// any database: it is UTF-8 without NUL bytes. For other texts, PostgreSQL returns an
+// error, which would look like an outage.
+func isSearchable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
 // lookupAdvice returns the end of an error text if err, of a user lookup, looks
 // like the error of a database that has no such user.
@@ -331,7 +340,7 @@ func lookupAdvice(err error) string {
 // findByID looks up a user by ID. The error is ErrUserNotFound, ErrUnavailable
 // or an error that was reported and has status 500.
 func (a *Authenticator) findByID(ctx context.Context, id string) (User, error) {
-	u, err := a.findUser(ctx, "FindByID", func() (User, error) { return a.users.FindByID(ctx, id) })
+	u, err := a.findUser(ctx, "FindByID", id, a.users.FindByID)
 	var unusable *userError
 	switch {
 	case errors.As(err, &unusable):

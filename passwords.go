@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/ratchet-go/auth/password"
 )
@@ -25,12 +24,7 @@ import (
 // there is an [EventFault], and the password is correct anyway.
 func (a *Authenticator) CheckPassword(ctx context.Context, login, pass string, d Device) (User, error) {
 	d = cleanDevice(d)
-	u, err := a.findUser(ctx, "FindByLogin", func() (User, error) {
-		if strings.Contains(login, "\x00") { // PostgreSQL would return an error
-			return User{}, ErrUserNotFound
-		}
-		return a.users.FindByLogin(ctx, login)
-	})
+	u, err := a.findUser(ctx, "FindByLogin", login, a.users.FindByLogin)
 	exists := !errors.Is(err, ErrUserNotFound)
 	// An unusable user is an error only after the password was checked, so that
 	// the response does not reveal that the login exists.

@@ -56,11 +56,12 @@ type Users interface {
 	// FindByLogin returns the user with the given login name. The application
 	// decides what that is, such as a user name or an e-mail address. It receives
 	// the name as the user typed it, and folds case if its logins ignore case. It
-	// is not called for a name with a NUL byte, for which some databases return
-	// an error; such a login is refused.
+	// is not called for a name that is not UTF-8 or has a NUL byte, for which some
+	// databases return an error; such a login is refused.
 	FindByLogin(ctx context.Context, login string) (User, error)
 
-	// FindByID returns the user with the given User.ID.
+	// FindByID returns the user with the given User.ID. It is not called for an ID
+	// that is not UTF-8 or has a NUL byte; no user has such an ID.
 	FindByID(ctx context.Context, id string) (User, error)
 }
 
