@@ -302,7 +302,7 @@ func TestBrowser_FactorMailsAndActing(t *testing.T) {
 	require.Equal(t, "response", eval[string](ada, `document.activeElement.id`))
 	ada.shot("code")
 	ada.fill("response", wrong(t, secret))
-	ada.sees("/login", "The response to the second factor is wrong.")
+	ada.sees("/login", "The code is wrong, or was used before.")
 	ada.shot("code-error")
 	ada.fill("response", code(t, secret, 1))
 	ada.sees("/profile", "Change the password")

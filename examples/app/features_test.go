@@ -217,7 +217,7 @@ func codesAreAcceptedOnce(t *testing.T, a *app, _ *browser, name string) {
 	challenge := b.challenge(name)
 	r = b.answer(challenge, "otp", used)
 	require.Equal(t, http.StatusUnauthorized, r.status)
-	require.Contains(t, r.body, "response to the second factor is wrong.")
+	require.Contains(t, r.body, "The code is wrong, or was used before.")
 	require.Equal(t, challenge, find(t, challengeOnPage, r))
 	require.Equal(t, "/login?next=%2Fprofile", b.get("/profile").location)
 	next := code(t, secret, 1) // of a clock that is fast
@@ -229,7 +229,7 @@ func codesAreAcceptedOnce(t *testing.T, a *app, _ *browser, name string) {
 	require.Contains(t, r.body, "Please sign in again.", "the challenge is spent")
 	require.NotContains(t, r.header, "Set-Cookie")
 	r = again.answer(again.challenge(name), "otp", next)
-	require.Contains(t, r.body, "response to the second factor is wrong.", "with another challenge too")
+	require.Contains(t, r.body, "The code is wrong, or was used before.", "with another challenge too")
 }
 
 // contendersForOneCode sends each code in several logins at the same time.
@@ -332,7 +332,7 @@ func enrollmentIsForced(t *testing.T, a *app, owner *browser, name string) {
 	require.NotEqual(t, first, secret)
 	require.NotContains(t, b.answer(challenge, "otp", code(t, secret, 0)).header, "Set-Cookie", "the method is not offered")
 	r := answer(challenge, secret, wrong(t, secret))
-	require.Contains(t, r.body, "the response to the second factor is wrong.")
+	require.Contains(t, r.body, "The code is wrong, or was used before.")
 	require.Equal(t, secret, find(t, secretOnPage, r))
 	r = answer(challenge, secret, code(t, secret, 0))
 	require.Equal(t, "/factor", r.location)
