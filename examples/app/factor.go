@@ -23,7 +23,7 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-var wrongCode = fmt.Errorf("%w: %w", auth.ErrInvalidCredentials, invalid("the code is wrong, or was used before"))
+var errCode = fmt.Errorf("%w: %w", auth.ErrInvalidCredentials, invalid("the code is wrong, or was used before"))
 
 // Methods and Verify implement auth.SecondFactor.
 func (s *site) Methods(ctx context.Context, u auth.User, _ auth.Device) ([]string, error) {
@@ -38,7 +38,7 @@ func (s *site) Methods(ctx context.Context, u auth.User, _ auth.Device) ([]strin
 
 func (s *site) Verify(ctx context.Context, u auth.User, method, response string) error {
 	if method == "recovery" { // the statement finds the code and removes it
-		return s.users.exec(ctx, wrongCode, "UPDATE users SET recovery = replace(recovery, $2, '') WHERE id = $1 AND recovery LIKE '%' || $2 || '%'",
+		return s.users.exec(ctx, errCode, "UPDATE users SET recovery = replace(recovery, $2, '') WHERE id = $1 AND recovery LIKE '%' || $2 || '%'",
 			u.ID, recoveryHash(response))
 	}
 	a, err := s.users.find(ctx, "id", u.ID)
@@ -53,11 +53,11 @@ func (s *site) Verify(ctx context.Context, u auth.User, method, response string)
 		}
 		err := s.auth.Once(ctx, u.ID, fmt.Sprint("totp ", step), 3*time.Minute) // each code is accepted once
 		if method == "enroll" && err == nil {                                   // turns the second factor on, unless the key has been replaced
-			err = s.users.exec(ctx, wrongCode, "UPDATE users SET totp_on = TRUE WHERE id = $1 AND totp = $2 AND NOT totp_on", u.ID, a.TOTP)
+			err = s.users.exec(ctx, errCode, "UPDATE users SET totp_on = TRUE WHERE id = $1 AND totp = $2 AND NOT totp_on", u.ID, a.TOTP)
 		}
 		return err
 	}
-	return wrongCode
+	return errCode
 }
 
 // NewKey returns a key for the authenticator app of a user whose second factor is not
@@ -89,7 +89,8 @@ func (s *site) changeFactor(_ http.ResponseWriter, v *view) (_ string, err error
 	if do == "remove" {
 		return "/factor", s.users.exec(ctx, invalid("an administrator requires a second factor of you"),
 			"UPDATE users SET totp = '', totp_on = FALSE, recovery = '' WHERE id = $1 AND NOT totp_required", id)
-	} else if do == "enroll" {
+	}
+	if do == "enroll" {
 		err = s.Verify(ctx, auth.User{ID: id}, do, v.Request.PostFormValue("response"))
 	}
 	if err == nil {

@@ -185,7 +185,7 @@ func (b *browser) answer(challenge, method, response string) response {
 
 func (a *app) claims(t *testing.T, b *browser) *auth.Claims {
 	t.Helper()
-	c, err := a.Authenticator.Verify(t.Context(), b.cookies["access"])
+	c, err := a.Verify(t.Context(), b.cookies["access"])
 	require.NoError(t, err)
 	return c
 }
@@ -411,6 +411,14 @@ func verificationByALink(t *testing.T, a *app, _ *browser, name string) {
 	require.Contains(t, got.body, "was used before")
 	require.Equal(t, http.StatusBadRequest, person.post("/verify", "token", token+"x").status)
 	require.Equal(t, http.StatusBadRequest, person.post("/reset", "token", token, "password", "a new password of bob").status, "a token of another purpose")
+
+	b.post("/verify")
+	_, token = a.link(t)
+	require.NoError(t, a.users.exec(t.Context(), auth.ErrUserNotFound, "UPDATE users SET email = 'new@example.com', verified = FALSE WHERE login = $1", name))
+	got = person.post("/verify", "token", token)
+	require.Equal(t, http.StatusUnprocessableEntity, got.status)
+	require.Contains(t, got.body, "your address has changed.")
+	require.Contains(t, b.get("/profile").body, "new@example.com, not verified")
 }
 
 func resetByALink(t *testing.T, a *app, owner *browser, name string) {
@@ -450,7 +458,7 @@ func resetByALink(t *testing.T, a *app, owner *browser, name string) {
 	require.Equal(t, "/login?reset", owner.post("/reset", "token", token, "password", pass).location)
 }
 
-func resetLinksEnd(t *testing.T, a *app, owner *browser, name string) {
+func resetLinksEnd(t *testing.T, a *app, _ *browser, name string) {
 	b := a.verified(t, name)
 	link := func() string {
 		t.Helper()
@@ -476,7 +484,7 @@ func resetLinksEnd(t *testing.T, a *app, owner *browser, name string) {
 	token = link()
 	a.Clock.Advance(31 * time.Minute)
 	dead(token, "it has expired")
-	owner = a.signIn(t, "ada")
+	owner := a.signIn(t, "ada")
 	token = link()
 	require.Equal(t, "/admin", owner.post("/admin", "id", a.id(t, name), "role", "member", "status", "disabled").location)
 	dead(token, "the user is disabled")
@@ -532,7 +540,7 @@ func acting(t *testing.T, a *app, owner *browser, name string) {
 	require.Equal(t, "/", owner.post("/admin/as", "id", a.id(t, name)).location)
 	require.Contains(t, owner.get("/").body, "You act for "+name+". Sign out to stop.")
 	require.Equal(t, a.id(t, "ada"), a.claims(t, owner).Actor)
-	_, err := a.Authenticator.Verify(t.Context(), before)
+	_, err := a.Verify(t.Context(), before)
 	require.ErrorIs(t, err, auth.ErrSessionRevoked, "the administrator's own session is replaced")
 	r = owner.get("/profile")
 	require.Equal(t, 200, r.status)
