@@ -745,3 +745,21 @@ func TestLoginFactor_ResponseThatDatabasesCannotStoreIsWrong(t *testing.T) {
 	require.Zero(t, f.calls())
 	require.Equal(t, auth.ErrInvalidCredentials, fx.answer(c.Challenge, "\x00"), "it counts")
 }
+
+// A process whose clock was ahead has revoked all sessions of the user. The second step
+// works as the login without one does.
+func TestLoginFactor_AfterARevokeAllByAWrongClock(t *testing.T) {
+	t.Parallel()
+	fx, f := newFactorFixture(t)
+	fx.clock.Advance(time.Hour)
+	require.NoError(t, fx.RevokeAll(context.Background(), "u1"))
+	fx.clock.Advance(-time.Hour)
+	other := newProcess(t, fx, func(c *auth.Config) { c.SecondFactor = f })
+	for _, node := range []*fixture{fx, other} {
+		require.NoError(t, node.answer(fx.challenge(t, auth.SessionOptions{}).Challenge, "right"))
+		require.NoError(t, node.check(fx.issue(t)))
+	}
+	token := fx.issue(t)
+	require.NoError(t, fx.RevokeAll(context.Background(), "u1"))
+	require.ErrorIs(t, fx.check(token), auth.ErrInvalidToken, "the next one ends it")
+}

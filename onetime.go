@@ -264,17 +264,21 @@ func (a *Authenticator) openOneTime(ctx context.Context, purpose, token string) 
 		return oneTimeClaims{}, User{}, err
 	}
 	about := Session{Subject: c.subject}
-	now := a.now()
+	snap := a.snapshot()
+	now := snap.now
 	switch {
 	case c.memoryID != a.memoryID:
 		return c, User{}, a.refuseForeign(ctx, about, c.expiresAt)
 	case !now.Before(c.expiresAt):
 		return c, User{}, ErrTokenExpired
-	case c.issuedAt.After(now.Add(a.maxIssuedAhead())):
-		return c, User{}, a.tooEarly(ctx, about, "iat", c.issuedAt.Sub(now))
 	}
 	if err := notRevoked(a.checkRevoked(ctx, c.times(), now)); err != nil {
 		return c, User{}, err
+	}
+	// A not-before instant of a process with a wrong clock may be far ahead. Tokens
+	// count as issued at it, and the next RevokeAll is later.
+	if known := a.revoked.earliestIssue(c.subject, "", snap); c.issuedAt.After(later(now.Add(a.maxIssuedAhead()), known)) {
+		return c, User{}, a.tooEarly(ctx, about, "iat", c.issuedAt.Sub(now))
 	}
 	if newer != "" {
 		a.emitLimited(ctx, "newer token", Event{Type: EventFault, Session: about, Err: newer})

@@ -620,3 +620,25 @@ func TestOnce_OneOfManyContendersWins(t *testing.T) {
 		require.Equal(t, 1, contend(t, 64, auth.ErrSpent, func() error { return fx.Once(context.Background(), "u1", id, time.Minute) }))
 	}
 }
+
+// The tokens of a second count as issued at one instant. A RevokeAll in the same second,
+// or by a clock that is behind, must end them anyway.
+func TestOneTime_EveryRevokeAllEndsThem(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for _, leeway := range []time.Duration{-1, 10 * time.Second} {
+		fx := newFixture(t, func(c *auth.Config) { c.Leeway = leeway })
+		for _, back := range []time.Duration{0, 0, 9 * time.Second, time.Hour, 0} {
+			fx.clock.Advance(-back)
+			token := fx.issue(t)
+			require.NoError(t, fx.check(token))
+			require.NoError(t, fx.RevokeAll(ctx, "u1"))
+			require.ErrorIs(t, fx.check(token), auth.ErrInvalidToken)
+			require.NoError(t, fx.check(fx.issue(t)), "issued afterward")
+			token = fx.issue(t)
+			require.NoError(t, fx.ExpireAccess(ctx, "u1"))
+			require.NoError(t, fx.check(token))
+		}
+		fx.stop()
+	}
+}

@@ -84,7 +84,7 @@ func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ..
 	ctx, cancel := a.withinStoreTimeout(ctx)
 	defer cancel()
 	snap := a.snapshot()
-	r := Revocation{Subject: strings.Clone(subject), All: true, Except: storableIDs(except), Before: notBefore(snap.now, a.leeway), Reason: reasonRevoked.String()}
+	r := Revocation{Subject: strings.Clone(subject), All: true, Except: storableIDs(except), Before: a.nextRevokeAll(subject, snap), Reason: reasonRevoked.String()}
 	r.Until = a.revokedUntil(r, snap.now)
 	added := a.revoked.add(r, origin{own: true}, snap.now)
 
@@ -104,6 +104,14 @@ func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ..
 	err = a.reportStore(ctx, Session{Subject: subject}, "Revoke", err)
 	a.emitRevoked(ctx, r, err)
 	return errors.Join(listErr, err)
+}
+
+// nextRevokeAll returns the not-before instant of a RevokeAll. It is later than the
+// latest known instant of the subject: the one-time tokens that were issued since then
+// count as issued at that instant, and no list of the store names them.
+func (a *Authenticator) nextRevokeAll(subject string, snap snapshot) time.Time {
+	latest := a.revoked.earliestIssue(subject, "", snap)
+	return later(notBefore(snap.now, a.leeway), latest.Truncate(time.Second).Add(time.Second))
 }
 
 // ExpireAccess ends the access tokens of a user that were issued up to now, but
