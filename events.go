@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -192,6 +193,7 @@ func callHook(name string, f func() error) (err error) {
 	if err = f(); err != nil {
 		parts := errorParts{row: len(responses)}
 		parts.scan(err)
+		_ = errors.As(err, new(*panicError)) // calls the methods As
 		_ = err.Error()
 	}
 	return err

@@ -670,6 +670,11 @@ func TestPasswords_EveryWayToSetOneIsScreened(t *testing.T) {
 	require.Empty(t, fx.events.take(auth.EventFault))
 }
 
+// leakyAs is an error whose method As panics.
+type leakyAs struct{ error }
+
+func (leakyAs) As(any) bool { panic(newPass) }
+
 // leaky is an error whose text panics.
 type leaky struct{}
 
@@ -683,6 +688,7 @@ func TestPasswords_AScreenThatFailsLetsThePasswordPass(t *testing.T) {
 		"mismatch":          func(context.Context, string) error { return password.ErrMismatch },
 		"panic":             func(_ context.Context, next string) error { panic(next) },
 		"error that panics": func(context.Context, string) error { return leaky{} },
+		"As that panics":    func(context.Context, string) error { return leakyAs{errors.New("a fault")} },
 		"no answer":         func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() },
 	} {
 		synctest.Test(t, func(t *testing.T) {
