@@ -60,9 +60,8 @@ func (s *site) Verify(ctx context.Context, u auth.User, method, response string)
 	return errCode
 }
 
-// NewKey returns a key for the authenticator app of a user whose second factor is not
-// on, and its QR code. It is a new one, unless the client has sent the stored one: so
-// nobody else knows the key that the user confirms.
+// NewKey returns a key for the authenticator app of a user, and its QR code: a new one, unless
+// the client has sent the stored one. So nobody else knows the key that the user confirms.
 func (v view) NewKey(id string) (map[string]any, error) {
 	a, err := v.Account(id)
 	key, failed := otp.NewKeyFromURL(a.TOTP)

@@ -349,8 +349,9 @@ func enrollmentIsForced(t *testing.T, a *app, owner *browser, name string) {
 // user sets up the second factor. They must not see the secret that the user confirms.
 func keyIsShownOnce(t *testing.T, a *app, owner *browser, name string) {
 	b := a.verified(t, name)
-	secret := find(t, secretOnPage, b.get("/factor"))
+	var secret string
 	for _, fields := range [][]string{nil, {"secret", ""}, {"secret", strings.Repeat("A", 32)}} {
+		secret = find(t, secretOnPage, b.get("/factor"))
 		r := a.signIn(t, name).post("/factor", append(fields, "do", "enroll", "response", "000000")...)
 		require.Equal(t, http.StatusUnprocessableEntity, r.status)
 		require.NotContains(t, r.body, secret)
@@ -363,6 +364,13 @@ func keyIsShownOnce(t *testing.T, a *app, owner *browser, name string) {
 	r = b.post("/factor", "do", "enroll", "secret", next, "response", code(t, next, 1))
 	require.Equal(t, http.StatusUnprocessableEntity, r.status, "it is on already")
 	require.NotContains(t, r.body, next)
+	stored, err := a.users.find(t.Context(), "login", name)
+	require.NoError(t, err)
+	_, err = view{site: a.site, Request: httptest.NewRequest(http.MethodGet, "/factor", nil)}.NewKey(stored.ID) // a page that was asked for before
+	require.ErrorAs(t, err, new(invalid))
+	after, err := a.users.find(t.Context(), "login", name)
+	require.NoError(t, err)
+	require.Equal(t, stored, after)
 }
 
 // scan plays a program that examines the links of mails.
@@ -482,6 +490,9 @@ func resetLinksEnd(t *testing.T, a *app, _ *browser, name string) {
 	require.Equal(t, "/devices?done", b.post("/profile", "current", "a new password of bob", "password", pass).location)
 	dead(token, "the password was changed")
 	token = link()
+	require.NoError(t, a.users.exec(t.Context(), nil, "UPDATE users SET password_hash = password_hash || 'x' WHERE login = $1", name))
+	dead(token, "the password was changed by another program")
+	token = link()
 	a.Clock.Advance(31 * time.Minute)
 	dead(token, "it has expired")
 	owner := a.signIn(t, "ada")
@@ -585,6 +596,12 @@ func actingEndsWithTheAdministrator(t *testing.T, a *app, owner *browser, name s
 		require.Equal(t, "/login?next=%2Fprofile", b.get("/profile").location, change)
 	}
 	b := act()
+	set(a.id(t, name), "admin", "enabled") // the user becomes an administrator
+	require.Equal(t, http.StatusTemporaryRedirect, b.get("/profile").status, "with new tokens")
+	require.Contains(t, a.claims(t, b).Roles, "admin")
+	require.Equal(t, http.StatusForbidden, b.get("/admin").status, "for somebody who acts for them")
+	set(a.id(t, name), "member", "enabled")
+	b = act()
 	_, err := a.users.db.ExecContext(t.Context(), "DELETE FROM users WHERE id = $1", id)
 	require.NoError(t, err)
 	a.Clock.Advance(20 * time.Minute)
