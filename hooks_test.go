@@ -50,6 +50,25 @@ func TestOnLogin_ChangesTheSessionOnce(t *testing.T) {
 	require.Empty(t, calls)
 }
 
+// The caller may use one slice for many logins.
+func TestOnLogin_ChangesNoSliceOfTheCaller(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, func(c *auth.Config) {
+		c.OnLogin = func(_ context.Context, _ auth.User, o *auth.SessionOptions) error {
+			o.AMR[0], o.Data[0], o.Replaces[0] = "otp", 'x', ""
+			return nil
+		}
+	})
+	o := auth.SessionOptions{AMR: []string{"hwk"}, Data: []byte("abc"), Replaces: []string{"token"}}
+	k, err := fx.StartSession(context.Background(), "u1", o)
+	require.NoError(t, err)
+	require.Equal(t, []string{"otp"}, verifiedClaims(t, fx.Authenticator, k.Access).AMR)
+	require.Equal(t, "xbc", string(fx.stored(t, k.SessionID).Data()))
+	require.Equal(t, []string{"hwk"}, o.AMR)
+	require.Equal(t, "abc", string(o.Data))
+	require.Equal(t, []string{"token"}, o.Replaces)
+}
+
 func TestOnLogin_Refuses(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -392,6 +392,7 @@ func (a *Authenticator) callOnLogin(ctx context.Context, u User, o *SessionOptio
 		return nil
 	}
 	given := *o
+	o.AMR, o.Data, o.Replaces = slices.Clone(o.AMR), slices.Clone(o.Data), slices.Clone(o.Replaces) // those of the caller
 	err := callHook("Config.OnLogin", func() error { return a.onLogin(ctx, u, o) })
 	switch {
 	case err != nil && errors.Is(err, ErrForbidden):
