@@ -314,6 +314,8 @@ func TestAMR(t *testing.T) {
 		require.Equal(t, `Bearer error="insufficient_user_authentication", error_description="`+text+`"`, r.header.Get("WWW-Authenticate"))
 	}
 	require.ErrorIs(t, auth.AMR("otp")(ctx, &auth.Claims{}), auth.ErrReauthenticate)
+	other := auth.ResponseFor(errors.Join(auth.AMR("otp")(ctx, &auth.Claims{}), auth.ErrUnavailable))
+	require.Equal(t, "try again", other.Description, "of the response, not of the guard")
 	// The methods are copied.
 	methods := []string{"otp"}
 	guard := auth.AMR(methods...)

@@ -105,7 +105,6 @@ func (f *errorParts) scan(err error) {
 			f.fresh = e
 		}
 	case *amrError:
-		f.describe(e.text)
 		if f.amr == nil {
 			f.amr = e
 		}
@@ -185,6 +184,10 @@ func (f *errorParts) response() ErrorResponse {
 		row = responses[f.row]
 	}
 	a := ErrorResponse{Status: row.status, Code: row.code, Description: row.text, Action: row.action}
+	if f.amr != nil && row.err == ErrReauthenticate { //nolint:errorlint // of this table
+		row.text = f.amr.text
+		a.Description = row.text
+	}
 	if f.description != "" {
 		a.Description = f.description
 	}
@@ -224,11 +227,7 @@ func (f *errorParts) response() ErrorResponse {
 		a.Challenge = "Bearer"
 		return a
 	}
-	text := row.text
-	if f.amr != nil && row.err == ErrReauthenticate { //nolint:errorlint // of this table
-		text = f.amr.text
-	}
-	a.Challenge = `Bearer error="` + row.challenge + `", error_description="` + text + `"`
+	a.Challenge = `Bearer error="` + row.challenge + `", error_description="` + row.text + `"`
 	if f.fresh != nil {
 		a.Challenge += `, max_age="` + strconv.FormatInt(max(0, int64(f.fresh.maxAge/time.Second)), 10) + `"`
 	}
