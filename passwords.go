@@ -119,7 +119,8 @@ func (a *Authenticator) upgradeHash(ctx context.Context, u *User, pass string) {
 //     [password.ErrRefused] if next must not be used: [password.Hasher.Screen]
 //     refused it, or it is equal to current.
 //   - [ErrSessionRevoked] if the session of c has ended, or the user was deleted or
-//     disabled.
+//     disabled, and [ErrTokenExpired] if [Authenticator.ExpireAccess] has ended the
+//     access token.
 //   - [ErrInvalidToken] if c is of another issuer, as it may be with [AnyOf].
 //   - [ErrForbidden] if c is of a session in which somebody else acts for the user.
 //   - [password.ErrBusy] or [ErrUnavailable] if something failed. Repeat the call
@@ -148,11 +149,8 @@ func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, 
 	d = cleanDevice(d)
 	// If the store does not respond, nothing changes, rather than only the
 	// password.
-	switch alive, err := a.sessionExists(ctx, of.Subject, of.ID); {
-	case err != nil:
+	if _, err := a.continuable(ctx, c, a.snapshot()); err != nil {
 		return err
-	case !alive:
-		return ErrSessionRevoked
 	}
 	return a.replacePassword(ctx, of, next, d, func(u User) (already bool, err error) {
 		if u.Disabled {

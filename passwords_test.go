@@ -317,6 +317,22 @@ func TestChangePassword_AsksTheStoreWhetherTheSessionExists(t *testing.T) {
 	require.Empty(t, fx.stored.olds)
 }
 
+// The claims of a stream may be older than a revocation that the store has not
+// confirmed.
+func TestChangePassword_RefusesClaimsThatThisProcessHasRevoked(t *testing.T) {
+	t.Parallel()
+	fx := newPasswords(t)
+	own := fx.login(t)
+	c := verifiedClaims(t, fx.Authenticator, own.Access)
+	try := func() error { return fx.ChangePassword(t.Context(), c, pass, newPass, laptop) }
+	require.NoError(t, fx.ExpireAccess(t.Context(), "u1"))
+	require.ErrorIs(t, try(), auth.ErrTokenExpired)
+	fx.store.failBefore("Revoke", errStore)
+	require.ErrorIs(t, fx.Revoke(t.Context(), "u1", own.SessionID), auth.ErrUnavailable)
+	require.ErrorIs(t, try(), auth.ErrSessionRevoked)
+	require.Empty(t, fx.stored.olds)
+}
+
 func TestChangePassword_RequiresPasswordUpdater(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
