@@ -317,8 +317,8 @@ func TestRetryKeyModel_BrowsersNeedTheRules(t *testing.T) {
 			c.requests = 2
 			if c.skews == nil {
 				c.skews = []int8{0}
-			} else if iterations(1, 2) == 1 {
-				t.Skip("runs only with AUTH_LONG=1: 800,000 states")
+			} else if raceDetector || iterations(1, 2) == 1 {
+				t.Skip("runs only with AUTH_LONG=1 and without the race detector: 800,000 states")
 			}
 			f := c.explore(3_000_000)
 			t.Log(f)

@@ -695,9 +695,14 @@ func (c kSetup) explore(limit int) found {
 
 var twoNodes = []int8{0, kLeeway}
 
-// statesToVisit is how many states of one configuration are visited: enough for
-// most of them with AUTH_LONG=1, and a few seconds of work otherwise.
-func statesToVisit() int { return iterations(100_000, 1_500_000) }
+// statesToVisit is how many states of one configuration are visited: all of nearly
+// every one with AUTH_LONG=1, and a few seconds of work otherwise.
+func statesToVisit() int {
+	if raceDetector {
+		return iterations(30_000, 30_000)
+	}
+	return iterations(100_000, 3_000_000)
+}
 
 // An honest program with retry keys is never signed out, however late it repeats a
 // request, and wherever it crashes.
