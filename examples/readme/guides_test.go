@@ -62,6 +62,7 @@ var (
 	factors       auth.SecondFactor
 	hasher        *password.Hasher
 	insertUser    func(ctx context.Context, login, hash string) (auth.User, error)
+	showFactor    func(w http.ResponseWriter, r *http.Request, challenge string, methods []string, wrong bool)
 	showLogin     func(w http.ResponseWriter, r *http.Request, status int, text string)
 	showSignUp    func(w http.ResponseWriter, r *http.Request, status int, text string)
 	store         auth.Store
