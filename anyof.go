@@ -17,22 +17,22 @@ import (
 // token, which is not verified yet, selects the verifier with exactly that issuer,
 // and only that one verifies the token. Nothing else of the token is used before.
 //
-// Where tokens are looked for, the cookies, the trusted origins and proxies, and
-// OnError are those of the first verifier. Everything else is that of the selected
-// one: keys, audience, cache, revocations, events about its tokens, and
-// Config.AutoRefresh, for which the verifier is the one that has signed the refresh
-// cookie, and whose cookies have the names of those of the first. For an
-// [Authenticator] pass its field Verifier, as in AnyOf(a.Verifier, b.Verifier).
-// Handlers that end sessions, such as [Authenticator.LogoutHandler], remain those of
-// each Authenticator. Subjects of two issuers may be equal, so an application uses
-// [Claims].Issuer together with Subject.
+// The result looks for tokens where the first verifier does, and uses the cookies,
+// the trusted origins, the proxies and the OnError of the first. Everything else is
+// that of the selected verifier: keys, audience, cache, revocations, and events about
+// its tokens. Config.AutoRefresh is that of the verifier that has signed the refresh
+// cookie; it has an effect only if the cookies of that verifier have the same names
+// as those of the first. For an [Authenticator] pass its field Verifier, as in
+// AnyOf(a.Verifier, b.Verifier). Handlers that end sessions, such as
+// [Authenticator.LogoutHandler], remain those of each Authenticator. Subjects of two
+// issuers may be equal, so an application uses [Claims].Issuer together with Subject.
 //
 // [Verifier.SessionContext] follows the revocations of the issuer of the claims.
-// [Verifier.Run] of the result calls Run of each verifier, and its error is that of
-// the first that returns one. So either call Run of the result, or Run of each
-// verifier. [Verifier.Ready] is closed when Run of the result has found each verifier
-// ready. [Verifier.Health] is that of the verifiers together: Ready if all are, the
-// greatest FeedAge, and the sum of Revocations.
+// [Verifier.Run] of the result calls Run of each verifier, and returns the error of
+// the first that ends. So call either Run of the result, or Run of each verifier.
+// [Verifier.Ready] is closed when Run of the result has found each verifier ready.
+// [Verifier.Health] combines those of the verifiers: Ready is set if all are ready,
+// FeedAge is the greatest, and Revocations is the sum.
 //
 // It is an error if there is no verifier, if one is nil or was not created by
 // [NewVerifier] or [New], or if two have the same issuer. The verifiers of a Verifier

@@ -45,23 +45,22 @@ type Config struct {
 	// of them verify. The derived keys are HS256 keys of 32 bytes: HKDF (RFC 5869)
 	// with SHA-256, no salt, and the info "ratchet v1 access" or "ratchet v1
 	// refresh". An application that replaces Secrets by AccessKeys and RefreshKeys
-	// keeps the derived keys at the end of those lists until IdleTTL has passed, and
-	// until the last one-time token has expired.
+	// keeps the derived keys at the end of those lists until IdleTTL has passed and
+	// the last one-time token that was issued before has expired.
 	//
 	// To change a secret, deploy {old, new} to every process, then {new, old}
-	// to every process, and finally {new} after IdleTTL, and the longest
-	// OneTime.TTL in use, have passed. A process
-	// without the new secret refuses tokens that were signed with it, and tells
-	// their clients to sign in again. So start with {new, old} only if there is
-	// a single process.
+	// to every process, and finally {new} when both IdleTTL and the longest
+	// OneTime.TTL in use have passed. A process without the new secret refuses
+	// tokens that were signed with it, and tells their clients to sign in again.
+	// So start with {new, old} only if there is a single process.
 	Secrets [][]byte
 
 	// AccessKeys and RefreshKeys can be set instead of Secrets, but not
 	// together with them; set both or neither. The two lists must not have a
 	// secret in common. The first key of each list signs, and all of them
 	// verify. RefreshKeys must be HMAC keys, because only this service reads
-	// refresh tokens. From each of them an HS256 key for one-time tokens is derived,
-	// by HKDF as for Secrets, with the info "ratchet v1 one-time". So these keys
+	// refresh tokens. An HS256 key for one-time tokens is derived from each of
+	// them, by HKDF as for Secrets, with the info "ratchet v1 one-time". So the two
 	// change together. See also [Authenticator.SetKeys].
 	AccessKeys  Keys
 	RefreshKeys Keys
@@ -139,9 +138,10 @@ type Config struct {
 	// is less, but at least 100 milliseconds. The maximum is 60 seconds. A
 	// negative value means no retry window: two tabs that refresh at the same
 	// time then end the session. A longer window lets clients survive longer
-	// outages, and lets a stolen token that is spent work for longer; a thief and
-	// the user may share the current one for three windows without an event. A
-	// client with retry keys ([RefreshOptions]) does not depend on the window.
+	// outages. It also lets a stolen token that is spent work for longer, and for
+	// three windows a thief and the user may both use the current one without
+	// ending the session. A client with retry keys ([RefreshOptions]) does not
+	// depend on the window.
 	RetryWindow time.Duration
 	// Leeway is how far the clocks of several machines may differ: 10 seconds
 	// by default, at most 60. A negative value means none. Leeway never extends
@@ -154,26 +154,29 @@ type Config struct {
 	MaxSessions int
 
 	// RefuseOverLimit refuses a login over the limit of MaxSessions with
-	// [ErrTooManySessions], and ends no session. The sessions that the login
-	// replaces do not count. Of several logins at the same time that would exceed
-	// the limit together, all may be refused.
+	// [ErrTooManySessions], instead of ending a session. The sessions that the login
+	// replaces do not count. If several logins at the same time would together
+	// exceed the limit, all of them may be refused.
 	RefuseOverLimit bool
 
-	// OnLogin is called once for each [Authenticator.Login],
-	// [Authenticator.LoginFactor] and [Authenticator.StartSession], when the credentials were proved and the
-	// session does not exist yet. It may change o, for example shorten the
-	// lifetimes or set Data, but not o.Actor. It refuses the login by returning an
-	// error that wraps [ErrForbidden]. Any other error counts as a failure: the
+	// OnLogin is called by [Authenticator.Login], [Authenticator.LoginFactor] and
+	// [Authenticator.StartSession], once the credentials were proved and before the
+	// session exists. A Login that requires a second factor does not call it, and
+	// neither does [Authenticator.Continue]. It may change o, for example shorten
+	// the lifetimes or set Data, but not o.Actor. It refuses the login by returning
+	// an error that wraps [ErrForbidden]. Any other error counts as a failure: the
 	// login returns [ErrUnavailable] (status 503). OnLogin is called concurrently.
 	OnLogin func(ctx context.Context, u User, o *SessionOptions) error
 
-	// Claims returns claims of the access tokens of a session that depend on the
-	// session: on its [Session.Data], name, device or actor. It is called at each
-	// login and each refresh, concurrently, with the user and the record of the
-	// session; at a refresh, that is the record before it. The rules for the names
+	// Claims returns further claims for the access tokens of a session, which
+	// depend on its [Session.Data], name, device or actor. It is called when a
+	// session is opened and at each refresh, concurrently, with the user and the
+	// record of the session. At a refresh, that is the record as it was before the
+	// refresh. The rules for the names
 	// and values are those of User.Extra, and a name must not be in User.Extra too.
-	// An error means that the claims are not known: the login or refresh returns
-	// [ErrUnavailable] (status 503), and no refresh token is spent.
+	// An error means that the claims are not known: the caller returns
+	// [ErrUnavailable] (status 503), and no session is opened and no refresh token
+	// spent.
 	//
 	// If Claims is set, each refresh reads the record before it writes it, which
 	// is one more call to the store.

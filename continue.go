@@ -14,17 +14,18 @@ import (
 //
 // c are the verified claims of the session, from [FromContext] or [Verifier.Verify].
 // The new session keeps their AuthTime and AMR, so [Fresh] and [AMR] decide as
-// before, and the absolute end, the lifetimes, Ephemeral and the Actor of the old
-// one. These fields of o must be zero. Device, Data, Replaces and InBody are those of
-// o, and so is Name, unless it is empty. The new session has its own ID and CreatedAt.
+// before. It also keeps the absolute end, the lifetimes, Ephemeral and the Actor of
+// the old session. So AMR, Ephemeral, IdleTTL, SessionTTL and Actor of o must be
+// zero. Device, Data, Replaces and InBody are those of o. So is Name; if it is empty,
+// the name of the old session is kept. The new session has its own ID and CreatedAt.
 // Config.OnLogin is not called.
 //
 // The old session ends, in other processes as soon as they have read the feed. If the
 // store does not confirm that, Continue succeeds anyway: this process refuses the old
 // session, and [Verifier.Run] repeats the revocation until the store confirms it. If
-// the client does not receive the new tokens, its user must sign in again. Of two
-// calls for one session at the same time, both may succeed; each opens a session,
-// which MaxSessions counts.
+// the client does not receive the new tokens, its user must sign in again. Two calls
+// for one session at the same time may both succeed. Each then opens a session, and
+// Config.MaxSessions counts both.
 //
 // Whoever has an access token can get a session by a handler that calls Continue. So
 // the handler must be protected as well as a login is, and must not accept tokens

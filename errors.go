@@ -30,14 +30,15 @@ var (
 	// been ended.
 	ErrTokenReused = errors.New("auth: refresh token reused, session ended")
 	// ErrInvalidCredentials means that the user does not exist or is disabled,
-	// or that the password is wrong. It does not say which.
+	// or that the password or the response to a second factor is wrong. It does not
+	// say which.
 	ErrInvalidCredentials = errors.New("auth: invalid credentials")
 	// ErrTooManySessions means that a login was refused because the user has
 	// Config.MaxSessions sessions, and Config.RefuseOverLimit is set.
 	ErrTooManySessions = errors.New("auth: too many sessions")
 	// ErrForbidden means that a [Guard] refused the claims, that Config.OnLogin
-	// refused a login, or that somebody acts for the user ([NotActing]) where only
-	// the user may act.
+	// refused a login, or that somebody who acts for a user
+	// ([SessionOptions].Actor) has tried what only the user may do.
 	ErrForbidden = errors.New("auth: forbidden")
 	// ErrReauthenticate means that the login was too long ago ([Fresh]) or by another
 	// method ([AMR]).
@@ -95,14 +96,14 @@ var errNotRunning = fmt.Errorf("%w: Run is not running, so no revocations are re
 var errCookieTooLarge = errors.New("auth: token too large for a cookie")
 
 // grantError marks an error about a refresh token, or about the challenge of a
-// second factor. Its response has the code
-// invalid_grant (RFC 6749 section 5.2), the action "login" and no challenge.
+// second factor. Its response has the code invalid_grant (RFC 6749 section 5.2), the
+// action "login" and no WWW-Authenticate header.
 type grantError struct{ error }
 
 func (e grantError) Unwrap() error { return e.error }
 
 // oneTimeError marks an error about a one-time token. Its response has status 400,
-// no challenge and no action: the user asks for another token.
+// no WWW-Authenticate header and no action: the user asks for another token.
 type oneTimeError struct{ error }
 
 func (e oneTimeError) Unwrap() error { return e.error }

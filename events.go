@@ -16,7 +16,7 @@ type EventType string
 // The types of events.
 const (
 	EventLogin        EventType = "login"         // a session was opened
-	EventContinue     EventType = "continue"      // Continue has opened a session, which replaces another
+	EventContinue     EventType = "continue"      // Continue opened a session that replaces another
 	EventLoginRefused EventType = "login_refused" // a login or a password was refused; Err says why; Session.Subject is set if the user exists, and Session.ID for a password change
 	EventRefresh      EventType = "refresh"       // a session was rotated
 	EventRetry        EventType = "retry"         // a refresh did not rotate: a spent token in the retry window, or another device in the cooldown
@@ -52,7 +52,8 @@ type Event struct {
 	// Session.RotatedAt say who rotated the session last, and when. Event.Device
 	// and Event.Time say who presented the token, and when. For an
 	// EventRefused, Session is set if the token was verified: a guard refused the
-	// request, or the token was issued with another store.
+	// request, or the token was issued with another store. Of a verified one-time
+	// token, only Session.Subject is set.
 	Session Session
 
 	Device     Device // the client that sent the request

@@ -23,7 +23,7 @@ type SecondFactor interface {
 	// password was proved, and again for each response. d describes the client of
 	// that request.
 	//
-	// An error means that it is not known: the login is answered with
+	// An error means that the methods are not known: the caller returns
 	// [ErrUnavailable].
 	Methods(ctx context.Context, u User, d Device) ([]string, error)
 
@@ -34,9 +34,9 @@ type SecondFactor interface {
 	// [ErrUnavailable]. Verify is not called for a response that is not UTF-8 or
 	// has a NUL byte, which some databases do not accept; it counts as wrong.
 	//
-	// An error must not contain the response, because it is logged. A response
-	// that is correct may be verified although no session is opened: another
-	// response to the same challenge was verified first, or the store failed.
+	// An error must not contain the response, because it is logged. If Verify
+	// accepts a response, it may still be that no session is opened: another
+	// response to the same challenge was accepted first, or the store failed.
 	Verify(ctx context.Context, u User, method, response string) error
 }
 
@@ -47,7 +47,9 @@ var ErrFactorRequired = errors.New("auth: a second factor is required")
 // FactorError is the error of [Authenticator.Login] if Config.SecondFactor
 // requires a second step, and of [Authenticator.LoginFactor] if the response was
 // wrong and may be corrected. It wraps [ErrFactorRequired], and in the second case
-// also [ErrInvalidCredentials]. Find it with errors.As and a *FactorError.
+// also [ErrInvalidCredentials]. Find it with errors.As and a *FactorError, before
+// you test for ErrInvalidCredentials. [ResponseFor] returns status 401 with the
+// action "factor".
 //
 // Printing shows neither the challenge nor the subject, and encoding/json and
 // encoding/xml omit both.
@@ -56,8 +58,8 @@ type FactorError struct {
 	// client keeps it, for example in a hidden field of the second form.
 	Challenge string `json:"-" xml:"-"`
 
-	// Subject is the ID of the user whose password was proved. A page that sets up
-	// a second factor reads it. Do not send it to the client.
+	// Subject is the ID of the user whose password was proved, for a page on which
+	// the user sets up a second factor. Do not send it to the client.
 	Subject string `json:"-" xml:"-"`
 
 	Methods   []string  // what SecondFactor.Methods returned
@@ -198,18 +200,19 @@ func (a *Authenticator) factorError(challenge, subject string, methods []string,
 // challenge lives for five minutes, and ends with the user's password and by
 // [Authenticator.RevokeAll].
 //
-// A wrong response is a [FactorError] that wraps [ErrInvalidCredentials], and the
-// challenge may be answered again, five times in all. Each attempt is counted
-// before the response is verified, and is not given back if that fails. A
-// challenge whose response was verified is spent: of several concurrent calls,
-// one opens a session.
+// After a wrong response, the error is a [FactorError] that wraps
+// [ErrInvalidCredentials], and the same challenge can be used again. A challenge
+// has five attempts. Each is counted before the response is verified, even if
+// SecondFactor.Verify then fails; an empty response is wrong, but not counted. A
+// right response spends the challenge: of several concurrent calls, at most one
+// opens a session.
 //
 // After [ErrInvalidToken], [ErrTokenExpired], [ErrSpent], and an
 // [ErrInvalidCredentials] without a FactorError, the user must sign in again. The
 // last means that the fifth response was wrong, or that the user was changed during
-// the call. [ErrInvalidRequest] means that Methods does not return the method for
-// this user. After [ErrUnavailable] the challenge can be tried again; if it was
-// spent, the result is ErrSpent. The other errors are those of Login.
+// the call. [ErrInvalidRequest] means that SecondFactor.Methods does not return
+// method for this user. After [ErrUnavailable] the call can be repeated. It returns
+// ErrSpent if the challenge was spent already. The other errors are those of Login.
 func (a *Authenticator) LoginFactor(ctx context.Context, challenge, method, response string, o SessionOptions) (Tokens, error) {
 	snap := a.snapshot()
 	switch {

@@ -187,10 +187,15 @@ func (a *Authenticator) methods(h func(http.ResponseWriter, *http.Request) error
 // the name that the user gives the device, "delivery", which is "cookie" or
 // "body", and "remember". The tokens are returned as Config.Cookies says.
 //
+// If Config.SecondFactor requires a second step, the response has status 401, and its
+// body has the action "factor", a challenge and the methods ([ErrorResponse].Factor).
+// LoginFactorHandler then completes the login.
+//
 // If "remember" is false, the session is ephemeral ([SessionOptions].Ephemeral); if
 // it is true or absent, it is not. In JSON it is a boolean. In a form it is "on",
-// "true", "1", "false" or "0". Since browsers send nothing for a checkbox that is not ticked, a
-// form has a hidden field too; the session is not ephemeral if either is true:
+// "true", "1", "false" or "0". Since browsers send nothing for a checkbox that is not
+// ticked, a form has a hidden field too; the session is not ephemeral if either is
+// true:
 //
 //	<input type="hidden" name="remember" value="false">
 //	<label><input type="checkbox" name="remember"> Remember me</label>
@@ -210,10 +215,10 @@ func (a *Authenticator) login(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// LoginFactorHandler handles POST. It reads the "challenge" of a response with the
-// action "factor", "method", and "response", as JSON or as a form, and optionally
-// "delivery", as LoginHandler does. It responds as LoginHandler. Without
-// Config.SecondFactor the response has status 404.
+// LoginFactorHandler handles POST. It reads "challenge", which the client has from a
+// response with the action "factor", "method" and "response", as JSON or as a form.
+// It also reads "delivery", which is optional, as LoginHandler does. It responds as
+// LoginHandler does. Without Config.SecondFactor the response has status 404.
 func (a *Authenticator) LoginFactorHandler() http.Handler {
 	return a.endpoint(a.loginFactor, http.MethodPost)
 }

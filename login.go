@@ -33,17 +33,17 @@ type SessionOptions struct {
 	Data   []byte   // application data to store with the session, at most 900 bytes; Session.Data returns it
 
 	// Ephemeral says that the browser drops the cookies when it is closed: they
-	// have no Max-Age, after a refresh neither. It is for a login for which
-	// "remember me" was not ticked. It does not change when the session ends.
-	// Many browsers keep such cookies if they restore their tabs, so set a short
-	// IdleTTL too if that matters.
+	// have no Max-Age, and a refresh does not add one. It is for a login for which
+	// "remember me" was not ticked. It has no effect on the lifetimes of the
+	// session. Many browsers keep such cookies if they restore their tabs, so set
+	// a short IdleTTL too if that matters.
 	Ephemeral bool
 
-	// IdleTTL and SessionTTL are lifetimes of this session, in whole
-	// milliseconds. They cannot be longer than those of [Config]; 0 means the
-	// same as those. IdleTTL must be at least 3·RetryWindow + AccessTTL + Leeway,
-	// and SessionTTL at least IdleTTL. If Config is later changed to shorter
-	// lifetimes, those apply.
+	// IdleTTL and SessionTTL are lifetimes of this session. They are truncated to
+	// milliseconds, and cannot be longer than those of [Config]; 0 means the same
+	// as those. Each must be at least 3·RetryWindow + AccessTTL + Leeway. If both
+	// are set, SessionTTL must be at least IdleTTL. If Config is later changed to
+	// shorter lifetimes, those apply.
 	IdleTTL    time.Duration
 	SessionTTL time.Duration
 
@@ -53,15 +53,15 @@ type SessionOptions struct {
 	// (RFC 8693 section 4.1) and in [Claims].Actor.
 	//
 	// The session lives for at most an hour, which is the default for its
-	// SessionTTL. For its IdleTTL, an AccessTTL of more than a minute counts as a
-	// minute. The session also ends if the actor is deleted or disabled, and by
-	// [Authenticator.RevokeAll] for the actor. It counts toward MaxSessions only
-	// together with other sessions of the same user and actor, so it does not end
-	// a session of the user.
+	// SessionTTL. In the rule for the least IdleTTL and SessionTTL, an AccessTTL of
+	// more than a minute counts as a minute. [Authenticator.RevokeAll] for the
+	// actor ends the session, and so does its next refresh if the actor was deleted
+	// or disabled. Config.MaxSessions counts the sessions of a user separately for
+	// each actor, so this session never causes one of the user's own to end.
 	//
-	// An actor may not be somebody for whom another user acts: StartSession
-	// returns [ErrForbidden] if ctx carries the claims of a session with an actor
-	// ([FromContext]), as the context of a request does behind [Verifier.Require].
+	// A session with an actor cannot open another one: StartSession returns
+	// [ErrForbidden] if ctx carries the claims of such a session ([FromContext]),
+	// as the context of a request does behind [Verifier.Require].
 	Actor string
 
 	// Replaces lists access and refresh tokens that the client had before the

@@ -295,10 +295,10 @@ func (v *Verifier) checkGuards(ctx context.Context, c *Claims, guards []Guard) (
 //
 // A request without a token is anonymous. So is a request whose only tokens are
 // cookies that are not valid, or whose Authorization header has a token without
-// the scheme Bearer: [ErrorFromContext] then returns the reason. All other requests are refused. This includes requests with an invalid token in a
-// header or the URL and no valid one elsewhere, cross-origin writes with a
-// cookie, and requests with a token that cannot be verified because a store or
-// a [KeySource] did not respond.
+// the scheme Bearer: [ErrorFromContext] then returns the reason. All other requests
+// are refused. This includes requests with an invalid token in a header or the URL
+// and no valid one elsewhere, cross-origin writes with a cookie, and requests with a
+// token that cannot be verified because a store or a [KeySource] did not respond.
 //
 // Optional panics if the handler is nil, or a nil pointer, map, slice or
 // function.

@@ -54,11 +54,11 @@ type OneTime struct {
 	Data []byte
 
 	// BoundToPassword ends the token when the user's password hash changes. So
-	// of two links that reset a password, the second one ends when the first one
-	// was used. Subject is then the ID of a user, who is looked up each time; the
-	// token is refused if the user is deleted or disabled. A login that replaces a
-	// weak hash of the same password ([PasswordUpdater]) changes the hash too: the
-	// user who has just signed in needs no such link.
+	// if a user has two links to reset the password, using one ends the other.
+	// Subject must then be the ID of a user, who is looked up each time; the token
+	// is refused if the user was deleted or is disabled. A login that replaces a
+	// weak hash of the same password ([PasswordUpdater]) ends the token too: a user
+	// who has just signed in does not need it.
 	BoundToPassword bool
 }
 
@@ -95,7 +95,7 @@ func checkOnceTTL(name string, ttl time.Duration) error {
 // id until ttl is over.
 //
 // [ErrUnavailable] means that the outcome is unknown: if the store has carried
-// out the call, a repetition returns ErrSpent. Any other error means that an
+// out the call, a repeated call returns ErrSpent. Any other error means that an
 // argument is not valid.
 func (a *Authenticator) Once(ctx context.Context, subject, id string, ttl time.Duration) error {
 	switch {
@@ -129,13 +129,13 @@ func (a *Authenticator) spend(ctx context.Context, subject, id string, until tim
 // a mail has the token in its query or fragment, and leads to a page whose form
 // sends it by POST: programs that scan mails fetch the links in them.
 //
-// A [Authenticator.RevokeAll] for o.Subject ends the tokens that were issued
-// before it. Processes know a RevokeAll for at least 24 hours. So a token that
-// lives longer is accepted again after that time, unless it is bound to the
-// password, which the user has usually changed. With a [MemoryStore], a token ends
-// with the process, as the record that it was spent does. Use a key of
-// Config.RefreshKeys, or a secret of Config.Secrets, until the last token of it
-// has expired.
+// [Authenticator.RevokeAll] for o.Subject ends the tokens that were issued before
+// it. Processes remember a RevokeAll for at least 24 hours. A token that lives
+// longer may be accepted again after that, unless it is bound to a password that
+// has changed. With a [MemoryStore], a token ends with the process, because the
+// record that it was spent does too. The key that signs a token is derived from a
+// key of Config.RefreshKeys or a secret of Config.Secrets; keep these in their list
+// until the last such token has expired.
 //
 // The error is [ErrUserNotFound] if the token is bound to the password of a user
 // who does not exist, and [ErrUnavailable] if the lookup failed. Any other error
@@ -180,12 +180,16 @@ func wholeSecond(t time.Time) time.Time {
 
 // CheckOneTime verifies a one-time token of a purpose, and spends nothing. Use it
 // for the page that a link in a mail leads to. It does not report whether the
-// token was spent.
+// token was spent. A reset of a password calls it and then
+// [Authenticator.SetPassword], which ends a token that is bound to the password.
 //
-// The error is [ErrTokenExpired]; [ErrInvalidToken], also if RevokeAll has ended
-// the token, or its user was deleted or disabled or has another password;
-// or [ErrUnavailable], also while the revocation feed has not been read. If the
-// feed is stale, [StaleAskStore] is treated as [StaleRefuse].
+// The error is one of these:
+//   - [ErrTokenExpired]
+//   - [ErrInvalidToken], also if RevokeAll has ended the token, or, for a token
+//     that is bound to the password, if its user was deleted, is disabled or has
+//     another password hash
+//   - [ErrUnavailable], also while the revocation feed has not been read. If the
+//     feed is stale, [StaleAskStore] is treated as [StaleRefuse].
 func (a *Authenticator) CheckOneTime(ctx context.Context, purpose, token string) (OneTime, error) {
 	c, err := a.checkOneTime(ctx, purpose, token)
 	if err != nil {
@@ -195,14 +199,15 @@ func (a *Authenticator) CheckOneTime(ctx context.Context, purpose, token string)
 }
 
 // SpendOneTime verifies a one-time token of a purpose and spends it: of all calls
-// with the token, in all processes, one returns nil. Call it only for a request
-// that a user has confirmed, such as the POST of a form. d describes the client,
-// for events; see [Verifier.Device].
+// with the token, in all processes, at most one succeeds. Call it only for a
+// request that a user has confirmed, such as the POST of a form. d describes the
+// client, for events; see [Verifier.Device].
 //
-// Its errors are those of CheckOneTime, and [ErrSpent] if the token was spent.
-// After [ErrUnavailable] the token may have been spent: if it was, a repetition
-// returns ErrSpent, and the user asks for another token. A failover of the store
-// may lose the record that a token was spent; see docs/security.md.
+// Its errors are those of CheckOneTime, and [ErrSpent] if the token was spent
+// before. After ErrSpent or ErrTokenExpired, offer the user another token. After
+// [ErrUnavailable] the call can be repeated, but it returns ErrSpent if the failed
+// call has spent the token. A failover of the store may lose the record that a
+// token was spent; see docs/security.md.
 func (a *Authenticator) SpendOneTime(ctx context.Context, purpose, token string, d Device) (OneTime, error) {
 	c, err := a.checkOneTime(ctx, purpose, token)
 	if err == nil {

@@ -90,8 +90,8 @@ func writePage(w http.ResponseWriter, e ErrorResponse, title, body string) {
 // LoginForm logs a user in with the fields of a form, as [Authenticator.LoginHandler]
 // does, and sets the token cookies: it checks the origin of the request, and the
 // login replaces the session that the browser had. It writes no status and no
-// body, so that the caller can redirect. With the field "remember", the form can have
-// a checkbox "remember me":
+// body, so that the caller can redirect. The form may have a checkbox "remember", as
+// for LoginHandler.
 //
 //	switch err := a.LoginForm(w, r); {
 //	case errors.Is(err, auth.ErrInvalidCredentials):
@@ -103,14 +103,14 @@ func writePage(w http.ResponseWriter, e ErrorResponse, title, body string) {
 //	}
 //
 // With Config.SecondFactor, LoginForm also handles the second form, which has the
-// fields "challenge", "method" and "response" instead. The first case of the switch
-// is then the one that shows it, at first and after a wrong response:
+// fields "challenge", "method" and "response" instead. The case that shows this form,
+// at first and after a wrong response, must then be the first one of the switch:
 //
 //	case errors.As(err, &factor): // var factor *auth.FactorError
 //		showFactor(w, r, http.StatusUnauthorized, factor.Challenge, factor.Methods, errors.Is(err, auth.ErrInvalidCredentials))
 //
-// A challenge that is no longer good is [ErrInvalidToken], [ErrTokenExpired] or
-// [ErrSpent]: show the first form.
+// If the error is [ErrInvalidToken], [ErrTokenExpired] or [ErrSpent], the challenge is
+// no longer valid: show the first form.
 //
 // If it returns an error, it has written nothing. The fields are read from the
 // body, never from the URL. The body can be read before and again afterward, as by

@@ -16,12 +16,12 @@ import (
 // It returns [ErrInvalidCredentials] if the user does not exist, the password is
 // wrong, or the user is disabled or has no password. These cases take the same
 // time if the stored hash has the parameters of Config.Hasher. Only the event
-// [EventLoginRefused] says which it was; d is in the event. [password.ErrBusy] and
+// [EventLoginRefused], which also has d, says which it was. [password.ErrBusy] and
 // [ErrUnavailable] mean that the password could not be checked. Any other error
 // means that the user cannot be used; see [Users].
 //
 // If Users implements [PasswordUpdater], a weak hash is replaced. If that fails,
-// there is an [EventFault], and the password is correct anyway.
+// CheckPassword emits an [EventFault] and succeeds all the same.
 func (a *Authenticator) CheckPassword(ctx context.Context, login, pass string, d Device) (User, error) {
 	d = cleanDevice(d)
 	u, err := a.findUser(ctx, "FindByLogin", login, a.users.FindByLogin)
@@ -127,14 +127,15 @@ func (a *Authenticator) upgradeHash(ctx context.Context, u *User, pass string) {
 //     with the same arguments.
 //   - another error if Users does not implement [PasswordUpdater].
 //
-// If the store does not respond, the password does not change. If a later step
-// fails, the password may have changed, and a repeated call completes the change:
-// if the user's password is next, ChangePassword ends the other sessions and
-// returns nil, whatever current is. So one call tries up to two passwords.
+// ChangePassword first asks the store for the session of c. If the store does not
+// respond, the password does not change. If a later step fails, the password may
+// have changed, and a repeated call completes the change: if the user's password
+// is next, ChangePassword ends the other sessions and returns nil, whatever current
+// is. So one call tries up to two passwords.
 //
-// Once it stores the hash, it completes even if ctx is canceled. It waits for each
-// step no longer than Config.StoreTimeout. Of several calls at the same time, one
-// changes the password.
+// Once ChangePassword begins to store the hash, it completes even if ctx is
+// canceled. It waits for each of these steps no longer than Config.StoreTimeout.
+// Of several calls at the same time, one changes the password.
 func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, next string, d Device) error {
 	if c == nil {
 		return a.internalError(ctx, Session{}, errors.New("auth: ChangePassword was called without claims; pass those of FromContext"))
@@ -182,13 +183,17 @@ func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, 
 // [Authenticator.CheckOneTime] and then SetPassword, which ends the token. If the
 // token was spent first, and next was refused, the user would need another token.
 //
-// It returns [ErrForbidden] if ctx carries the claims of a session with an actor, as
-// the context of a request does behind [Verifier.Require].
-// It returns [ErrUserNotFound] if the user does not exist, and otherwise the
-// errors of [Authenticator.ChangePassword] about next, about something that
-// failed, and about [PasswordUpdater]. After [ErrUnavailable], the password may
-// have changed; repeat the call. Of several calls at the same time, the password
-// of one remains.
+// It returns:
+//   - [ErrForbidden] if ctx carries the claims of a session with an actor
+//     ([FromContext]), as the context of a request does behind [Verifier.Require].
+//   - [ErrUserNotFound] if the user does not exist.
+//   - [password.ErrEmpty], [password.ErrTooLong], or an error that wraps
+//     [password.ErrRefused], if next must not be used.
+//   - [password.ErrBusy] or [ErrUnavailable] if something failed. The password may
+//     have changed; repeat the call.
+//   - another error if Users does not implement [PasswordUpdater].
+//
+// Of several calls at the same time, the password of one remains.
 func (a *Authenticator) SetPassword(ctx context.Context, userID, next string) error {
 	if c, ok := FromContext(ctx); ok {
 		if err := refuseActing(c); err != nil {
@@ -213,11 +218,12 @@ var errCurrentPassword = fmt.Errorf("%w: the current password is wrong", ErrInva
 // HashPassword returns a hash of a new password, to be stored when a user is
 // created. It asks [password.Hasher.Screen], which may refuse the password. If
 // Screen fails, or panics, the password is accepted, and there is an [EventFault].
+// [Authenticator.ChangePassword] and [Authenticator.SetPassword] hash the new
+// password in this way themselves.
 //
 // It returns [password.ErrEmpty], [password.ErrTooLong] or an error that wraps
 // [password.ErrRefused] if the user must choose another password, and
 // [password.ErrBusy] or [ErrUnavailable] if it could not be hashed.
-// [Authenticator.ChangePassword] and [Authenticator.SetPassword] do the same.
 func (a *Authenticator) HashPassword(ctx context.Context, next string) (string, error) {
 	return a.hashPassword(ctx, Session{}, next)
 }

@@ -19,12 +19,13 @@ type RefreshOptions struct {
 	// cookie then does not apply to them.
 	InBody bool
 
-	// RetryKey is the value of the header Refresh-Key, or "". It is the retry key
-	// of the token: 32 random bytes in base64url (43 characters), or "sha256="
-	// and the SHA-256 of these characters in base64url. Only the client knows
-	// it. A request that repeats an earlier one with the same token and the same
-	// key is a retry, also after the retry window. Refresh returns
-	// [ErrInvalidRequest] for any other value.
+	// RetryKey is the value of the header Refresh-Key, or "". The retry key of a
+	// token is a secret of the client: 32 random bytes in base64url (43
+	// characters). The value is the key itself, or "sha256=" and the SHA-256 of
+	// these characters in base64url, which is enough for the first request with
+	// the token. A request with the same token and the key itself is a late retry
+	// after the retry window. Refresh returns [ErrInvalidRequest] for any other
+	// value. See docs/clients.md.
 	RetryKey string `json:"-" xml:"-"`
 
 	// olderCookie is set if the refresh cookie of the request is of an earlier
@@ -53,9 +54,9 @@ func (o RefreshOptions) GobEncode() ([]byte, error) {
 //
 // Within the retry window, a refresh with the spent token returns the same new
 // refresh token. After it, a spent token means that two clients have the token,
-// so Refresh ends the session, unless the request has the retry key of the
-// request that has spent the token. Then it is a late retry: Refresh returns the
-// same generation again, until the spent token or the session expires.
+// so Refresh ends the session. The exception is a late retry, which has the retry
+// key itself of the request that has spent the token: Refresh returns a refresh
+// token of the same generation again, until the spent token or the session expires.
 //
 // After [ErrInvalidToken], [ErrTokenExpired], [ErrSessionRevoked] or
 // [ErrTokenReused] the client must sign in again. After [ErrUnavailable] it may

@@ -160,9 +160,9 @@ type ErrorResponse struct {
 	// all other errors.
 	Reason string
 
-	// Factor is set with the Action "factor": the client answers the challenge.
-	// Its fields are "challenge", "methods" and "expires_in" (in seconds) in the
-	// body.
+	// Factor is set if Action is "factor": the client sends a response to the
+	// challenge in Factor.Challenge, which is not the Challenge above. The body has
+	// "challenge", "methods" and "expires_in" (in seconds) of Factor.
 	Factor *FactorError
 }
 

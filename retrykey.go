@@ -81,8 +81,9 @@ func (k *retryKey) repeats(generation int64, s Session) bool {
 	return k.whole && subtle.ConstantTimeCompare(k.tag(generation, s.ID), s.RetryTag) == 1
 }
 
-// reportUsedAgain emits an event if a rotation with a retry key has set no tag:
-// the key is that of the rotation before. Its client is then as without a key.
+// reportUsedAgain emits an event if a rotation with a retry key has set no tag,
+// because the key is that of the previous rotation. The client is then treated like
+// one without a key.
 func (a *Authenticator) reportUsedAgain(ctx context.Context, k *retryKey, s Session, e Event) {
 	if k.given && len(s.RetryTag) == 0 {
 		e.Type, e.Session = EventFault, s

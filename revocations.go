@@ -102,9 +102,9 @@ type snapshot struct {
 
 // earliestIssue returns the issue time for a session or an access token whose
 // data was read after snap: the time of snap, or the latest not-before instant of
-// the subject and the actor that was known then, whichever is later. actor may be "". An instant that became known
-// after snap is ignored: the data may be older than that revocation, which must
-// then apply to the session or token.
+// the subject and the actor that was known then, whichever is later. actor may be
+// "". An instant that became known after snap is ignored: the data may be older than
+// that revocation, which must then apply to the session or token.
 func (rs *revocationSet) earliestIssue(subject, actor string, snap snapshot) time.Time {
 	at := snap.now
 	if rs.size.Load() == 0 {

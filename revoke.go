@@ -75,8 +75,9 @@ func storableIDs(ids []string) []string {
 // sessions whose IDs are in except. It also ends the sessions in which the user is
 // the [SessionOptions].Actor; the store may contain their records until they expire.
 // And it ends the one-time tokens of the user that were issued before
-// ([Authenticator.IssueOneTime]). Call it after the user has changed the password.
-// Its errors are those of [Authenticator.Revoke].
+// ([Authenticator.IssueOneTime]). [Authenticator.ChangePassword] and
+// [Authenticator.SetPassword] call it; if you store a password hash yourself, call it
+// afterward. Its errors are those of [Authenticator.Revoke].
 func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ...string) error {
 	if err := checkName("a subject", subject); err != nil {
 		return err

@@ -115,10 +115,10 @@ type Rotation struct {
 	ExpiresAt time.Time // becomes ExpiresAt
 	Device    Device    // becomes Device
 
-	// RetryTag becomes RetryTag, unless the stored RetryTag equals SpentTag. Then
-	// RetryTag becomes nil: the client has used the retry key of the rotation
-	// before again. Both are nil for a request without a retry key, and 16 bytes
-	// otherwise.
+	// RetryTag becomes RetryTag, unless the stored RetryTag equals SpentTag. In
+	// that case the stored RetryTag becomes nil, because the client has used the
+	// retry key of the previous rotation again. RetryTag and SpentTag are both nil
+	// for a request without a retry key, and both 16 bytes otherwise.
 	RetryTag []byte
 	SpentTag []byte
 
@@ -162,10 +162,10 @@ type Revocation struct {
 	// [Authenticator] sets one of these words:
 	//
 	//   - "reuse": a spent refresh token was presented, so two clients had it
-	//   - "user": the user was deleted or disabled
-	//   - "revoked": Revoke or RevokeAll was called
+	//   - "user": the user was deleted or disabled, or the actor of the session was
+	//   - "revoked": Revoke or RevokeAll was called, or a password was changed
 	//   - "logout": Logout was called
-	//   - "replaced": a login in the same browser replaced the session
+	//   - "replaced": a login in the same browser, or Continue, replaced the session
 	//   - "evicted": a login exceeded Config.MaxSessions
 	//   - "login": the login was not completed, and no client has its tokens
 	//   - "access": ExpireAccess was called
@@ -296,9 +296,9 @@ type Store interface {
 	// what [Session.Check] refuses of a Session with this Subject, ID and
 	// ExpiresAt.
 	//
-	// If the driver repeats a call whose answer was lost, that call must not
-	// return ErrSpent because of its own record. If the caller repeats a call, it
-	// does.
+	// If the driver repeats a call whose response was lost, the call must not
+	// return ErrSpent because of its own record. If the caller repeats the call, it
+	// returns ErrSpent.
 	Spend(ctx context.Context, subject, id string, until time.Time) error
 }
 

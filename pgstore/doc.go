@@ -18,11 +18,11 @@
 // # Guarantees
 //
 // Create, Get, List and Revoke are one statement each, in a transaction of its
-// own. Rotate and Spend are one statement too; a second one reads a session that
-// was not rotated, or who spent what had been spent. The Store is designed for READ COMMITTED, PostgreSQL's default. With
-// a stricter default_transaction_isolation it is also correct, but slower under
-// contention: it retries transactions that the database rolls back, until the
-// context ends.
+// own. Rotate and Spend are one statement too. If it changes nothing, a second
+// one reads the session, or the record of the earlier Spend. The Store is designed
+// for READ COMMITTED, PostgreSQL's default. With a stricter
+// default_transaction_isolation it is also correct, but slower under contention: it
+// retries transactions that the database rolls back, until the context ends.
 //
 // A reader of Changes gets every revocation once, however late it commits.
 // Transactions do not commit in the order of their numbers, so a position is a

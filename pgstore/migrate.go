@@ -136,9 +136,9 @@ func (s *Store) Migrations() string {
 // error if the encoding of the database is not UTF8.
 //
 // Whoever owns a table or has a trigger on it can keep sessions alive that were
-// revoked, and let a one-time token be used again. So Migrate returns an error if the schema or a table belongs to a
-// role other than that of the pool, a role that it is a member of, a superuser,
-// or the owner of the database. It also returns an error if a table has
+// revoked, and let a one-time token be used again. So Migrate returns an error if
+// the schema or a table belongs to a role other than that of the pool, a role that
+// it is a member of, a superuser, or the owner of the database. It also returns an error if a table has
 // triggers, rules, row security, foreign keys or inheritance, or an expression
 // that calls a function outside pg_catalog. A process that must trust another
 // owner does not call Migrate.

@@ -54,7 +54,7 @@
 //
 // A subject with one session takes about 380 bytes of memory if the user agent
 // has 100 bytes. Each further session takes about 100 bytes, plus its ID, user
-// agent and data. A retry tag adds 32 bytes, and a key another 32. A hash expires
+// agent and data. A retry tag adds 32 bytes, and a Key another 32. A hash expires
 // one minute after the end of its last session. An ended session may be deleted
 // before that: each Create checks four random sessions of its subject, and each
 // Rotate checks two if the subject has several. They delete those that ended more
@@ -89,10 +89,11 @@
 //   - A record of Spend: what was used can be used once more.
 //
 // With Config.Replicas, a write is acknowledged only after that many replicas
-// have it, also one that only finds that something was used already. If it
-// returns an error, it may have taken effect: what Spend should have recorded may
-// then count as used, although no caller has used it. This helps only if one of them is promoted: Sentinel and Cluster
-// prefer a replica that has all writes, but do not guarantee it. A partitioned
+// have it. So is a Spend that only finds that something was used already. A write
+// that returns an error may have taken effect: what Spend should have recorded may
+// then count as used, although no caller has used it. Replicas help only if one of
+// them is promoted: Sentinel and Cluster prefer a replica that has all writes, but
+// do not guarantee it. A partitioned
 // master serves the clients that reach it until it notices the partition. With
 // Config.Replicas, its writes return an error. Without Config.Replicas, set
 // min-replicas-to-write on the server.

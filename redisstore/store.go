@@ -52,9 +52,10 @@ type Config struct {
 	// OnEvent, if it is not nil, is called with an [auth.EventFault]:
 	//
 	//   - once, if the server may evict keys (its maxmemory-policy is not
-	//     noeviction): sessions would end, revocations would be lost, and what
-	//     Spend recorded could be used again, at random. The policy is read by INFO when the feed is read from its
-	//     beginning; if the user may not call INFO, there is no event.
+	//     noeviction): at random, sessions would end, revocations would be lost,
+	//     and what Spend recorded could be used again. The policy is read by INFO
+	//     when the feed is read from its beginning; if the user may not call INFO,
+	//     there is no event.
 	//   - at most once a minute, if List leaves out a session record that cannot
 	//     be read.
 	//
