@@ -68,7 +68,7 @@ var (
 	store         auth.Store
 	start         time.Time
 	t             testing.TB
-	login, userID string
+	login, userID, email string
 
 	old, newPassword string
 	w             http.ResponseWriter
