@@ -85,14 +85,13 @@ func (s *site) forgot(_ http.ResponseWriter, v *view) (string, error) {
 	return "/forgot?sent", err
 }
 
+// reset sets a new password. That ends the link, which is bound to the old one, so a
+// password that is refused leaves it good.
 func (s *site) reset(_ http.ResponseWriter, v *view) (string, error) {
-	ctx, next := v.Request.Context(), v.Request.PostFormValue("password")
-	if err := goodPassword(ctx, next); err != nil { // before the token is spent
-		return "", err
-	}
-	o, err := s.auth.SpendOneTime(ctx, "reset", v.Request.PostFormValue("token"), s.auth.Device(v.Request))
+	ctx := v.Request.Context()
+	o, err := s.auth.CheckOneTime(ctx, "reset", v.Request.PostFormValue("token"))
 	if err == nil {
-		err = s.auth.SetPassword(ctx, o.Subject, next)
+		err = s.auth.SetPassword(ctx, o.Subject, v.Request.PostFormValue("password"))
 	}
 	return "/login?reset", err
 }
