@@ -178,7 +178,7 @@ type accessGrant struct {
 	user       User
 	claims     map[string]any // of Config.Claims
 	sid        string
-	constants  *constants
+	constants  constants
 	issuedAt   time.Time // by the clock, so that a verifier does not reject it as issued in the future
 	countsFrom time.Time // the time of issue for comparison with revocations; written as eff_iat if it is later than issuedAt
 	memoryID   string    // the ID of the MemoryStore that has the session; empty for another store

@@ -55,7 +55,7 @@ func TestNumericTime_AcceptsTheYears1970To9999(t *testing.T) {
 func TestAccessGrant_RefusesInvalidUsers(t *testing.T) {
 	t.Parallel()
 	for _, u := range []User{{}, {ID: "u\x00"}, {ID: strings.Repeat("x", maxSubject+1)}, {ID: "u", Roles: []string{""}}, {ID: "u", Scopes: []string{"a b"}}} {
-		_, err := (&accessGrant{issuer: "i", audience: []string{"a"}, user: u, sid: "s", constants: &constants{}}).payload()
+		_, err := (&accessGrant{issuer: "i", audience: []string{"a"}, user: u, sid: "s", constants: constants{}}).payload()
 		require.ErrorContains(t, err, "auth: User.")
 	}
 }

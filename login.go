@@ -444,7 +444,7 @@ func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User
 		return Tokens{}, err
 	}
 	t, err := a.mintAccess(ctx, accessGrant{
-		user: u, claims: claims, sid: s.ID, constants: k, issuedAt: snap.now, countsFrom: s.CreatedAt, sessionEnd: s.ExpiresAt,
+		user: u, claims: claims, sid: s.ID, constants: *k, issuedAt: snap.now, countsFrom: s.CreatedAt, sessionEnd: s.ExpiresAt,
 	})
 	if err == nil {
 		err = a.fitsCookie(t.Access, o.InBody)

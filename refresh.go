@@ -134,7 +134,7 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 		}
 	}
 	g := accessGrant{
-		user: u, claims: claims, sid: c.sid, constants: &c.constants, issuedAt: snap.now, countsFrom: a.countsFrom(&c, snap),
+		user: u, claims: claims, sid: c.sid, constants: c.constants, issuedAt: snap.now, countsFrom: a.countsFrom(&c, snap),
 		sessionEnd: a.minSessionEnd(&c, snap.now, cooldown),
 	}
 	t, err := a.mintAccess(ctx, g)
