@@ -31,6 +31,15 @@ func iterations(normal, long int) int {
 	return normal
 }
 
+// histories is iterations for a model test, whose histories have one goroutine
+// each. The race detector would only make the long ones ten times as slow.
+func histories(normal, long int) int {
+	if raceDetector {
+		return iterations(normal, normal)
+	}
+	return iterations(normal, long)
+}
+
 func seed(t testing.TB) uint64 {
 	s := rand.Uint64()
 	if v := os.Getenv("AUTH_SEED"); v != "" {
@@ -500,7 +509,7 @@ func TestModel_RandomHistories(t *testing.T) {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			t.Parallel()
 			late := 0
-			for i := range iterations(1_000, 10_000) / workers {
+			for i := range histories(1_000, 10_000) / workers {
 				s := base + uint64(i*workers+n)
 				synctest.Test(t, func(t *testing.T) { // ExpireAccess may wait
 					r := rand.New(rand.NewPCG(s, 1))

@@ -174,7 +174,7 @@ func TestModel_TwoTabsWithOneCookieJarStaySignedIn(t *testing.T) {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			t.Parallel()
 			sent, rotations := 0, 0
-			rounds := iterations(500, 10_000) / workers
+			rounds := histories(500, 10_000) / workers
 			for i := range rounds {
 				s := base + uint64(i*workers+n)
 				b := &browser{t: t, r: rand.New(rand.NewPCG(s, 2)), clock: newClock(), open: map[string][]*attempt{}, rotations: map[string]bool{}}
@@ -295,7 +295,7 @@ func TestModel_TwoTabsWithRetryKeysStaySignedIn(t *testing.T) {
 	t.Parallel()
 	base := seed(t)
 	late, sent, rotations := 0, 0, 0
-	rounds := iterations(300, 5000)
+	rounds := histories(300, 5000)
 	for i := range rounds {
 		s := base + uint64(i)
 		b := &browser{t: t, r: rand.New(rand.NewPCG(s, 4)), clock: newClock(), rotations: map[string]bool{}}

@@ -301,6 +301,6 @@ func TestModel_AProgramWithRetryKeysStaysSignedIn(t *testing.T) {
 // The same program without keys is signed out.
 func TestModel_AProgramWithoutRetryKeysIsSignedOut(t *testing.T) {
 	t.Parallel()
-	n := iterations(100, 1000)
+	n := histories(100, 1000)
 	require.Greater(t, playProgram(t, seed(t), n, true), n/10)
 }

@@ -151,7 +151,7 @@ func (w *skewModel) wait() {
 func TestModel_WrongClocksKeepTheLatestTokenValid(t *testing.T) {
 	t.Parallel()
 	base := seed(t)
-	for i := range iterations(300, 5000) {
+	for i := range histories(300, 5000) {
 		w := newSkewModel(t, base+uint64(i))
 		held := int64(1)
 		for range 40 {
@@ -177,7 +177,7 @@ func TestModel_WrongClocksDoNotSignOutAClientWithRetryKeys(t *testing.T) {
 	t.Parallel()
 	base := seed(t)
 	late := 0
-	for i := range iterations(300, 5000) {
+	for i := range histories(300, 5000) {
 		w := newSkewModel(t, base+uint64(i))
 		held, key, sent := int64(1), byte(0), false
 		for range 40 {
@@ -202,7 +202,7 @@ func TestModel_WrongClocksDoNotSignOutAClientWithRetryKeys(t *testing.T) {
 func TestModel_WrongClocksAndCopiesOfTokens(t *testing.T) {
 	t.Parallel()
 	base := seed(t)
-	for i := range iterations(500, 10_000) {
+	for i := range histories(500, 10_000) {
 		w := newSkewModel(t, base+uint64(i))
 		for range 30 {
 			w.wait()
@@ -225,7 +225,7 @@ func TestModel_WrongClocksAndCopiesOfTokens(t *testing.T) {
 func TestModel_TheNextRefreshLimitsTheSpentTokenAgain(t *testing.T) {
 	t.Parallel()
 	base := seed(t)
-	for i := range iterations(300, 5000) {
+	for i := range histories(300, 5000) {
 		w := newSkewModel(t, base+uint64(i))
 		held := int64(1)
 		for range 1 + w.r.IntN(6) { // any earlier history
