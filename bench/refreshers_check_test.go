@@ -108,8 +108,8 @@ func TestRefresh_OfRatchetTakesOneRoundTrip(t *testing.T) {
 				got := countRoundTrips(t, x, w, calls, 200)
 				t.Logf("%s: %s", x.name, got)
 				if x.name != "gin-jwt" {
-					require.InDelta(t, 1, got.waits, 0.1, x.name) // the feed is read once in a while, too
-					require.InDelta(t, 1, got.commands, 0.1, x.name)
+					require.InDelta(t, 1, got.waits, 0.02, x.name)
+					require.InDelta(t, 1, got.commands, 0.02, x.name)
 				}
 			}
 		})
