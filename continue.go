@@ -44,8 +44,6 @@ func (a *Authenticator) Continue(ctx context.Context, c *Claims, o SessionOption
 		return Tokens{}, errors.New("auth: Continue: the claims are nil; pass those of a verified token")
 	case len(o.AMR) > 0 || o.Ephemeral || o.IdleTTL != 0 || o.SessionTTL != 0 || o.Actor != "":
 		return Tokens{}, errors.New("auth: Continue keeps the AMR, Ephemeral, IdleTTL, SessionTTL and Actor of the session; leave these fields of SessionOptions empty")
-	case c.Issuer != a.issuer:
-		return Tokens{}, unexpectedIssuer(c.Issuer, a.issuer)
 	}
 	if err := o.clean(); err != nil {
 		return Tokens{}, err
@@ -54,13 +52,7 @@ func (a *Authenticator) Continue(ctx context.Context, c *Claims, o SessionOption
 	if err != nil {
 		return Tokens{}, err
 	}
-	u, err := a.findByID(ctx, c.Subject)
-	switch {
-	case errors.Is(err, ErrUserNotFound):
-		err = refusal("user was deleted")
-	case err == nil && u.Disabled:
-		err = refusal("user is disabled")
-	}
+	u, err := a.findEnabled(ctx, c.Subject)
 	var t Tokens
 	if err == nil {
 		t, err = a.continueSession(ctx, snap, u, old, c, o)
@@ -74,9 +66,12 @@ func (a *Authenticator) Continue(ctx context.Context, c *Claims, o SessionOption
 	return t, err
 }
 
-// continuable returns the record of the session of c, or an error if the session has
-// ended.
+// continuable returns the record of the session of c, or an error if c is of another
+// issuer or the session has ended.
 func (a *Authenticator) continuable(ctx context.Context, c *Claims, snap snapshot) (Session, error) {
+	if c.Issuer != a.issuer {
+		return Session{}, unexpectedIssuer(c.Issuer, a.issuer)
+	}
 	if err := a.checkRevoked(ctx, c.times(), snap.now); err != nil {
 		return Session{}, err
 	}

@@ -119,6 +119,12 @@ func (a *Authenticator) checkOptions(o *SessionOptions) error {
 	if err := o.clean(); err != nil {
 		return err
 	}
+	return a.checkLifetimes(o)
+}
+
+// checkLifetimes checks the lifetimes of o against the configuration, and sets that
+// of a session with an actor.
+func (a *Authenticator) checkLifetimes(o *SessionOptions) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("auth: SessionOptions."+format, args...)
 	}
@@ -247,13 +253,7 @@ func (a *Authenticator) StartSession(ctx context.Context, userID string, o Sessi
 	if err := a.checkOptions(&o); err != nil {
 		return Tokens{}, err
 	}
-	u, err := a.findByID(ctx, userID)
-	switch {
-	case errors.Is(err, ErrUserNotFound):
-		err = refusal("FindByID does not find the user " + quoted(userID))
-	case err == nil && u.Disabled:
-		err = refusal("user is disabled")
-	}
+	u, err := a.findEnabled(ctx, userID)
 	if isRefusal(err) {
 		return Tokens{}, a.refuseLogin(ctx, u.ID, o.Device, err)
 	}
@@ -352,6 +352,19 @@ func (a *Authenticator) findByID(ctx context.Context, id string) (User, error) {
 	return User{}, a.internalError(ctx, Session{}, unusable)
 }
 
+// findEnabled is findByID for a user who can have sessions. For a user who does not
+// exist or is disabled, the error is a refusal.
+func (a *Authenticator) findEnabled(ctx context.Context, id string) (User, error) {
+	u, err := a.findByID(ctx, id)
+	switch {
+	case errors.Is(err, ErrUserNotFound):
+		err = refusal("FindByID does not find the user " + quoted(id))
+	case err == nil && u.Disabled:
+		err = refusal("user is disabled")
+	}
+	return u, err
+}
+
 // proof is why a session is opened, and what is left to do about the credentials.
 type proof struct {
 	continues *Session                        // the session that Continue replaces; nil for a login
@@ -402,14 +415,13 @@ func (a *Authenticator) callOnLogin(ctx context.Context, u User, o *SessionOptio
 		return a.unavailable(ctx, Session{Subject: u.ID}, fmt.Errorf("auth: Config.OnLogin: %w", detail{err}))
 	case o.Actor != given.Actor:
 		err = errors.New("auth: Config.OnLogin has changed SessionOptions.Actor")
-	case o.IdleTTL == given.IdleTTL && o.SessionTTL == given.SessionTTL:
-		// Login has checked the lifetimes, but perhaps in a process with another
-		// Config: those of a challenge are then no mistake of OnLogin.
-		o.IdleTTL, o.SessionTTL = 0, 0
-		err = a.checkOptions(o)
-		o.IdleTTL, o.SessionTTL = given.IdleTTL, given.SessionTTL
 	default:
-		err = a.checkOptions(o)
+		err = o.clean()
+	}
+	// Lifetimes that OnLogin has not changed were checked before, but perhaps in a
+	// process with another Config: those of a challenge are then no mistake.
+	if err == nil && (o.IdleTTL != given.IdleTTL || o.SessionTTL != given.SessionTTL) {
+		err = a.checkLifetimes(o)
 	}
 	if err != nil {
 		return a.internalError(ctx, Session{Subject: u.ID}, err)
@@ -507,23 +519,11 @@ func (a *Authenticator) checkActor(ctx context.Context, subject, actor string) e
 	if err := checkActorSize(subject, actor); err != nil {
 		return err
 	}
-	switch gone, err := a.isGone(ctx, actor); {
-	case err != nil:
-		return err
-	case gone:
+	_, err := a.findEnabled(ctx, actor)
+	if isRefusal(err) {
 		return refusal("the actor " + quoted(actor) + " does not exist or is disabled")
 	}
-	return nil
-}
-
-// isGone reports whether FindByID does not find a user, or finds one who is
-// disabled. The error is that of findByID.
-func (a *Authenticator) isGone(ctx context.Context, id string) (bool, error) {
-	u, err := a.findByID(ctx, id)
-	if errors.Is(err, ErrUserNotFound) {
-		return true, nil
-	}
-	return err == nil && u.Disabled, err
+	return err
 }
 
 // finishLogin checks the user again after the session s was created, and ends the

@@ -99,14 +99,13 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 		return Tokens{}, reportedError{newer}
 	}
 
-	u, err := a.findByID(ctx, c.subject)
-	gone := errors.Is(err, ErrUserNotFound) || err == nil && u.Disabled
-	if err == nil && !gone && c.actor != "" {
-		if gone, err = a.isGone(ctx, c.actor); err == nil {
+	u, err := a.findEnabled(ctx, c.subject)
+	if err == nil && c.actor != "" {
+		if _, err = a.findEnabled(ctx, c.actor); err == nil {
 			err = a.knowsRevocations(ctx, snap.now)
 		}
 	}
-	if gone {
+	if isRefusal(err) {
 		if err := a.revokeSession(ctx, s, reasonUser); err != nil {
 			return Tokens{}, err
 		}
