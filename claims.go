@@ -46,7 +46,7 @@ type Claims struct {
 	// not refreshed again. It may end up to three retry windows later.
 	SessionExpiresAt time.Time
 
-	terms      terms // created is the zero Time if it is AuthTime
+	created    int64 // session_iat in Unix seconds; 0 if the session was created at AuthTime
 	countsFrom int64 // eff_iat in Unix seconds, see accessGrant; 0 if absent
 	payload    string
 	verifiedAt time.Time
@@ -120,14 +120,14 @@ func (c *Claims) WithExtra(extra map[string]any) (*Claims, error) {
 		return nil, fmt.Errorf("auth: Claims.WithExtra: %w", detail{err})
 	}
 	fake := *c
-	fake.payload = string(fake.encode("", object))
+	fake.payload = string(fake.encode(terms{}, "", object))
 	return &fake, nil
 }
 
-// encode returns c as the payload of a token, without the claims that are zero.
-// memoryID is mem_store, or "". extra are the claims of the application, each a JSON
-// object or nil.
-func (c *Claims) encode(memoryID string, extra ...[]byte) []byte {
+// encode returns c as the payload of a token of a session with the terms t, without
+// the claims that are zero. memoryID is mem_store, or "". extra are the claims of the
+// application, each a JSON object or nil.
+func (c *Claims) encode(t terms, memoryID string, extra ...[]byte) []byte {
 	w := strictjson.NewWriter(make([]byte, 0, 512))
 	text := func(name, value string) {
 		if value != "" {
@@ -161,7 +161,7 @@ func (c *Claims) encode(memoryID string, extra ...[]byte) []byte {
 	list("roles", c.Roles)
 	text("scope", strings.Join(c.Scopes, " "))
 	list("amr", c.AMR)
-	c.terms.writeTerms(&w, c.AuthTime)
+	t.writeTerms(&w, c.AuthTime)
 	writeActor(&w, c.Actor)
 	for _, object := range extra {
 		if object != nil {
@@ -194,7 +194,7 @@ func (g *accessGrant) payload() ([]byte, error) {
 	c := Claims{
 		Issuer: g.issuer, Audience: g.audience, Subject: u.ID, SessionID: g.sid, TokenID: randomID(),
 		Username: u.Username, Roles: u.Roles, Scopes: u.Scopes, AMR: g.constants.amr,
-		Actor: g.constants.actor, terms: g.constants.terms,
+		Actor:    g.constants.actor,
 		IssuedAt: g.issuedAt, ExpiresAt: g.expiresAt, AuthTime: g.constants.authTime, SessionExpiresAt: g.sessionEnd,
 	}
 	if from := g.countsFrom.Unix(); from > g.issuedAt.Unix() {
@@ -205,7 +205,7 @@ func (g *accessGrant) payload() ([]byte, error) {
 		return nil, fmt.Errorf("auth: User.Extra: %w", detail{err})
 	}
 	if len(g.claims) == 0 {
-		return c.encode(g.memoryID, own), nil
+		return c.encode(g.constants.terms, g.memoryID, own), nil
 	}
 	more, err := marshalExtra(g.claims)
 	if err != nil {
@@ -220,7 +220,7 @@ func (g *accessGrant) payload() ([]byte, error) {
 			return nil, fmt.Errorf("auth: Config.Claims: %+q is in User.Extra too, as %+q; rename one of them", name, other)
 		}
 	}
-	return c.encode(g.memoryID, own, more), nil
+	return c.encode(g.constants.terms, g.memoryID, own, more), nil
 }
 
 // reserved are the claim names that have a meaning in an access token, here or
@@ -467,11 +467,10 @@ func readAccess(c *parsedClaims, payload, issuer string, audience []string) (mem
 			// Only refresh tokens have a generation. A token that is bound to a
 			// key (RFC 7800) must not be accepted without a proof of that key.
 			return errors.New("unexpected " + name)
+		case claimCreated:
+			c.created, ok = numericDate(value)
 		default:
-			var known bool
-			if known, ok = c.terms.readTerms(name, value); !known {
-				return exactName(name)
-			}
+			return exactName(name)
 		}
 		if !ok {
 			return errors.New(name + " has the wrong type")
@@ -526,15 +525,26 @@ func quotedList(list []string) string {
 }
 
 func (c *Claims) check(issuer string, audience []string) error {
+	if err := checkService(c.Issuer, issuer, c.Audience, audience); err != nil {
+		return err
+	}
 	switch {
-	case c.Issuer != issuer:
-		return unexpectedIssuer(c.Issuer, issuer)
-	case !intersects(c.Audience, audience):
-		return unexpectedAudience(c.Audience, audience)
 	case c.Subject == "", c.SessionID == "", c.TokenID == "":
 		return errors.New("sub, sid or jti is missing")
 	case c.IssuedAt.IsZero(), c.ExpiresAt.IsZero(), c.AuthTime.IsZero(), c.SessionExpiresAt.IsZero():
 		return errors.New("iat, exp, auth_time or session_exp is missing")
+	}
+	return nil
+}
+
+// checkService returns an error unless a token with the claims iss and aud is from
+// the issuer and for one of audience.
+func checkService(iss, issuer string, aud, audience []string) error {
+	switch {
+	case iss != issuer:
+		return unexpectedIssuer(iss, issuer)
+	case !intersects(aud, audience):
+		return unexpectedAudience(aud, audience)
 	}
 	return nil
 }

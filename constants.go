@@ -40,7 +40,7 @@ func (t *terms) writeTerms(w *strictjson.Writer, authTime time.Time) {
 		w.Int(claimCreated, t.created.Unix())
 	}
 	if t.ephemeral {
-		w.Raw(claimEphemeral, "true")
+		w.Bool(claimEphemeral, true)
 	}
 	if t.idleTTL > 0 {
 		w.Int(claimIdleTTL, t.idleTTL.Milliseconds())
@@ -66,6 +66,24 @@ func (t *terms) readTerms(name, value string) (known, ok bool) {
 		return false, false
 	}
 	return true, ok
+}
+
+// terms returns the terms of the session of c, which only the payload of the token
+// has. Claims that a test created have none.
+func (c *Claims) terms() (t terms, err error) {
+	if c.payload == "" {
+		return t, nil
+	}
+	err = strictjson.Object(c.payload, maxClaims, func(name, value string) error {
+		if known, ok := t.readTerms(name, value); known && !ok {
+			return errors.New(name + " has the wrong type")
+		}
+		return nil
+	})
+	if err != nil {
+		return t, invalidClaims(err)
+	}
+	return t, nil
 }
 
 func readTTL(value string) (time.Duration, bool) {

@@ -359,3 +359,21 @@ func TestSession_OpaqueOfAnActor(t *testing.T) {
 		_, _, _ = cut.Actor(), cut.Name(), cut.Data() // none panics
 	}
 }
+
+// User.Extra may have had these names before they were reserved. So an access token
+// of an earlier version may have them with other values.
+func TestVerify_AcceptsOwnClaimsThatEarlierVersionsAllowed(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, knownKeys)
+	for _, claims := range []string{`,"eph":"yes"`, `,"idle_ttl":"1h"`, `,"idle_ttl":-1`, `,"session_ttl":null`, `,"session_ttl":{}`} {
+		token := signedWith(t, accessSecret, fx.login(t).Access, claims)
+		c, err := fx.Verify(context.Background(), token)
+		require.NoError(t, err, claims)
+		_, err = fx.Continue(context.Background(), c, auth.SessionOptions{})
+		require.ErrorIs(t, err, auth.ErrInvalidToken, claims)
+	}
+	for _, claims := range []string{`,"session_iat":"1"`, `,"session_iat":null`, `,"session_iat":-1`, `,"EPH":true`} {
+		_, err := fx.Verify(context.Background(), signedWith(t, accessSecret, fx.login(t).Access, claims))
+		require.ErrorIs(t, err, auth.ErrInvalidToken, claims)
+	}
+}

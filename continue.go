@@ -91,7 +91,11 @@ func (a *Authenticator) continuable(ctx context.Context, c *Claims, snap snapsho
 
 // continueSession opens the session that continues old.
 func (a *Authenticator) continueSession(ctx context.Context, snap snapshot, u User, old Session, c *Claims, o SessionOptions) (Tokens, error) {
-	k := constants{amr: slices.Clone(c.AMR), authTime: c.AuthTime, actor: c.Actor, terms: c.terms}
+	t, err := c.terms()
+	if err != nil {
+		return Tokens{}, err
+	}
+	k := constants{amr: slices.Clone(c.AMR), authTime: c.AuthTime, actor: c.Actor, terms: t}
 	k.created = a.revoked.earliestIssue(u.ID, k.actor, snap)
 	if !snap.now.Before(a.absoluteEnd(&k)) {
 		return Tokens{}, fmt.Errorf("%w: it has expired", ErrSessionRevoked)

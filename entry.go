@@ -140,9 +140,9 @@ func (s Session) times() subjectTimes {
 // issued at its iat or, if it has one, at its eff_iat: the latest not-before
 // instant or login time that applied when it was issued.
 func (c *Claims) times() subjectTimes {
-	created := c.terms.created
-	if created.IsZero() {
-		created = c.AuthTime
+	created := c.AuthTime
+	if c.created != 0 {
+		created = time.Unix(c.created, 0).UTC()
 	}
 	return subjectTimes{c.Subject, c.SessionID, c.Actor, created, later(c.IssuedAt, time.Unix(c.countsFrom, 0).UTC())}
 }

@@ -18,10 +18,16 @@ import (
 // are appended, and the token is signed again by the same key.
 func withClaims(t testing.TB, refresh, claims string) string {
 	t.Helper()
-	parts := strings.Split(refresh, ".")
+	return signedWith(t, refreshSecret, refresh, claims)
+}
+
+// signedWith returns a token with more claims, signed with a secret.
+func signedWith(t testing.TB, secret []byte, token, claims string) string {
+	t.Helper()
+	parts := strings.Split(token, ".")
 	require.Len(t, parts, 3)
 	payload := plain(t, parts[1])
-	return handSigned(refreshSecret, plain(t, parts[0]), payload[:len(payload)-1]+claims+"}")
+	return handSigned(secret, plain(t, parts[0]), payload[:len(payload)-1]+claims+"}")
 }
 
 func plain(t testing.TB, part string) string {

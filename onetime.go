@@ -419,12 +419,11 @@ func readOneTime(payload, issuer string, audience []string, purpose string) (one
 		}
 		return nil
 	})
+	if err == nil {
+		err = checkService(iss, issuer, aud, audience)
+	}
 	switch {
 	case err != nil:
-	case iss != issuer:
-		err = unexpectedIssuer(iss, issuer)
-	case !intersects(aud, audience):
-		err = unexpectedAudience(aud, audience)
 	case c.purpose != purpose:
 		err = &tokenError{"claims: unexpected purpose " + quoted(c.purpose) + ", want " + quoted(purpose), "purpose", "the token is for another purpose"}
 	case c.subject == "", c.id == "", c.issuedAt.IsZero(), c.expiresAt.IsZero():

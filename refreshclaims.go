@@ -102,13 +102,10 @@ func readRefresh(payload, issuer string, audience []string) (refreshClaims, erro
 		}
 		return nil
 	})
-	switch {
-	case err != nil:
-	case iss != issuer:
-		err = unexpectedIssuer(iss, issuer)
-	case !intersects(aud, audience):
-		err = unexpectedAudience(aud, audience)
-	case c.subject == "", c.sid == "":
+	if err == nil {
+		err = checkService(iss, issuer, aud, audience)
+	}
+	if err == nil && (c.subject == "" || c.sid == "") {
 		err = errors.New("sub or sid is missing")
 	}
 	if err != nil {
