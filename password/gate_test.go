@@ -80,7 +80,7 @@ func (w *gateTest) wantIdle() {
 	w.t.Helper()
 	synctest.Wait()
 	require.Zero(w.t, w.hasher.gate.used)
-	require.Zero(w.t, w.hasher.gate.waiting.Len())
+	require.Zero(w.t, w.hasher.gate.waiting)
 }
 
 func TestGate_FirstComeFirstServed(t *testing.T) {
@@ -306,7 +306,7 @@ func TestGate_AdmissionAndCancelAtOnce(t *testing.T) {
 			synctest.Wait()
 			require.Positive(t, entered, "the job behind must be admitted in either case")
 			require.Zero(t, g.used)
-			require.Zero(t, g.waiting.Len())
+			require.Zero(t, g.waiting)
 		}
 	})
 }
@@ -374,5 +374,97 @@ func TestGate_64GoroutinesStayWithinTheBudget(t *testing.T) {
 	wg.Wait()
 	require.EqualValues(t, budget, most.Load(), "the whole budget should be used")
 	require.Zero(t, h.gate.used)
-	require.Zero(t, h.gate.waiting.Len())
+	require.Zero(t, h.gate.waiting)
+}
+
+// startFrom is start for a source.
+func (w *gateTest) startFrom(source, name string, units uint32) chan error {
+	return w.start(WithSource(w.t.Context(), source), name, units)
+}
+
+func TestGate_SourcesTakeTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newGateTest(t, unit, 10)
+		for _, name := range []string{"a1", "a2", "a3", "a4", "b1", "b2", "c1", "d1", "d2"} {
+			w.startFrom(name[:1], name, 1)
+		}
+		close(w.end)
+		w.wantIdle()
+		require.Equal(t, []string{"a1", "a2", "b1", "c1", "d1", "a3", "b2", "d2", "a4"}, w.names())
+	})
+}
+
+func TestGate_CallsWithoutSourceShareOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newGateTest(t, unit, 10)
+		w.start(t.Context(), "running", 1)
+		w.start(t.Context(), "1", 1)
+		w.startFrom("", "2", 1)
+		w.startFrom("a", "a", 1)
+		close(w.end)
+		w.wantIdle()
+		require.Equal(t, []string{"running", "1", "a", "2"}, w.names())
+	})
+}
+
+func TestGate_HeavyJobKeepsTheTurnOfItsSource(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newGateTest(t, 2*unit, 10)
+		w.startFrom("a", "a1", 1)
+		w.startFrom("a", "a2", 1)
+		w.startFrom("a", "heavy", 2)
+		w.startFrom("b", "b1", 1)
+		w.startFrom("c", "c1", 1)
+		w.endOne()
+		require.Equal(t, []string{"a1", "a2"}, w.names(), "b1 would fit, but it is the turn of heavy")
+		w.endOne()
+		w.endOne()
+		w.endOne()
+		w.endOne()
+		w.wantIdle()
+		require.Equal(t, []string{"a1", "a2", "heavy"}, w.names()[:3])
+	})
+}
+
+func TestGate_OneSourceMayUseTheWholeQueue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newGateTest(t, unit, 4)
+		for _, name := range []string{"1", "2", "3", "4", "5"} {
+			w.startFrom("a", name, 1)
+		}
+		require.ErrorIs(t, <-w.startFrom("a", "6", 1), ErrBusy)
+		close(w.end)
+		w.wantIdle()
+		require.Equal(t, []string{"1", "2", "3", "4", "5"}, w.names())
+	})
+}
+
+func TestGate_FullQueueMakesRoomForASourceWithFewer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newGateTest(t, unit, 4)
+		a := map[string]chan error{}
+		for _, name := range []string{"a0", "a1", "a2", "a3", "a4"} {
+			a[name] = w.startFrom("a", name, 1)
+		}
+		w.startFrom("b", "b1", 1)
+		require.ErrorIs(t, <-a["a4"], ErrBusy, "the newest of a")
+		w.startFrom("b", "b2", 1)
+		require.ErrorIs(t, <-a["a3"], ErrBusy)
+		require.ErrorIs(t, <-w.startFrom("b", "b3", 1), ErrBusy, "a and b have as many")
+		w.startFrom("c", "c1", 1)
+		require.ErrorIs(t, <-w.startFrom("c", "c2", 1), ErrBusy, "c would then have more than the other")
+		w.startFrom("d", "d1", 1)
+		require.ErrorIs(t, <-w.startFrom("e", "e1", 1), ErrBusy, "each waiting call is of a different source")
+		close(w.end)
+		w.wantIdle()
+		names := w.names()
+		require.Len(t, names, 5)
+		require.Equal(t, []string{"a0", "a1", "b1", "c1", "d1"}, names)
+		require.Empty(t, w.hasher.gate.ranks)
+	})
 }

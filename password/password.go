@@ -3,8 +3,9 @@
 // A small program needs only [Hash] and [Verify]. A server uses a [Hasher],
 // which limits the memory that concurrent hashing uses. A hash is expensive by
 // design (tens of milliseconds, 19 MiB), and 200 logins at the same moment must
-// not use 200 times the memory. Calls beyond the limit wait in a queue. If the
-// queue is full, they fail with [ErrBusy] at once.
+// not use 200 times the memory. Calls beyond the limit wait in a queue, which the
+// sources of the calls share fairly ([WithSource]). If the queue is full, they fail
+// with [ErrBusy] at once.
 //
 //	var passwords password.Hasher // one for the program; the zero value is ready
 //
@@ -91,8 +92,9 @@ var (
 	// responding.
 	ErrHash = errors.New("password: unusable hash")
 
-	// ErrBusy means that the queue is full: [Hasher.Queue] calls are waiting. No
-	// hashing was done. A server responds with 503 and Retry-After.
+	// ErrBusy means that the queue is full: [Hasher.Queue] calls are waiting, or one
+	// of another source took the place of this call. No hashing was done. A server
+	// responds with 503 and Retry-After.
 	ErrBusy = errors.New("password: too many hashes at once")
 
 	// ErrRefused means that [Hasher.Screen] refused a new password, which the user
@@ -176,6 +178,14 @@ type Hasher struct {
 	// second of work, or ten seconds if every user still has a bcrypt hash of
 	// cost 12. A deadline of ctx also bounds the wait. If Queue is negative, no
 	// call waits.
+	//
+	// The sources (see [WithSource]) that have waiting calls take turns: of each,
+	// the call that waits longest. A call that needs more memory than is free keeps
+	// its turn until it fits. If the queue is full, a call of a source that has
+	// at least two fewer waiting calls than the source with the most takes the
+	// place of the newest call of that source, which fails with [ErrBusy]. So a
+	// source can use the whole queue as long as no other needs it. If each
+	// waiting call is of a different source, the queue is full for everybody.
 	Queue int
 
 	// Screen, if it is not nil, decides whether a new password may be used, for
