@@ -191,6 +191,7 @@ func (v *Verifier) healthOfMembers() Health {
 		h.Ready = h.Ready && one.Ready
 		h.FeedAge = max(h.FeedAge, one.FeedAge)
 		h.Revocations += one.Revocations
+		h.Throttled += one.Throttled
 	}
 	return h
 }

@@ -30,6 +30,7 @@ type Authenticator struct {
 	memory      *MemoryStore // the store, if it is a MemoryStore
 	shared      bool         // other processes or Authenticators may use the store
 	hasher      *password.Hasher
+	limiter     Limiter // nil: only memoryLimiter
 	accessKeys  activeKeys
 	refreshKeys activeKeys
 	oneTimeKeys activeKeys // derived from the refresh keys
@@ -49,6 +50,9 @@ type Authenticator struct {
 
 	publishingNotice chan struct{} // full while a notice is being published
 	noticeRetry      atomic.Int64  // no notice is published before this time; Unix milliseconds
+
+	memoryLimiter *memoryLimiter
+	limiterRetry  atomic.Int64 // limiter is not used before this time, because it has failed; Unix milliseconds
 }
 
 // New validates c and returns an Authenticator. The error reports every mistake
@@ -68,6 +72,11 @@ func New(c Config) (*Authenticator, error) {
 	}
 	if c.SecondFactor != nil {
 		if err := checkNotNil("Config.SecondFactor", c.SecondFactor); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if c.Limiter != nil {
+		if err := checkNotNil("Config.Limiter", c.Limiter); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -115,6 +124,7 @@ func New(c Config) (*Authenticator, error) {
 		memory:           memory,
 		shared:           shared,
 		hasher:           c.Hasher,
+		limiter:          c.Limiter,
 		jwksMaxAge:       c.JWKSMaxAge,
 		accessTTL:        c.AccessTTL,
 		idleTTL:          c.IdleTTL,
@@ -139,6 +149,7 @@ func New(c Config) (*Authenticator, error) {
 		return nil, err
 	}
 	a.updater, _ = c.Users.(PasswordUpdater)
+	a.memoryLimiter = newMemoryLimiter(a.now)
 	places := []string{"the header Refresh-Token", "the body field refresh_token"}
 	if a.cookies != nil {
 		places = append([]string{"the cookie " + a.cookies.refresh.Name}, places...)

@@ -95,6 +95,22 @@ type Config struct {
 	// Hasher, so that its limit on concurrent hashing applies to both.
 	Hasher *password.Hasher
 
+	// Limiter counts failed attempts to guess a password or another secret, and
+	// refuses further ones with [ErrThrottled]. nil means that this process counts
+	// them in memory, as it also does while the Limiter does not respond. Several
+	// processes should share a Limiter, such as that of package redisstore.
+	//
+	// An account has 5 attempts before each further one must wait, first for a
+	// second, then twice as long each time, up to 15 minutes. A source, which is an
+	// IPv4 address or a network of IPv6 (/64), has 50. For the account, an attempt is
+	// forgotten after 15 minutes, and for the source after 30 seconds. A login that
+	// succeeds clears those of the account. Failed attempts of a known device
+	// ([Cookies].DeviceName) are counted only for that device.
+	//
+	// If a proxy is in front of the server, set TrustedProxies: otherwise all clients
+	// are one source.
+	Limiter Limiter
+
 	// Cookies configures token cookies for browsers. nil means that tokens are
 	// sent in bodies and headers only.
 	Cookies *Cookies

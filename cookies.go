@@ -36,6 +36,14 @@ type Cookies struct {
 	AccessName  string
 	RefreshName string
 
+	// DeviceName replaces the default name of a third cookie, __Host-Http-device,
+	// which is set at each login and lives for 180 days, also after a logout. It
+	// says that the user has signed in with this browser. Failed logins of a
+	// browser that has it are counted separately, so nobody else can cause this
+	// user to wait; see [Limiter]. It gives no access. The rules for its name are those
+	// of the other names.
+	DeviceName string
+
 	// InsecureNames allows names without the prefix __Host-, for clients that
 	// expect other names. Another host of the site can then set the cookies. For
 	// example, it can sign a victim in to an account of the attacker.
@@ -85,9 +93,9 @@ const maxCookieAge = 400 * 24 * time.Hour
 
 // cookieJar is a validated Cookies.
 type cookieJar struct {
-	access, refresh http.Cookie // without Value and MaxAge
-	origins         *http.CrossOriginProtection
-	allowBody       bool
+	access, refresh, device http.Cookie // without Value and MaxAge
+	origins                 *http.CrossOriginProtection
+	allowBody               bool
 }
 
 // newCookieJar validates c. It returns nil if c is nil. The jar must not be used
@@ -117,14 +125,17 @@ func newCookieJar(field string, c *Cookies) (*cookieJar, error) {
 	if c.Partitioned && sameSite != http.SameSiteNoneMode {
 		bad("Partitioned requires SameSite None: without it, browsers send the cookies to no page of another site")
 	}
-	access, refresh := c.AccessName, c.RefreshName
+	access, refresh, device := c.AccessName, c.RefreshName, c.DeviceName
 	if access == "" {
 		access = prefixed("__Host-", c.InsecureHTTP) + "access"
 	}
 	if refresh == "" {
 		refresh = prefixed("__Host-Http-", c.InsecureHTTP) + "refresh"
 	}
-	for _, n := range []struct{ field, name string }{{"AccessName", access}, {"RefreshName", refresh}} {
+	if device == "" {
+		device = prefixed("__Host-Http-", c.InsecureHTTP) + "device"
+	}
+	for _, n := range []struct{ field, name string }{{"AccessName", access}, {"RefreshName", refresh}, {"DeviceName", device}} {
 		lower := strings.ToLower(n.name) // current browsers ignore the case of prefixes, older ones do not
 		switch {
 		case !isToken(n.name) || len(n.name) > 128:
@@ -138,6 +149,9 @@ func newCookieJar(field string, c *Cookies) (*cookieJar, error) {
 	if access == refresh {
 		bad("AccessName and RefreshName are both %q", access)
 	}
+	if device == access || device == refresh {
+		bad("DeviceName %q is the name of another cookie", device)
+	}
 	origins := http.NewCrossOriginProtection()
 	for i, origin := range c.TrustedOrigins {
 		if err := checkTrustedOrigin(origin, c.InsecureHTTP); err != nil {
@@ -147,8 +161,8 @@ func newCookieJar(field string, c *Cookies) (*cookieJar, error) {
 		}
 	}
 	template := http.Cookie{Path: "/", Secure: !c.InsecureHTTP, HttpOnly: true, SameSite: sameSite, Partitioned: c.Partitioned}
-	jar := &cookieJar{access: template, refresh: template, origins: origins, allowBody: c.AllowBody}
-	jar.access.Name, jar.refresh.Name = access, refresh
+	jar := &cookieJar{access: template, refresh: template, device: template, origins: origins, allowBody: c.AllowBody}
+	jar.access.Name, jar.refresh.Name, jar.device.Name = access, refresh, device
 	return jar, errors.Join(errs...)
 }
 
@@ -176,7 +190,8 @@ func (a *Authenticator) fitsCookie(access string, inBody bool) error {
 	return a.cookies.fits(&a.cookies.access, access)
 }
 
-// SetCookies sets the token cookies. It writes no status and no body, so a
+// SetCookies sets the token cookies and, after a login, the cookie of a known
+// device ([Cookies].DeviceName). It writes no status and no body, so a
 // redirect may follow. Without Config.Cookies it does nothing, except that it emits
 // an event.
 //
@@ -202,9 +217,13 @@ func (a *Authenticator) SetCookies(w http.ResponseWriter, t Tokens) {
 		dropCookie(w, a.cookies.refresh.Name)
 		a.setCookie(w, a.cookies.refresh, t.Refresh, age)
 	}
+	if t.device != "" {
+		dropCookie(w, a.cookies.device.Name)
+		a.setCookie(w, a.cookies.device, t.device, int(knownDeviceTTL/time.Second))
+	}
 }
 
-// ClearCookies deletes both cookies, for a logout. Without Config.Cookies it does
+// ClearCookies deletes both token cookies, for a logout. Without Config.Cookies it does
 // nothing.
 func (a *Authenticator) ClearCookies(w http.ResponseWriter) {
 	if a.cookies == nil {

@@ -55,8 +55,14 @@ func TestCookies_AttributesAreExact(t *testing.T) {
 		k := fx.login(t)
 		fx.clock.Advance(24*time.Hour + 500*time.Millisecond)
 		const left = "518400" // six days, rounded to the started second
-		require.Equal(t, []string{fmt.Sprintf(tt.access, k.Access, left), fmt.Sprintf(tt.refresh, k.Refresh, left)},
-			set(func(w http.ResponseWriter) { fx.SetCookies(w, k) }), name)
+		lines := set(func(w http.ResponseWriter) { fx.SetCookies(w, k) })
+		require.Len(t, lines, 3, name)
+		require.Equal(t, []string{fmt.Sprintf(tt.access, k.Access, left), fmt.Sprintf(tt.refresh, k.Refresh, left)}, lines[:2], name)
+		value, attributes, _ := strings.Cut(lines[2], ";")
+		_, of, _ := strings.Cut(fmt.Sprintf(tt.access, "", "15552000"), ";")
+		require.Equal(t, of, attributes, "%s: the third cookie differs only in its age", name)
+		deviceName, _, _ := strings.Cut(value, "=")
+		require.Equal(t, strings.HasPrefix(tt.access, "__Host-"), strings.HasPrefix(deviceName, "__Host-Http-"), name)
 		require.Equal(t, []string{fmt.Sprintf(tt.access, "", "0"), fmt.Sprintf(tt.refresh, "", "0")},
 			set(fx.ClearCookies), name)
 		w := httptest.NewRecorder()
@@ -98,6 +104,8 @@ func TestCookies_ExpireWithTheSession(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t, withCookies())
 	r := send(t, fx.LoginHandler(), "POST", "/login", reqJSON(goodLogin))
+	require.Equal(t, 180*24*60*60, r.cookies[deviceCookie].MaxAge)
+	delete(r.cookies, deviceCookie)
 	for _, c := range r.cookies {
 		require.Equal(t, 7*24*60*60, c.MaxAge)
 		require.Zero(t, c.Expires)
@@ -137,7 +145,7 @@ func TestSetCookies_WritesNoStatus(t *testing.T) {
 	})
 	r := send(t, h, "POST", "/callback")
 	require.Equal(t, http.StatusSeeOther, r.status)
-	require.Len(t, r.cookies, 2)
+	require.Len(t, r.cookies, 3)
 	require.Equal(t, "no-store", r.header.Get("Cache-Control"))
 
 	plain := newFixture(t)

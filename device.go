@@ -25,7 +25,25 @@ const (
 // Device reads X-Forwarded-For from its end and returns the first address that is
 // not in TrustedProxies. A connection over a Unix socket has no address: Device
 // returns none, or reads X-Forwarded-For if Config.TrustUnixPeers is set.
+//
+// The result also says whether the client has the cookie of a known device; see
+// [Cookies].DeviceName. So pass it on as it is.
 func (v *Verifier) Device(r *http.Request) Device {
+	d := v.device(r)
+	known := ""
+	if v.cookies != nil {
+		if c, err := r.Cookie(v.cookies.device.Name); err == nil {
+			known = c.Value
+		}
+	}
+	if forwarded := len(r.Header["X-Forwarded-For"]) > 0 && len(v.proxies) == 0; known != "" || forwarded {
+		d.request = &deviceRequest{known, forwarded}
+	}
+	return d
+}
+
+// device is Device without what only the throttle uses.
+func (v *Verifier) device(r *http.Request) Device {
 	return Device{UserAgent: cleanText(r.UserAgent(), maxUserAgent), IP: v.clientIP(r)}
 }
 
@@ -196,8 +214,17 @@ func isPlainText(s string) bool {
 type Device struct {
 	UserAgent string     // cleaned; at most 256 bytes of UTF-8
 	IP        netip.Addr // the zero Addr if unknown
+
+	request *deviceRequest // a pointer, so that package fmt does not print the token; nil in events and sessions
 }
 
+// deviceRequest is what the throttle uses of a request.
+type deviceRequest struct {
+	known     string // the token of a known device, not verified; "" if there is none
+	forwarded bool   // it came through a proxy, but there are no TrustedProxies
+}
+
+// cleanDevice returns d in a form that can be stored.
 func cleanDevice(d Device) Device {
 	return Device{UserAgent: cleanText(d.UserAgent, maxUserAgent), IP: plainAddr(d.IP)}
 }

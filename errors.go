@@ -29,6 +29,11 @@ var (
 	// retry window without its retry key, so two clients have it. Its session has
 	// been ended.
 	ErrTokenReused = errors.New("auth: refresh token reused, session ended")
+	// ErrThrottled means that there were too many failed attempts for this account,
+	// or from this source, so this one was refused and nothing was checked. The
+	// response has status 429, and its header Retry-After says when the next attempt
+	// is possible. See Config.Limiter.
+	ErrThrottled = errors.New("auth: too many failed attempts")
 	// ErrInvalidCredentials means that the user does not exist or is disabled,
 	// or that the password or the response to a second factor is wrong. It does not
 	// say which.

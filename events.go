@@ -17,7 +17,7 @@ type EventType string
 const (
 	EventLogin        EventType = "login"         // a session was opened
 	EventContinue     EventType = "continue"      // Continue opened a session that replaces another
-	EventLoginRefused EventType = "login_refused" // a login or a password was refused; Err says why; Session.Subject is set if the user exists, and Session.ID for a password change
+	EventLoginRefused EventType = "login_refused" // a login, or another attempt with a secret, was refused; Err says why; Session.Subject is set if the user exists, and Session.ID for a password change
 	EventRefresh      EventType = "refresh"       // a session was rotated
 	EventRetry        EventType = "retry"         // a refresh did not rotate: a spent token in the retry window, or another device in the cooldown
 	EventLateRetry    EventType = "late_retry"    // a spent token was presented after the retry window with the retry key of its rotation, so it was accepted
@@ -37,7 +37,8 @@ const (
 // name of a refused login, because users sometimes type their password there.
 //
 // There is at most one EventRefused per cause and minute, so that clients cannot
-// fill a log. For a guard, the cause is the pattern of the route and the position
+// fill a log. So there is at most one EventLoginRefused with an [ErrThrottled] per
+// kind of [Bucket] and minute. For a guard, the cause is the pattern of the route and the position
 // of the guard in the list that [Verifier.Require] was given. There is none for a
 // token that has expired or whose session has ended, but there is one for a token
 // that was issued with a store other than the [MemoryStore] in use. There is none
@@ -65,7 +66,7 @@ type Event struct {
 
 	// Suppressed is how many events of the same cause were not emitted since the
 	// last one. Only events that clients can cause at will are suppressed:
-	// EventRefused, and some faults.
+	// EventRefused, EventLoginRefused with an ErrThrottled, and some faults.
 	Suppressed int64
 
 	Err error // what failed, or why a login or a request was refused

@@ -202,7 +202,8 @@ func (a *Authenticator) factorError(challenge, subject string, methods []string,
 //
 // After a wrong response, the error is a [FactorError] that wraps
 // [ErrInvalidCredentials], and the same challenge can be used again. A challenge
-// has five attempts. Each is counted before the response is verified, even if
+// has five attempts. They also count for the user, and LoginFactor returns
+// [ErrThrottled] as [Authenticator.Login] does. Each is counted before the response is verified, even if
 // SecondFactor.Verify then fails; an empty response is wrong, but not counted. A
 // right response spends the challenge: of several concurrent calls, at most one
 // opens a session.
@@ -214,7 +215,7 @@ func (a *Authenticator) factorError(challenge, subject string, methods []string,
 // method for this user. After [ErrUnavailable] the call can be repeated. It returns
 // ErrSpent if the challenge was spent already. The other errors are those of Login.
 func (a *Authenticator) LoginFactor(ctx context.Context, challenge, method, response string, o SessionOptions) (Tokens, error) {
-	snap := a.snapshot()
+	snap, d := a.snapshot(), o.Device
 	switch {
 	case a.factor == nil:
 		return Tokens{}, &describedError{fmt.Errorf("%w: Config.SecondFactor is nil", errEndpoint), "there is no second factor here"}
@@ -226,6 +227,9 @@ func (a *Authenticator) LoginFactor(ctx context.Context, challenge, method, resp
 	}
 	c, u, err := a.openOneTime(ctx, purposeFactor, challenge)
 	if err != nil {
+		if err := a.throttleForged(ctx, d, &c, err); err != nil {
+			return Tokens{}, err
+		}
 		return Tokens{}, a.refuseChallenge(ctx, &c, o.Device, err)
 	}
 	methods, err := a.factorMethods(ctx, u, o.Device)
@@ -238,19 +242,29 @@ func (a *Authenticator) LoginFactor(ctx context.Context, challenge, method, resp
 	if response == "" { // a field that the user has left empty is no attempt
 		return Tokens{}, a.factorError(challenge, u.ID, methods, c.expiresAt, true)
 	}
-	last, err := a.countAttempt(ctx, &c)
-	if err != nil {
-		return Tokens{}, a.refuseChallenge(ctx, &c, o.Device, err)
-	}
-	switch right, err := a.verifyFactor(ctx, u, method, response); {
-	case err != nil:
-		return Tokens{}, err
-	case !right && last:
-		return Tokens{}, a.refuseLogin(ctx, u.ID, o.Device, refusal("wrong response to the second factor "+method+"; no attempts are left"))
-	case !right:
-		_ = a.refuseLogin(ctx, u.ID, o.Device, refusal("wrong response to the second factor "+method))
-		return Tokens{}, a.factorError(challenge, u.ID, methods, c.expiresAt, true)
-	}
+	var t Tokens
+	err = a.throttle(ctx, attemptFactor, kindAccount, u.ID, d, func() error {
+		last, err := a.countAttempt(ctx, &c)
+		if err != nil {
+			return a.refuseChallenge(ctx, &c, o.Device, err)
+		}
+		switch right, err := a.verifyFactor(ctx, u, method, response); {
+		case err != nil:
+			return err
+		case !right && last:
+			return a.refuseLogin(ctx, u.ID, o.Device, refusal("wrong response to the second factor "+method+"; no attempts are left"))
+		case !right:
+			_ = a.refuseLogin(ctx, u.ID, o.Device, refusal("wrong response to the second factor "+method))
+			return a.factorError(challenge, u.ID, methods, c.expiresAt, true)
+		}
+		t, err = a.finishFactor(ctx, snap, &c, u, method, o)
+		return err
+	}, attemptPassword)
+	return t, err
+}
+
+// finishFactor opens the session of a login whose second factor was proved.
+func (a *Authenticator) finishFactor(ctx context.Context, snap snapshot, c *oneTimeClaims, u User, method string, o SessionOptions) (Tokens, error) {
 	o.AMR = slices.Clone(c.login.amr)
 	for _, m := range []string{method, multipleFactors} {
 		if !slices.Contains(o.AMR, m) {
@@ -261,7 +275,7 @@ func (a *Authenticator) LoginFactor(ctx context.Context, challenge, method, resp
 	// The lifetimes may be those of a process with another Config.
 	o.IdleTTL, o.SessionTTL = min(c.login.idleTTL, a.idleTTL), min(c.login.sessionTTL, a.sessionTTL)
 	t, err := a.openSession(ctx, snap, u, o, proof{
-		spend: func(ctx context.Context) error { return a.spendToken(ctx, &c) },
+		spend: func(ctx context.Context) error { return a.spendToken(ctx, c) },
 		recheck: func(fresh User) error {
 			if fresh.PasswordHash != u.PasswordHash {
 				return refusal("the password was changed")
@@ -270,7 +284,7 @@ func (a *Authenticator) LoginFactor(ctx context.Context, challenge, method, resp
 		},
 	})
 	if err != nil {
-		return Tokens{}, a.refuseChallenge(ctx, &c, o.Device, err)
+		return Tokens{}, a.refuseChallenge(ctx, c, o.Device, err)
 	}
 	return t, nil
 }

@@ -206,6 +206,7 @@ func TestLoginFactor_FiveWrongResponsesSpendTheChallenge(t *testing.T) {
 	refused := fx.events.take(auth.EventLoginRefused)
 	require.Len(t, refused, 5)
 	require.ErrorContains(t, refused[4].Err, "no attempts are left")
+	fx.clock.Advance(time.Second) // the user must wait, too
 	err := fx.answer(c.Challenge, "right")
 	require.ErrorIs(t, err, auth.ErrSpent)
 	refused = fx.events.take(auth.EventLoginRefused)
@@ -231,7 +232,7 @@ func TestLoginFactor_ABurstHasFiveAttempts(t *testing.T) {
 	}
 	for i := range burst {
 		done.Go(func() {
-			if err := nodes[i%2].answer(c.Challenge, "wrong"); errors.Is(err, auth.ErrSpent) {
+			if err := nodes[i%2].answer(c.Challenge, "wrong"); errors.Is(err, auth.ErrSpent) || errors.Is(err, auth.ErrThrottled) {
 				decided.Done()
 			}
 		})
@@ -247,7 +248,7 @@ func TestLoginFactor_OneOfManyContendersWins(t *testing.T) {
 	for range rounds() {
 		c := nodes[0].challenge(t, auth.SessionOptions{})
 		var next atomic.Int64
-		require.Equal(t, 1, contend(t, 64, auth.ErrSpent, func() error { return nodes[next.Add(1)%2].answer(c.Challenge, "right") }))
+		require.Equal(t, 1, contend(t, 10, auth.ErrSpent, func() error { return nodes[next.Add(1)%2].answer(c.Challenge, "right") }))
 	}
 	sessions, err := nodes[0].Sessions(context.Background(), "u1")
 	require.NoError(t, err)
@@ -621,7 +622,7 @@ func TestLoginFactorHandler_Cookies(t *testing.T) {
 	require.Equal(t, 403, post("/login/factor", form(c), crossSite).status)
 	r := post("/login/factor", form(c), reqCookie(refreshCookie, old.Refresh))
 	require.Equal(t, 200, r.status)
-	require.Len(t, r.header["Set-Cookie"], 2)
+	require.Len(t, r.header["Set-Cookie"], 3)
 	require.NotContains(t, r.fields(t), "access_token")
 	sessions, err := fx.Sessions(context.Background(), "u1")
 	require.NoError(t, err)
@@ -666,7 +667,7 @@ func TestLoginForm_HandlesBothForms(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrCrossOrigin)
 	w, err = post(second)
 	require.NoError(t, err)
-	require.Len(t, w.Header()["Set-Cookie"], 2)
+	require.Len(t, w.Header()["Set-Cookie"], 3)
 	_, err = post(second)
 	require.ErrorIs(t, err, auth.ErrSpent)
 

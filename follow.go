@@ -296,19 +296,20 @@ func (v *Verifier) Ready() <-chan struct{} {
 	return v.ready
 }
 
-// Health is the state of the revocation feed in one process.
+// Health is the state of the revocation feed, and of the throttle, in one process.
 type Health struct {
 	Ready       bool          // the channel of Ready is closed
 	FeedAge     time.Duration // the time since the feed was last read; 0 if Ready is false, without a feed, or with a MemoryStore
 	Revocations int           // the number of entries in memory
+	Throttled   int64         // the number of attempts that were refused with ErrThrottled since the start
 }
 
-// Health returns the state of the revocation feed, for a health check.
+// Health returns the state of this process, for a health check.
 func (v *Verifier) Health() Health {
 	if v.members != nil {
 		return v.healthOfMembers()
 	}
-	h := Health{Revocations: int(v.revoked.size.Load())}
+	h := Health{Revocations: int(v.revoked.size.Load()), Throttled: v.throttled.Load()}
 	select {
 	case <-v.ready:
 		h.Ready = true

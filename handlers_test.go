@@ -236,7 +236,7 @@ func TestBrowser_LoginRefreshAndLogoutByCookies(t *testing.T) {
 		s := newBrowserClient(t, mux)
 		s.do("GET", "/me").requireRefused(t, 401, "missing_token", "login")
 		require.Equal(t, 200, s.do("POST", "/auth/login", reqJSON(goodLogin)).status)
-		require.Len(t, s.cookies("/auth/refresh"), 2)
+		require.Len(t, s.cookies("/auth/refresh"), 3)
 		require.Equal(t, "ada", s.do("GET", "/me").body)
 		before := s.cookies("/auth/refresh")
 		fx.clock.Advance(16 * time.Minute)

@@ -175,7 +175,7 @@ var allowedVars = []string{
 	"errTooLarge", "errContentType", "errMethod", "errEndpoint", "errCookieTooLarge", "errTwoSessions", "errIssuedBefore", // errors
 	"errNotRunning", "errNotRead", "errStale", "errNoScheme", "errHostCharacter", "errForeign", "errCurrentPassword",
 	"ErrNoToken", "ErrInvalidToken", "ErrTokenExpired", "ErrSessionRevoked", "ErrTokenReused", "ErrInvalidCredentials",
-	"ErrTooManySessions", "ErrForbidden", "ErrReauthenticate", "ErrInvalidRequest", "ErrCrossOrigin", "ErrUnavailable",
+	"ErrTooManySessions", "ErrThrottled", "ErrForbidden", "ErrReauthenticate", "ErrInvalidRequest", "ErrCrossOrigin", "ErrUnavailable",
 	"ErrUserNotFound", "ErrFactorRequired", "ErrSessionNotFound", "ErrSessionExists", "ErrSpent", "ErrFeedReset", "ErrNotStorable",
 	"sessionErrors", "accessErrors", // errors by reason
 	"responses", "internalResponse", "reserved", "refusedHeaders", "reasons", // tables

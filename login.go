@@ -194,10 +194,13 @@ func checkActorSize(subject, actor string) error {
 // opened. Any other error means that o is invalid, or that the tokens cannot be
 // issued. For example, the access token is too large for a cookie.
 //
+// After too many failed attempts for the account or from the source of o.Device,
+// Login returns [ErrThrottled] without hashing the password; see Config.Limiter.
+//
 // If Config.SecondFactor requires a second step, Login opens no session, and
 // returns a [FactorError] for [Authenticator.LoginFactor].
 func (a *Authenticator) Login(ctx context.Context, login, pass string, o SessionOptions) (Tokens, error) {
-	snap := a.snapshot()
+	snap, d := a.snapshot(), o.Device
 	if len(o.AMR) == 0 {
 		o.AMR = []string{"pwd"}
 	}
@@ -210,24 +213,25 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, o Session
 	if limit := maxAMR - 2; a.factor != nil && len(o.AMR) > limit {
 		return Tokens{}, fmt.Errorf("auth: SessionOptions.AMR has %d entries; with Config.SecondFactor, which adds two, the limit is %d", len(o.AMR), limit)
 	}
-	u, err := a.CheckPassword(ctx, login, pass, o.Device)
-	if err != nil {
-		return Tokens{}, err
-	}
-	recheck := func(fresh User) error {
-		if fresh.PasswordHash == u.PasswordHash {
-			return nil
+	var t Tokens
+	err := a.withPassword(ctx, login, pass, d, func(ctx context.Context, u User) error {
+		recheck := func(fresh User) error {
+			if fresh.PasswordHash == u.PasswordHash {
+				return nil
+			}
+			return a.checkPassword(ctx, fresh, pass)
 		}
-		return a.checkPassword(ctx, fresh, pass)
-	}
-	methods, err := a.factorMethods(ctx, u, o.Device)
-	if err != nil {
-		return Tokens{}, err
-	}
-	if len(methods) > 0 {
-		return Tokens{}, a.requireFactor(ctx, snap, u, o, methods, recheck)
-	}
-	return a.openSession(ctx, snap, u, o, proof{recheck: recheck})
+		methods, err := a.factorMethods(ctx, u, o.Device)
+		if err != nil {
+			return err
+		}
+		if len(methods) > 0 {
+			return a.requireFactor(ctx, snap, u, o, methods, recheck)
+		}
+		t, err = a.openSession(ctx, snap, u, o, proof{recheck: recheck})
+		return err
+	})
+	return t, err
 }
 
 // StartSession opens a session for a user whom the application has authenticated
@@ -464,7 +468,10 @@ func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User
 	if err != nil {
 		return Tokens{}, a.internalError(ctx, s, err)
 	}
-	if err := a.mintRefresh(&t, s, k); err != nil {
+	if err = a.mintRefresh(&t, s, k); err == nil && p.continues == nil && a.cookies != nil && !o.InBody {
+		t.device, err = a.signDevice(u.ID)
+	}
+	if err != nil {
 		return Tokens{}, a.internalError(ctx, s, err)
 	}
 	if p.spend != nil { // after everything that can fail without the store

@@ -234,7 +234,7 @@ func TestLoginHandler_DeliversByCookieOrBody(t *testing.T) {
 		r := send(t, fx.LoginHandler(), http.MethodPost, "/login", body)
 		require.Equal(t, http.StatusOK, r.status, r.body)
 		require.ElementsMatch(t, []string{"token_type", "expires_in", "refresh_expires_in", "session_id"}, slices.Collect(maps.Keys(r.fields(t))))
-		require.Len(t, r.cookies, 2)
+		require.Len(t, r.cookies, 3)
 		for _, c := range r.cookies {
 			require.NotContains(t, r.body, c.Value)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/ratchet-go/auth/password"
 )
@@ -18,21 +19,51 @@ import (
 // time if the stored hash has the parameters of Config.Hasher. Only the event
 // [EventLoginRefused], which also has d, says which it was. [password.ErrBusy] and
 // [ErrUnavailable] mean that the password could not be checked. Any other error
-// means that the user cannot be used; see [Users].
+// means that the user cannot be used; see [Users]. It returns [ErrThrottled] as
+// [Authenticator.Login] does.
 //
 // If Users implements [PasswordUpdater], a weak hash is replaced. If that fails,
 // CheckPassword emits an [EventFault] and succeeds all the same.
 func (a *Authenticator) CheckPassword(ctx context.Context, login, pass string, d Device) (User, error) {
-	d = cleanDevice(d)
+	var found User
+	err := a.withPassword(ctx, login, pass, d, func(_ context.Context, u User) error {
+		found = u
+		return nil
+	})
+	return found, err
+}
+
+// withPassword calls then for the user with a login name and a password. All of it
+// is one attempt, which fails if the password is wrong, or then returns an
+// [ErrInvalidCredentials].
+func (a *Authenticator) withPassword(ctx context.Context, login, pass string, d Device, then func(context.Context, User) error) error {
+	ctx = hashingFor(ctx, d)
 	u, err := a.findUser(ctx, "FindByLogin", login, a.users.FindByLogin)
 	exists := !errors.Is(err, ErrUserNotFound)
 	// An unusable user is an error only after the password was checked, so that
 	// the response does not reveal that the login exists.
 	var unusable *userError
 	if err != nil && exists && !errors.As(err, &unusable) {
-		return User{}, err
+		return err
 	}
-	err = a.checkPassword(ctx, u, pass)
+	kind, account := kindAccount, u.ID
+	if !exists || unusable != nil {
+		// Names that differ only in case are one account in most applications. If
+		// they were counted separately, a stranger could tell that none has them.
+		kind, account = kindName, strings.ToLower(strings.TrimSpace(login))
+	}
+	return a.throttle(ctx, attemptPassword, kind, account, d, func() error {
+		if err := a.provePassword(ctx, &u, pass, exists, unusable, cleanDevice(d)); err != nil {
+			return err
+		}
+		return then(ctx, u)
+	})
+}
+
+// provePassword returns nil if u can sign in with a password. exists is false for the
+// zero User, and unusable is why u cannot be used, or nil. It replaces a weak hash.
+func (a *Authenticator) provePassword(ctx context.Context, u *User, pass string, exists bool, unusable *userError, d Device) error {
+	err := a.checkPassword(ctx, *u, pass)
 	switch {
 	case isRefusal(err) && !exists:
 		err = refusal("unknown user")
@@ -44,14 +75,14 @@ func (a *Authenticator) CheckPassword(ctx context.Context, login, pass string, d
 		if unusable != nil {
 			err = fmt.Errorf("%w; %w", err, detail{unusable})
 		}
-		return User{}, a.refuseLogin(ctx, unusable.subjectOf(u), d, err)
+		return a.refuseLogin(ctx, unusable.subjectOf(*u), d, err)
 	case err != nil:
-		return User{}, err
+		return err
 	case unusable != nil:
-		return User{}, a.internalError(ctx, Session{}, unusable)
+		return a.internalError(ctx, Session{}, unusable)
 	}
-	a.upgradeHash(ctx, &u, pass)
-	return u, nil
+	a.upgradeHash(ctx, u, pass)
+	return nil
 }
 
 // checkPassword compares a password with the hash of u. It hashes the password
@@ -131,7 +162,8 @@ func (a *Authenticator) upgradeHash(ctx context.Context, u *User, pass string) {
 // respond, the password does not change. If a later step fails, the password may
 // have changed, and a repeated call completes the change: if the user's password
 // is next, ChangePassword ends the other sessions and returns nil, whatever current
-// is. So one call tries up to two passwords.
+// is. So one call tries up to two passwords, and counts as two attempts if both
+// are wrong. It returns [ErrThrottled] as [Authenticator.Login] does.
 //
 // Once ChangePassword begins to store the hash, it completes even if ctx is
 // canceled. It waits for each of these steps no longer than Config.StoreTimeout.
@@ -144,7 +176,9 @@ func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, 
 		return err
 	}
 	of := Session{Subject: c.Subject, ID: c.SessionID}
+	client := d
 	d = cleanDevice(d)
+	ctx = hashingFor(ctx, d)
 	// If the store does not respond, nothing changes, rather than only the
 	// password.
 	if _, err := a.continuable(ctx, c, a.snapshot()); err != nil {
@@ -154,7 +188,10 @@ func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, 
 		if u.Disabled {
 			return false, ErrSessionRevoked
 		}
-		wrong := a.checkPassword(ctx, u, current)
+		attempt := func(pass string) error {
+			return a.throttle(ctx, attemptPassword, kindAccount, u.ID, client, func() error { return a.checkPassword(ctx, u, pass) })
+		}
+		wrong := attempt(current)
 		switch {
 		case wrong == nil && current == next:
 			return false, &describedError{fmt.Errorf("%w: it is the current password", password.ErrRefused), "the new password is the current one; choose another one"}
@@ -162,7 +199,7 @@ func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, 
 			return false, wrong
 		}
 		if current != next { // an earlier call with these arguments may have stored next
-			if err := a.checkPassword(ctx, u, next); !isRefusal(err) {
+			if err := attempt(next); !isRefusal(err) {
 				return err == nil, err
 			}
 		}
@@ -172,7 +209,8 @@ func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, 
 }
 
 // SetPassword sets the password of a user, for example after a reset by mail, and
-// ends all sessions of the user. It does not ask for the old password, so the
+// ends all sessions of the user. d is the client; its source gets a fair share of
+// the hashing. SetPassword does not ask for the old password, so the
 // caller must know who the user is. The user may be disabled, which they remain,
 // or have no password yet.
 //
@@ -191,13 +229,14 @@ func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, 
 //   - another error if Users does not implement [PasswordUpdater].
 //
 // Of several calls at the same time, the password of one remains.
-func (a *Authenticator) SetPassword(ctx context.Context, userID, next string) error {
+func (a *Authenticator) SetPassword(ctx context.Context, userID, next string, d Device) error {
 	if c, ok := FromContext(ctx); ok {
 		if err := refuseActing(c); err != nil {
 			return err
 		}
 	}
-	return a.replacePassword(ctx, Session{Subject: userID}, next, Device{}, func(User) (bool, error) { return false, nil })
+	d = cleanDevice(d)
+	return a.replacePassword(hashingFor(ctx, d), Session{Subject: userID}, next, d, func(User) (bool, error) { return false, nil })
 }
 
 // refuseActing returns an error if somebody acts for the user of c.
@@ -213,7 +252,8 @@ func refuseActing(c *Claims) error {
 var errCurrentPassword = fmt.Errorf("%w: the current password is wrong", ErrInvalidCredentials)
 
 // HashPassword returns a hash of a new password, to be stored when a user is
-// created. It asks [password.Hasher.Screen], which may refuse the password. If
+// created. d is the client that signs up; its source gets a fair share of the
+// hashing. HashPassword asks [password.Hasher.Screen], which may refuse the password. If
 // Screen fails, or panics, the password is accepted, and there is an [EventFault].
 // [Authenticator.ChangePassword] and [Authenticator.SetPassword] hash the new
 // password in this way themselves.
@@ -221,8 +261,8 @@ var errCurrentPassword = fmt.Errorf("%w: the current password is wrong", ErrInva
 // It returns [password.ErrEmpty], [password.ErrTooLong] or an error that wraps
 // [password.ErrRefused] if the user must choose another password, and
 // [password.ErrBusy] or [ErrUnavailable] if it could not be hashed.
-func (a *Authenticator) HashPassword(ctx context.Context, next string) (string, error) {
-	return a.hashPassword(ctx, Session{}, next)
+func (a *Authenticator) HashPassword(ctx context.Context, next string, d Device) (string, error) {
+	return a.hashPassword(hashingFor(ctx, d), Session{}, next)
 }
 
 // hashPassword is HashPassword for the user of a session.

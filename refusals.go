@@ -64,7 +64,7 @@ func (v *Verifier) reportRefusal(r *http.Request, err error, by guardRefusal) Er
 	}
 	if a.Status >= http.StatusInternalServerError && !f.is(password.ErrBusy) && !f.is(errCookieTooLarge) {
 		if !errors.Is(r.Context().Err(), context.Canceled) { // the client has not closed the connection
-			v.emit(r.Context(), Event{Type: EventFault, Session: by.session(), Device: v.Device(r), Err: safeError(err)})
+			v.emit(r.Context(), Event{Type: EventFault, Session: by.session(), Device: v.device(r), Err: safeError(err)})
 		}
 		return a
 	}
@@ -77,7 +77,7 @@ func (v *Verifier) reportRefusal(r *http.Request, err error, by guardRefusal) Er
 		cause += r.Pattern // another route may have another mistake
 	}
 	if n, ok := v.refusals.next(refusalKey{f.row, f.grant, cause, by.position}, v.now()); ok {
-		v.emit(r.Context(), Event{Type: EventRefused, Session: by.session(), Reason: a.Code, Device: v.Device(r), Suppressed: n, Err: safeError(err)})
+		v.emit(r.Context(), Event{Type: EventRefused, Session: by.session(), Reason: a.Code, Device: v.device(r), Suppressed: n, Err: safeError(err)})
 	}
 	return a
 }

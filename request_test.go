@@ -17,6 +17,7 @@ import (
 const (
 	accessCookie  = "__Host-access"
 	refreshCookie = "__Host-Http-refresh"
+	deviceCookie  = "__Host-Http-device"
 )
 
 // withCookies delivers tokens in cookies. The functions in change may change

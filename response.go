@@ -37,6 +37,7 @@ var responses = [...]responseRow{
 	{ErrInvalidRequest, 400, "invalid_request", "", "", "the request is malformed"},
 	{ErrSessionNotFound, 404, "not_found", "", "", "no such session"},
 	{errCurrentPassword, 403, "invalid_credentials", "", "", "the current password is wrong"},
+	{ErrThrottled, 429, "too_many_attempts", "", "", "too many failed attempts; try again later"},
 	{ErrInvalidCredentials, 401, "invalid_credentials", "", "login", "login or password is wrong"},
 	{ErrFactorRequired, 401, "factor_required", "", "login", "a second factor is required"}, // a FactorError sets the action
 	{ErrSpent, 400, "used_token", "", "", "it was used before, and can be used only once"},
@@ -63,6 +64,7 @@ type errorParts struct {
 	grant   bool
 	oneTime bool
 	factor  *FactorError
+	wait    time.Duration // of a throttledError
 	request requestError
 	fresh   *freshError
 	scope   *scopeError
@@ -84,6 +86,8 @@ func (f *errorParts) scan(err error) {
 		if f.factor == nil {
 			f.factor = e
 		}
+	case *throttledError:
+		f.wait = max(f.wait, e.wait)
 	case oneTimeError:
 		f.oneTime = true
 	case requestError:
@@ -144,8 +148,8 @@ func (f *errorParts) describe(text string) {
 	}
 }
 
-// retryAfter is the value of Retry-After, in seconds, with status 503.
-const retryAfter = "1"
+// retryAfter is the value of Retry-After with status 503.
+const retryAfter = time.Second
 
 // ErrorResponse is the HTTP response to an error.
 type ErrorResponse struct {
@@ -159,6 +163,10 @@ type ErrorResponse struct {
 	// [Revocation].Reason. It is "" if that is not known, or no longer, and for
 	// all other errors.
 	Reason string
+
+	// RetryAfter is the header Retry-After, in whole seconds: a second with status
+	// 503, and the wait with status 429. It is 0 for all other errors.
+	RetryAfter time.Duration
 
 	// Factor is set if Action is "factor": the client sends a response to the
 	// challenge in Factor.Challenge, which is not the Challenge above. The body has
@@ -190,6 +198,12 @@ func (f *errorParts) response() ErrorResponse {
 	}
 	if f.description != "" {
 		a.Description = f.description
+	}
+	switch row.status {
+	case http.StatusServiceUnavailable:
+		a.RetryAfter = retryAfter
+	case http.StatusTooManyRequests:
+		a.RetryAfter = max(retryAfter, (f.wait + time.Second - 1).Truncate(time.Second))
 	}
 	switch {
 	case row.err == ErrTokenReused: //nolint:errorlint // of this table
@@ -249,8 +263,8 @@ func (a ErrorResponse) setHeaders(set *headerSetter) {
 	if a.Challenge != "" {
 		set.to("Www-Authenticate", a.Challenge)
 	}
-	if a.Status == http.StatusServiceUnavailable {
-		set.to("Retry-After", retryAfter)
+	if a.RetryAfter > 0 {
+		set.to("Retry-After", strconv.FormatInt(int64(a.RetryAfter/time.Second), 10))
 	}
 }
 

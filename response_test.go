@@ -101,6 +101,7 @@ func TestWriteError_EveryError(t *testing.T) {
 		{auth.ErrCrossOrigin, 403, "cross_origin", "", ""},
 		{auth.ErrInvalidRequest, 400, "invalid_request", "", ""},
 		{auth.ErrSessionNotFound, 404, "not_found", "", ""},
+		{auth.ErrThrottled, 429, "too_many_attempts", "", ""},
 		{auth.ErrInvalidCredentials, 401, "invalid_credentials", "login", ""},
 		{auth.ErrUserNotFound, 401, "invalid_credentials", "login", ""},
 		{auth.ErrNoToken, 401, "missing_token", "login", "Bearer"},
@@ -138,7 +139,12 @@ func TestWriteError_EveryError(t *testing.T) {
 			require.Equal(t, "reuse", r.fields(t)["reason"])
 			a.Reason = ""
 		}
-		require.Equal(t, auth.ErrorResponse{Status: tt.status, Code: tt.code, Description: a.Description, Action: tt.action, Challenge: tt.challenge}, a)
+		wait := time.Duration(0)
+		if tt.status == 429 || tt.status == 503 {
+			wait = time.Second
+			require.Equal(t, "1", r.header.Get("Retry-After"))
+		}
+		require.Equal(t, auth.ErrorResponse{RetryAfter: wait, Status: tt.status, Code: tt.code, Description: a.Description, Action: tt.action, Challenge: tt.challenge}, a)
 		require.Equal(t, a.Description, r.fields(t)["error_description"])
 	}
 }

@@ -43,6 +43,8 @@ type Tokens struct {
 	presented bool
 
 	ephemeral bool // the cookies end with the browser; see SessionOptions.Ephemeral
+
+	device string // the token of a known device, after a login whose tokens go into cookies
 }
 
 // Format prints the session and its end, never the tokens.

@@ -93,6 +93,8 @@ type Verifier struct {
 	ready         chan struct{}
 	readyOnce     sync.Once
 
+	throttled atomic.Int64 // attempts that were refused with ErrThrottled
+
 	backend backend // nil without an Authenticator
 
 	members []*Verifier // of a Verifier that AnyOf returned; it verifies nothing itself

@@ -28,7 +28,7 @@ func (s *site) signUp(w http.ResponseWriter, v *view) (string, error) {
 	case wrong != nil || parsed.Address != email || len(email) > 200:
 		return "", invalid("this is not an e-mail address")
 	}
-	hash, err := s.auth.HashPassword(ctx, f["password"])
+	hash, err := s.auth.HashPassword(ctx, f["password"], s.auth.Device(v.Request))
 	if err != nil {
 		return "", err
 	}
@@ -91,7 +91,7 @@ func (s *site) reset(_ http.ResponseWriter, v *view) (string, error) {
 	ctx := v.Request.Context()
 	o, err := s.auth.CheckOneTime(ctx, "reset", v.Request.PostFormValue("token"))
 	if err == nil {
-		err = s.auth.SetPassword(ctx, o.Subject, v.Request.PostFormValue("password"))
+		err = s.auth.SetPassword(ctx, o.Subject, v.Request.PostFormValue("password"), s.auth.Device(v.Request))
 	}
 	return "/login?reset", err
 }

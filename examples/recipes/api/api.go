@@ -72,7 +72,7 @@ func (s api) signUp(w http.ResponseWriter, r *http.Request, body map[string]stri
 	if !goodLogin.MatchString(login) {
 		return problem{422, "invalid_login", "a login has 2 to 30 letters (a to z), digits, dots, hyphens or underscores, and begins with a letter or a digit"}
 	}
-	hash, err := s.auth.HashPassword(r.Context(), body["password"])
+	hash, err := s.auth.HashPassword(r.Context(), body["password"], s.auth.Device(r))
 	if err == nil {
 		err = s.users.exec(r.Context(), problem{409, "login_taken", "this login is taken"},
 			"INSERT INTO users (id, login, password_hash) VALUES ($1, $2, $3) ON CONFLICT (login) DO NOTHING", id, login, hash)

@@ -216,7 +216,7 @@ func TestReset_RefusesOtherLinks(t *testing.T) {
 	_, bound, _ := strings.Cut(s.newLink(t), "token=")
 	u, err := s.users.FindByID(t.Context(), "u1")
 	require.NoError(t, err)
-	hash, err := s.HashPassword(t.Context(), other)
+	hash, err := s.HashPassword(t.Context(), other, auth.Device{})
 	require.NoError(t, err)
 	require.NoError(t, s.users.UpdatePasswordHash(t.Context(), "u1", u.PasswordHash, hash))
 	require.Equal(t, 400, ask(bound), "another program has changed the password")

@@ -137,7 +137,7 @@ func (s *site) reset(w http.ResponseWriter, r *http.Request) error {
 	}
 	// This ends all sessions of the user. It also ends this link and every other
 	// one, because they are bound to the old password.
-	err = s.SetPassword(r.Context(), link.Subject, f["password"])
+	err = s.SetPassword(r.Context(), link.Subject, f["password"], s.Device(r))
 	if errors.Is(err, password.ErrRefused) || errors.Is(err, password.ErrEmpty) || errors.Is(err, password.ErrTooLong) {
 		return show(w, 422, view{Page: "reset", Token: f["token"], Error: "Choose a password of at least 15 characters."})
 	}

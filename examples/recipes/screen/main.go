@@ -74,7 +74,7 @@ func signUp(w http.ResponseWriter, r *http.Request, a *auth.Authenticator, us *u
 	if err != nil {
 		return err
 	}
-	hash, err := a.HashPassword(r.Context(), body["password"]) // asks the screen
+	hash, err := a.HashPassword(r.Context(), body["password"], a.Device(r)) // asks the screen
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,263 @@
+package auth
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/ratchet-go/auth/password"
+)
+
+// Limits of the buckets. The attempts of many people may come from one source.
+const (
+	accountBurst = 5
+	accountDecay = 15 * time.Minute
+	sourceBurst  = 50
+	sourceDecay  = 30 * time.Second
+)
+
+// limiterPause is how long a Limiter that has failed is not asked again.
+const limiterPause = 5 * time.Second
+
+// Purposes of attempts. Those of an application have no space.
+const (
+	attemptPassword = "login password"
+	attemptFactor   = "login factor"
+)
+
+// throttledError is an ErrThrottled.
+type throttledError struct {
+	wait time.Duration
+	kind string // of the bucket that must wait
+	hint string // the end of the text, or ""
+}
+
+func (e *throttledError) Error() string {
+	return fmt.Sprintf("%s: the %s must wait %s%s", ErrThrottled, e.kind, e.wait.Round(time.Millisecond), e.hint)
+}
+
+func (e *throttledError) Unwrap() error { return ErrThrottled }
+
+// Throttle calls check, which checks a secret that a client has sent, such as an
+// API key or a PIN, unless there were too many failed attempts: then it returns
+// [ErrThrottled]. Login, LoginFactor, CheckPassword and ChangePassword do this
+// themselves.
+//
+// The attempt is counted before check is called, for the account and for the source
+// of d; see [Limiter]. So a burst of attempts cannot exceed the limit. If check
+// returns nil, the attempts for the account are forgotten, and this one no longer
+// counts for the source. If it returns an error that wraps [ErrInvalidCredentials],
+// the attempt counts as failed. After any other error, which must mean that the secret
+// was not found wrong, the attempt does not count. Throttle returns the error of
+// check. Its own error is ErrThrottled, or [ErrUnavailable] if ctx was canceled.
+//
+// purpose is 1 to 64 printable ASCII characters without spaces. Attempts of
+// different purposes count separately for an account, and together for a source.
+// account identifies what the secret belongs to, such as User.ID or the ID of a
+// client. If it comes from the request and may not exist, it is counted like one
+// that exists.
+func (a *Authenticator) Throttle(ctx context.Context, purpose, account string, d Device, check func(context.Context) error) error {
+	if !isPurpose(purpose) {
+		return fmt.Errorf("auth: the purpose of Throttle must be 1 to %d printable ASCII characters without spaces", maxPurpose)
+	}
+	return a.throttle(ctx, purpose, kindAccount, account, d, func() error { return check(ctx) })
+}
+
+// attempt is an attempt that was counted.
+type attempt struct {
+	limiter Limiter
+	own     []Bucket // of the account, the name or the known device
+	source  []Bucket // empty if the source is unknown, or the device is known
+	others  []Bucket // like own, of other purposes, which a success clears too
+}
+
+// throttle counts an attempt with the secret of an account, unless one of its buckets
+// must wait, and calls check. kind is kindAccount, and account the ID of a user, or
+// kindName, and account a login name. A success also clears the attempts of the
+// other purposes.
+func (a *Authenticator) throttle(ctx context.Context, purpose, kind, account string, d Device, check func() error, others ...string) error {
+	own := Bucket{kind, account, accountBurst, accountDecay}
+	var t attempt
+	if device := a.knownDevice(d, account); device != "" && kind == kindAccount {
+		own.Kind, own.Key = kindDevice, account+"\x00"+device
+	} else {
+		t.source = a.sourceBucket(d)
+	}
+	for _, other := range others {
+		t.others = append(t.others, a.withDigest(own, other))
+	}
+	t.own = []Bucket{a.withDigest(own, purpose)}
+	if err := a.take(ctx, &t, d, account); err != nil {
+		return err
+	}
+	err := errors.New("auth: the check has panicked")
+	defer func() { a.settle(ctx, &t, err) }()
+	err = check()
+	return err
+}
+
+// throttleForged counts a one-time token that was refused with err, if it has no valid
+// signature, and so may be a guess. Only such tokens are throttled: a valid token
+// is no guess, and other clients of the same source must be able to use theirs.
+func (a *Authenticator) throttleForged(ctx context.Context, d Device, c *oneTimeClaims, err error) error {
+	if c.subject != "" || !errors.Is(err, ErrInvalidToken) {
+		return nil
+	}
+	t := attempt{source: a.sourceBucket(d)}
+	if len(t.source) == 0 {
+		return nil
+	}
+	return a.take(ctx, &t, d, "")
+}
+
+// sourceBucket returns the bucket of the source of a client, if it is known.
+func (a *Authenticator) sourceBucket(d Device) []Bucket {
+	if source := sourceOf(d); source != "" {
+		return []Bucket{a.withDigest(Bucket{kindSource, source, sourceBurst, sourceDecay}, "")}
+	}
+	return nil
+}
+
+// sourceOf returns the IPv4 address or the IPv6 network of a client, or "" if it is
+// not known. A client with IPv6 usually has all addresses of its network.
+func sourceOf(d Device) string {
+	ip := plainAddr(d.IP)
+	switch {
+	case !ip.IsValid():
+		return ""
+	case ip.Is4():
+		return ip.String()
+	}
+	return netip.PrefixFrom(ip, 64).Masked().String()
+}
+
+// take counts the attempt t. The account is that of its own bucket.
+func (a *Authenticator) take(ctx context.Context, t *attempt, d Device, account string) error {
+	buckets := append(t.own[:len(t.own):len(t.own)], t.source...)
+	wait, index, err := a.countAttempts(ctx, t, buckets)
+	if err != nil || wait <= 0 {
+		return err
+	}
+	if index < 0 || index >= len(buckets) {
+		index = 0
+	}
+	throttled := &throttledError{wait: min(wait, maxLimitWait), kind: buckets[index].Kind}
+	a.throttled.Add(1)
+	e := Event{Type: EventLoginRefused, Device: cleanDevice(d), Err: throttled}
+	switch throttled.kind {
+	case kindAccount, kindDevice:
+		e.Session.Subject = account
+	case kindSource:
+		if d.request != nil && d.request.forwarded {
+			throttled.hint = "; it is a proxy that Config.TrustedProxies does not contain, so all its clients are one source"
+		}
+	}
+	if n, ok := a.refusals.next(refusalKey{cause: "throttled " + throttled.kind}, a.now()); ok {
+		e.Suppressed = n
+		a.emit(ctx, e)
+	}
+	return reportedError{throttled}
+}
+
+// countAttempts calls Limiter.Take. If the limiter of the configuration does not
+// respond, that in memory decides: whoever can stop the limiter could otherwise stop
+// all logins.
+func (a *Authenticator) countAttempts(ctx context.Context, t *attempt, buckets []Bucket) (wait time.Duration, index int, err error) {
+	if l := a.limiter; l != nil && !isPaused(a.now(), a.limiterRetry.Load(), limiterPause) {
+		t.limiter = l
+		limited, cancel := context.WithTimeout(ctx, a.storeTimeout)
+		defer cancel()
+		err = callHook("Limiter.Take", func() (err error) {
+			wait, index, err = l.Take(limited, buckets)
+			return err
+		})
+		if err == nil {
+			return wait, index, nil
+		}
+		if ctx.Err() != nil {
+			return 0, 0, a.unavailable(ctx, Session{}, fmt.Errorf("auth: Limiter.Take: %w", detail{err}))
+		}
+		a.limiterFailed(ctx, "Take", err)
+	}
+	t.limiter = a.memoryLimiter
+	return a.memoryLimiter.Take(ctx, buckets)
+}
+
+// settle says how the attempt t ended.
+func (a *Authenticator) settle(ctx context.Context, t *attempt, err error) {
+	var clear, refund []Bucket
+	switch {
+	case err == nil:
+		clear, refund = append(t.own[:len(t.own):len(t.own)], t.others...), t.source
+	case isRefusal(err):
+		return
+	default:
+		refund = append(t.own[:len(t.own):len(t.own)], t.source...)
+	}
+	limited, cancel := a.withinStoreTimeout(ctx) // even if the client has disconnected
+	defer cancel()
+	if err := callHook("Limiter.Settle", func() error { return t.limiter.Settle(limited, clear, refund) }); err != nil {
+		a.limiterFailed(ctx, "Settle", err)
+	}
+}
+
+// limiterFailed reports a failure of Config.Limiter, and pauses its use.
+func (a *Authenticator) limiterFailed(ctx context.Context, method string, err error) {
+	a.limiterRetry.Store(a.now().Add(limiterPause).UnixMilli())
+	a.emitLimited(ctx, "Limiter", Event{Type: EventFault, Err: fmt.Errorf(
+		"auth: Limiter.%s: %w; until it responds, this process counts attempts in memory, and they do not include those of other processes", method, detail{err},
+	)})
+}
+
+// withDigest returns b with a digest of its key and of a purpose as the key. The
+// digest is keyed with the key that signs one-time tokens. Its input contains NUL
+// bytes, so it never is the input of a signature.
+func (a *Authenticator) withDigest(b Bucket, purpose string) Bucket {
+	ring := a.oneTimeKeys.ring.Load()
+	sum, _ := ring.keys[ring.signer(a.now())].key.sign([]byte(strings.Join([]string{"ratchet limit", b.Kind, purpose, b.Key}, "\x00"))) // HMAC does not fail
+	b.Key = base64.RawURLEncoding.EncodeToString(sum[:16])
+	return b
+}
+
+// knownDeviceTTL is how long a device is known after a login.
+const knownDeviceTTL = 180 * 24 * time.Hour
+
+// purposeDevice is the purpose of the token that a known device has. An application
+// cannot issue or check such a token, because the purpose contains a space.
+const purposeDevice = "known device"
+
+// signDevice returns a token that says that the user has signed in on a device. It
+// does not end by a logout or a revocation: it proves nothing, and only lets the
+// attempts of the device count separately.
+func (a *Authenticator) signDevice(subject string) (string, error) {
+	now := a.now()
+	c := oneTimeClaims{subject: subject, purpose: purposeDevice, id: randomID(), issuedAt: now, expiresAt: wholeSecond(now.Add(knownDeviceTTL))}
+	return a.oneTimeKeys.ring.Load().signToken(now, c.payload(a.issuer, a.audience))
+}
+
+// knownDevice returns the ID of a device on which the user has signed in before, or
+// "" if d does not prove that.
+func (a *Authenticator) knownDevice(d Device, subject string) string {
+	if d.request == nil || d.request.known == "" {
+		return ""
+	}
+	signed, err := openToken(context.Background(), d.request.known, typOneTime, &a.oneTimeKeys)
+	if err != nil {
+		return ""
+	}
+	c, err := readOneTime(signed.payload, a.issuer, a.audience, purposeDevice)
+	if err != nil || c.subject != subject || !a.now().Before(c.expiresAt) {
+		return ""
+	}
+	return c.id
+}
+
+// hashingFor returns a context in which passwords are hashed for the client d; see
+// [password.WithSource].
+func hashingFor(ctx context.Context, d Device) context.Context {
+	return password.WithSource(ctx, sourceOf(d))
+}
