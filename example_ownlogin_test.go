@@ -65,6 +65,7 @@ func ExampleAuthenticator_SetCookies() {
 	// 303 /home
 	// __Host-access true true
 	// __Host-Http-refresh true true
+	// __Host-Http-device true true
 }
 
 // formUsers is a user lookup with one user.

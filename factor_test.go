@@ -213,6 +213,7 @@ func TestLoginFactor_FiveWrongResponsesSpendTheChallenge(t *testing.T) {
 	require.Len(t, refused, 1)
 	require.ErrorContains(t, refused[0].Err, "no attempts are left for the challenge")
 	require.Equal(t, 5, f.calls(), "Verify must not be called again")
+	fx.clock.Advance(time.Second)
 	require.NoError(t, fx.answer(fx.challenge(t, auth.SessionOptions{}).Challenge, "right"), "another challenge")
 }
 

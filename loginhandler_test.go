@@ -249,7 +249,7 @@ func TestLoginHandler_DeliversByCookieOrBody(t *testing.T) {
 	require.Equal(t, http.StatusOK, r.status, r.body)
 	require.NotEmpty(t, r.fields(t)["refresh_token"])
 	require.NotContains(t, r.header, "Set-Cookie")
-	require.Len(t, send(t, fx.LoginHandler(), http.MethodPost, "/login", wish("")).cookies, 2)
+	require.Len(t, send(t, fx.LoginHandler(), http.MethodPost, "/login", wish("")).cookies, 3)
 	send(t, fx.LoginHandler(), http.MethodPost, "/login", wish("Cookie")).requireRefused(t, 400, "invalid_request", "")
 }
 

@@ -251,6 +251,7 @@ func TestChangePassword_RefusalsChangeNothing(t *testing.T) {
 		"no claims":        {nil, pass, newPass, nil, 500, "server_error", "the server could not do this"},
 	} {
 		fx.events.take("")
+		fx.clock.Advance(15 * time.Minute) // the wrong passwords of the other cases count
 		err := fx.ChangePassword(t.Context(), tt.claims, tt.current, tt.next, laptop)
 		require.Error(t, err, name)
 		if tt.err != nil {
@@ -269,6 +270,7 @@ func TestChangePassword_RefusalsChangeNothing(t *testing.T) {
 			require.Empty(t, refused, name)
 		}
 	}
+	fx.clock.Advance(time.Second)
 	fx.requirePassword(t, pass)
 	fx.requireSessions(t, "u1", own, other)
 	require.Empty(t, fx.stored.olds)
@@ -528,9 +530,11 @@ func TestChangePassword_OneOfManyWins(t *testing.T) {
 				winner = i
 				continue
 			}
-			require.ErrorIs(t, err, auth.ErrInvalidCredentials)
+			// The others have the wrong password by then, and try it again.
+			require.True(t, errors.Is(err, auth.ErrInvalidCredentials) || errors.Is(err, auth.ErrThrottled), err)
 		}
 		require.GreaterOrEqual(t, winner, 0)
+		fx.clock.Advance(time.Minute)
 		require.Equal(t, []string{passHash}, fx.stored.olds)
 		fx.requirePassword(t, fmt.Sprint(newPass, winner), pass)
 		fx.requireSessions(t, "u1", tokens[winner])
@@ -544,7 +548,7 @@ func TestChangePassword_EqualCallsAtOnceSucceed(t *testing.T) {
 	fx := newPasswords(t, func(c *auth.Config) { c.Hasher = &password.Hasher{Memory: 64, Time: 1, Queue: 100} })
 	own, _ := fx.login(t), fx.login(t)
 	var done sync.WaitGroup
-	for range 8 {
+	for range 2 {
 		done.Go(func() { require.NoError(t, fx.change(t, own)) })
 	}
 	done.Wait()

@@ -159,7 +159,7 @@ func (r response) requireRefused(t testing.TB, status int, code, action string) 
 	require.Equal(t, "no-store", r.header.Get("Cache-Control"))
 	require.Equal(t, "nosniff", r.header.Get("X-Content-Type-Options"))
 	require.NotContains(t, r.header, "Set-Cookie", "a refusal sets and clears no cookie")
-	if status == http.StatusServiceUnavailable {
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
 		require.Equal(t, "1", r.header.Get("Retry-After"))
 	} else {
 		require.NotContains(t, r.header, "Retry-After")

@@ -239,7 +239,7 @@ func TestAPI_ConcurrentPasswordChanges(t *testing.T) {
 	}
 	wg.Wait()
 	require.Equal(t, 1, codes[""], codes)
-	require.Equal(t, n-1, codes["invalid_credentials"], codes)
+	require.Equal(t, n-1, codes["invalid_credentials"]+codes["too_many_attempts"], codes)
 }
 
 // TestAPI_StatementsIgnoreThatTheClientDisconnects keeps the sessions from continuing

@@ -179,8 +179,9 @@ func TestProgram_RemembersOnRequest(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		require.Contains(t, string(page), "Hello "+tc.login, tc.name)
-		require.Len(t, set, 2)
-		for _, c := range set {
+		require.Len(t, set, 3)
+		require.Equal(t, "device", set[2].Name)
+		for _, c := range set[:2] {
 			require.Equal(t, tc.ephemeral, c.MaxAge == 0, tc.name)
 		}
 	}

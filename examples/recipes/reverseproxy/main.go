@@ -81,7 +81,7 @@ func config(origin, proxies string) (auth.Config, error) {
 			TrustedOrigins: []string{origin},
 			// Cookies are sent to the whole host, so another application on it
 			// needs other names.
-			AccessName: "__Host-app-access", RefreshName: "__Host-Http-app-refresh",
+			AccessName: "__Host-app-access", RefreshName: "__Host-Http-app-refresh", DeviceName: "__Host-Http-app-device",
 		},
 		AutoRefresh: true,
 		// Whoever opens the Unix socket is the proxy; see listen.

@@ -137,7 +137,7 @@ func TestProxy_UsersSeeOneSite(t *testing.T) {
 			u, err := url.Parse(origin)
 			require.NoError(t, err)
 			for _, c := range client.Jar.Cookies(u) {
-				require.Contains(t, []string{"__Host-app-access", "__Host-Http-app-refresh"}, c.Name)
+				require.Contains(t, []string{"__Host-app-access", "__Host-Http-app-refresh", "__Host-Http-app-device"}, c.Name)
 			}
 
 			_, body = browse(t, client, "GET", page, nil, "X-Forwarded-For", "198.51.100.1")
