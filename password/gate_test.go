@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -467,4 +470,276 @@ func TestGate_FullQueueMakesRoomForASourceWithFewer(t *testing.T) {
 		require.Equal(t, []string{"a0", "a1", "b1", "c1", "d1"}, names)
 		require.Empty(t, w.hasher.gate.ranks)
 	})
+}
+
+func TestGate_SourceThatFloodsDelaysAnotherByOneTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newGateTest(t, unit, 8)
+		flood := func() {
+			for range 20 {
+				w.startFrom("flood", "flood", 1)
+			}
+		}
+		flood()
+		for range 10 {
+			b := w.startFrom("b", "b", 1)
+			flood()
+			w.endOne()
+			w.endOne()
+			require.Equal(t, "b", w.names()[len(w.names())-1], "after one call of flood")
+			w.endOne()
+			require.NoError(t, <-b)
+		}
+		close(w.end)
+		w.wantIdle()
+	})
+}
+
+// A model is a gate that is as simple as possible: it looks at all jobs every time.
+type model struct {
+	budget, used int64
+	queue        int
+	waiting      []*modelJob // in order of arrival
+	turns        []string
+}
+
+type modelJob struct {
+	source  string
+	weight  int64
+	cancel  context.CancelFunc
+	outcome error // set by the goroutine that waits
+	decided bool
+	want    string // "waiting", "admitted", "busy", "canceled" or "left"
+}
+
+func (m *model) count(source string) (n int) {
+	for _, j := range m.waiting {
+		if j.source == source {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *model) remove(j *modelJob, want string) {
+	j.want = want
+	m.waiting = slices.DeleteFunc(m.waiting, func(other *modelJob) bool { return other == j })
+	if m.count(j.source) == 0 {
+		m.turns = slices.DeleteFunc(m.turns, func(source string) bool { return source == j.source })
+	}
+}
+
+// arrive adds j. If j takes the place of another job, several may be right: refused
+// reports whether the gate refused one.
+func (m *model) arrive(t *testing.T, j *modelJob, refused func(*modelJob) bool) {
+	j.want = "waiting"
+	if len(m.waiting) == 0 && j.weight <= m.budget-m.used {
+		m.used += j.weight
+		j.want = "admitted"
+		return
+	}
+	if len(m.waiting) >= m.queue {
+		most := 0
+		for _, other := range m.waiting {
+			most = max(most, m.count(other.source))
+		}
+		if most < m.count(j.source)+2 {
+			j.want = "busy"
+			return
+		}
+		newest := map[string]*modelJob{}
+		for _, other := range m.waiting {
+			newest[other.source] = other
+		}
+		var victims []*modelJob
+		for source, other := range newest {
+			if m.count(source) == most && refused(other) {
+				victims = append(victims, other)
+			}
+		}
+		require.Len(t, victims, 1, "the newest job of one source that has the most is refused")
+		m.remove(victims[0], "busy")
+	}
+	if m.count(j.source) == 0 {
+		m.turns = append(m.turns, j.source)
+	}
+	m.waiting = append(m.waiting, j)
+}
+
+func (m *model) admit() {
+	for len(m.turns) > 0 {
+		source := m.turns[0]
+		first := m.waiting[slices.IndexFunc(m.waiting, func(j *modelJob) bool { return j.source == source })]
+		if first.weight > m.budget-m.used {
+			return
+		}
+		m.used += first.weight
+		m.turns = append(m.turns[1:], source)
+		m.remove(first, "admitted")
+	}
+}
+
+func TestGate_BehavesLikeASimpleModel(t *testing.T) {
+	t.Parallel()
+	histories := uint64(20)
+	if os.Getenv("AUTH_LONG") == "1" {
+		histories = 500
+	}
+	for seed := range histories {
+		synctest.Test(t, func(t *testing.T) { playHistory(t, seed, 100) })
+	}
+}
+
+// playHistory plays a random history against a gate and a model. All jobs have the
+// same outcome in both after each step, so jobs are admitted in the same order.
+func playHistory(t *testing.T, seed uint64, steps int) {
+	r := rand.New(rand.NewPCG(seed, 0))
+	m := &model{budget: 1 + r.Int64N(8), queue: r.IntN(12) - 1}
+	g := &gate{budget: m.budget, queue: int64(m.queue)}
+	sources := []string{"", "a", "b", "c", "d"}[:1+r.IntN(5)]
+	var jobs []*modelJob
+	pick := func(want string) *modelJob {
+		var list []*modelJob
+		for _, j := range jobs {
+			if j.want == want {
+				list = append(list, j)
+			}
+		}
+		if len(list) == 0 {
+			return nil
+		}
+		return list[r.IntN(len(list))]
+	}
+	arrivals := 2 + r.IntN(6) // of 10 steps
+	for step := range steps {
+		switch n := r.IntN(10); {
+		case n < arrivals:
+			j := &modelJob{source: sources[min(r.IntN(8), len(sources)-1)], weight: 1 + r.Int64N(2*m.budget)}
+			ctx, cancel := context.WithCancel(WithSource(t.Context(), j.source))
+			j.cancel = cancel
+			weight := j.weight
+			j.weight = min(weight, m.budget)
+			jobs = append(jobs, j)
+			go func() {
+				_, err := g.enter(ctx, weight)
+				j.outcome, j.decided = err, true
+			}()
+			synctest.Wait()
+			m.arrive(t, j, func(other *modelJob) bool { return errors.Is(other.outcome, ErrBusy) })
+		case n < 8:
+			if j := pick("admitted"); j != nil {
+				g.leave(j.weight)
+				j.want = "left"
+				m.used -= j.weight
+				m.admit()
+			}
+		default:
+			if j := pick("waiting"); j != nil {
+				j.cancel()
+				m.remove(j, "canceled")
+				m.admit()
+			}
+		}
+		synctest.Wait()
+		checkModel(t, g, m, jobs, step)
+	}
+	for j := pick("admitted"); j != nil; j = pick("admitted") {
+		g.leave(j.weight)
+		j.want = "left"
+		m.used -= j.weight
+		m.admit()
+		synctest.Wait()
+		checkModel(t, g, m, jobs, steps)
+	}
+	require.Nil(t, pick("waiting"), "every job must be admitted at the end")
+	for _, j := range jobs {
+		j.cancel()
+	}
+	require.Zero(t, g.used)
+	require.Empty(t, g.sources)
+	require.Zero(t, g.turns.Len())
+	require.Empty(t, g.ranks)
+}
+
+func checkModel(t *testing.T, g *gate, m *model, jobs []*modelJob, step int) {
+	t.Helper()
+	for i, j := range jobs {
+		got := "waiting"
+		switch {
+		case j.decided && j.outcome == nil:
+			got = "admitted"
+		case errors.Is(j.outcome, ErrBusy):
+			got = "busy"
+		case errors.Is(j.outcome, context.Canceled):
+			got = "canceled"
+		}
+		want := j.want
+		if want == "left" {
+			want = "admitted"
+		}
+		require.Equal(t, want, got, "step %d, job %d", step, i)
+	}
+	require.LessOrEqual(t, g.used, g.budget)
+	require.Equal(t, m.used, g.used)
+	require.EqualValues(t, len(m.waiting), g.waiting)
+	require.LessOrEqual(t, g.waiting, max(0, g.queue))
+	require.Len(t, g.sources, len(m.turns))
+	most := 0
+	for _, source := range m.turns {
+		most = max(most, m.count(source))
+	}
+	require.Len(t, g.ranks, most)
+}
+
+func TestGate_GreedySourceRefusesNoOther(t *testing.T) {
+	t.Parallel()
+	const budget = 4
+	g := &gate{budget: budget, queue: 16}
+	var used atomic.Int64
+	job := func(ctx context.Context, source string, weight int64) error {
+		weight, err := g.enter(WithSource(ctx, source), weight)
+		if err != nil {
+			return err
+		}
+		if used.Add(weight) > budget {
+			t.Error("the budget is exceeded")
+		}
+		runtime.Gosched()
+		used.Add(-weight)
+		g.leave(weight)
+		return nil
+	}
+	done, stop := context.WithCancel(t.Context())
+	var greedy, modest sync.WaitGroup
+	for i := range 32 {
+		greedy.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(i), 1))
+			for done.Err() == nil {
+				ctx, cancel := context.WithCancel(done)
+				if r.IntN(4) == 0 {
+					go cancel()
+				}
+				if err := job(ctx, "greedy", 1+r.Int64N(6)); err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+				cancel()
+			}
+		})
+	}
+	for i := range 4 {
+		modest.Go(func() {
+			for range 50 {
+				if err := job(t.Context(), string(rune('a'+i)), 1+int64(i)); err != nil {
+					t.Errorf("source with one call at a time: %v", err)
+				}
+			}
+		})
+	}
+	modest.Wait()
+	stop()
+	greedy.Wait()
+	require.Zero(t, g.used)
+	require.Zero(t, g.waiting)
+	require.Empty(t, g.sources)
 }

@@ -371,14 +371,67 @@ func TestHasher_DefaultBudgetAndQueue(t *testing.T) {
 	t.Parallel()
 	h := new(Hasher)
 	require.NoError(t, h.Check())
-	processors := int64(runtime.GOMAXPROCS(0))
-	require.Equal(t, processors*19*1024*1024, h.gate.budget)
-	require.Equal(t, processors*32, h.gate.queue)
+	others := int64(max(1, runtime.GOMAXPROCS(0)-1)) // processors but one
+	require.Equal(t, others*19*1024*1024, h.gate.budget)
+	require.Equal(t, others*32, h.gate.queue)
 
 	h = &Hasher{Memory: 1024, Budget: 5*1024*1024 + 1}
 	require.NoError(t, h.Check())
 	require.EqualValues(t, 5*1024*1024+1, h.gate.budget)
 	require.EqualValues(t, 5*32, h.gate.queue)
+}
+
+// It changes GOMAXPROCS, so it does not run in parallel.
+func TestHasher_DefaultBudgetLeavesOneProcessorFree(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for _, c := range []struct {
+		processors int
+		threads    uint8
+		want       int64 // hashes at once
+	}{
+		{1, 1, 1}, {2, 1, 1}, {3, 1, 2}, {8, 1, 7},
+		{2, 4, 1}, {4, 4, 1}, {5, 4, 1}, {8, 4, 1}, {9, 4, 2}, {16, 16, 1},
+	} {
+		runtime.GOMAXPROCS(c.processors)
+		h := &Hasher{Memory: 1024, Threads: c.threads}
+		require.NoError(t, h.Check())
+		require.Equal(t, c.want*1024*1024, h.gate.budget, "%+v", c)
+		require.Equal(t, c.want*32, h.gate.queue, "%+v", c)
+	}
+}
+
+func TestVerify_StoredHashCountsItsMemoryAndItsThreads(t *testing.T) {
+	t.Parallel()
+	const kib = 1024
+	for _, c := range []struct {
+		name    string
+		threads uint8 // of new hashes, which need 256 KiB
+		stored  params
+		want    int64
+	}{
+		{"like a new hash", 1, params{256, 1, 1}, 256 * kib},
+		{"more memory", 1, params{1000, 1, 1}, 1000 * kib},
+		{"less memory, one processor", 1, params{8, 1, 1}, 256 * kib},
+		{"less memory, three processors", 1, params{64, 1, 3}, 3 * 256 * kib},
+		{"more memory, three processors", 1, params{1000, 1, 3}, 1000 * kib},
+		{"more processors than any machine has", 1, params{2040, 1, 255}, 255 * 256 * kib},
+		{"as many threads", 4, params{256, 1, 4}, 256 * kib},
+		{"fewer threads", 4, params{256, 1, 1}, 256 * kib},
+		{"more threads", 4, params{256, 1, 5}, 2 * 256 * kib},
+	} {
+		h, _ := cheap()
+		h.Memory, h.Threads, h.Budget = 256, c.threads, 1<<30
+		var used int64
+		original := h.argon2id
+		h.argon2id = func(password, salt []byte, time, memory uint32, threads uint8, length uint32) []byte {
+			h.gate.mu.Lock()
+			used = h.gate.used
+			h.gate.mu.Unlock()
+			return original(password, salt, time, memory, threads, length)
+		}
+		require.NoError(t, h.Verify(t.Context(), mint("password", c.stored, 16, 32), "password"))
+		require.Equal(t, c.want, used, c.name)
+	}
 }
 
 func TestErrors_ContainNeitherPasswordNorHash(t *testing.T) {
@@ -453,25 +506,5 @@ func TestVerify_AcceptsManyThreads(t *testing.T) {
 		require.NoError(t, Verify(hash, "password"))
 		require.Equal(t, p.threads, s.take()[0].threads)
 		require.False(t, (&Hasher{Memory: 64, Time: 1}).NeedsRehash(hash), "threads do not affect the strength")
-	}
-}
-
-// TestVerify_WeightIsTheMemory checks that the threads of a hash do not change
-// its weight.
-func TestVerify_WeightIsTheMemory(t *testing.T) {
-	t.Parallel()
-	for _, p := range []params{{2040, 1, 1}, {2040, 1, 16}, {2040, 1, 255}} {
-		h, _ := cheap()
-		var used int64
-		original := h.argon2id
-		h.argon2id = func(password, salt []byte, time, memory uint32, threads uint8, length uint32) []byte {
-			h.gate.mu.Lock()
-			used = h.gate.used
-			h.gate.mu.Unlock()
-			return original(password, salt, time, memory, threads, length)
-		}
-		h.Budget = 1 << 30
-		require.NoError(t, h.Verify(t.Context(), mint("password", p, 16, 32), "password"))
-		require.EqualValues(t, 2040*1024, used)
 	}
 }
