@@ -4,5 +4,6 @@
 //
 // It is a module of its own, outside the workspace, so that no other module
 // depends on those libraries. The script run runs the benchmarks and writes
-// docs/performance.md.
+// docs/performance.md. The command logins measures a program while many users sign
+// in at once.
 package bench

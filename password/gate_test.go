@@ -314,6 +314,42 @@ func TestGate_AdmissionAndCancelAtOnce(t *testing.T) {
 	})
 }
 
+func TestGate_RefusalAndCancelAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := &gate{budget: 1, queue: 2}
+		for range 100 { // which of the two the waiter sees is random
+			weight, err := g.enter(t.Context(), 1)
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			var errs []error
+			for _, ctx := range []context.Context{t.Context(), ctx} {
+				go func() {
+					weight, err := g.enter(ctx, 1)
+					errs = append(errs, err)
+					if err == nil {
+						g.leave(weight)
+					}
+				}()
+				synctest.Wait()
+			}
+			g.mu.Lock() // both must happen before the waiter can run
+			cancel()
+			require.True(t, g.makeRoom("other"))
+			g.mu.Unlock()
+			synctest.Wait()
+			require.Len(t, errs, 1)
+			require.Error(t, errs[0])
+			require.EqualValues(t, 1, g.used, "the first job still runs")
+			require.EqualValues(t, 1, g.waiting)
+			g.leave(weight)
+			synctest.Wait()
+			require.NoError(t, errs[1])
+			require.Zero(t, g.used)
+		}
+	})
+}
+
 func TestGate_64GoroutinesStayWithinTheBudget(t *testing.T) {
 	t.Parallel()
 	const budget = 4 * unit

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 
@@ -21,11 +22,12 @@ import (
 type Options struct {
 	Name  string      // name of the program
 	Addr  string      // address to listen on
-	Auth  auth.Config // lifetimes, keys and store
+	Auth  auth.Config // lifetimes, Hasher, proxies, keys and store
 	Notes []string    // lines about keys and sessions for the greeting
 }
 
-// Flags defines the flags that set the address and the lifetimes.
+// Flags defines the flags that set the address, the lifetimes, the costs of hashes
+// and the networks of proxies.
 func (o *Options) Flags() {
 	flag.StringVar(&o.Addr, "addr", "127.0.0.1:8080", "`address` to listen on; cookies are Secure unless it is a loopback address")
 	lifetime(&o.Auth.AccessTTL, "access-ttl", "lifetime of access tokens", "15m")
@@ -33,6 +35,20 @@ func (o *Options) Flags() {
 	lifetime(&o.Auth.SessionTTL, "session-ttl", "maximum age of a session", "30 days")
 	lifetime(&o.Auth.RetryWindow, "retry-window", "how long a spent refresh token is still accepted", "30s")
 	lifetime(&o.Auth.Leeway, "leeway", "maximum difference between the clocks of several machines", "10s")
+
+	// One Hasher for the program, so that one memory budget bounds all hashing.
+	o.Auth.Hasher = &password.Hasher{}
+	flag.Func("hash", "`costs` of new password hashes: KiB of memory, passes and threads (default m=19456,t=2,p=1)", func(text string) error {
+		h := o.Auth.Hasher
+		_, err := fmt.Sscanf(text, "m=%d,t=%d,p=%d", &h.Memory, &h.Time, &h.Threads)
+		return err
+	})
+	flag.Int64Var(&o.Auth.Hasher.Budget, "hash-budget", 0, "memory of all hashes together, in `bytes`; 0 means the default of package password")
+	flag.Func("proxy", "`network` of a proxy whose X-Forwarded-For is trusted, such as 10.0.0.0/8; may be repeated", func(text string) error {
+		p, err := netip.ParsePrefix(text)
+		o.Auth.TrustedProxies = append(o.Auth.TrustedProxies, p)
+		return err
+	})
 }
 
 // lifetime defines a flag for a duration. Package auth sets the default for zero.
@@ -76,7 +92,6 @@ func Run(ctx context.Context, o Options) error {
 		c.Issuer = "http://quickstart.localhost" // InsecureHTTP and an https issuer contradict each other
 	}
 	c.Audience = []string{c.Issuer + "/api"}
-	c.Hasher = &password.Hasher{} // shared, so that one memory budget bounds all hashing
 	if c.Users, err = newUsers(ctx, c.Hasher); err != nil {
 		return err
 	}
