@@ -78,6 +78,22 @@ type Cookies struct {
 	// [Authenticator.LoginHandler] in the response body ("delivery": "body").
 	AllowBody bool
 
+	// ClearSiteData makes [Authenticator.ClearCookies], and so every logout that
+	// clears the cookies, also send
+	//
+	//	Clear-Site-Data: "cache", "storage"
+	//
+	// Browsers then delete what pages of this origin have stored: the HTTP cache,
+	// localStorage, sessionStorage, IndexedDB, CacheStorage and service workers,
+	// for every application on this origin, and for no other origin. Over http
+	// they ignore the header, except from a loopback host. They may delay the
+	// response until the data is deleted.
+	//
+	// The header does not say "cookies", because browsers would then delete all
+	// cookies of the registrable domain: those of other applications and hosts, and
+	// the cookie DeviceName, which must survive a logout.
+	ClearSiteData bool
+
 	// InsecureHTTP is for development on a loopback address without TLS. The
 	// cookies are not Secure, and their default names are access and refresh.
 	// It is an error if the Issuer is an https URL.
@@ -96,6 +112,7 @@ type cookieJar struct {
 	access, refresh, device http.Cookie // without Value and MaxAge
 	origins                 *http.CrossOriginProtection
 	allowBody               bool
+	clearSiteData           bool
 }
 
 // newCookieJar validates c. It returns nil if c is nil. The jar must not be used
@@ -161,7 +178,9 @@ func newCookieJar(field string, c *Cookies) (*cookieJar, error) {
 		}
 	}
 	template := http.Cookie{Path: "/", Secure: !c.InsecureHTTP, HttpOnly: true, SameSite: sameSite, Partitioned: c.Partitioned}
-	jar := &cookieJar{access: template, refresh: template, device: template, origins: origins, allowBody: c.AllowBody}
+	jar := &cookieJar{
+		access: template, refresh: template, device: template, origins: origins, allowBody: c.AllowBody, clearSiteData: c.ClearSiteData,
+	}
 	jar.access.Name, jar.refresh.Name, jar.device.Name = access, refresh, device
 	return jar, errors.Join(errs...)
 }
@@ -208,6 +227,7 @@ func (a *Authenticator) SetCookies(w http.ResponseWriter, t Tokens) {
 		a.emit(context.Background(), Event{Type: EventFault, Session: Session{Subject: t.Subject, ID: t.SessionID}, Err: err})
 	}
 	dropCookie(w, a.cookies.access.Name)
+	dropClearSiteData(w)
 	age := int(min(secondsLeft(t.RefreshExpiresAt, a.now()), int64(maxCookieAge/time.Second)))
 	if t.ephemeral && age > 0 {
 		age = untilClosed
@@ -223,8 +243,9 @@ func (a *Authenticator) SetCookies(w http.ResponseWriter, t Tokens) {
 	}
 }
 
-// ClearCookies deletes both token cookies, for a logout. Without Config.Cookies it does
-// nothing.
+// ClearCookies deletes both token cookies, for a logout. With
+// [Cookies].ClearSiteData it also tells the browser to delete what pages of this
+// origin have stored. Without Config.Cookies it does nothing.
 func (a *Authenticator) ClearCookies(w http.ResponseWriter) {
 	if a.cookies == nil {
 		return
@@ -233,6 +254,24 @@ func (a *Authenticator) ClearCookies(w http.ResponseWriter) {
 	dropCookie(w, a.cookies.refresh.Name)
 	a.setCookie(w, a.cookies.access, "", -1)
 	a.setCookie(w, a.cookies.refresh, "", -1)
+	if a.cookies.clearSiteData {
+		dropClearSiteData(w)
+		w.Header().Add("Clear-Site-Data", clearSiteData)
+	}
+}
+
+// clearSiteData is the value of the header that Cookies.ClearSiteData sends.
+const clearSiteData = `"cache", "storage"`
+
+// dropClearSiteData removes the header that ClearCookies has set, for example when
+// a handler signs the user in again. It keeps what the application has set.
+func dropClearSiteData(w http.ResponseWriter) {
+	h := w.Header()
+	if kept := slices.DeleteFunc(h["Clear-Site-Data"], func(v string) bool { return v == clearSiteData }); len(kept) > 0 {
+		h["Clear-Site-Data"] = kept
+	} else {
+		delete(h, "Clear-Site-Data")
+	}
 }
 
 // dropCookie removes a cookie that the response already sets, for example when a

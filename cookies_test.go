@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -151,6 +152,79 @@ func TestSetCookies_WritesNoStatus(t *testing.T) {
 	plain := newFixture(t)
 	require.Empty(t, set(func(w http.ResponseWriter) { plain.SetCookies(w, plain.login(t)) }))
 	require.Empty(t, set(plain.ClearCookies))
+}
+
+func TestClearSiteData_IsSentWithTheClearedCookies(t *testing.T) {
+	t.Parallel()
+	const header, value = "Clear-Site-Data", `"cache", "storage"`
+	for _, on := range []bool{true, false} {
+		fx := newFixture(t, withCookies(allowBody, func(c *auth.Cookies) { c.ClearSiteData = on }))
+		h := fx.Handler()
+		check := func(clears bool, method, path string, status int, options ...requestOption) {
+			t.Helper()
+			r := send(t, h, method, path, options...)
+			require.Equal(t, status, r.status, r.body)
+			var want []string
+			if on && clears {
+				want = []string{value}
+				r.requireCleared(t)
+			}
+			require.Equal(t, want, r.header[header], "%s %s", method, path)
+		}
+		k := fx.login(t)
+		access := reqCookie(accessCookie, k.Access)
+		check(false, "POST", "/login", 200, reqJSON(goodLogin))
+		check(false, "POST", "/login", 401, reqJSON(`{"login":"ada","password":"wrong"}`))
+		check(false, "GET", "/sessions", 200, access)
+		check(false, "POST", "/refresh", 401, reqCookie(refreshCookie, "junk"))
+		check(false, "POST", "/logout", 403, access, crossSite)
+		check(false, "POST", "/logout", 403, crossSite)
+		check(false, "POST", "/logout", 204, reqForm("refresh_token=x"), crossSite)
+		check(false, "POST", "/logout/all", 403, access, crossSite)
+		check(false, "DELETE", "/sessions/"+k.SessionID, 403, access, crossSite)
+		check(false, "POST", "/logout/all?others=true", 204, access)
+		check(false, "DELETE", "/sessions/unknown", 404, access)
+		fx.store.failBefore("Revoke", errStore)
+		check(false, "POST", "/logout", 503, access)
+		fx.store.failBefore("Revoke", nil)
+		check(true, "POST", "/logout", 204, access)
+		check(true, "POST", "/logout", 204, access) // again
+		check(true, "POST", "/logout", 204)
+		k = fx.login(t)
+		other := fx.login(t)
+		check(false, "DELETE", "/sessions/"+other.SessionID, 204, reqCookie(accessCookie, k.Access))
+		check(true, "DELETE", "/sessions/"+k.SessionID, 204, reqCookie(accessCookie, k.Access))
+		check(true, "POST", "/logout/all", 204, fx.freshCookie(t))
+		fx.clock.Advance(time.Minute)
+		check(true, "POST", "/logout", 303, fx.freshCookie(t), reqHeader("Sec-Fetch-Mode", "navigate"))
+		check(false, "POST", "/logout", 204, reqBearer(fx.login(t).Access)) // no cookie is cleared
+		check(false, "POST", "/logout/all", 204, reqBearer(fx.login(t).Access))
+	}
+	require.Empty(t, func() http.Header {
+		w := httptest.NewRecorder()
+		newFixture(t).ClearCookies(w)
+		return w.Header()
+	}(), "without Config.Cookies")
+}
+
+func TestClearSiteData_BelongsToTheClearedCookies(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, withCookies(func(c *auth.Cookies) { c.ClearSiteData = true }))
+	k := fx.login(t)
+	for _, own := range [][]string{nil, {`"executionContexts"`}, {`"cookies"`, `"cache"`}} { // set by the application
+		w := httptest.NewRecorder()
+		for _, value := range own {
+			w.Header().Add("Clear-Site-Data", value)
+		}
+		fx.SetCookies(w, k)
+		require.Equal(t, own, w.Header()["Clear-Site-Data"])
+		fx.ClearCookies(w)
+		fx.ClearCookies(w)
+		require.Equal(t, append(slices.Clone(own), `"cache", "storage"`), w.Header()["Clear-Site-Data"])
+		fx.SetCookies(w, k) // the handler signs the user in again
+		require.Equal(t, own, w.Header()["Clear-Site-Data"])
+		require.NotContains(t, strings.Join(w.Header()["Set-Cookie"], "\n"), "Max-Age=0")
+	}
 }
 
 func TestCookies_TooLargeForBrowsersAreAnErrorAtIssue(t *testing.T) {
