@@ -70,6 +70,7 @@ func TestLayers_ImportOnlyLowerLayers(t *testing.T) {
 		{"pgstore", []string{module, "github.com/jackc/pgx/v5", "github.com/jackc/pgx/v5/pgconn", "github.com/jackc/pgx/v5/pgxpool"}},
 		{"sqlitestore", []string{module, "modernc.org/sqlite", "modernc.org/sqlite/lib"}},
 		{"internal/testserver", nil},
+		{"internal/mutate", nil},
 		{"internal/faults", []string{module, module + "/internal/testserver"}},
 	} {
 		files := goFiles(t, layer.dir)
