@@ -11,6 +11,7 @@ import (
 	"io"
 	mathrand "math/rand/v2"
 	"net/http"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -89,11 +90,14 @@ func (r response) refuses() bool {
 	return r.status == http.StatusUnauthorized && r.fields().Action == "login"
 }
 
+// anyToken matches a token in the body of a response.
+var anyToken = regexp.MustCompile(`eyJ[\w.-]+`)
+
 func (r response) String() string {
 	if r.err != nil {
 		return r.err.Error()
 	}
-	return fmt.Sprintf("%d %.200s", r.status, r.body)
+	return fmt.Sprintf("%d %.300s", r.status, anyToken.ReplaceAll(r.body, []byte("…")))
 }
 
 // user is a user with several devices. It does one thing at a time, so it knows what

@@ -19,33 +19,22 @@ const (
 	plotLeft    = 96
 	plotTop     = 84
 	panelWidth  = 172
-	panelHeight = 96
+	panelHeight = 72
 	panelGap    = 12
-	rowGap      = 34
+	rowGap      = 26
 )
-
-// curve is a line in a panel.
-type curve struct {
-	class string
-	of    func(sample) float64
-}
 
 // plotRows are the rows of panels. The panels of a row have one scale.
 var plotRows = []struct {
 	title  string
-	format func(float64) string
-	curves []curve
+	format string
+	unit   float64
+	of     func(sample) float64
 }{
-	{"memory", func(v float64) string { return fmt.Sprintf("%.0f MiB", v/(1<<20)) }, []curve{
-		{"rss", func(m sample) float64 { return m.state.RSS }},
-		{"main", func(m sample) float64 { return m.state.Heap }},
-	}},
-	{"goroutines", func(v float64) string { return fmt.Sprintf("%.0f", v) }, []curve{
-		{"main", func(m sample) float64 { return m.state.Goroutines }},
-	}},
-	{"requests/s", func(v float64) string { return fmt.Sprintf("%.0f", v) }, []curve{
-		{"main", func(m sample) float64 { return m.rate }},
-	}},
+	{"heap", "%.0f MiB", 1 << 20, func(m sample) float64 { return m.state.Heap }},
+	{"resident", "%.0f MiB", 1 << 20, func(m sample) float64 { return m.state.RSS }},
+	{"goroutines", "%.0f", 1, func(m sample) float64 { return m.state.Goroutines }},
+	{"requests/s", "%.0f", 1, func(m sample) float64 { return m.rate }},
 }
 
 // plot draws the samples of each store, in the light or dark colors of the reader's
@@ -73,39 +62,31 @@ text{font:13px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fil
 .note{fill:#59636e}
 .axis{stroke:#d0d7de;fill:none}
 .restart{stroke:#59636e;stroke-dasharray:2 3}
-.main,.rss{fill:none;stroke-width:1.5;stroke-linejoin:round}
-.main{stroke:#0f766e}
-.rss{stroke:#8c98a8}
-text.main{stroke:none;fill:#0f766e;font-weight:600}
-text.rss{stroke:none;fill:#59636e;font-weight:600}
+.curve{fill:none;stroke:#0f766e;stroke-width:1.5;stroke-linejoin:round}
 @media (prefers-color-scheme:dark){
 .card{fill:#0d1117;stroke:#3d444d}
 text{fill:#e6edf3}
-.note,text.rss{fill:#9198a1}
+.note{fill:#9198a1}
 .axis{stroke:#3d444d}
 .restart{stroke:#9198a1}
-.main{stroke:#2dd4bf}
-.rss{stroke:#768390}
-text.main{fill:#2dd4bf}
+.curve{stroke:#2dd4bf}
 }
 </style>
 <rect class="card" x=".5" y=".5" width="%d" height="%d" rx="10"/>
 <text class="title" x="20" y="32">%s of load on two nodes</text>
-<text x="20" y="54"><tspan class="note">memory: resident (gray) and heap after a collection (green), both nodes together; dashed: a node or the server restarts</tspan></text>
+<text class="note" x="20" y="54">both nodes together; the heap is what is in use after a collection; dashed: a node or the server restarts</text>
 `, plotWidth, height, plotWidth, height, escape(strings.Join(alt, "; ")), plotWidth-1, height-1, length)
 	for r, row := range plotRows {
 		most := 0.0
 		for _, s := range soaks {
 			for _, m := range s.samples {
-				for _, c := range row.curves {
-					most = math.Max(most, c.of(m))
-				}
+				most = math.Max(most, row.of(m)/row.unit)
 			}
 		}
 		most = nice(most)
 		top := plotTop + r*(panelHeight+rowGap)
 		fmt.Fprintf(&w, `<text class="note" x="%d" y="%d" text-anchor="end">%s</text>`, plotLeft-8, top+panelHeight/2+4, row.title)
-		fmt.Fprintf(&w, `<text class="note" x="%d" y="%d" text-anchor="end">%s</text>`, plotLeft-8, top+10, row.format(most))
+		fmt.Fprintf(&w, `<text class="note" x="%d" y="%d" text-anchor="end">%s</text>`, plotLeft-8, top+10, fmt.Sprintf(row.format, most))
 		fmt.Fprintf(&w, `<text class="note" x="%d" y="%d" text-anchor="end">0</text>`+"\n", plotLeft-8, top+panelHeight)
 		for i, s := range soaks {
 			left := plotLeft + i*(panelWidth+panelGap)
@@ -119,17 +100,15 @@ text.main{fill:#2dd4bf}
 			for _, p := range s.restarts {
 				fmt.Fprintf(&w, `<path class="restart" d="M%.1f %dv%d"/>`+"\n", x(p.from.Sub(s.began)), top, panelHeight)
 			}
-			for _, c := range row.curves {
-				var d strings.Builder
-				for j, m := range s.samples {
-					letter := "L"
-					if j == 0 {
-						letter = "M"
-					}
-					fmt.Fprintf(&d, "%s%.1f %.1f", letter, x(m.at), float64(top)+panelHeight*(1-c.of(m)/most))
+			var d strings.Builder
+			for j, m := range s.samples {
+				letter := "L"
+				if j == 0 {
+					letter = "M"
 				}
-				fmt.Fprintf(&w, `<path class="%s" d="%s"/>`+"\n", c.class, d.String())
+				fmt.Fprintf(&d, "%s%.1f %.1f", letter, x(m.at), float64(top)+panelHeight*(1-row.of(m)/row.unit/most))
 			}
+			fmt.Fprintf(&w, `<path class="curve" d="%s"/>`+"\n", d.String())
 			if r == len(plotRows)-1 {
 				fmt.Fprintf(&w, `<text class="note" x="%d" y="%d" text-anchor="end">%s</text>`+"\n", left+panelWidth, top+panelHeight+18, length)
 			}
@@ -139,18 +118,13 @@ text.main{fill:#2dd4bf}
 	return w.Bytes()
 }
 
-// nice returns the least number that is at least v and that has one or two digits
-// other than zeros, in the unit of v or in MiB.
+// nice returns the end of an axis for values up to v.
 func nice(v float64) float64 {
 	if v <= 0 {
 		return 1
 	}
-	unit := 1.0
-	if v > 1<<20 {
-		unit = 1 << 20
-	}
-	step := math.Pow(10, math.Max(0, math.Floor(math.Log10(v/unit))-1)) * 5
-	return math.Ceil(v/unit/step) * step * unit
+	step := math.Pow(10, math.Max(0, math.Floor(math.Log10(v))-1)) * 5
+	return math.Ceil(v/step) * step
 }
 
 func escape(s string) string {

@@ -298,15 +298,19 @@ func (s *soak) run(duration time.Duration) {
 	})
 	others.Go(func() { s.sampleUntil(stop, begin, max(duration/240, time.Second)) })
 	if duration >= 10*time.Second {
-		// Both nodes restart before the second quarter, so that their memory in it
-		// and in the last quarter can be compared.
+		// The nodes restart before the second quarter, so that their memory in it and
+		// in the last quarter can be compared.
+		last := 0.55
+		if s.server == nil {
+			last = 0.22
+		}
 		for _, e := range []struct {
 			at float64
 			do func()
 		}{
 			{0.08, func() { s.restart(0) }},
 			{0.15, func() { s.restart(1) }},
-			{0.55, s.restartServer},
+			{last, s.restartServer},
 		} {
 			<-after(e.at)
 			s.disturb(e.do)
