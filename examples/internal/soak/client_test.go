@@ -107,7 +107,7 @@ type user struct {
 	name, source string
 	http         *http.Client
 	devices      []*device
-	wrong        [2]int // wrong passwords on each node since the last login there
+	wrong        [2]int // wrong passwords on each node since the last login there without cookies
 }
 
 // send sends a request to a node, once. With a device, it sends its cookies and
@@ -228,7 +228,9 @@ func (u *user) login(d *device) {
 		u.violation("login of %s: %s", u.name, r)
 		return
 	}
-	u.wrong[r.node] = 0
+	if d.mode != byCookie { // a browser is a known device, whose logins count separately
+		u.wrong[r.node] = 0
+	}
 	access, refresh := u.tokens(d, r)
 	if c := claimsOf(refresh); c.Sub != u.name || c.Gen != 1 || claimsOf(access).Sid != c.Sid {
 		u.violation("login of %s: the tokens are %+v and %+v", u.name, claimsOf(access), c)
@@ -250,7 +252,7 @@ func (u *user) tokens(d *device, r response) (access, refresh string) {
 
 // protected requests a page. It refreshes an access token that has expired.
 func (u *user) protected(d *device, node int) {
-	for range 3 {
+	for begin := time.Now(); time.Since(begin) < answerLimit; {
 		header := http.Header(nil)
 		if d.mode != byCookie {
 			header = bearer(d.access)
@@ -274,7 +276,7 @@ func (u *user) protected(d *device, node int) {
 			return
 		}
 	}
-	u.violation("%s: the access token expired three times", u.name)
+	u.violation("%s got no access token that lives long enough within %s", u.name, answerLimit)
 }
 
 // retryKey returns the header with the retry key of d: its hash the first time, then
@@ -319,11 +321,11 @@ func (u *user) renew(d *device) {
 	})
 	switch {
 	case r.err != nil || r.status == http.StatusOK:
-	case r.status == http.StatusUnauthorized && !time.Now().Before(expires(d.refresh)):
-		u.count("sessions that ended in time")
+	case r.refuses() && r.fields().Reason == "reuse" && d.mode != withKeys && r.lost && time.Since(since) > u.config.Window-time.Second:
+		u.count("retries after the retry window, signed out")
 		d.end()
-	case r.refuses() && d.mode != withKeys && r.lost && time.Since(since) > u.config.Window-time.Second:
-		u.count("signed out by an outage")
+	case r.status == http.StatusUnauthorized && !time.Now().Before(expires(d.refresh)):
+		u.count("sessions that expired")
 		d.end()
 	default:
 		u.violation("%s was signed out: refresh of %+v, sent first %s ago: %s", u.name, claimsOf(d.refresh), time.Since(since), r)
@@ -376,6 +378,7 @@ func (u *user) retry(d *device) {
 	case r.err != nil, time.Since(d.asked) > u.config.Window:
 		// The window may have ended meanwhile, and with it the session.
 		if r.refuses() {
+			u.count("thefts")
 			u.ended(d, r, "reuse")
 		}
 	case r.status != http.StatusOK || f.RefreshToken != d.refresh && !d.late:

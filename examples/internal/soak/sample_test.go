@@ -159,14 +159,14 @@ func growth(samples []sample) (grew []string) {
 const minGrowth = 12 * time.Minute
 
 // stateOf returns the state of a process. A fault that it reports is a violation,
-// except during a restart.
+// except during a disturbance.
 func (s *soak) stateOf(p *process) (processState, error) {
 	state, err := p.state()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range state.Faults {
 		if s.disturbedLocked(f.At) {
-			s.counts["faults during restarts"]++
+			s.counts["faults during disturbances"]++
 		} else {
 			s.violationLocked("fault at %s: %s", f.At.Format(time.TimeOnly), f.Text)
 		}
@@ -198,7 +198,7 @@ func (s *soak) judge(duration time.Duration) {
 			time.Sleep(100 * time.Millisecond)
 		}
 	}
-	if expected := s.counts["thefts"] + s.counts["signed out by an outage"]; s.reuses > expected {
+	if expected := s.counts["thefts"] + s.counts["retries after the retry window, signed out"]; s.reuses > expected {
 		s.t.Errorf("%d events of reuse, want at most %d", s.reuses, expected)
 	}
 }
@@ -234,7 +234,8 @@ func report(soaks []*soak) string {
 	for _, name := range slices.Sorted(maps.Keys(total)) {
 		row(name, func(s *soak) string { return strconv.Itoa(s.counts[name]) })
 	}
-	row("503, during restarts only", func(s *soak) string { return strconv.Itoa(s.statuses[503]) })
+	row("seconds in which a response took more than a second", func(s *soak) string { return fmt.Sprintf("%.0f", s.stalled().Seconds()) })
+	row("503, during disturbances only", func(s *soak) string { return strconv.Itoa(s.statuses[503]) })
 	row("requests per second, median", func(s *soak) string {
 		_, last := quarters(s.samples, func(m sample) float64 { return m.rate })
 		return fmt.Sprintf("%.0f", last)
