@@ -26,7 +26,7 @@ import (
 var (
 	minutes  = flag.Float64("minutes", 0, "how long the stores are soaked, all at once")
 	plotFile = flag.String("plot", "", "file for the plot, an SVG")
-	accounts = flag.Int("users", 100, "number of users on each store")
+	accounts = flag.Int("users", 75, "number of users on each store")
 )
 
 const (
