@@ -32,7 +32,7 @@ import (
 // the first that ends. So call either Run of the result, or Run of each verifier.
 // [Verifier.Ready] is closed when Run of the result has found each verifier ready.
 // [Verifier.Health] combines those of the verifiers: Ready is set if all are ready,
-// FeedAge is the greatest, and Revocations is the sum.
+// FeedAge is the greatest, and the other fields are sums.
 //
 // It is an error if there is no verifier, if one is nil or was not created by
 // [NewVerifier] or [New], or if two have the same issuer. The verifiers of a Verifier
@@ -74,7 +74,7 @@ func newAnyOf(list []*Verifier) *Verifier {
 		members: list, cookies: first.cookies, extractors: first.extractors, vary: first.vary, noStore: first.noStore,
 		proxies: first.proxies, unixPeers: first.unixPeers, leeway: first.leeway, now: first.now,
 		onEvent: first.onEvent, faultsOnly: first.faultsOnly, noToken: first.noToken, onError: first.onError,
-		ready: make(chan struct{}),
+		hookTimeout: first.hookTimeout, ready: make(chan struct{}),
 	}
 	v.closeIfReady()
 	return v
@@ -185,13 +185,15 @@ func (v *Verifier) closeIfReady() {
 
 // healthOfMembers is Health of a Verifier with members.
 func (v *Verifier) healthOfMembers() Health {
-	h := Health{Ready: true}
+	h := Health{Ready: true, Abandoned: v.hooks.abandoned(), DroppedEvents: v.dropped.Load()}
 	for _, m := range v.members {
 		one := m.Health()
 		h.Ready = h.Ready && one.Ready
 		h.FeedAge = max(h.FeedAge, one.FeedAge)
 		h.Revocations += one.Revocations
 		h.Throttled += one.Throttled
+		h.Abandoned += one.Abandoned
+		h.DroppedEvents += one.DroppedEvents
 	}
 	return h
 }

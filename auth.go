@@ -140,7 +140,7 @@ func New(c Config) (*Authenticator, error) {
 		Issuer: c.Issuer, Audience: c.Audience, Keys: &a.accessKeys,
 		Cookies: c.Cookies, Extractors: c.Extractors, TrustedProxies: c.TrustedProxies, TrustUnixPeers: c.TrustUnixPeers,
 		Leeway: c.Leeway, TokenCacheSize: c.TokenCacheSize,
-		Feed: c.Store, StoreTimeout: c.StoreTimeout, MaxStale: c.MaxStale, StalePolicy: c.StalePolicy,
+		Feed: c.Store, StoreTimeout: c.StoreTimeout, HookTimeout: c.HookTimeout, MaxStale: c.MaxStale, StalePolicy: c.StalePolicy,
 		OnEvent: c.OnEvent, OnError: c.OnError, Now: c.Now,
 	}, a); err != nil {
 		errs = append(errs, err)
@@ -212,7 +212,9 @@ func (a *Authenticator) snapshot() snapshot {
 // internalError emits an event for an error that the application or this package
 // caused, such as claims that do not fit into a token, and returns the error.
 func (a *Authenticator) internalError(ctx context.Context, s Session, err error) error {
-	a.emit(ctx, Event{Type: EventFault, Session: s, Err: err})
+	if _, reported := isAbandoned(err); !reported {
+		a.emit(ctx, Event{Type: EventFault, Session: s, Err: err})
+	}
 	return reportedError{err}
 }
 
@@ -225,9 +227,23 @@ func (a *Authenticator) callStore(ctx context.Context, s Session, name string, c
 
 // tryStore calls the store with StoreTimeout, and emits no event.
 func (a *Authenticator) tryStore(ctx context.Context, name string, call func(context.Context) error) error {
+	_, err := askStore(a, ctx, name, func(ctx context.Context) (struct{}, error) { return struct{}{}, call(ctx) })
+	return err
+}
+
+// askStore is tryStore for a call with a result. A MemoryStore never blocks, so it
+// needs no goroutine.
+func askStore[T any](a *Authenticator, ctx context.Context, name string, call func(context.Context) (T, error)) (result T, err error) { //nolint:revive // as callBounded
+	if a.memory == nil {
+		return callBounded(a.Verifier, ctx, "Store."+name, a.storeTimeout, call)
+	}
 	limited, cancel := context.WithTimeout(ctx, a.storeTimeout)
 	defer cancel()
-	return callHook("Store."+name, func() error { return call(limited) })
+	err = callHook("Store."+name, func() (err error) {
+		result, err = call(limited)
+		return err
+	})
+	return result, err
 }
 
 // reportStore emits an event for an error of tryStore, and returns the error of
@@ -251,18 +267,16 @@ func (a *Authenticator) withinStoreTimeout(ctx context.Context) (context.Context
 
 // unavailable emits an event for an error of the store, the user lookup or the
 // hasher, and returns it wrapped in ErrUnavailable. It emits no event if ctx was
-// canceled, because then the client has closed the connection.
+// canceled, because then the client has closed the connection, unless a hook did not
+// return even so.
 func (a *Authenticator) unavailable(ctx context.Context, s Session, err error) error {
-	if !errors.Is(ctx.Err(), context.Canceled) {
+	if abandoned, reported := isAbandoned(err); !reported && (abandoned || !errors.Is(ctx.Err(), context.Canceled)) {
 		a.emit(ctx, Event{Type: EventFault, Session: s, Err: err})
 	}
 	return reportedError{fmt.Errorf("%w: %w", ErrUnavailable, detail{err})}
 }
 
-func (a *Authenticator) getSession(ctx context.Context, of Session) (s Session, err error) {
-	err = a.callStore(ctx, of, "Get", func(ctx context.Context) (err error) {
-		s, err = a.store.Get(ctx, of.Subject, of.ID)
-		return err
-	})
-	return s, err
+func (a *Authenticator) getSession(ctx context.Context, of Session) (Session, error) {
+	s, err := askStore(a, ctx, "Get", func(ctx context.Context) (Session, error) { return a.store.Get(ctx, of.Subject, of.ID) })
+	return s, a.reportStore(ctx, of, "Get", err)
 }

@@ -221,6 +221,14 @@ type Config struct {
 	// must be from 1 millisecond to 1 minute.
 	StoreTimeout time.Duration
 
+	// HookTimeout limits each call of the application's other code: Users,
+	// SecondFactor, OnLogin, Claims, guards, and a [crypto.Signer]. Its context ends
+	// after this time. A call that has not returned shortly afterward is abandoned:
+	// the request gets status 503, and there is an [EventFault]. See also
+	// [Health].Abandoned. The default is 5 seconds; it must be from 1 millisecond to
+	// 1 minute.
+	HookTimeout time.Duration
+
 	// MaxStale is the age at which the revocation feed counts as stale: a
 	// minute by default, from a second to 24 hours. StalePolicy says how requests
 	// are then handled: [StaleContinue] by default.
@@ -332,6 +340,9 @@ func isNil(v any) bool {
 	}
 	return false
 }
+
+// codeOf returns the address of the code of a guard.
+func codeOf(g Guard) uintptr { return reflect.ValueOf(g).Pointer() }
 
 // checkFeed returns an error if feed, a Feed or a Store, is not nil and cannot
 // be used.

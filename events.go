@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 )
 
@@ -152,19 +153,27 @@ func (v *Verifier) emit(ctx context.Context, e Event) {
 		select {
 		case q.events <- e:
 		default: // OnEvent blocks, and the queue is full
+			v.dropped.Add(1)
 		}
 		return
 	}
 	v.deliverEvent(ctx, e)
 }
 
-// deliverEvent calls OnEvent. It recovers a panic, so that the request completes.
+// deliverEvent calls OnEvent. The request completes even if OnEvent panics or does
+// not return. While too many calls of OnEvent have not returned, events are dropped.
 func (v *Verifier) deliverEvent(ctx context.Context, e Event) {
-	_ = callHook("OnEvent", func() error {
-		v.onEvent(context.WithoutCancel(ctx), e)
+	if v.hooks.isFull(hookKey{name: onEventHook}) { // an event about it could not be delivered
+		v.dropped.Add(1)
+		return
+	}
+	_ = v.runHook(context.WithoutCancel(ctx), onEventHook, eventTimeout, func(ctx context.Context) error {
+		v.onEvent(ctx, e)
 		return nil
 	})
 }
+
+const onEventHook = "OnEvent"
 
 // emitInterval is the minimum time between two events of emitLimited.
 const emitInterval = time.Minute
@@ -223,22 +232,30 @@ const (
 // queueEvents starts a goroutine that delivers events in order, and returns a
 // context: events that are emitted with it are queued for that goroutine. stop
 // tells the goroutine to end once the queue is empty, and waits for it for at
-// most eventsFlush.
+// most eventsFlush. Events that are then left are dropped.
 func (v *Verifier) queueEvents(ctx context.Context) (queueing context.Context, stop func()) {
 	q := &eventQueue{v, make(chan Event, eventsWaiting)}
 	ends, delivered := make(chan struct{}), make(chan struct{})
+	var late atomic.Bool
+	deliver := func(e Event) {
+		if late.Load() {
+			v.dropped.Add(1)
+			return
+		}
+		v.deliverEvent(ctx, e)
+	}
 	go func() {
 		defer close(delivered)
 		for {
 			select {
 			case e := <-q.events:
-				v.deliverEvent(ctx, e)
+				deliver(e)
 				continue
 			default:
 			}
 			select {
 			case e := <-q.events:
-				v.deliverEvent(ctx, e)
+				deliver(e)
 			case <-ends:
 				return
 			}
@@ -249,6 +266,10 @@ func (v *Verifier) queueEvents(ctx context.Context) (queueing context.Context, s
 		select {
 		case <-delivered:
 		case <-time.After(eventsFlush):
+			late.Store(true)
 		}
 	}
 }
+
+// isRun reports whether ctx belongs to a call of Run.
+func isRun(ctx context.Context) bool { return ctx.Value(eventQueueKey{}) != nil }

@@ -147,10 +147,7 @@ func (a *Authenticator) factorMethods(ctx context.Context, u User, d Device) (me
 		return nil, nil
 	}
 	about := Session{Subject: u.ID}
-	err = callHook("SecondFactor.Methods", func() (err error) {
-		methods, err = a.factor.Methods(ctx, u, d)
-		return err
-	})
+	methods, err = callBounded(a.Verifier, ctx, "SecondFactor.Methods", a.hookTimeout, func(ctx context.Context) ([]string, error) { return a.factor.Methods(ctx, u, d) })
 	if err != nil {
 		return nil, a.unavailable(ctx, about, fmt.Errorf("auth: SecondFactor.Methods: %w", detail{err}))
 	}
@@ -307,7 +304,7 @@ func (a *Authenticator) verifyFactor(ctx context.Context, u User, method, respon
 	if !isSearchable(response) {
 		return false, nil
 	}
-	err = callHook("SecondFactor.Verify", func() error { return a.factor.Verify(ctx, u, method, response) })
+	err = a.runHook(ctx, "SecondFactor.Verify", a.hookTimeout, func(ctx context.Context) error { return a.factor.Verify(ctx, u, method, response) })
 	switch {
 	case err == nil:
 		return true, nil

@@ -48,7 +48,8 @@ const (
 //
 // Another goroutine delivers the events of Run to OnEvent, so that an OnEvent
 // that blocks does not stop Run. At most 64 events wait for it; further ones
-// are dropped.
+// are dropped ([Health].DroppedEvents). Run returns soon after ctx is done, even if
+// the store ignores its context.
 func (v *Verifier) Run(ctx context.Context) error {
 	if v.members != nil {
 		return v.runMembers(ctx)
@@ -119,7 +120,9 @@ func (f *follower) succeeded() {
 // step. After a reset, the next step reads the feed from its start: at once, or
 // after a pause if there was another reset within minResetInterval.
 func (f *follower) failed(ctx context.Context, err error) time.Duration {
-	f.v.emit(ctx, Event{Type: EventFault, Err: fmt.Errorf("auth: revocation feed: %w", detail{err})})
+	if _, reported := isAbandoned(err); !reported {
+		f.v.emit(ctx, Event{Type: EventFault, Err: fmt.Errorf("auth: revocation feed: %w", detail{err})})
+	}
 	f.v.isStale(ctx, f.v.now()) // it emits an event even if there are no requests
 	if errors.Is(err, ErrFeedReset) && f.position != "" {
 		f.position, f.moreToRead, f.fromStart, f.feedReset = "", false, true, true
@@ -192,15 +195,19 @@ func unreadableEvent(r Revocation) Event {
 // same for every wait, because even a call that does not wait may have a lot to
 // read.
 func (v *Verifier) readFeed(ctx context.Context, position string, wait time.Duration, handle func(rs []Revocation, next string, more bool) error) error {
-	ctx, cancel := context.WithTimeout(ctx, min(feedWait, v.maxStale/2)+v.storeTimeout)
-	defer cancel()
-	return callHook("Feed.Changes", func() error {
-		rs, next, more, err := v.feed.Changes(ctx, position, wait)
-		if err == nil {
-			err = handle(rs, next, more)
-		}
-		return err
+	type page struct {
+		rs   []Revocation
+		next string
+		more bool
+	}
+	got, err := callBounded(v, ctx, "Feed.Changes", min(feedWait, v.maxStale/2)+v.storeTimeout, func(ctx context.Context) (p page, err error) {
+		p.rs, p.next, p.more, err = v.feed.Changes(ctx, position, wait)
+		return p, err
 	})
+	if err != nil {
+		return err
+	}
+	return handle(got.rs, got.next, got.more)
 }
 
 // republish publishes again what the store may not have: revocations of this
@@ -296,12 +303,25 @@ func (v *Verifier) Ready() <-chan struct{} {
 	return v.ready
 }
 
-// Health is the state of the revocation feed, and of the throttle, in one process.
+// Health is the state of one process: of the revocation feed, the throttle and the
+// hooks.
 type Health struct {
 	Ready       bool          // the channel of Ready is closed
 	FeedAge     time.Duration // the time since the feed was last read; 0 if Ready is false, without a feed, or with a MemoryStore
 	Revocations int           // the number of entries in memory
 	Throttled   int64         // the number of attempts that were refused with ErrThrottled since the start
+
+	// Abandoned is the number of calls of the application's code that are in
+	// progress although they should have returned: a call of a Store, of Users or of
+	// another hook whose context has ended (Config.StoreTimeout, Config.HookTimeout).
+	// The requests that waited for them were answered. A number that stays above 0
+	// means that a hook ignores its context. At 64 calls of one hook, it is not
+	// called any more, and the requests that need it get 503.
+	Abandoned int
+
+	// DroppedEvents is the number of events that were not passed to OnEvent, because
+	// earlier calls of it have not returned.
+	DroppedEvents int64
 }
 
 // Health returns the state of this process, for a health check.
@@ -309,7 +329,10 @@ func (v *Verifier) Health() Health {
 	if v.members != nil {
 		return v.healthOfMembers()
 	}
-	h := Health{Revocations: int(v.revoked.size.Load()), Throttled: v.throttled.Load()}
+	h := Health{
+		Revocations: int(v.revoked.size.Load()), Throttled: v.throttled.Load(),
+		Abandoned: v.hooks.abandoned(), DroppedEvents: v.dropped.Load(),
+	}
 	select {
 	case <-v.ready:
 		h.Ready = true

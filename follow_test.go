@@ -261,9 +261,12 @@ func TestRun_ReadsALongFeedInPagesDespiteAnError(t *testing.T) {
 		}
 		require.NoError(t, memory.Revoke(ctx, auth.Revocation{Subject: "u1", Sessions: []string{tokens.SessionID}, Until: time.Now().Add(time.Hour)}))
 		calls := 0
-		store := &testStore{Store: memory, changes: func(context.Context, string) error {
+		store := &testStore{Store: memory, changes: func(ctx context.Context, _ string) error {
 			calls++
-			time.Sleep(time.Second)
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
 			if calls == 3 {
 				return errStore
 			}
@@ -344,11 +347,11 @@ func TestRun_ContinuesWhileOnEventBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newTestStore()
 		release := make(chan struct{})
-		events := 0
+		var events atomic.Int64
 		a, _ := newNode(t, store, func(c *auth.Config) {
 			c.OnEvent = func(_ context.Context, e auth.Event) {
 				if e.Type == auth.EventFault || e.Type == auth.EventStale {
-					events++
+					events.Add(1)
 					<-release
 				}
 			}
@@ -366,7 +369,9 @@ func TestRun_ContinuesWhileOnEventBlocks(t *testing.T) {
 		synctest.Wait()
 		_, err := a.Verify(ctx, tokens.Access)
 		require.ErrorIs(t, err, auth.ErrSessionRevoked)
-		require.Equal(t, 1, events)
+		require.EqualValues(t, 64, events.Load(), "the bound of calls that did not return")
+		require.Equal(t, 64, a.Health().Abandoned)
+		require.NotZero(t, a.Health().DroppedEvents)
 		begun := time.Now()
 		stop()
 		require.LessOrEqual(t, time.Since(begun), 2*time.Second, "Run must return")
@@ -444,7 +449,8 @@ func TestRun_ContinuesWhileOnEventBlocksARequest(t *testing.T) {
 		synctest.Wait()
 		_, err := a.Verify(ctx, other.Access)
 		require.ErrorIs(t, err, auth.ErrSessionRevoked)
-		require.Empty(t, done, "the two requests still wait")
+		require.Len(t, done, len(results), "the requests do not wait for ever")
+		require.NotZero(t, a.Health().Abandoned)
 		stop()
 		close(release)
 		for range results {
@@ -460,6 +466,10 @@ func TestRun_ContinuesWhileOnEventBlocksARequest(t *testing.T) {
 // they were doing.
 func TestOnEvent_ABlockedCallCostsOnlyItsRequest(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, testBlockedOnEvent)
+}
+
+func testBlockedOnEvent(t *testing.T) {
 	release := make(chan struct{})
 	onEvent, entered := blockMarked(release)
 	fx := newFixture(t, func(c *auth.Config) { c.OnEvent = onEvent })
@@ -495,6 +505,7 @@ func TestOnEvent_ABlockedCallCostsOnlyItsRequest(t *testing.T) {
 	for range blocked {
 		<-entered
 	}
+	begun := time.Now()
 	var others sync.WaitGroup
 	for i := range 16 {
 		others.Go(func() {
@@ -524,6 +535,7 @@ func TestOnEvent_ABlockedCallCostsOnlyItsRequest(t *testing.T) {
 		})
 	}
 	others.Wait()
+	require.Zero(t, time.Since(begun), "nothing waits for the blocked calls")
 	require.Empty(t, finished)
 	close(release)
 	for range blocked {

@@ -291,14 +291,23 @@ func (k *key) sign(input []byte) ([]byte, error) {
 		point.R.FillBytes(sig[:size])
 		point.S.FillBytes(sig[size:])
 	}
-	switch signer.(type) {
-	case ed25519.PrivateKey, *ecdsa.PrivateKey, *rsa.PrivateKey:
-	default: // tokens with a wrong signature would sign every user out
-		if !k.verifyPublic(string(input), sig) {
-			return nil, errors.New("the signer returned a signature that does not verify")
-		}
+	// Tokens with a wrong signature would sign every user out.
+	if !k.isLocal() && !k.verifyPublic(string(input), sig) {
+		return nil, errors.New("the signer returned a signature that does not verify")
 	}
 	return sig, nil
+}
+
+// isLocal reports whether the standard library signs with the key, in this process.
+func (k *key) isLocal() bool {
+	if k.secret != nil {
+		return true
+	}
+	switch k.signer().(type) {
+	case ed25519.PrivateKey, *ecdsa.PrivateKey, *rsa.PrivateKey:
+		return true
+	}
+	return false
 }
 
 // verify reports whether sig is the signature of input.

@@ -250,7 +250,8 @@ func TestLayers_NoPackageState(t *testing.T) {
 }
 
 // Functions that return no error and are called to set up a program panic if
-// they are called incorrectly. All other code returns errors.
+// they are called incorrectly. callOnError aborts a response as handlers do. All
+// other code returns errors.
 func TestLayers_OnlySetupPanics(t *testing.T) {
 	t.Parallel()
 	in := map[string]int{}
@@ -273,7 +274,7 @@ func TestLayers_OnlySetupPanics(t *testing.T) {
 			})
 		}
 	}
-	require.Equal(t, map[string]int{"Role": 2, "Scope": 2, "AMR": 2, "Fresh": 1, "Require": 1, "checkHandler": 2, "LogEvents": 1, "RedirectToLogin": 1}, in)
+	require.Equal(t, map[string]int{"Role": 2, "Scope": 2, "AMR": 2, "Fresh": 1, "Require": 1, "checkHandler": 2, "LogEvents": 1, "RedirectToLogin": 1, "callOnError": 2}, in)
 }
 
 // usesOf counts, by name, the uses of functions of an imported package in the
@@ -299,10 +300,11 @@ func usesOf(t testing.TB, pkg string, names ...string) map[string]int {
 func TestLayers_TheClockIsAField(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, map[string]int{
-		"Now": 2, // the default of Config.Now, and Fresh, whose claims may come from a test
+		"Now":   2, // the default of Config.Now, and Fresh, whose claims may come from a test
+		"Until": 1, // the deadline of a context
 	}, usesOf(t, "time", "Now", "Since", "Until"))
 	require.Equal(t, map[string]int{
-		"After": 3, "AfterFunc": 1, "NewTimer": 1,
+		"After": 3, "AfterFunc": 2, "NewTimer": 2,
 	}, usesOf(t, "time", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"))
 	require.Empty(t, usesOf(t, "rand", "Int", "IntN", "Uint64", "Int63", "N"), "random values come from crypto/rand")
 	require.Equal(t, map[string]int{"Default": 1}, usesOf(t, "slog", "Default"), "for faults, if Config.OnEvent is nil")
@@ -321,7 +323,7 @@ func TestLayers_TheClockIsAField(t *testing.T) {
 			return true
 		})
 	}
-	require.Equal(t, 2, goStatements, "only Run starts goroutines: one calls OnEvent, and with AnyOf one follows each feed")
+	require.Equal(t, 3, goStatements, "only Run and calls of hooks start goroutines: Run starts one for OnEvent, and with AnyOf one for each feed")
 }
 
 func TestLayers_ThreeDirectRequirements(t *testing.T) {

@@ -307,11 +307,7 @@ func (a *Authenticator) findUser(ctx context.Context, name, key string, find fun
 	if !isSearchable(key) {
 		return User{}, ErrUserNotFound
 	}
-	var u User
-	err := callHook("Users."+name, func() (err error) {
-		u, err = find(ctx, key)
-		return err
-	})
+	u, err := callBounded(a.Verifier, ctx, "Users."+name, a.hookTimeout, func(ctx context.Context) (User, error) { return find(ctx, key) })
 	if err == nil {
 		if err := checkUser(&u); err != nil {
 			return u, &userError{fmt.Errorf("auth: Users.%s returned the user %s: %w", name, quoted(u.ID), detail{err})}
@@ -408,15 +404,20 @@ func (a *Authenticator) callOnLogin(ctx context.Context, u User, o *SessionOptio
 	if a.onLogin == nil {
 		return nil
 	}
-	given := *o
-	o.AMR, o.Data, o.Replaces = slices.Clone(o.AMR), slices.Clone(o.Data), slices.Clone(o.Replaces) // those of the caller
-	err := callHook("Config.OnLogin", func() error { return a.onLogin(ctx, u, o) })
+	given, own := *o, *o // an abandoned call may change its own later
+	own.AMR, own.Data, own.Replaces = slices.Clone(o.AMR), slices.Clone(o.Data), slices.Clone(o.Replaces)
+	changed, err := callBounded(a.Verifier, ctx, "Config.OnLogin", a.hookTimeout, func(ctx context.Context) (*SessionOptions, error) {
+		return &own, a.onLogin(ctx, u, &own)
+	})
 	switch {
 	case err != nil && errors.Is(err, ErrForbidden):
 		a.emit(ctx, Event{Type: EventLoginRefused, Session: Session{Subject: u.ID}, Device: o.Device, Err: err})
 		return reportedError{err}
 	case err != nil:
 		return a.unavailable(ctx, Session{Subject: u.ID}, fmt.Errorf("auth: Config.OnLogin: %w", detail{err}))
+	}
+	*o = *changed
+	switch {
 	case o.Actor != given.Actor:
 		err = errors.New("auth: Config.OnLogin has changed SessionOptions.Actor")
 	default:
@@ -499,15 +500,12 @@ func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User
 }
 
 // sessionClaims calls Config.Claims.
-func (a *Authenticator) sessionClaims(ctx context.Context, u User, s Session) (claims map[string]any, err error) {
+func (a *Authenticator) sessionClaims(ctx context.Context, u User, s Session) (map[string]any, error) {
 	if a.claims == nil {
 		return nil, nil
 	}
 	s.Opaque = slices.Clone(s.Opaque) // the function may change the result of s.Data
-	err = callHook("Config.Claims", func() (err error) {
-		claims, err = a.claims(ctx, u, s)
-		return err
-	})
+	claims, err := callBounded(a.Verifier, ctx, "Config.Claims", a.hookTimeout, func(ctx context.Context) (map[string]any, error) { return a.claims(ctx, u, s) })
 	if err != nil {
 		return nil, a.unavailable(ctx, s, fmt.Errorf("auth: Config.Claims: %w", detail{err}))
 	}

@@ -74,14 +74,14 @@ func Role(anyOf ...string) Guard {
 		}
 	}
 	anyOf = slices.Clone(anyOf)
-	return func(_ context.Context, c *Claims) error {
+	return ownGuard(func(c *Claims) error {
 		for _, role := range anyOf {
 			if slices.Contains(c.Roles, role) {
 				return nil
 			}
 		}
 		return fmt.Errorf("%w: one of the roles %q is required", ErrForbidden, anyOf)
-	}
+	})
 }
 
 // Scope returns a Guard that requires all of the scopes. The challenge of the
@@ -100,14 +100,14 @@ func Scope(allOf ...string) Guard {
 	}
 	allOf = slices.Clone(allOf)
 	refusal := &scopeError{strings.Join(allOf, " ")}
-	return func(_ context.Context, c *Claims) error {
+	return ownGuard(func(c *Claims) error {
 		for _, scope := range allOf {
 			if !slices.Contains(c.Scopes, scope) {
 				return refusal
 			}
 		}
 		return nil
-	}
+	})
 }
 
 // AMR returns a Guard that requires a session whose login used at least one of the
@@ -126,24 +126,24 @@ func AMR(anyOf ...string) Guard {
 	}
 	anyOf = slices.Clone(anyOf)
 	refusal := &amrError{"a login with one of these methods is required: " + strings.Join(anyOf, " ")}
-	return func(_ context.Context, c *Claims) error {
+	return ownGuard(func(c *Claims) error {
 		if intersects(anyOf, c.AMR) {
 			return nil
 		}
 		return refusal
-	}
+	})
 }
 
 // NotActing returns a Guard that refuses a session in which another user acts for
 // the user ([SessionOptions].Actor), with [ErrForbidden]. It is for what only the
 // user may do, such as closing the account.
 func NotActing() Guard {
-	return func(_ context.Context, c *Claims) error {
+	return ownGuard(func(c *Claims) error {
 		if c.Actor != "" {
 			return fmt.Errorf("%w: somebody acts for the user in this session", ErrForbidden)
 		}
 		return nil
-	}
+	})
 }
 
 // maxAhead is the most that a login time may be ahead of the clock, for the
@@ -165,7 +165,7 @@ func Fresh(maxAge time.Duration) Guard {
 		}
 		panic(fmt.Sprintf("auth: Fresh: maxAge (%s) is less than 1s%s", maxAge, hint))
 	}
-	return func(_ context.Context, c *Claims) error {
+	return ownGuard(func(c *Claims) error {
 		now := c.verifiedAt
 		if now.IsZero() { // claims that a test created
 			now = time.Now()
@@ -175,7 +175,7 @@ func Fresh(maxAge time.Duration) Guard {
 			return &freshError{maxAge}
 		}
 		return nil
-	}
+	})
 }
 
 // Authenticate returns the claims of a request. It calls [Verifier.AccessToken],
@@ -208,7 +208,10 @@ func (v *Verifier) Require(guards ...Guard) func(http.Handler) http.Handler {
 			panic(fmt.Sprintf("auth: Require: guard %d of %d is nil; omit it, or pass a Guard", i+1, len(guards)))
 		}
 	}
-	guards = slices.Clone(guards)
+	entries := make([]guardEntry, len(guards))
+	for i, guard := range guards {
+		entries[i] = guardEntry{guard, isOwnGuard(guard)}
+	}
 	return func(next http.Handler) http.Handler {
 		checkHandler("Require", next)
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -231,7 +234,7 @@ func (v *Verifier) Require(guards ...Guard) func(http.Handler) http.Handler {
 				v.WriteError(w, r, err)
 				return
 			}
-			if guard, err := v.checkGuards(ctx.Context, &ctx.Claims, guards); err != nil {
+			if guard, err := v.checkGuards(r, &ctx.Claims, entries); err != nil {
 				v.writeRefusal(w, r, err, guardRefusal{guard, &ctx.Claims})
 				return
 			}
@@ -271,12 +274,18 @@ func (v *Verifier) refreshRequest(w http.ResponseWriter, r *http.Request, cause 
 
 // checkGuards returns the error of the first guard that refuses c, and its
 // position in guards, which counts from 1. The error is nil if all guards allow c.
-func (v *Verifier) checkGuards(ctx context.Context, c *Claims, guards []Guard) (position int, err error) {
-	for i, guard := range guards {
-		err := callHook("Guard", func() error { return guard(ctx, c) })
+// The guards of this package need no goroutine.
+func (v *Verifier) checkGuards(r *http.Request, c *Claims, guards []guardEntry) (position int, err error) {
+	for i := range guards {
+		g := &guards[i]
+		if g.own {
+			err = callHook("Guard", func() error { return g.Guard(r.Context(), c) })
+		} else {
+			err = v.callGuard(r, c, g)
+		}
 		var panicked *panicError
 		if errors.As(err, &panicked) {
-			v.emit(ctx, Event{Type: EventFault, Session: c.session(), Err: err})
+			v.emit(r.Context(), Event{Type: EventFault, Session: c.session(), Err: err})
 			return i + 1, reportedError{err}
 		}
 		if err != nil {
@@ -288,6 +297,46 @@ func (v *Verifier) checkGuards(ctx context.Context, c *Claims, guards []Guard) (
 	}
 	return 0, nil
 }
+
+// guardEntry is a guard of Require.
+type guardEntry struct {
+	Guard
+	own bool // of this package
+}
+
+// callGuard calls a guard of the application. If the guard fails when its context
+// has ended, it has not decided.
+func (v *Verifier) callGuard(r *http.Request, c *Claims, g *guardEntry) error {
+	ctx := r.Context()
+	_, err := callKeyed(v, ctx, hookKey{"Guard", &g.Guard}, v.hookTimeout, func(ctx context.Context) (struct{}, error) {
+		err := g.Guard(ctx, c)
+		if err != nil && ctx.Err() != nil && !isOwn(err) {
+			err = fmt.Errorf("%w: %w", ErrUnavailable, detail{err})
+		}
+		return struct{}{}, err
+	})
+	abandoned, reported := isAbandoned(err)
+	if !abandoned {
+		return err
+	}
+	if !reported {
+		err = fmt.Errorf("auth: route %s: %w", quoted(r.Pattern), detail{err})
+		v.emit(ctx, Event{Type: EventFault, Session: c.session(), Err: err})
+	}
+	return reportedError{fmt.Errorf("%w: %w", ErrUnavailable, detail{err})}
+}
+
+// ownGuard returns a Guard of this package. isOwnGuard recognizes it by its code, of
+// which there is only one copy if the function is not inlined.
+//
+//go:noinline
+func ownGuard(check func(c *Claims) error) Guard {
+	return func(_ context.Context, c *Claims) error { return check(c) }
+}
+
+// isOwnGuard reports whether g is a Guard of this package, which never blocks. A
+// function with the same code is one.
+func isOwnGuard(g Guard) bool { return codeOf(g) == codeOf(ownGuard(nil)) }
 
 // Optional wraps a handler that also serves anonymous requests. The handler
 // gets the claims, if there are any, with [FromContext]. Responses to requests

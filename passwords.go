@@ -1,10 +1,12 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/ratchet-go/auth/password"
 )
@@ -127,15 +129,20 @@ func (a *Authenticator) upgradeHash(ctx context.Context, u *User, pass string) {
 	}
 	hash, err := a.hasher.Hash(ctx, pass)
 	if err == nil {
-		err = callHook("Users.UpdatePasswordHash", func() error {
-			return a.updater.UpdatePasswordHash(ctx, u.ID, u.PasswordHash, hash)
-		})
+		err = a.updatePasswordHash(ctx, u.ID, u.PasswordHash, hash)
 	}
 	if err != nil {
 		_ = a.unavailable(ctx, Session{Subject: u.ID}, fmt.Errorf("auth: upgrading a password hash: %w", detail{err}))
 		return
 	}
 	u.PasswordHash = hash
+}
+
+// updatePasswordHash calls PasswordUpdater.UpdatePasswordHash.
+func (a *Authenticator) updatePasswordHash(ctx context.Context, id, old, next string) error {
+	return a.runHook(ctx, "Users.UpdatePasswordHash", a.hookTimeout, func(ctx context.Context) error {
+		return a.updater.UpdatePasswordHash(ctx, id, old, next)
+	})
 }
 
 // ChangePassword changes the password of the user of c, who must know the current
@@ -267,9 +274,9 @@ func (a *Authenticator) HashPassword(ctx context.Context, next string, d Device)
 
 // hashPassword is HashPassword for the user of a session.
 func (a *Authenticator) hashPassword(ctx context.Context, of Session, next string) (string, error) {
-	err := callHook("Hasher.Screen", func() error { return a.hasher.CheckNew(ctx, next) })
+	err := a.screen(ctx, next)
 	var panicked *panicError
-	if errors.As(err, &panicked) || errors.Is(err, password.ErrScreen) {
+	if abandoned, _ := isAbandoned(err); abandoned || errors.As(err, &panicked) || errors.Is(err, password.ErrScreen) {
 		a.emit(ctx, Event{Type: EventFault, Session: of, Err: fmt.Errorf("auth: Hasher.Screen failed, so a new password was accepted without it: %w", detail{err})})
 		err = nil
 	}
@@ -282,6 +289,17 @@ func (a *Authenticator) hashPassword(ctx context.Context, of Session, next strin
 		return hash, err
 	}
 	return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// screen calls Hasher.CheckNew. The Hasher limits the call of Screen itself. Its
+// limit must end first, so that it counts as a failure of Screen.
+func (a *Authenticator) screen(ctx context.Context, next string) error {
+	if a.hasher.Screen == nil {
+		return a.hasher.CheckNew(ctx, next)
+	}
+	const byDefault = 2 * time.Second // of Hasher.ScreenTimeout
+	timeout := cmp.Or(a.hasher.ScreenTimeout, byDefault) + hookGrace
+	return a.runHook(ctx, "Hasher.Screen", timeout, func(ctx context.Context) error { return a.hasher.CheckNew(ctx, next) })
 }
 
 // maxPasswordTries bounds how often replacePassword tries to store the hash. It
@@ -336,7 +354,7 @@ func (a *Authenticator) replacePassword(ctx context.Context, of Session, next st
 		limited, cancel := a.withinStoreTimeout(ctx)
 		defer cancel()
 		lookup, replaced = limited, u.PasswordHash
-		err = callHook("Users.UpdatePasswordHash", func() error { return a.updater.UpdatePasswordHash(limited, u.ID, replaced, hash) })
+		err = a.updatePasswordHash(limited, u.ID, replaced, hash)
 		if err != nil { // it may have been carried out
 			failed = a.unavailable(limited, of, fmt.Errorf("auth: Users.UpdatePasswordHash: %w", detail{err}))
 		}

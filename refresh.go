@@ -155,12 +155,7 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 	if key.given {
 		r.RetryTag, r.SpentTag = key.tag(c.generation, c.sid), key.tag(c.generation-1, c.sid)
 	}
-	var rotated bool
-	rotate := func(ctx context.Context) (err error) {
-		s, rotated, err = a.store.Rotate(ctx, c.subject, c.sid, r)
-		return err
-	}
-	err = a.callStore(ctx, s, "Rotate", rotate)
+	s, rotated, err := a.rotate(ctx, s, r)
 	if err == nil && !rotated && s.Generation == c.generation && a.isAhead(s.RotatedAt, now) {
 		// This is no cooldown: a wrong clock has set RotatedAt, and the session
 		// could not rotate until this clock has caught up. So rotate it now,
@@ -168,7 +163,7 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 		// since, the call changes nothing.
 		a.reportAhead(ctx, s, now)
 		r.NotAfter = s.RotatedAt
-		err = a.callStore(ctx, s, "Rotate", rotate)
+		s, rotated, err = a.rotate(ctx, s, r)
 	}
 	if errors.Is(err, ErrSessionNotFound) {
 		return Tokens{}, a.sessionGone(&c)
@@ -212,6 +207,19 @@ func (a *Authenticator) refreshWithin(ctx context.Context, token string, o Refre
 		a.emit(ctx, Event{Type: event, Session: s, Device: device, Generation: c.generation})
 	}
 	return t, nil
+}
+
+// rotate calls Store.Rotate for the session of.
+func (a *Authenticator) rotate(ctx context.Context, of Session, r Rotation) (s Session, rotated bool, err error) {
+	type result struct {
+		s       Session
+		rotated bool
+	}
+	got, err := askStore(a, ctx, "Rotate", func(ctx context.Context) (got result, err error) {
+		got.s, got.rotated, err = a.store.Rotate(ctx, of.Subject, of.ID, r)
+		return got, err
+	})
+	return got.s, got.rotated, a.reportStore(ctx, of, "Rotate", err)
 }
 
 // retryAccess returns the access token of a retry, which rotates nothing. So the

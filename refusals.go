@@ -40,7 +40,7 @@ func (g guardRefusal) session() Session {
 func (v *Verifier) writeRefusal(w http.ResponseWriter, r *http.Request, err error, by guardRefusal) {
 	a := v.reportRefusal(r, err, by)
 	if v.onError != nil {
-		v.onError(w, r, err)
+		v.callOnError(w, r, err)
 		return
 	}
 	a.write(w)

@@ -26,11 +26,7 @@ func (a *Authenticator) liveSessions(ctx context.Context, subject string, omit f
 
 // tryLiveSessions is liveSessions without an event.
 func (a *Authenticator) tryLiveSessions(ctx context.Context, subject string, omit func(*entry) bool) ([]Session, error) {
-	var list []Session
-	err := a.tryStore(ctx, "List", func(ctx context.Context) (err error) {
-		list, err = a.store.List(ctx, subject)
-		return err
-	})
+	list, err := askStore(a, ctx, "List", func(ctx context.Context) ([]Session, error) { return a.store.List(ctx, subject) })
 	if err != nil {
 		return nil, err
 	}

@@ -169,14 +169,16 @@ func (a *Authenticator) take(ctx context.Context, t *attempt, d Device, account 
 func (a *Authenticator) countAttempts(ctx context.Context, t *attempt, buckets []Bucket) (wait time.Duration, index int, err error) {
 	if l := a.limiter; l != nil && !isPaused(a.now(), a.limiterRetry.Load(), limiterPause) {
 		t.limiter = l
-		limited, cancel := context.WithTimeout(ctx, a.storeTimeout)
-		defer cancel()
-		err = callHook("Limiter.Take", func() (err error) {
-			wait, index, err = l.Take(limited, buckets)
-			return err
+		type result struct {
+			wait  time.Duration
+			index int
+		}
+		taken, err := callBounded(a.Verifier, ctx, "Limiter.Take", a.storeTimeout, func(ctx context.Context) (r result, err error) {
+			r.wait, r.index, err = l.Take(ctx, buckets)
+			return r, err
 		})
 		if err == nil {
-			return wait, index, nil
+			return taken.wait, taken.index, nil
 		}
 		if ctx.Err() != nil {
 			return 0, 0, a.unavailable(ctx, Session{}, fmt.Errorf("auth: Limiter.Take: %w", detail{err}))
@@ -198,9 +200,13 @@ func (a *Authenticator) settle(ctx context.Context, t *attempt, err error) {
 	default:
 		refund = append(t.own[:len(t.own):len(t.own)], t.source...)
 	}
-	limited, cancel := a.withinStoreTimeout(ctx) // even if the client has disconnected
-	defer cancel()
-	if err := callHook("Limiter.Settle", func() error { return t.limiter.Settle(limited, clear, refund) }); err != nil {
+	if t.limiter == a.memoryLimiter {
+		_ = a.memoryLimiter.Settle(ctx, clear, refund)
+		return
+	}
+	ctx = context.WithoutCancel(ctx) // even if the client has disconnected
+	err = a.runHook(ctx, "Limiter.Settle", a.storeTimeout, func(ctx context.Context) error { return t.limiter.Settle(ctx, clear, refund) })
+	if err != nil {
 		a.limiterFailed(ctx, "Settle", err)
 	}
 }

@@ -100,11 +100,25 @@ func (a *Authenticator) mintAccess(ctx context.Context, g accessGrant) (Tokens, 
 	if err != nil {
 		return Tokens{}, err
 	}
-	access, err := a.accessKeys.ring.Load().signToken(now, payload)
+	access, err := a.signAccess(ctx, now, payload)
 	if err != nil {
 		return Tokens{}, err
 	}
 	return Tokens{Access: access, AccessExpiresAt: g.expiresAt, Subject: g.user.ID, SessionID: g.sid, ephemeral: g.constants.ephemeral}, nil
+}
+
+// signAccess signs an access token. A crypto.Signer of the application may be a
+// remote one.
+func (a *Authenticator) signAccess(ctx context.Context, now time.Time, payload []byte) (string, error) {
+	ring := a.accessKeys.ring.Load()
+	if ring.keys[ring.signer(now)].isLocal() {
+		return ring.signToken(now, payload)
+	}
+	token, err := callBounded(a.Verifier, ctx, "Signer", a.hookTimeout, func(context.Context) (string, error) { return ring.signToken(now, payload) })
+	if abandoned, _ := isAbandoned(err); abandoned {
+		err = fmt.Errorf("%w: signing a token: %w", ErrUnavailable, detail{err})
+	}
+	return token, err
 }
 
 // mintRefresh adds to t the refresh token of s in its current generation.

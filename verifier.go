@@ -49,6 +49,7 @@ type VerifierConfig struct {
 	// revocations of others can arrive; the error is [ErrTokenExpired].
 	Feed         Feed
 	StoreTimeout time.Duration
+	HookTimeout  time.Duration
 	MaxStale     time.Duration
 	StalePolicy  StalePolicy
 
@@ -85,6 +86,9 @@ type Verifier struct {
 	memoryID      string         // the mem_store that access tokens must have; empty if they need none
 	feed          Feed
 	storeTimeout  time.Duration
+	hookTimeout   time.Duration
+	hooks         hookCalls
+	dropped       atomic.Int64 // events that OnEvent did not receive
 	maxStale      time.Duration
 	stalePolicy   StalePolicy
 	running       atomic.Bool
@@ -199,6 +203,14 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 	} else if c.StoreTimeout < minStoreTimeout || c.StoreTimeout > maxStoreTimeout {
 		bad("StoreTimeout (%s) is not between %s and %s", c.StoreTimeout, minStoreTimeout, maxStoreTimeout)
 	}
+	if c.HookTimeout == 0 {
+		c.HookTimeout = defaultHookTimeout
+	}
+	if err := missingUnit(owner+".HookTimeout", c.HookTimeout); err != nil {
+		errs = append(errs, err)
+	} else if c.HookTimeout < minHookTimeout || c.HookTimeout > maxHookTimeout {
+		bad("HookTimeout (%s) is not between %s and %s", c.HookTimeout, minHookTimeout, maxHookTimeout)
+	}
 	if c.StalePolicy < StaleContinue || c.StalePolicy > StaleRefuse {
 		bad("StalePolicy (%d) must be StaleContinue, StaleAskStore or StaleRefuse", c.StalePolicy)
 	}
@@ -250,6 +262,7 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 		onError:      c.OnError,
 		feed:         c.Feed,
 		storeTimeout: c.StoreTimeout,
+		hookTimeout:  c.HookTimeout,
 		maxStale:     c.MaxStale,
 		stalePolicy:  c.StalePolicy,
 		ready:        make(chan struct{}),

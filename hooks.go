@@ -1,0 +1,265 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Bounds of the calls of hooks, which are the application's code: Users,
+// SecondFactor, OnLogin, Claims, OnEvent, guards, a Store that is not a
+// MemoryStore, and so on.
+const (
+	defaultHookTimeout = 5 * time.Second
+	minHookTimeout     = time.Millisecond
+	maxHookTimeout     = time.Minute
+	eventTimeout       = time.Second            // of OnEvent, which delays the request
+	hookGrace          = 100 * time.Millisecond // how long a hook may take to return once its context has ended
+	maxAbandoned       = 64                     // abandoned calls of one hook
+)
+
+// hookCalls counts the calls of hooks that were abandoned and have not returned.
+type hookCalls struct {
+	total atomic.Int64
+	mu    sync.Mutex
+	calls map[hookKey]int // none is 0
+}
+
+// hookKey identifies a hook. Each guard of each Require is a hook, so that a guard
+// that hangs does not affect other routes.
+type hookKey struct {
+	name  string
+	guard *Guard
+}
+
+// isFull reports whether the hook has so many abandoned calls that it must not be
+// called.
+func (h *hookCalls) isFull(k hookKey) bool {
+	if h.total.Load() < maxAbandoned {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.calls[k] >= maxAbandoned
+}
+
+// add adds n to the abandoned calls of a hook.
+func (h *hookCalls) add(k hookKey, n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.calls == nil {
+		h.calls = map[hookKey]int{}
+	}
+	if h.calls[k] += n; h.calls[k] == 0 {
+		delete(h.calls, k)
+	}
+	h.total.Add(int64(n))
+}
+
+// hookError is the error of a hook that was abandoned or not called.
+type hookError struct {
+	text     string
+	reported bool // an event was emitted
+}
+
+func (e *hookError) Error() string { return e.text }
+
+// hookCall is one call of a hook, in a goroutine of its own. That goroutine writes
+// value and err before it closes done.
+type hookCall[T any] struct {
+	v     *Verifier
+	key   hookKey
+	f     func(context.Context) (T, error)
+	state atomic.Int32 // what happened first: hookReturned or hookAbandoned
+	done  chan struct{}
+	value T
+	err   error
+}
+
+const (
+	hookReturned  = 1
+	hookAbandoned = 2
+)
+
+// callBounded calls code of the application in a goroutine of its own, with a
+// context that ends after timeout. A panic becomes an error, as with callHook.
+//
+// If f does not return within hookGrace after that context has ended, callBounded
+// abandons the call and returns a hookError. The call is then counted until f
+// returns, and its result is dropped: f must not write to variables of the caller.
+// While maxAbandoned calls of the hook are abandoned, callBounded does not call it,
+// and emits an event at most once per emitInterval. Calls that were in progress at
+// that time may exceed maxAbandoned.
+//
+// If ctx is canceled because the client has disconnected, callBounded still waits
+// until timeout. Otherwise clients could cause a slow hook to be abandoned.
+//
+// The caller must not hold a mutex.
+func callBounded[T any](v *Verifier, ctx context.Context, name string, timeout time.Duration, f func(context.Context) (T, error)) (T, error) { //nolint:revive // ctx is not first, because a method cannot have type parameters
+	return callKeyed(v, ctx, hookKey{name: name}, timeout, f)
+}
+
+// callKeyed is callBounded for a hook with the key k.
+func callKeyed[T any](v *Verifier, ctx context.Context, k hookKey, timeout time.Duration, f func(context.Context) (T, error)) (T, error) { //nolint:revive // as callBounded
+	if v.hooks.isFull(k) {
+		var none T
+		return none, v.refuseHook(ctx, k.name)
+	}
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	c := &hookCall[T]{v: v, key: k, f: f, done: make(chan struct{})}
+	go c.run(limited)
+	select {
+	case <-c.done:
+		return c.value, c.err
+	case <-limited.Done():
+	}
+	patience := hookGrace
+	if !isRun(ctx) { // Run returns when it is told to
+		deadline, _ := limited.Deadline()
+		patience += max(0, time.Until(deadline))
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-c.done:
+		return c.value, c.err
+	case <-timer.C:
+	}
+	v.hooks.add(k, 1)
+	if c.state.CompareAndSwap(0, hookAbandoned) {
+		var none T
+		return none, &hookError{text: fmt.Sprintf("auth: %s did not return when its context ended, after at most %s", k.name, timeout)}
+	}
+	v.hooks.add(k, -1) // it has returned just now
+	<-c.done
+	return c.value, c.err
+}
+
+// run calls the hook. A hook that calls runtime.Goexit ends the goroutine.
+func (c *hookCall[T]) run(ctx context.Context) {
+	c.err = &panicError{"auth: " + c.key.name + " ended its goroutine instead of returning; it must not call runtime.Goexit"}
+	defer func() {
+		if !c.state.CompareAndSwap(0, hookReturned) {
+			c.v.hooks.add(c.key, -1)
+		}
+		close(c.done)
+	}()
+	c.err = callHook(c.key.name, func() (err error) {
+		c.value, err = c.f(ctx)
+		return err
+	})
+}
+
+// refuseHook returns the error for a hook that is not called, because too many of
+// its calls have not returned.
+func (v *Verifier) refuseHook(ctx context.Context, name string) error {
+	err := &hookError{fmt.Sprintf("auth: %s is not called, because %d calls of it did not return when their contexts ended", name, maxAbandoned), true}
+	v.emitLimited(ctx, "hook "+name, Event{Type: EventFault, Err: err})
+	return err
+}
+
+// isAbandoned reports whether err says that a call of a hook was abandoned, or
+// refused because too many were.
+func isAbandoned(err error) (abandoned, reported bool) {
+	var h *hookError
+	if errors.As(err, &h) {
+		return true, h.reported
+	}
+	return false, false
+}
+
+// runHook is callBounded for a hook without a result.
+func (v *Verifier) runHook(ctx context.Context, name string, timeout time.Duration, f func(context.Context) error) error {
+	_, err := callBounded(v, ctx, name, timeout, func(ctx context.Context) (struct{}, error) { return struct{}{}, f(ctx) })
+	return err
+}
+
+// abandoned returns the number of abandoned calls that have not returned.
+func (h *hookCalls) abandoned() int { return int(h.total.Load()) }
+
+// callOnError calls Config.OnError. Only the goroutine of the request may use its
+// ResponseWriter, so the call cannot be abandoned; if it takes long, it is counted.
+// If it panics, the response is that of an internal error. If a part of another
+// response was written, the request is aborted. A panic with http.ErrAbortHandler
+// does the same, as in a handler.
+func (v *Verifier) callOnError(w http.ResponseWriter, r *http.Request, cause error) {
+	defer v.watchOnError(r.Context())()
+	header := maps.Clone(w.Header())
+	tracked := &errorWriter{ResponseWriter: w}
+	aborts := false
+	err := callHook("Config.OnError", func() error {
+		defer func() {
+			if p := recover(); p == http.ErrAbortHandler { //nolint:errorlint // as net/http does
+				aborts = true
+			} else if p != nil {
+				panic(p)
+			}
+		}()
+		v.onError(tracked, r, cause)
+		return nil
+	})
+	if err != nil {
+		v.emit(r.Context(), Event{Type: EventFault, Device: v.Device(r), Err: err})
+	}
+	switch {
+	case aborts || err != nil && tracked.wrote:
+		panic(http.ErrAbortHandler)
+	case err != nil:
+		clear(w.Header())
+		maps.Copy(w.Header(), header)
+		ResponseFor(err).write(w)
+	}
+}
+
+// watchOnError reports a call of OnError that takes longer than HookTimeout, and
+// counts it until the result is called.
+func (v *Verifier) watchOnError(ctx context.Context) (done func()) {
+	key := hookKey{name: "Config.OnError"}
+	var state atomic.Int32
+	timer := time.AfterFunc(v.hookTimeout, func() {
+		v.hooks.add(key, 1)
+		if !state.CompareAndSwap(0, hookAbandoned) {
+			v.hooks.add(key, -1)
+			return
+		}
+		v.emitLimited(ctx, "hook "+key.name, Event{Type: EventFault, Err: fmt.Errorf("auth: %s has not returned after %s; the request waits for it", key.name, v.hookTimeout)})
+	})
+	return func() {
+		timer.Stop()
+		if !state.CompareAndSwap(0, hookReturned) {
+			v.hooks.add(key, -1)
+		}
+	}
+}
+
+// errorWriter is the ResponseWriter that OnError gets. It records whether OnError has
+// begun to write the response.
+type errorWriter struct {
+	http.ResponseWriter
+	wrote bool
+}
+
+func (w *errorWriter) WriteHeader(status int) {
+	w.wrote = w.wrote || status >= http.StatusOK // others are informational
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *errorWriter) Write(b []byte) (int, error) {
+	w.wrote = true
+	return w.ResponseWriter.Write(b)
+}
+
+// Flush implements http.Flusher.
+func (w *errorWriter) Flush() {
+	w.wrote = true
+	_ = http.NewResponseController(w.ResponseWriter).Flush() // fails only if the writer cannot flush
+}
+
+// Unwrap is for http.ResponseController.
+func (w *errorWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
