@@ -270,7 +270,7 @@ func TestChangePassword_RefusalsChangeNothing(t *testing.T) {
 			require.Empty(t, refused, name)
 		}
 	}
-	fx.clock.Advance(time.Second)
+	fx.clock.Advance(15 * time.Minute)
 	fx.requirePassword(t, pass)
 	fx.requireSessions(t, "u1", own, other)
 	require.Empty(t, fx.stored.olds)
