@@ -68,7 +68,8 @@ var (
 	store         auth.Store
 	start         time.Time
 	t             testing.TB
-	login, userID, email string
+	login, userID, email, pin string
+	checkPIN      func(ctx context.Context, userID, pin string) error
 
 	old, newPassword string
 	w             http.ResponseWriter
