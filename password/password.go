@@ -172,18 +172,18 @@ type Hasher struct {
 	// little memory, but a processor. A stored hash that needs more than Budget (up
 	// to 256 MiB) runs while no other does.
 	//
-	// If hashes use all processors, everything else in the program waits for the
-	// scheduler: a goroutine may run for 10 ms before another one has its turn. The
-	// default makes logins slower so that other requests do not wait. On two
-	// processors that the clients share, it serves 11 logins per second with 64 MiB
-	// instead of 17, and 99 % of the other requests take less than 15 ms instead of
-	// 35 ms. For both, set GOMAXPROCS to one more than the number of processors: the
-	// operating system shares them more evenly. With GOMAXPROCS=3, the same machine
-	// serves 16 logins per second, and other requests take less than 15 ms. If
-	// GOMAXPROCS is 1, or not greater than Threads, no processor stays free.
+	// If hashes use all processors of Go's scheduler, other goroutines wait until it
+	// interrupts one, for 10 ms and more. So the default serves fewer logins in favor
+	// of all other requests. With 64 MiB, on two processors that the clients use too,
+	// it served 12 logins per second instead of 20, and 99 % of the other requests
+	// took less than 14 ms instead of 35 ms. To use all processors, set GOMAXPROCS to
+	// one more than their number, so that the operating system shares them. With
+	// GOMAXPROCS=3, that machine served 16 logins per second, and other requests took
+	// less than 14 ms. If GOMAXPROCS does not exceed Threads, no processor stays free.
 	//
-	// Budget does not include memory that Go has yet to collect. Depending on
-	// GOGC and GOMEMLIMIT, that may be about as much again.
+	// Budget does not include memory that Go has yet to collect. With the default
+	// GOGC, that may be two or three times as much again. To limit it, set GOMEMLIMIT
+	// to twice Budget plus the memory of the rest of the program.
 	Budget int64
 
 	// Queue is the maximum number of calls that wait. The default is 32 for

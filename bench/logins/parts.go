@@ -217,10 +217,10 @@ func during(self func(args ...string) *exec.Cmd, addr, token string, f func() er
 	return took, errors.Join(err, json.Unmarshal([]byte(out.String()), &took))
 }
 
-// probe reads an access token, and sends a protected request every 2 ms, on 8
+// probe reads an access token, and sends a protected request every 10 ms, on 8
 // connections in turn, until in ends. Then it writes how long each took.
 func probe(in io.Reader, w io.Writer, addr string) error {
-	const conns, period = 8, 16 * time.Millisecond
+	const conns, period = 8, 80 * time.Millisecond
 	lines := bufio.NewReader(in)
 	token, err := lines.ReadString('\n')
 	if err != nil {
