@@ -79,7 +79,8 @@ type result struct {
 	served        int
 	told          map[int]int     // number of refused logins by status
 	refused       []time.Duration // from the request to the refusal
-	idle, busy    []time.Duration // of protected requests
+	idle, busy    []sample        // protected requests
+	arrivals      [][2]time.Time  // of each round: the first request, and the last refusal
 	started, peak int64           // KiB of resident memory
 }
 
@@ -133,8 +134,13 @@ func (r *result) report(o options) string {
 		r.served, mean(r.rates), r.hashes[0], r.hashes[1], mean(r.rates)/mean(r.hashes))
 	line("told to come later:  %d with status 429, %d with status 503", r.told[429], r.told[503])
 	line("  from the request:  %s", quantiles(r.refused))
-	line("protected requests:  %s", quantiles(r.busy))
-	line("  no user signs in:  %s", quantiles(r.idle))
+	arriving := func(s sample) bool {
+		return slices.ContainsFunc(r.arrivals, func(a [2]time.Time) bool { return s.Begin.After(a[0]) && s.Begin.Before(a[1]) })
+	}
+	line("protected requests:  %s", quantiles(durations(r.busy, func(sample) bool { return true })))
+	line("  logins arrive:     %s", quantiles(durations(r.busy, arriving)))
+	line("  logins wait:       %s", quantiles(durations(r.busy, func(s sample) bool { return !arriving(s) })))
+	line("  no user signs in:  %s", quantiles(durations(r.idle, func(sample) bool { return true })))
 	line("memory (resident):   %d MiB at most; %d MiB at the start", r.peak/1024, r.started/1024)
 	return b.String()
 }

@@ -125,7 +125,7 @@ func (r *result) round(addr string, o options, round int) error {
 	var mu sync.Mutex // for r and what follows
 	var failed error
 	served := 0
-	var last time.Time
+	var last, told time.Time
 	begun := make(chan struct{})
 	var wg sync.WaitGroup
 	for _, c := range conns {
@@ -143,6 +143,7 @@ func (r *result) round(addr string, o options, round int) error {
 			case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
 				r.told[status]++
 				r.refused = append(r.refused, took)
+				told = time.Now()
 			default:
 				failed = errors.Join(failed, fmt.Errorf("a login has status %d", status))
 			}
@@ -154,6 +155,7 @@ func (r *result) round(addr string, o options, round int) error {
 	wg.Wait()
 	r.served += served
 	r.rates = append(r.rates, float64(served)/last.Sub(begin).Seconds())
+	r.arrivals = append(r.arrivals, [2]time.Time{begin, told})
 	return failed
 }
 
@@ -198,9 +200,25 @@ func onlyHash(w io.Writer, o options) error {
 	return errors.Join(failed, err)
 }
 
-// during returns how long each protected request took while f ran. It measures in a
+// A sample is a protected request.
+type sample struct {
+	Begin time.Time
+	Took  time.Duration
+}
+
+// durations returns how long the samples took that keep accepts.
+func durations(list []sample, keep func(sample) bool) (took []time.Duration) {
+	for _, s := range list {
+		if keep(s) {
+			took = append(took, s.Took)
+		}
+	}
+	return took
+}
+
+// during returns the protected requests that were sent while f ran. It measures in a
 // process of its own, so that no request waits for the goroutines of the logins.
-func during(self func(args ...string) *exec.Cmd, addr, token string, f func() error) ([]time.Duration, error) {
+func during(self func(args ...string) *exec.Cmd, addr, token string, f func() error) ([]sample, error) {
 	cmd := self("-part", "probe", "-probe", addr)
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -213,12 +231,12 @@ func during(self func(args ...string) *exec.Cmd, addr, token string, f func() er
 	}
 	_, err = fmt.Fprintln(in, token)
 	err = errors.Join(err, f(), in.Close(), cmd.Wait())
-	var took []time.Duration
-	return took, errors.Join(err, json.Unmarshal([]byte(out.String()), &took))
+	var list []sample
+	return list, errors.Join(err, json.Unmarshal([]byte(out.String()), &list))
 }
 
 // probe reads an access token, and sends a protected request every 10 ms, on 8
-// connections in turn, until in ends. Then it writes how long each took.
+// connections in turn, until in ends. Then it writes them.
 func probe(in io.Reader, w io.Writer, addr string) error {
 	const conns, period = 8, 80 * time.Millisecond
 	lines := bufio.NewReader(in)
@@ -227,7 +245,7 @@ func probe(in io.Reader, w io.Writer, addr string) error {
 		return err
 	}
 	var mu sync.Mutex
-	var all []time.Duration
+	var all []sample
 	var failed error
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -247,12 +265,13 @@ func probe(in io.Reader, w io.Writer, addr string) error {
 					return
 				case <-ticks.C:
 				}
+				begin := time.Now()
 				status, took, err := c.do()
 				if err == nil && status != http.StatusOK {
 					err = fmt.Errorf("a protected request has status %d", status)
 				}
 				mu.Lock()
-				all, failed = append(all, took), errors.Join(failed, err)
+				all, failed = append(all, sample{begin, took}), errors.Join(failed, err)
 				mu.Unlock()
 				if err != nil {
 					return
