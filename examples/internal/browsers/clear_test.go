@@ -66,9 +66,6 @@ func TestBrowser_ClearSiteDataAtALogout(t *testing.T) {
 			require.Equal(t, "204", p.run(fmt.Sprintf(`fetch(%q, {method: %q}).then((r) => "" + r.status)`, path, method)))
 		}
 	}
-	session := func(p page) string {
-		return p.run(`fetch("/auth/sessions").then((r) => r.json()).then((list) => list.sessions.find((s) => s.current).id)`)
-	}
 	for _, tt := range []struct {
 		name   string
 		app    *app
@@ -81,11 +78,6 @@ func TestBrowser_ClearSiteDataAtALogout(t *testing.T) {
 			p.click("button")
 		}, none},
 		{"logout all", clears, fetch("POST", "/auth/logout/all"), none},
-		{"own session", clears, func(p page) { fetch("DELETE", "/auth/sessions/"+session(p))(p) }, none},
-		{"other sessions", clears, fetch("POST", "/auth/logout/all?others=true"), all},
-		{"refresh", clears, func(p page) {
-			require.Equal(t, "200", p.run(`fetch("/auth/refresh", {method: "POST"}).then((r) => "" + r.status)`))
-		}, all},
 		{"not set", keeps, fetch("POST", "/auth/logout"), all},
 		{"http on a loopback host", local, fetch("POST", "/auth/logout"), none},
 		{"http on another host", plain, fetch("POST", "/auth/logout"), insecure},

@@ -54,7 +54,7 @@ func TestBrowser_ASiblingHostCannotSetTheCookies(t *testing.T) {
 		for name, token := range map[string]string{
 			"__Host-access": k.Access, "__Host-Http-refresh": k.Refresh, "__host-access": k.Access, "__HOST-HTTP-REFRESH": k.Refresh,
 			" __Host-access": k.Access, "\t__Host-Http-refresh": k.Refresh, "=__Host-access": k.Access, "=__Host-Http-refresh": k.Refresh,
-			"access": k.Access, "refresh": k.Refresh,
+			"__Host-Http-device": k.Access, "access": k.Access, "refresh": k.Refresh,
 		} {
 			for _, attributes := range []string{
 				"; Path=/; Secure; Domain=example.test", "; Path=/note; Secure; Domain=example.test", "; Path=/auth; Domain=example.test",

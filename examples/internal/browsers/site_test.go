@@ -169,6 +169,7 @@ func (w *world) add(t *testing.T, host string, cookies auth.Cookies, change ...f
 	c := auth.Config{
 		Issuer: "https://" + host, Audience: []string{"https://" + host}, Secrets: [][]byte{[]byte("k7Qm2ZrW9xTb4LsD1hVnE6yPc8UaJg3F")},
 		Hasher: h, Users: us, SecondFactor: us, Cookies: &cookies,
+		OnEvent: func(context.Context, auth.Event) {},
 	}
 	for _, f := range change {
 		f(&c)
