@@ -209,7 +209,14 @@ func TestBrowser_ScriptsCannotSetOrReadTheRefreshCookie(t *testing.T) {
 	p := w.open(t)
 	overwrite(p)
 	require.Empty(t, refresh(p), "before the login")
+	// The prefix of the access cookie does not keep scripts of the page from setting
+	// it, unless the user is signed in. The login replaces it.
+	setAccess := `document.cookie = "__Host-access=` + k.Access + `; Secure; Path=/"`
+	p.run(setAccess)
+	require.Equal(t, "200 mallory", p.answers(a, "GET /note"))
 	p.signIn(a, "ada")
+	p.run(setAccess)
+	require.Equal(t, "200 ada", p.answers(a, "GET /note"))
 	before := refresh(p)
 	require.Len(t, before, 1)
 	overwrite(p)
