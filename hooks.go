@@ -70,15 +70,16 @@ type hookError struct {
 func (e *hookError) Error() string { return e.text }
 
 // hookCall is one call of a hook, in a goroutine of its own. That goroutine writes
-// value and err before it closes done.
+// value and err before it closes returned.
 type hookCall[T any] struct {
-	v     *Verifier
-	key   hookKey
-	f     func(context.Context) (T, error)
-	state atomic.Int32 // what happened first: hookReturned or hookAbandoned
-	done  chan struct{}
-	value T
-	err   error
+	v        *Verifier
+	key      hookKey
+	f        func(context.Context) (T, error)
+	ctx      hookContext
+	state    atomic.Int32 // what happened first: hookReturned or hookAbandoned
+	returned chan struct{}
+	value    T
+	err      error
 }
 
 const (
@@ -110,26 +111,14 @@ func callKeyed[T any](v *Verifier, ctx context.Context, k hookKey, timeout time.
 		var none T
 		return none, v.refuseHook(ctx, k.name)
 	}
-	limited, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	c := &hookCall[T]{v: v, key: k, f: f, done: make(chan struct{})}
-	go c.run(limited)
-	select {
-	case <-c.done:
-		return c.value, c.err
-	case <-limited.Done():
-	}
-	patience := hookGrace
-	if !isRun(ctx) { // Run returns when it is told to
-		deadline, _ := limited.Deadline()
-		patience += max(0, time.Until(deadline))
-	}
-	timer := time.NewTimer(patience)
+	c := &hookCall[T]{v: v, key: k, f: f, returned: make(chan struct{})}
+	c.ctx.Context, c.ctx.deadline = ctx, time.Now().Add(timeout)
+	timer := time.NewTimer(timeout)
 	defer timer.Stop()
-	select {
-	case <-c.done:
+	go c.run()
+	if c.awaits(timer, ctx) {
+		c.ctx.end(context.Canceled)
 		return c.value, c.err
-	case <-timer.C:
 	}
 	v.hooks.add(k, 1)
 	if c.state.CompareAndSwap(0, hookAbandoned) {
@@ -137,23 +126,140 @@ func callKeyed[T any](v *Verifier, ctx context.Context, k hookKey, timeout time.
 		return none, &hookError{text: fmt.Sprintf("auth: %s did not return when its context ended, after at most %s", k.name, timeout)}
 	}
 	v.hooks.add(k, -1) // it has returned just now
-	<-c.done
+	<-c.returned
 	return c.value, c.err
 }
 
+// awaits waits until the hook has returned, and reports whether it has. timer fires
+// at its deadline.
+func (c *hookCall[T]) awaits(timer *time.Timer, ctx context.Context) bool { //nolint:revive // as callBounded
+	select {
+	case <-c.returned:
+		return true
+	case <-timer.C:
+		c.ctx.end(context.DeadlineExceeded)
+	case <-ctx.Done():
+		c.ctx.end(ctx.Err())
+		if errors.Is(ctx.Err(), context.Canceled) && !isRun(ctx) { // Run returns when it is told to
+			select {
+			case <-c.returned:
+				return true
+			case <-timer.C:
+			}
+		}
+	}
+	timer.Reset(hookGrace)
+	select {
+	case <-c.returned:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
 // run calls the hook. A hook that calls runtime.Goexit ends the goroutine.
-func (c *hookCall[T]) run(ctx context.Context) {
-	c.err = &panicError{"auth: " + c.key.name + " ended its goroutine instead of returning; it must not call runtime.Goexit"}
+func (c *hookCall[T]) run() {
+	ended := true
 	defer func() {
+		if ended {
+			c.err = &panicError{"auth: " + c.key.name + " ended its goroutine instead of returning; it must not call runtime.Goexit"}
+		}
 		if !c.state.CompareAndSwap(0, hookReturned) {
 			c.v.hooks.add(c.key, -1)
 		}
-		close(c.done)
+		close(c.returned)
 	}()
 	c.err = callHook(c.key.name, func() (err error) {
-		c.value, err = c.f(ctx)
+		c.value, err = c.f(&c.ctx)
 		return err
 	})
+	ended = false
+}
+
+// hookContext is the context of a hook. It is that of context.WithTimeout, but the
+// goroutine that waits for the hook ends it, which costs less.
+type hookContext struct {
+	context.Context // of the request
+	deadline        time.Time
+
+	mu    sync.Mutex
+	err   error
+	done  chan struct{} // nil until it is needed
+	after map[*func()]struct{}
+}
+
+// String keeps the fields out of the text that package fmt prints.
+func (c *hookContext) String() string { return "auth.hookContext" }
+
+// Deadline returns the earlier deadline of the request and of the hook.
+func (c *hookContext) Deadline() (time.Time, bool) {
+	if d, ok := c.Context.Deadline(); ok && d.Before(c.deadline) {
+		return d, true
+	}
+	return c.deadline, true
+}
+
+// Done returns a channel that is closed when the context ends.
+func (c *hookContext) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil {
+		c.done = make(chan struct{})
+		if c.err != nil {
+			close(c.done)
+		}
+	}
+	return c.done
+}
+
+// Err returns why the context has ended, or nil. It ends the context if that of the
+// request was canceled just now, as a context of package context does at once.
+func (c *hookContext) Err() error {
+	if err := c.Context.Err(); err != nil {
+		c.end(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// AfterFunc calls f when the context ends. Package context uses it for contexts
+// that the hook derives; otherwise each would need a goroutine.
+func (c *hookContext) AfterFunc(f func()) (stop func() bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		go f()
+		return func() bool { return false }
+	}
+	if c.after == nil {
+		c.after = map[*func()]struct{}{}
+	}
+	c.after[&f] = struct{}{}
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		_, waits := c.after[&f]
+		delete(c.after, &f)
+		return waits
+	}
+}
+
+// end ends the context. Later calls do nothing.
+func (c *hookContext) end(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return
+	}
+	c.err = err
+	if c.done != nil {
+		close(c.done)
+	}
+	for f := range c.after {
+		go (*f)()
+	}
+	c.after = nil
 }
 
 // refuseHook returns the error for a hook that is not called, because too many of
@@ -167,6 +273,9 @@ func (v *Verifier) refuseHook(ctx context.Context, name string) error {
 // isAbandoned reports whether err says that a call of a hook was abandoned, or
 // refused because too many were.
 func isAbandoned(err error) (abandoned, reported bool) {
+	if err == nil { // as usual; errors.As needs an allocation
+		return false, false
+	}
 	var h *hookError
 	if errors.As(err, &h) {
 		return true, h.reported

@@ -300,8 +300,7 @@ func usesOf(t testing.TB, pkg string, names ...string) map[string]int {
 func TestLayers_TheClockIsAField(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, map[string]int{
-		"Now":   2, // the default of Config.Now, and Fresh, whose claims may come from a test
-		"Until": 1, // the deadline of a context
+		"Now": 3, // the default of Config.Now; Fresh, whose claims may come from a test; and the deadline of a context
 	}, usesOf(t, "time", "Now", "Since", "Until"))
 	require.Equal(t, map[string]int{
 		"After": 3, "AfterFunc": 2, "NewTimer": 2,
@@ -323,7 +322,7 @@ func TestLayers_TheClockIsAField(t *testing.T) {
 			return true
 		})
 	}
-	require.Equal(t, 3, goStatements, "only Run and calls of hooks start goroutines: Run starts one for OnEvent, and with AnyOf one for each feed")
+	require.Equal(t, 5, goStatements, "only Run and calls of hooks start goroutines: Run starts one for OnEvent, and with AnyOf one for each feed; a hook has one, and others when its context ends")
 }
 
 func TestLayers_ThreeDirectRequirements(t *testing.T) {
