@@ -52,7 +52,7 @@ type Authenticator struct {
 	noticeRetry      atomic.Int64  // no notice is published before this time; Unix milliseconds
 
 	memoryLimiter *memoryLimiter
-	limiterRetry  atomic.Int64 // limiter is not used before this time, because it has failed; Unix milliseconds
+	limiterRetry  atomic.Int64 // limiter is not used before this time, because it has failed; Unix milliseconds; 0 if it responds
 }
 
 // New validates c and returns an Authenticator. The error reports every mistake

@@ -37,11 +37,12 @@ type Cookies struct {
 	RefreshName string
 
 	// DeviceName replaces the default name of a third cookie, __Host-Http-device,
-	// which is set at each login and lives for 180 days, also after a logout. It
-	// says that the user has signed in with this browser. Failed logins of a
-	// browser that has it are counted separately, so nobody else can cause this
-	// user to wait; see [Limiter]. It gives no access. The rules for its name are those
-	// of the other names.
+	// which is set at each login and lives for 180 days, also after a logout. With
+	// SessionOptions.Ephemeral it lives until the browser is closed. It says that
+	// the user has signed in with this browser. Failed logins of a browser that has
+	// it are counted separately, so nobody else can cause this user to wait; see
+	// Config.Limiter. It gives no access. It contains the ID of the user, signed
+	// and not encrypted. The rules for its name are those of the other names.
 	DeviceName string
 
 	// InsecureNames allows names without the prefix __Host-, for clients that
@@ -239,7 +240,11 @@ func (a *Authenticator) SetCookies(w http.ResponseWriter, t Tokens) {
 	}
 	if t.device != "" {
 		dropCookie(w, a.cookies.device.Name)
-		a.setCookie(w, a.cookies.device, t.device, int(knownDeviceTTL/time.Second))
+		age := int(knownDeviceTTL / time.Second)
+		if t.ephemeral {
+			age = untilClosed
+		}
+		a.setCookie(w, a.cookies.device, t.device, age)
 	}
 }
 

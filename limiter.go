@@ -1,9 +1,9 @@
 package auth
 
 import (
+	"container/heap"
 	"context"
 	"hash/maphash"
-	"math"
 	"sync"
 	"time"
 )
@@ -11,40 +11,49 @@ import (
 // Limiter counts the attempts to guess a secret, such as a password. A fleet of
 // processes counts together if all of them use a Limiter on one server, as that of
 // package redisstore. Its methods are called concurrently, with a context that
-// ends after Config.StoreTimeout. Package storetest tests implementations.
+// ends after Config.StoreTimeout. RunLimiter of package storetest tests
+// implementations.
 //
 // A bucket has a level and the time of its last attempt. An attempt adds 1 to the
-// level, which decreases by 1 in each Bucket.Decay, down to 0. Let n be the level
-// just after the last attempt, rounded up. If n is at least Bucket.Burst, the next
-// attempt must wait for 2^(n-Burst) seconds, but at most 15 minutes, from the time
-// of the last one. The level never exceeds Burst + 10. So a bucket never locks
-// anybody out: it permits one attempt in 15 minutes at least.
+// level, which decreases steadily, by 1 in each Bucket.Decay, down to 0. Let n be
+// the level just after the last attempt, rounded up. If n is at least Bucket.Burst,
+// the next attempt must wait for 2^(n-Burst) seconds, but at most 15 minutes, from
+// the time of the last one. The level never exceeds Burst + 10. So a bucket never
+// locks anybody out: it permits one attempt in 15 minutes at least. Times are exact
+// to the millisecond.
 //
 // If the clock that a Limiter uses is set back to a time before the last attempt of
 // a bucket, the bucket counts as if that attempt was made now.
 //
-// The number of buckets that a Limiter keeps is bounded, except by the number of
-// users, and a bucket whose level has reached 0 can be removed. Made-up login names,
-// which have a kind of their own, must not cause the removal of other buckets.
+// A bucket whose level has reached 0 is the same as one that never existed, and can
+// be removed. The number of buckets of each kind must be bounded, because clients
+// can make up names and have many addresses. If there is no room for another
+// bucket, the one whose level reaches 0 first is removed. A bucket never causes the
+// removal of one of another kind.
 type Limiter interface {
 	// Take adds an attempt to each of the buckets, in one atomic step, if none of
-	// them must wait. Otherwise it changes none of them, and returns the longest
-	// wait, which is positive, and the index of its bucket. It does not extend the
-	// wait. No two of the buckets are equal.
+	// them must wait. Otherwise it counts nothing, and returns the longest wait,
+	// which is positive, and the index of its bucket. It does not extend the wait.
+	// No two of the buckets are equal.
 	Take(ctx context.Context, buckets []Bucket) (wait time.Duration, index int, err error)
 
-	// Settle removes the buckets in clear, and subtracts 1 from the levels of those
-	// in refund, down to 0. It is called after an attempt that was no wrong guess.
+	// Settle is called after an attempt that was no wrong guess. It sets the levels
+	// of the buckets in clear to 0, and subtracts 1 from the levels of those in
+	// refund, down to 0.
 	Settle(ctx context.Context, clear, refund []Bucket) error
 }
 
-// Bucket identifies a counter of a [Limiter] and describes its limit.
+// Bucket identifies a counter of a [Limiter] and describes its limit. A kind and a
+// key always have the same Burst and Decay. Burst times Decay is at least 15
+// minutes, so a bucket never must wait after its level has reached 0.
 type Bucket struct {
 	// Kind says what the attempts of the bucket have in common:
 	//
 	//   - "account": the user
 	//   - "device": the user and a device on which the user has signed in before
 	//   - "name": the login name, which is of no user
+	//   - "other": the account that the application has passed to
+	//     [Authenticator.Throttle]
 	//   - "source": the IPv4 address or the IPv6 network (/64) of the client
 	Kind string
 
@@ -53,8 +62,8 @@ type Bucket struct {
 	// address.
 	Key string
 
-	Burst int           // attempts before the first wait; at least 1
-	Decay time.Duration // after this time, one attempt is forgotten; at least a second
+	Burst int           // attempts before the first wait; from 1 to 1000
+	Decay time.Duration // after this time, one attempt is forgotten; whole milliseconds, from a second to a day
 }
 
 // The kinds of buckets.
@@ -62,6 +71,7 @@ const (
 	kindAccount = "account"
 	kindDevice  = "device"
 	kindName    = "name"
+	kindOther   = "other"
 	kindSource  = "source"
 )
 
@@ -70,132 +80,173 @@ const (
 	maxLimitExcess = 10 // 2^10 seconds is more than maxLimitWait
 )
 
-// level is the state of a bucket.
+// level is the state of a bucket, in Unix milliseconds. The level itself is the time
+// until ends, divided by Bucket.Decay, so that the arithmetic is exact. The zero
+// level is 0.
 type level struct {
-	n    float64   // the level at the time of the last attempt
-	last time.Time // of the last attempt
+	ends int64 // when the level reaches 0
+	last int64 // the time of the last attempt
 }
 
-// wait returns how long the next attempt must wait at a time.
-func (l *level) wait(b Bucket, now time.Time) time.Duration {
-	excess := int(math.Ceil(l.n)) - b.Burst
+// wait returns how long the next attempt must wait at a time, in milliseconds.
+func (l *level) wait(b Bucket, now int64) int64 {
+	if ahead := l.last - now; ahead > 0 { // the clock was set back
+		l.last -= ahead
+		l.ends -= ahead
+	}
+	decay := b.Decay.Milliseconds()
+	excess := (l.ends-l.last+decay-1)/decay - int64(b.Burst)
 	if excess < 0 {
 		return 0
 	}
-	if now.Before(l.last) { // the clock was set back
-		l.last = now
-	}
-	wait := min(time.Second<<min(excess, maxLimitExcess), maxLimitWait)
-	return max(0, wait-now.Sub(l.last))
+	wait := min(time.Second<<min(excess, maxLimitExcess), maxLimitWait).Milliseconds()
+	return max(0, l.last+wait-now)
 }
 
-// add adds an attempt.
-func (l *level) add(b Bucket, now time.Time) {
-	l.n = min(l.at(b, now)+1, float64(b.Burst+maxLimitExcess))
+// add adds an attempt at a time, for which wait has returned 0.
+func (l *level) add(b Bucket, now int64) {
+	decay := b.Decay.Milliseconds()
+	l.ends = min(max(l.ends, now)+decay, now+int64(b.Burst+maxLimitExcess)*decay)
 	l.last = now
 }
 
-// at returns the level at a time.
-func (l *level) at(b Bucket, now time.Time) float64 {
-	return max(0, l.n-max(0, now.Sub(l.last)).Seconds()/b.Decay.Seconds())
-}
-
-// memoryLimiter is the Limiter of one process. Its zero value is not ready; see
-// newMemoryLimiter.
+// memoryLimiter is the Limiter of one process.
 type memoryLimiter struct {
 	now   func() time.Time
 	seed  maphash.Seed // so that nobody can choose keys that collide
 	mu    sync.Mutex
-	kinds map[string]map[uint64]*limited
+	kinds map[string]*limitedKind
 }
 
-// limited is the level of a bucket, and when it reaches 0.
+// limitedKind has the buckets of a kind.
+type limitedKind struct {
+	byKey map[uint64]*limited
+	ends  endsFirst
+}
+
+// limited is the level of a bucket.
 type limited struct {
 	level
-	ends time.Time
+	key uint64
+	at  int // in limitedKind.ends
 }
 
-// maxBuckets bounds the buckets of each kind in memory. An entry takes about 100
-// bytes.
+// maxBuckets bounds the buckets of each kind in memory.
 const maxBuckets = 1 << 16
 
-// evictFrom is how many entries are examined to find one to remove.
-const evictFrom = 8
-
 func newMemoryLimiter(now func() time.Time) *memoryLimiter {
-	return &memoryLimiter{now: now, seed: maphash.MakeSeed(), kinds: map[string]map[uint64]*limited{}}
+	return &memoryLimiter{now: now, seed: maphash.MakeSeed(), kinds: map[string]*limitedKind{}}
 }
 
-func (m *memoryLimiter) hash(b Bucket) uint64 { return maphash.String(m.seed, b.Key) }
-
+// Take implements Limiter.
 func (m *memoryLimiter) Take(_ context.Context, buckets []Bucket) (wait time.Duration, index int, err error) {
-	now := m.now()
+	now := m.now().UnixMilli()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var longest int64
 	for i, b := range buckets {
-		if e := m.kinds[b.Kind][m.hash(b)]; e != nil {
-			if w := e.wait(b, now); w > wait {
-				wait, index = w, i
+		if kind, l := m.find(b); l != nil {
+			ends := l.ends
+			if w := l.wait(b, now); w > longest {
+				longest, index = w, i
+			}
+			if l.ends != ends {
+				heap.Fix(&kind.ends, l.at)
 			}
 		}
 	}
-	if wait > 0 {
-		return wait, index, nil
+	if longest > 0 {
+		return time.Duration(longest) * time.Millisecond, index, nil
 	}
 	for _, b := range buckets {
-		e := m.entry(b, now)
-		e.add(b, now)
-		e.ends = now.Add(time.Duration(e.n * float64(b.Decay)))
+		kind, l := m.find(b)
+		if l == nil {
+			l = kind.create(m.hash(b), now)
+		}
+		l.add(b, now)
+		heap.Fix(&kind.ends, l.at)
 	}
 	return 0, 0, nil
 }
 
-// entry returns the entry of a bucket, which it adds if there is none. If there is
-// no room for it, one that ends early is removed: of a few that iteration chooses at
-// random, the one that ends first. So an entry is not removed by others of its kind
-// that have fewer attempts.
-func (m *memoryLimiter) entry(b Bucket, now time.Time) *limited {
-	entries := m.kinds[b.Kind]
-	if entries == nil {
-		entries = map[uint64]*limited{}
-		m.kinds[b.Kind] = entries
-	}
-	key := m.hash(b)
-	if e := entries[key]; e != nil {
-		return e
-	}
-	examined := 0
-	var first uint64
-	var ends time.Time
-	for k, e := range entries {
-		if !e.ends.After(now) {
-			delete(entries, k)
-		} else if examined == 0 || e.ends.Before(ends) {
-			first, ends = k, e.ends
-		}
-		if examined++; examined == evictFrom {
-			break
-		}
-	}
-	if len(entries) >= maxBuckets {
-		delete(entries, first)
-	}
-	e := &limited{}
-	entries[key] = e
-	return e
-}
-
+// Settle implements Limiter.
 func (m *memoryLimiter) Settle(_ context.Context, clear, refund []Bucket) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, b := range clear {
-		delete(m.kinds[b.Kind], m.hash(b))
+		if kind, l := m.find(b); l != nil {
+			kind.remove(l)
+		}
 	}
 	for _, b := range refund {
-		if e := m.kinds[b.Kind][m.hash(b)]; e != nil {
-			e.n = max(0, e.n-1)
-			e.ends = e.last.Add(time.Duration(e.n * float64(b.Decay)))
+		if kind, l := m.find(b); l != nil {
+			if l.ends -= b.Decay.Milliseconds(); l.ends <= l.last {
+				kind.remove(l)
+			} else {
+				heap.Fix(&kind.ends, l.at)
+			}
 		}
 	}
 	return nil
+}
+
+func (m *memoryLimiter) hash(b Bucket) uint64 { return maphash.String(m.seed, b.Key) }
+
+// find returns the kind of a bucket, and the bucket, or nil if there is none.
+func (m *memoryLimiter) find(b Bucket) (*limitedKind, *limited) {
+	kind := m.kinds[b.Kind]
+	if kind == nil {
+		kind = &limitedKind{byKey: map[uint64]*limited{}}
+		m.kinds[b.Kind] = kind
+	}
+	return kind, kind.byKey[m.hash(b)]
+}
+
+// create adds a bucket with the level 0. It removes up to two whose level is 0, or
+// else, if there is no room, the one whose level reaches 0 first.
+func (k *limitedKind) create(key uint64, now int64) *limited {
+	for range 2 {
+		if len(k.ends) > 0 && k.ends[0].ends <= now {
+			k.remove(k.ends[0])
+		}
+	}
+	if len(k.ends) >= maxBuckets {
+		k.remove(k.ends[0])
+	}
+	l := &limited{key: key}
+	k.byKey[key] = l
+	heap.Push(&k.ends, l)
+	return l
+}
+
+func (k *limitedKind) remove(l *limited) {
+	heap.Remove(&k.ends, l.at)
+	delete(k.byKey, l.key)
+}
+
+// endsFirst is a heap: the first element is the one whose level reaches 0 first.
+type endsFirst []*limited
+
+func (h endsFirst) Len() int           { return len(h) }
+func (h endsFirst) Less(i, j int) bool { return h[i].ends < h[j].ends }
+
+func (h endsFirst) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at, h[j].at = i, j
+}
+
+// Push implements heap.Interface.
+func (h *endsFirst) Push(x any) {
+	l := x.(*limited) //nolint:forcetypeassert // of limitedKind.create
+	l.at = len(*h)
+	*h = append(*h, l)
+}
+
+// Pop implements heap.Interface.
+func (h *endsFirst) Pop() any {
+	last := len(*h) - 1
+	l := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return l
 }

@@ -469,7 +469,7 @@ func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User
 	if err != nil {
 		return Tokens{}, a.internalError(ctx, s, err)
 	}
-	if err = a.mintRefresh(&t, s, k); err == nil && p.continues == nil && a.cookies != nil && !o.InBody {
+	if err = a.mintRefresh(&t, s, k); err == nil && p.continues == nil && o.Actor == "" && a.cookies != nil && !o.InBody {
 		t.device, err = a.signDevice(u.ID)
 	}
 	if err != nil {

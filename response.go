@@ -204,6 +204,9 @@ func (f *errorParts) response() ErrorResponse {
 		a.RetryAfter = retryAfter
 	case http.StatusTooManyRequests:
 		a.RetryAfter = max(retryAfter, (f.wait + time.Second - 1).Truncate(time.Second))
+		if f.wait > 0 {
+			a.Description = "too many failed attempts; try again in " + waitText(a.RetryAfter)
+		}
 	}
 	switch {
 	case row.err == ErrTokenReused: //nolint:errorlint // of this table
@@ -249,6 +252,19 @@ func (f *errorParts) response() ErrorResponse {
 		a.Challenge += `, scope="` + f.scope.scope + `"`
 	}
 	return a
+}
+
+// waitText returns d, in whole seconds, as a user reads it: in seconds up to a minute,
+// or else in minutes, rounded up.
+func waitText(d time.Duration) string {
+	n, unit := int64(d/time.Second), "second"
+	if d > time.Minute {
+		n, unit = int64((d+time.Minute-1)/time.Minute), "minute"
+	}
+	if n != 1 {
+		unit += "s"
+	}
+	return strconv.FormatInt(n, 10) + " " + unit
 }
 
 // SetHeaders sets Cache-Control: no-store and, where they apply, WWW-Authenticate

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,7 +38,11 @@ type throttledError struct {
 }
 
 func (e *throttledError) Error() string {
-	return fmt.Sprintf("%s: the %s must wait %s%s", ErrThrottled, e.kind, e.wait.Round(time.Millisecond), e.hint)
+	of := e.kind
+	if of == kindOther {
+		of = "account"
+	}
+	return fmt.Sprintf("%s: the %s must wait %s%s", ErrThrottled, of, e.wait.Round(time.Millisecond), e.hint)
 }
 
 func (e *throttledError) Unwrap() error { return ErrThrottled }
@@ -48,23 +53,26 @@ func (e *throttledError) Unwrap() error { return ErrThrottled }
 // themselves.
 //
 // The attempt is counted before check is called, for the account and for the source
-// of d; see [Limiter]. So a burst of attempts cannot exceed the limit. If check
+// of d; see Config.Limiter. So a burst of attempts cannot exceed the limit. If check
 // returns nil, the attempts for the account are forgotten, and this one no longer
 // counts for the source. If it returns an error that wraps [ErrInvalidCredentials],
-// the attempt counts as failed. After any other error, which must mean that the secret
-// was not found wrong, the attempt does not count. Throttle returns the error of
-// check. Its own error is ErrThrottled, or [ErrUnavailable] if ctx was canceled.
+// the attempt counts as failed. After any other error, or a panic, the attempt does
+// not count: the error must not say whether the secret was right. Throttle returns
+// the error of check. Its own error is ErrThrottled, or [ErrUnavailable] if ctx was
+// canceled.
 //
 // purpose is 1 to 64 printable ASCII characters without spaces. Attempts of
 // different purposes count separately for an account, and together for a source.
 // account identifies what the secret belongs to, such as User.ID or the ID of a
-// client. If it comes from the request and may not exist, it is counted like one
-// that exists.
+// client. It may come from the request, and need not exist: it is counted like one
+// that exists, so that the response does not say which. If it is a User.ID and d is
+// a known device of this user ([Cookies].DeviceName), the attempt is counted only
+// for the device.
 func (a *Authenticator) Throttle(ctx context.Context, purpose, account string, d Device, check func(context.Context) error) error {
 	if !isPurpose(purpose) {
 		return fmt.Errorf("auth: the purpose of Throttle must be 1 to %d printable ASCII characters without spaces", maxPurpose)
 	}
-	return a.throttle(ctx, purpose, kindAccount, account, d, func() error { return check(ctx) })
+	return a.throttle(ctx, purpose, kindOther, account, d, func() error { return check(ctx) })
 }
 
 // attempt is an attempt that was counted.
@@ -76,13 +84,17 @@ type attempt struct {
 }
 
 // throttle counts an attempt with the secret of an account, unless one of its buckets
-// must wait, and calls check. kind is kindAccount, and account the ID of a user, or
-// kindName, and account a login name. A success also clears the attempts of the
-// other purposes.
+// must wait, and calls check. kind is kindAccount, and account the ID of a user; or
+// kindName, and account a login name; or kindOther. A success also clears the
+// attempts of the other purposes.
 func (a *Authenticator) throttle(ctx context.Context, purpose, kind, account string, d Device, check func() error, others ...string) error {
 	own := Bucket{kind, account, accountBurst, accountDecay}
 	var t attempt
-	if device := a.knownDevice(d, account); device != "" && kind == kindAccount {
+	device := ""
+	if kind != kindName {
+		device = a.knownDevice(d, account)
+	}
+	if device != "" {
 		own.Kind, own.Key = kindDevice, account+"\x00"+device
 	} else {
 		t.source = a.sourceBucket(d)
@@ -137,7 +149,7 @@ func sourceOf(d Device) string {
 
 // take counts the attempt t. The account is that of its own bucket.
 func (a *Authenticator) take(ctx context.Context, t *attempt, d Device, account string) error {
-	buckets := append(t.own[:len(t.own):len(t.own)], t.source...)
+	buckets := slices.Concat(t.own, t.source)
 	wait, index, err := a.countAttempts(ctx, t, buckets)
 	if err != nil || wait <= 0 {
 		return err
@@ -163,11 +175,25 @@ func (a *Authenticator) take(ctx context.Context, t *attempt, d Device, account 
 	return reportedError{throttled}
 }
 
+// mayUseLimiter reports whether to ask Config.Limiter. After a failure, only one
+// attempt in each limiterPause asks it, until it responds.
+func (a *Authenticator) mayUseLimiter() bool {
+	if a.limiter == nil {
+		return false
+	}
+	retry := a.limiterRetry.Load()
+	if retry == 0 {
+		return true
+	}
+	now := a.now()
+	return !isPaused(now, retry, limiterPause) && a.limiterRetry.CompareAndSwap(retry, now.Add(limiterPause).UnixMilli())
+}
+
 // countAttempts calls Limiter.Take. If the limiter of the configuration does not
 // respond, that in memory decides: whoever can stop the limiter could otherwise stop
 // all logins.
 func (a *Authenticator) countAttempts(ctx context.Context, t *attempt, buckets []Bucket) (wait time.Duration, index int, err error) {
-	if l := a.limiter; l != nil && !isPaused(a.now(), a.limiterRetry.Load(), limiterPause) {
+	if l := a.limiter; a.mayUseLimiter() {
 		t.limiter = l
 		type result struct {
 			wait  time.Duration
@@ -178,6 +204,7 @@ func (a *Authenticator) countAttempts(ctx context.Context, t *attempt, buckets [
 			return r, err
 		})
 		if err == nil {
+			a.limiterRetry.Store(0)
 			return taken.wait, taken.index, nil
 		}
 		if ctx.Err() != nil {
@@ -194,11 +221,11 @@ func (a *Authenticator) settle(ctx context.Context, t *attempt, err error) {
 	var clear, refund []Bucket
 	switch {
 	case err == nil:
-		clear, refund = append(t.own[:len(t.own):len(t.own)], t.others...), t.source
+		clear, refund = slices.Concat(t.own, t.others), t.source
 	case isRefusal(err):
 		return
 	default:
-		refund = append(t.own[:len(t.own):len(t.own)], t.source...)
+		refund = slices.Concat(t.own, t.source)
 	}
 	if t.limiter == a.memoryLimiter {
 		_ = a.memoryLimiter.Settle(ctx, clear, refund)
