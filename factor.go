@@ -240,7 +240,7 @@ func (a *Authenticator) LoginFactor(ctx context.Context, challenge, method, resp
 		return Tokens{}, a.factorError(challenge, u.ID, methods, c.expiresAt, true)
 	}
 	var t Tokens
-	err = a.throttle(ctx, attemptFactor, kindAccount, u.ID, d, func() error {
+	err = a.throttle(ctx, attemptFactor, u.ID, []Bucket{accountBucket(u.ID)}, d, func() error {
 		last, err := a.countAttempt(ctx, &c)
 		if err != nil {
 			return a.refuseChallenge(ctx, &c, o.Device, err)

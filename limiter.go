@@ -51,7 +51,7 @@ type Bucket struct {
 	//
 	//   - "account": the user
 	//   - "device": the user and a device on which the user has signed in before
-	//   - "name": the login name, which is of no user
+	//   - "name": the login name, whether or not a user has it, in any letter case
 	//   - "other": the account that the application has passed to
 	//     [Authenticator.Throttle]
 	//   - "source": the IPv4 address or the IPv6 network (/64) of the client

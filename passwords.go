@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/ratchet-go/auth/password"
@@ -48,13 +47,11 @@ func (a *Authenticator) withPassword(ctx context.Context, login, pass string, d 
 	if err != nil && exists && !errors.As(err, &unusable) {
 		return err
 	}
-	kind, account := kindAccount, u.ID
-	if !exists || unusable != nil {
-		// Names that differ only in case are one account in most applications. If
-		// they were counted separately, a stranger could tell that none has them.
-		kind, account = kindName, strings.ToLower(strings.TrimSpace(login))
+	account, own := "", []Bucket{nameBucket(login)}
+	if exists && unusable == nil {
+		account, own = u.ID, []Bucket{accountBucket(u.ID), nameBucket(login)}
 	}
-	return a.throttle(ctx, attemptPassword, kind, account, d, func() error {
+	return a.throttle(ctx, attemptPassword, account, own, d, func() error {
 		if err := a.provePassword(ctx, &u, pass, exists, unusable, cleanDevice(d)); err != nil {
 			return err
 		}
@@ -65,11 +62,15 @@ func (a *Authenticator) withPassword(ctx context.Context, login, pass string, d 
 // provePassword returns nil if u can sign in with a password. exists is false for the
 // zero User, and unusable is why u cannot be used, or nil. It replaces a weak hash.
 func (a *Authenticator) provePassword(ctx context.Context, u *User, pass string, exists bool, unusable *userError, d Device) error {
-	err := a.checkPassword(ctx, *u, pass)
+	checked := *u
+	if u.Disabled {
+		checked.PasswordHash = "" // a right password must not be refused sooner than a wrong one
+	}
+	err := a.checkPassword(ctx, checked, pass)
 	switch {
 	case isRefusal(err) && !exists:
 		err = refusal("unknown user")
-	case err == nil && u.Disabled:
+	case isRefusal(err) && u.Disabled:
 		err = refusal("user is disabled")
 	}
 	switch {
@@ -97,7 +98,7 @@ func (a *Authenticator) checkPassword(ctx context.Context, u User, pass string) 
 	}
 	unreadable := errors.Is(err, password.ErrHash)
 	if unreadable {
-		a.emit(ctx, Event{Type: EventFault, Session: Session{Subject: u.ID}, Err: fmt.Errorf("auth: User.PasswordHash: %w", err)})
+		a.emitLimited(ctx, "PasswordHash", Event{Type: EventFault, Session: Session{Subject: u.ID}, Err: fmt.Errorf("auth: User.PasswordHash: %w", err)})
 	}
 	if unreadable || u.PasswordHash == "" {
 		if err = a.hasher.VerifyUnknown(ctx, pass); err == nil {
@@ -196,7 +197,7 @@ func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, 
 			return false, ErrSessionRevoked
 		}
 		attempt := func(pass string) error {
-			return a.throttle(ctx, attemptPassword, kindAccount, u.ID, client, func() error { return a.checkPassword(ctx, u, pass) })
+			return a.throttle(ctx, attemptPassword, u.ID, []Bucket{accountBucket(u.ID)}, client, func() error { return a.checkPassword(ctx, u, pass) })
 		}
 		wrong := attempt(current)
 		switch {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/ratchet-go/auth/password"
 )
@@ -72,37 +73,58 @@ func (a *Authenticator) Throttle(ctx context.Context, purpose, account string, d
 	if !isPurpose(purpose) {
 		return fmt.Errorf("auth: the purpose of Throttle must be 1 to %d printable ASCII characters without spaces", maxPurpose)
 	}
-	return a.throttle(ctx, purpose, kindOther, account, d, func() error { return check(ctx) })
+	return a.throttle(ctx, purpose, account, []Bucket{{kindOther, account, accountBurst, accountDecay}}, d, func() error { return check(ctx) })
 }
 
 // attempt is an attempt that was counted.
 type attempt struct {
 	limiter Limiter
-	own     []Bucket // of the account, the name or the known device
+	own     []Bucket // of the account and the name, or of the known device
 	source  []Bucket // empty if the source is unknown, or the device is known
 	others  []Bucket // like own, of other purposes, which a success clears too
 }
 
-// throttle counts an attempt with the secret of an account, unless one of its buckets
-// must wait, and calls check. kind is kindAccount, and account the ID of a user; or
-// kindName, and account a login name; or kindOther. A success also clears the
+// accountBucket returns the bucket of an account, without a digest.
+func accountBucket(id string) Bucket { return Bucket{kindAccount, id, accountBurst, accountDecay} }
+
+// nameBucket returns the bucket of a login name, without a digest. An attempt with a
+// login name counts for the name even if a user has it. Otherwise a stranger could
+// distinguish the two: the application may or may not accept a name in other letters,
+// and only the attempts with a name that no user has would then count together, or
+// separately.
+func nameBucket(login string) Bucket {
+	return Bucket{kindName, foldName(login), accountBurst, accountDecay}
+}
+
+// foldName returns a login name in a form that is the same for all names that differ
+// only in case or in white space around them.
+func foldName(login string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
+			least = min(least, other)
+		}
+		return least
+	}, strings.TrimSpace(login))
+}
+
+// throttle counts an attempt, unless one of its buckets must wait, and calls check.
+// account is the ID of the user or another account, or "" if there is none, and own
+// are the buckets of the account and of the login name. A success also clears the
 // attempts of the other purposes.
-func (a *Authenticator) throttle(ctx context.Context, purpose, kind, account string, d Device, check func() error, others ...string) error {
-	own := Bucket{kind, account, accountBurst, accountDecay}
+func (a *Authenticator) throttle(ctx context.Context, purpose, account string, own []Bucket, d Device, check func() error, others ...string) error {
 	var t attempt
-	device := ""
-	if kind != kindName {
-		device = a.knownDevice(d, account)
-	}
-	if device != "" {
-		own.Kind, own.Key = kindDevice, account+"\x00"+device
+	if device := a.knownDevice(d, account); device != "" {
+		own = []Bucket{{kindDevice, account + "\x00" + device, accountBurst, accountDecay}}
 	} else {
 		t.source = a.sourceBucket(d)
 	}
-	for _, other := range others {
-		t.others = append(t.others, a.withDigest(own, other))
+	for _, b := range own {
+		t.own = append(t.own, a.withDigest(b, purpose))
+		for _, other := range others {
+			t.others = append(t.others, a.withDigest(b, other))
+		}
 	}
-	t.own = []Bucket{a.withDigest(own, purpose)}
 	if err := a.take(ctx, &t, d, account); err != nil {
 		return err
 	}

@@ -31,6 +31,8 @@ func (b bcryptHash) matches(h *Hasher, password string) bool {
 	return matches && len(password) <= bcryptPassword && strings.IndexByte(password, 0) < 0
 }
 
+func (b bcryptHash) cost() cost { return cost{bcrypt: int(b[4]-'0')*10 + int(b[5]-'0')} }
+
 // parseBcrypt checks the form of hash. The unused bits at the end of the salt
 // may be set, because some old programs set them. Those of the tag may not: no
 // password would match.

@@ -224,6 +224,7 @@ type Hasher struct {
 	params        params // with defaults set
 	mistake       error  // result of Check
 	gate          gate
+	pace          pace
 	screenTimeout time.Duration // with the default set
 
 	// argon2id and bcrypt replace the functions of golang.org/x/crypto in tests.
@@ -320,8 +321,12 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 // describes the hashes that it accepts. If Budget is used up, the call waits in
 // the queue, but not longer than ctx.
 //
-// It returns nil if the password is correct and [ErrMismatch] if it is not.
-// Other errors are [ErrTooLong], [ErrBusy], one that wraps [ErrHash], one that
+// It returns nil if the password is correct and [ErrMismatch] if it is not. Once h
+// has verified hashes of different algorithms or parameters, ErrMismatch is returned
+// no sooner than it usually takes for the slowest of them, but at most 3 seconds
+// after the hashing started. So the response time does not reveal which kind of hash
+// a user has. The wait uses neither a processor nor Budget, and ends early if ctx is
+// done. Other errors are [ErrTooLong], [ErrBusy], one that wraps [ErrHash], one that
 // wraps that of ctx, and the error of [Hasher.Check]. Hashing that has started
 // does not stop when ctx is done.
 func (h *Hasher) Verify(ctx context.Context, hash, password string) error {
@@ -336,11 +341,10 @@ func (h *Hasher) Verify(ctx context.Context, hash, password string) error {
 }
 
 // VerifyUnknown does the same work as Verify of a wrong password against a hash
-// that h created, in the same queue, and returns [ErrMismatch]. Logins call it
-// if no user has the name, so that the response time does not reveal that. This
-// works only for stored hashes that have the parameters of h: bcrypt hashes,
-// and hashes with older parameters, take a different time until they are
-// replaced (see [Hasher.NeedsRehash]).
+// that h created, in the same queue, and returns [ErrMismatch], as Verify does.
+// Logins call it if no user has the name, so that the response time does not reveal
+// that. If there are bcrypt hashes, or hashes with other parameters than those of h,
+// both methods wait; see Verify.
 //
 // Its other errors are those of [Hasher.Verify], except ErrHash. It never returns
 // nil.
@@ -426,11 +430,19 @@ func (h *Hasher) init() {
 func (h *Hasher) verify(ctx context.Context, s stored, password string) error {
 	h.init()
 	matches := false
-	if err := h.run(ctx, h.weight(s), func() { matches = s.matches(h, password) }); err != nil {
+	var began time.Time
+	var took time.Duration
+	if err := h.run(ctx, h.weight(s), func() {
+		began = time.Now()
+		matches = s.matches(h, password)
+		took = time.Since(began)
+	}); err != nil {
 		return err
 	}
+	least := h.pace.add(s.cost(), took)
 	// Other programs may hash the empty password; it must not match here.
 	if !matches || password == "" {
+		waitUntil(ctx, began.Add(least))
 		return ErrMismatch
 	}
 	return nil

@@ -26,6 +26,9 @@ type stored interface {
 	// matches hashes password with the functions of h, and reports whether it
 	// is the one that was hashed.
 	matches(h *Hasher, password string) bool
+
+	// cost returns what the duration of matches depends on.
+	cost() cost
 }
 
 // parse reads a hash of any form that is verified. Its errors wrap ErrHash and
@@ -103,6 +106,8 @@ func (a argon2idHash) String() string {
 func (a argon2idHash) derive(idKey func(_, _ []byte, _, _ uint32, _ uint8, _ uint32) []byte, password string, length int) []byte {
 	return idKey([]byte(password), a.salt, a.time, a.memory, uint8(a.threads), uint32(length))
 }
+
+func (a argon2idHash) cost() cost { return cost{params: a.params} }
 
 func (a argon2idHash) matches(h *Hasher, password string) bool {
 	return subtle.ConstantTimeCompare(a.derive(h.argon2id, password, len(a.tag)), a.tag) == 1
