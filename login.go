@@ -187,8 +187,8 @@ func checkActorSize(subject, actor string) error {
 // Login checks a password and opens a session.
 //
 // It returns [ErrInvalidCredentials] if the user does not exist, the password is
-// wrong, or the user is disabled. The three cases take the same time if the
-// stored hash has the parameters of Config.Hasher. Only the event
+// wrong, or the user is disabled. The three cases take the same time; see
+// [password.Hasher.Verify] about hashes of different kinds. Only the event
 // [EventLoginRefused] says which it was. [password.ErrBusy] and [ErrUnavailable]
 // mean that the password could not be checked or the session could not be
 // opened. Any other error means that o is invalid, or that the tokens cannot be
@@ -292,6 +292,20 @@ type userError struct{ error }
 
 func (e *userError) Unwrap() error { return e.error }
 
+// unusableUser is the error of checkUser for a user with an ID whom a method of Users
+// has returned. It writes its text only when asked, so that a refused login does not
+// take longer.
+type unusableUser struct {
+	method, id string
+	err        error
+}
+
+func (e unusableUser) Error() string {
+	return fmt.Sprintf("auth: Users.%s returned the user %s: %s", e.method, quoted(e.id), detail{e.err})
+}
+
+func (e unusableUser) Unwrap() error { return e.err }
+
 // subjectOf returns the subject of events about u, or "" if the ID of u may be
 // the mistake e.
 func (e *userError) subjectOf(u User) string {
@@ -310,7 +324,7 @@ func (a *Authenticator) findUser(ctx context.Context, name, key string, find fun
 	u, err := callBounded(a.Verifier, ctx, "Users."+name, a.hookTimeout, func(ctx context.Context) (User, error) { return find(ctx, key) })
 	if err == nil {
 		if err := checkUser(&u); err != nil {
-			return u, &userError{fmt.Errorf("auth: Users.%s returned the user %s: %w", name, quoted(u.ID), detail{err})}
+			return u, &userError{unusableUser{name, u.ID, err}}
 		}
 		return u, nil
 	}

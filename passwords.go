@@ -17,7 +17,7 @@ import (
 //
 // It returns [ErrInvalidCredentials] if the user does not exist, the password is
 // wrong, or the user is disabled or has no password. These cases take the same
-// time if the stored hash has the parameters of Config.Hasher. Only the event
+// time; see [password.Hasher.Verify] about hashes of different kinds. Only the event
 // [EventLoginRefused], which also has d, says which it was. [password.ErrBusy] and
 // [ErrUnavailable] mean that the password could not be checked. Any other error
 // means that the user cannot be used; see [Users]. It returns [ErrThrottled] as
@@ -64,7 +64,7 @@ func (a *Authenticator) withPassword(ctx context.Context, login, pass string, d 
 func (a *Authenticator) provePassword(ctx context.Context, u *User, pass string, exists bool, unusable *userError, d Device) error {
 	checked := *u
 	if u.Disabled {
-		checked.PasswordHash = "" // a right password must not be refused sooner than a wrong one
+		checked.PasswordHash = "" // a right password must be refused like a wrong one
 	}
 	err := a.checkPassword(ctx, checked, pass)
 	switch {
@@ -76,7 +76,7 @@ func (a *Authenticator) provePassword(ctx context.Context, u *User, pass string,
 	switch {
 	case isRefusal(err):
 		if unusable != nil {
-			err = fmt.Errorf("%w; %w", err, detail{unusable})
+			err = refusedUnusable{err, unusable}
 		}
 		return a.refuseLogin(ctx, unusable.subjectOf(*u), d, err)
 	case err != nil:
@@ -87,6 +87,17 @@ func (a *Authenticator) provePassword(ctx context.Context, u *User, pass string,
 	a.upgradeHash(ctx, u, pass)
 	return nil
 }
+
+// refusedUnusable is the refusal of a login of a user that cannot be used. It writes
+// its text only when asked.
+type refusedUnusable struct {
+	error
+	user *userError
+}
+
+func (e refusedUnusable) Error() string { return e.error.Error() + "; " + detail{e.user}.Error() }
+
+func (e refusedUnusable) Unwrap() []error { return []error{e.error, e.user} }
 
 // checkPassword compares a password with the hash of u. It hashes the password
 // even if the user does not exist (the zero User) or has no password, so that
