@@ -510,7 +510,7 @@ func testBlockedOnEvent(t *testing.T) {
 	for i := range 16 {
 		others.Go(func() {
 			for range 4 {
-				k, err := fx.Login(ctx, "bob", pass, auth.SessionOptions{})
+				k, err := fx.StartSession(ctx, "u2", auth.SessionOptions{})
 				if !assert(t, err) {
 					return
 				}
