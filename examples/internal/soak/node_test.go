@@ -59,6 +59,11 @@ func hasher() *password.Hasher { return &password.Hasher{Memory: 64, Time: 1, Qu
 // leeway is Config.Leeway of the nodes, which run on one machine.
 const leeway = time.Second
 
+// tokenCacheSize is Config.TokenCacheSize of the nodes. The cache keeps tokens that
+// have expired until others replace them. With the default size it would be full, and
+// the memory of a node constant, only after an hour.
+const tokenCacheSize = 1024
+
 // processState is the response of a process to GET /state.
 type processState struct {
 	Heap        float64 // bytes in use after a garbage collection
@@ -182,6 +187,7 @@ func (n *nodes) start(i int) (addr string, err error) {
 		Cookies:   &auth.Cookies{AllowBody: true},
 		AccessTTL: n.config.Access, IdleTTL: n.config.Idle, SessionTTL: n.config.Session,
 		RetryWindow: n.config.Window, Leeway: leeway, StoreTimeout: storeTimeout,
+		TokenCacheSize: tokenCacheSize,
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		OnEvent: func(_ context.Context, e auth.Event) {
 			n.mu.Lock()
