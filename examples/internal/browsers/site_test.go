@@ -215,7 +215,7 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		select {
 		case <-served:
 		case <-r.Context().Done():
-		case <-time.After(10 * time.Second): // the browser has not sent it
+		case <-time.After(time.Minute): // the browser has not sent it
 		}
 	case r.URL.Path == "/redirect":
 		http.Redirect(rw, r, r.URL.Query().Get("to"), http.StatusTemporaryRedirect)
