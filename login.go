@@ -67,7 +67,9 @@ type SessionOptions struct {
 	// Replaces lists access and refresh tokens that the client had before the
 	// login, such as those of [Authenticator.CookieTokens]. The login ends the
 	// session of each token that this service signed, of any user, even if the
-	// token has expired.
+	// token has expired. If the store does not confirm that, the login succeeds
+	// anyway: this process refuses these sessions, and [Verifier.Run] repeats the
+	// revocation until the store confirms it.
 	Replaces []string `json:"-" xml:"-"`
 
 	// InBody says that the tokens are not sent in cookies. The size limit of a
@@ -494,15 +496,25 @@ func (a *Authenticator) createSession(ctx context.Context, snap snapshot, u User
 			return Tokens{}, err
 		}
 	}
-	if err := a.callStore(ctx, s, "Create", func(ctx context.Context) error { return a.store.Create(ctx, s) }); err != nil {
-		return Tokens{}, err
+	err = a.callStore(ctx, s, "Create", func(ctx context.Context) error {
+		err := a.store.Create(ctx, s)
+		if errors.Is(err, ErrSessionExists) {
+			return nil // the ID is random, so the driver has repeated the call, and found this record
+		}
+		return err
+	})
+	if err == nil {
+		err = a.finishLogin(ctx, s, replaced, p)
 	}
-	if err := a.finishLogin(ctx, s, replaced, p); err != nil {
-		// No client has these tokens, so remove the session. Try once and
-		// briefly: if the store fails, Run tries again.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.storeTimeout, cleanupTimeout))
-		defer cancel()
-		_ = a.revoke(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reasonLogin)
+	if err != nil {
+		if !errors.Is(err, ErrNotStorable) {
+			// The session may exist, even if Create has failed, but no client has its
+			// tokens. So remove it. Try once and briefly: if the store fails, Run tries
+			// again.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(a.storeTimeout, cleanupTimeout))
+			defer cancel()
+			_ = a.revoke(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reasonLogin)
+		}
 		return Tokens{}, err
 	}
 	event := EventLogin
@@ -559,18 +571,14 @@ func (a *Authenticator) finishLogin(ctx context.Context, s Session, replaced []n
 	if err != nil {
 		return err
 	}
-	if err := a.revoke(context.WithoutCancel(ctx), Revocation{Subject: s.Subject, Sessions: over}, reasonEvicted); err != nil {
-		return err
+	// Nothing can refuse the login any more. Whatever the store does, this process now
+	// refuses the sessions that end, and Run publishes that until the store confirms it.
+	// So go on: an outage must not leave the client without any session.
+	_ = a.revoke(context.WithoutCancel(ctx), Revocation{Subject: s.Subject, Sessions: over}, reasonEvicted)
+	_ = a.revokeNamed(ctx, slices.DeleteFunc(replaced, p.isContinued), reasonReplaced)
+	if p.continues != nil {
+		_ = a.revokeSession(ctx, *p.continues, reasonReplaced)
 	}
-	// End the replaced sessions last. If an earlier step fails, the client gets
-	// no new session and keeps these.
-	if err := a.revokeNamed(ctx, slices.DeleteFunc(replaced, p.isContinued), reasonReplaced); err != nil || p.continues == nil {
-		return err
-	}
-	// Whatever the store does, this process refuses the old session now, and Run
-	// publishes that until the store confirms it. So go on: an outage must not leave
-	// the client without any session.
-	_ = a.revokeSession(ctx, *p.continues, reasonReplaced)
 	return nil
 }
 
