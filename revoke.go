@@ -87,7 +87,10 @@ func (a *Authenticator) RevokeAll(ctx context.Context, subject string, except ..
 
 	// A session may have a CreatedAt at or after r.Before, if a clock is ahead or
 	// another process has set the same not-before instant. List it by its ID.
-	list, listErr := a.tryLiveSessions(ctx, subject, a.revoked.isConfirmed)
+	// If List hangs, half of the time is left for Revoke.
+	listing, cancel := context.WithTimeout(ctx, a.storeTimeout/2)
+	defer cancel()
+	list, listErr := a.tryLiveSessions(listing, subject, a.revoked.isConfirmed)
 	for _, s := range list {
 		if !s.CreatedAt.Before(r.Before) && !slices.Contains(except, s.ID) {
 			r.Sessions = append(r.Sessions, s.ID)
@@ -391,7 +394,7 @@ func (a *Authenticator) revokeIfExists(ctx context.Context, s Session, reason re
 	switch _, err := a.getSession(ctx, s); {
 	case errors.Is(err, ErrSessionNotFound):
 		return nil
-	case err != nil:
+	case err != nil && reason != reasonReplaced: // a login is not repeated
 		return err
 	}
 	return a.revoke(ctx, Revocation{Subject: s.Subject, Sessions: []string{s.ID}}, reason)

@@ -391,3 +391,20 @@ func TestRevoke_KeepsNoMemoryOfTheCaller(t *testing.T) {
 		}
 	}
 }
+
+// If List hangs, it leaves time for Revoke.
+func TestRevokeAll_EndsTheSessionsIfListHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newTestStore()
+		a, _ := newNode(t, store)
+		runNodes(t, a)
+		k := startSession(t, a)
+		store.on(hang, "List")
+		begun := time.Now()
+		require.ErrorIs(t, a.RevokeAll(context.Background(), "u1"), auth.ErrUnavailable)
+		require.LessOrEqual(t, time.Since(begun), 2*time.Second)
+		_, err := store.Get(context.Background(), "u1", k.SessionID)
+		require.ErrorIs(t, err, auth.ErrSessionNotFound)
+	})
+}
