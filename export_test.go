@@ -1,6 +1,9 @@
 package auth
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // LogFaults returns the OnEvent of a Config without one.
 func LogFaults() func(context.Context, Event) { return logFaults() }
@@ -23,4 +26,24 @@ func (m *MemoryStore) Spent() int {
 		sh.mu.Unlock()
 	}
 	return n
+}
+
+// MemoryLimiter is the Limiter of an Authenticator without Config.Limiter.
+type MemoryLimiter = memoryLimiter
+
+// NewMemoryLimiter returns a MemoryLimiter.
+func NewMemoryLimiter(now func() time.Time) *MemoryLimiter { return newMemoryLimiter(now) }
+
+// Levels returns the sum of the levels of the buckets of each kind at their last
+// attempts.
+func (m *memoryLimiter) Levels() map[string]float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	levels := map[string]float64{}
+	for kind, entries := range m.kinds {
+		for _, e := range entries {
+			levels[kind] += e.n
+		}
+	}
+	return levels
 }
