@@ -40,9 +40,13 @@ func (m *memoryLimiter) Levels() map[string]float64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	levels := map[string]float64{}
-	for kind, entries := range m.kinds {
-		for _, e := range entries {
-			levels[kind] += e.n
+	for name, kind := range m.kinds {
+		decay := accountDecay
+		if name == kindSource {
+			decay = sourceDecay
+		}
+		for _, l := range kind.byKey {
+			levels[name] += float64(l.ends-l.last) / float64(decay.Milliseconds())
 		}
 	}
 	return levels

@@ -53,8 +53,8 @@ func twoDevices(c *faultCell) {
 	signedIn(c)
 }
 
-// withFactor requires a second factor, and proves the password.
-func withFactor(c *faultCell) {
+// withSecondFactor requires a second factor, and proves the password.
+func withSecondFactor(c *faultCell) {
 	c.run()
 	c.factor.methods = []string{"otp"}
 	c.proveAgain(context.Background())
@@ -149,7 +149,7 @@ func faultEndpoints() []faultEndpoint {
 			c.factor.methods = []string{"otp"}
 		}, request: post("/login", goodLogin), want: "401 factor_required", signedOut: true},
 		{
-			group: "Login", name: "`POST /login/factor`", setup: withFactor, want: "200",
+			group: "Login", name: "`POST /login/factor`", setup: withSecondFactor, want: "200",
 			allow:   map[string]string{"SecondFactor.Verify carried out twice": "401 invalid_credentials"},
 			request: func(ctx context.Context, c *faultCell) faultAnswer { return c.respond(ctx, "code-one") },
 			anew: func(ctx context.Context, c *faultCell) faultAnswer {
@@ -161,7 +161,7 @@ func faultEndpoints() []faultEndpoint {
 			},
 		},
 		{
-			group: "Login", name: "`POST /login/factor`, a wrong response", setup: withFactor, want: "401 invalid_credentials", signedOut: true,
+			group: "Login", name: "`POST /login/factor`, a wrong response", setup: withSecondFactor, want: "401 invalid_credentials", signedOut: true,
 			request: func(ctx context.Context, c *faultCell) faultAnswer { return c.respond(ctx, "wrong") },
 		},
 		{group: "Login", name: "`StartSession`", setup: running, request: call(func(ctx context.Context, c *faultCell) (auth.Tokens, error) {
