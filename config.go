@@ -236,7 +236,10 @@ type Config struct {
 	StalePolicy StalePolicy
 
 	// OnEvent receives events. It is called concurrently, and while the request
-	// waits, so it must return soon. [LogEvents] returns such a function.
+	// waits, so it must return soon. [LogEvents] returns such a function. Its
+	// context ends after a second, and soon afterward the request goes on without
+	// it. While 64 calls have not returned, events are dropped
+	// ([Health].DroppedEvents).
 	//
 	// nil means that faults (EventFault and EventStale) are logged to
 	// [slog.Default], at most once per kind and minute. Only Event.Err is logged,
@@ -247,6 +250,11 @@ type Config struct {
 	// OnError writes the response to a request that is refused with err. nil
 	// means [DefaultOnError], which an OnError may call for errors that it does
 	// not handle. [ResponseFor] returns the status and headers for an error.
+	//
+	// OnError must return, because the request waits for it; there is an
+	// [EventFault] if it takes longer than HookTimeout. If it panics before it has
+	// begun to write a response, the response is status 500. Otherwise the request
+	// is aborted, as it is if OnError panics with [http.ErrAbortHandler].
 	OnError func(w http.ResponseWriter, r *http.Request, err error)
 
 	// Now returns the current time. nil means [time.Now].

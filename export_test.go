@@ -51,3 +51,6 @@ func (m *memoryLimiter) Levels() map[string]float64 {
 	}
 	return levels
 }
+
+// IsOwnGuard is isOwnGuard.
+func IsOwnGuard(g Guard) bool { return isOwnGuard(g) }

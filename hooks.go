@@ -229,7 +229,7 @@ func (c *hookContext) AfterFunc(f func()) (stop func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
-		go f()
+		go f() // package context has locked the derived context
 		return func() bool { return false }
 	}
 	if c.after == nil {
@@ -248,18 +248,20 @@ func (c *hookContext) AfterFunc(f func()) (stop func() bool) {
 // end ends the context. Later calls do nothing.
 func (c *hookContext) end(err error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.err != nil {
+		c.mu.Unlock()
 		return
 	}
 	c.err = err
 	if c.done != nil {
 		close(c.done)
 	}
-	for f := range c.after {
-		go (*f)()
-	}
+	after := c.after
 	c.after = nil
+	c.mu.Unlock() // a derived context locks itself, then c
+	for f := range after {
+		(*f)()
+	}
 }
 
 // refuseHook returns the error for a hook that is not called, because too many of

@@ -322,7 +322,7 @@ func TestLayers_TheClockIsAField(t *testing.T) {
 			return true
 		})
 	}
-	require.Equal(t, 5, goStatements, "only Run and calls of hooks start goroutines: Run starts one for OnEvent, and with AnyOf one for each feed; a hook has one, and others when its context ends")
+	require.Equal(t, 4, goStatements, "only Run and calls of hooks start goroutines: Run starts one for OnEvent, and with AnyOf one for each feed; a hook has one, and one for a context that it derives too late")
 }
 
 func TestLayers_ThreeDirectRequirements(t *testing.T) {

@@ -58,7 +58,9 @@ func ErrorFromContext(ctx context.Context) error {
 // to allow the request. An error that wraps no error of this package counts as
 // [ErrForbidden]. Return an error that wraps [ErrUnavailable] if the decision
 // could not be made. A panic refuses the request with status 500. A Guard is
-// called concurrently.
+// called concurrently, in a goroutine of its own, and its context ends after
+// Config.HookTimeout. If it then fails, or does not return, the response is status
+// 503.
 type Guard func(ctx context.Context, c *Claims) error
 
 // Role returns a Guard that requires at least one of the roles. It panics if

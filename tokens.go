@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -115,7 +116,8 @@ func (a *Authenticator) signAccess(ctx context.Context, now time.Time, payload [
 		return ring.signToken(now, payload)
 	}
 	token, err := callBounded(a.Verifier, ctx, "Signer", a.hookTimeout, func(context.Context) (string, error) { return ring.signToken(now, payload) })
-	if abandoned, _ := isAbandoned(err); abandoned {
+	var panicked *panicError
+	if abandoned, _ := isAbandoned(err); abandoned || errors.As(err, &panicked) && !errors.Is(err, ErrUnavailable) {
 		err = fmt.Errorf("%w: signing a token: %w", ErrUnavailable, detail{err})
 	}
 	return token, err

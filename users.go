@@ -41,7 +41,8 @@ type User struct {
 	Extra map[string]any
 }
 
-// Users is the application's user lookup. Its methods are called concurrently.
+// Users is the application's user lookup. Its methods are called concurrently. They
+// must return when their context ends, which is after Config.HookTimeout.
 //
 // Both methods return [ErrUserNotFound] if the user does not exist. Any other
 // error means that the lookup failed; the caller then returns [ErrUnavailable]
