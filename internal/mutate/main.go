@@ -162,11 +162,11 @@ func run(ctx context.Context, out io.Writer, o options, dirs []string) (int, err
 			deadline = time.Now().Add(max(0, o.budget-time.Since(start)) / time.Duration(len(packages)-i))
 		}
 		t, err := play(ctx, out, p, o, deadline)
-		if err != nil {
-			return survivors, fmt.Errorf("%s: %w", p.dir, err)
-		}
 		survivors += t.survived
 		fmt.Fprintf(out, "%s: %s (%s since the start)\n", p.dir, t, time.Since(start).Round(time.Second))
+		if err != nil { // after what is known, since an interrupt is one
+			return survivors, fmt.Errorf("%s: %w", p.dir, err)
+		}
 	}
 	return survivors, nil
 }
