@@ -54,3 +54,13 @@ func (m *memoryLimiter) Levels() map[string]float64 {
 
 // IsOwnGuard is isOwnGuard.
 func IsOwnGuard(g Guard) bool { return isOwnGuard(g) }
+
+// Buckets returns the number of buckets of a kind in memory.
+func (m *memoryLimiter) Buckets(kind string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if k := m.kinds[kind]; k != nil {
+		return len(k.byKey)
+	}
+	return 0
+}

@@ -1,7 +1,8 @@
 package redisstore
 
-// This file has the scripts. Each script uses only KEYS[1], so that it runs
-// atomically on the node of a Cluster that has the key.
+// This file has the scripts. Each script of a Store uses only KEYS[1], so that it
+// runs atomically on the node of a Cluster that has the key. All keys of a Limiter
+// are in one slot.
 //
 // Redis 7.0 is required for the option GT of PEXPIREAT. It replicates the
 // commands that a script ran, not the script, so scripts may use the server's
@@ -265,4 +266,73 @@ while true do
   from = '(' .. es[64][1]
 end
 return {run, found, page, more}
+`
+
+// luaTake implements Limiter.Take. Each bucket has two KEYS, which are those of its
+// kind: a sorted set with the time at which its level reaches 0, and a hash with the
+// time of its last attempt. So its level is the time until the first, divided by its
+// decay, and the arithmetic is exact. ARGV is the time, or the empty string for the
+// server's; and for each bucket its key, burst, decay, and how many buckets its kind
+// may have. All times are in milliseconds. The script returns the longest wait and
+// the index of its bucket; both are 0 if the attempt was counted.
+//
+// The keys expire when the level of their last bucket reaches 0. A call also removes
+// up to four buckets of each kind whose level is 0.
+const luaTake = luaNow + `
+now = tonumber(ARGV[1]) or now
+local levels, wait, index = {}, 0, 0
+for i = 1, #KEYS / 2 do
+  local key, burst, decay = ARGV[4 * i - 2], tonumber(ARGV[4 * i - 1]), tonumber(ARGV[4 * i])
+  local ends = tonumber(redis.call('ZSCORE', KEYS[2 * i - 1], key) or now)
+  local last = tonumber(redis.call('HGET', KEYS[2 * i], key) or now) or now
+  if last > now then
+    ends = ends - (last - now)
+    last = now
+    redis.call('ZADD', KEYS[2 * i - 1], 'XX', string.format('%.0f', ends), key)
+    redis.call('HSET', KEYS[2 * i], key, string.format('%.0f', last))
+  end
+  levels[i] = ends
+  local excess = math.ceil((ends - last) / decay) - burst
+  if excess >= 0 then
+    local left = last + math.min(1000 * 2 ^ math.min(excess, 10), 900000) - now
+    if left > wait then wait, index = left, i - 1 end
+  end
+end
+if wait > 0 then return {wait, index} end
+for i = 1, #KEYS / 2 do
+  local ends, lasts, key = KEYS[2 * i - 1], KEYS[2 * i], ARGV[4 * i - 2]
+  local burst, decay, limit = tonumber(ARGV[4 * i - 1]), tonumber(ARGV[4 * i]), tonumber(ARGV[4 * i + 1])
+  local over = redis.call('ZRANGEBYSCORE', ends, '-inf', string.format('%.0f', now), 'LIMIT', 0, 4)
+  if #over == 0 and redis.call('ZCARD', ends) >= limit and not redis.call('ZSCORE', ends, key) then
+    over = redis.call('ZRANGE', ends, 0, 0)
+  end
+  for _, other in ipairs(over) do
+    redis.call('ZREM', ends, other)
+    redis.call('HDEL', lasts, other)
+  end
+  local at = math.min(math.max(levels[i], now) + decay, now + (burst + 10) * decay)
+  redis.call('ZADD', ends, string.format('%.0f', at), key)
+  redis.call('HSET', lasts, key, string.format('%.0f', now))
+  for _, k in ipairs({ends, lasts}) do
+    if redis.call('PTTL', k) < at - now then redis.call('PEXPIRE', k, string.format('%.0f', at - now)) end
+  end
+end
+return {0, 0}
+`
+
+// luaSettle implements Limiter.Settle. KEYS are as for luaTake. ARGV is, for each
+// bucket, its key, and its decay to subtract 1 from its level, or 0 to clear it.
+const luaSettle = `
+for i = 1, #KEYS / 2 do
+  local key, decay = ARGV[2 * i - 1], tonumber(ARGV[2 * i])
+  local ends = tonumber(redis.call('ZSCORE', KEYS[2 * i - 1], key) or 0)
+  local last = tonumber(redis.call('HGET', KEYS[2 * i], key) or 0) or 0
+  if decay > 0 and ends - decay > last then
+    redis.call('ZADD', KEYS[2 * i - 1], 'XX', string.format('%.0f', ends - decay), key)
+  else
+    redis.call('ZREM', KEYS[2 * i - 1], key)
+    redis.call('HDEL', KEYS[2 * i], key)
+  end
+end
+return 1
 `

@@ -98,7 +98,7 @@ func New(client redis.UniversalClient, c Config) (*Store, error) {
 	if err != nil {
 		errs = append(errs, err)
 	} else {
-		errs = append(errs, o.check())
+		errs = append(errs, o.check(), o.checkPool())
 	}
 	prefix := cmp.Or(c.Prefix, defaultPrefix)
 	if strings.ContainsAny(prefix, "{}") {
@@ -166,7 +166,16 @@ func clientOptions(client redis.UniversalClient) (options, error) {
 	return options{}, errors.New("redisstore: the client is nil")
 }
 
-// check returns an error for each option that a Store cannot work with.
+// checkPool returns an error if a Store cannot work with the size of the pool.
+func (o options) checkPool() error {
+	if o.poolSize < 2 {
+		return fmt.Errorf("redisstore: the client's PoolSize is %d; it must be at least 2, since a waiting Changes occupies one connection", o.poolSize)
+	}
+	return nil
+}
+
+// check returns an error for each option that a Store or a Limiter cannot work
+// with.
 func (o options) check() error {
 	var errs []error
 	if o.caches {
@@ -178,9 +187,6 @@ func (o options) check() error {
 	}
 	if !o.contextTimeout {
 		errs = append(errs, errors.New("redisstore: the client's ContextTimeoutEnabled is false, so a server that hangs would delay calls beyond their deadlines"))
-	}
-	if o.poolSize < 2 {
-		errs = append(errs, fmt.Errorf("redisstore: the client's PoolSize is %d; it must be at least 2, since a waiting Changes occupies one connection", o.poolSize))
 	}
 	return errors.Join(errs...)
 }
@@ -280,8 +286,12 @@ func (s *Store) Rotate(ctx context.Context, subject, id string, r auth.Rotation)
 // minute, so failed requests a reload. The driver does it in the background, at
 // most a few times a second.
 func (s *Store) failed(ctx context.Context, doing string, err error) error {
+	return failed(ctx, s.client, doing, err)
+}
+
+func failed(ctx context.Context, client redis.UniversalClient, doing string, err error) error {
 	var reply redis.Error
-	if cluster, ok := s.client.(*redis.ClusterClient); ok && !errors.As(err, &reply) {
+	if cluster, ok := client.(*redis.ClusterClient); ok && !errors.As(err, &reply) {
 		cluster.ReloadState(ctx)
 	}
 	ended := ctx.Err()
