@@ -6,7 +6,7 @@
 //
 // Twenty minutes, with a plot:
 //
-//	go test -v -count 1 -timeout 30m ./examples/internal/soak -minutes 20 -plot $PWD/docs/img/soak.svg
+//	go test -v -count 1 -timeout 30m ./examples/internal/soak -minutes 20 -plot docs/img/soak.svg
 //
 // Without -minutes it runs for a second, on a MemoryStore only.
 package soak

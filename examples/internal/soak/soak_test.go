@@ -25,7 +25,7 @@ import (
 
 var (
 	minutes  = flag.Float64("minutes", 0, "how long the stores are soaked, all at once")
-	plotFile = flag.String("plot", "", "file for the plot, an SVG")
+	plotFile = flag.String("plot", "", "file for the plot, an SVG; relative to the root of the repository")
 	accounts = flag.Int("users", 75, "number of users on each store")
 )
 
@@ -122,7 +122,11 @@ func TestSoak(t *testing.T) {
 	soaks = slices.DeleteFunc(soaks, func(s *soak) bool { return s == nil || len(s.samples) == 0 })
 	fmt.Print(report(soaks))
 	if *plotFile != "" {
-		require.NoError(t, os.WriteFile(*plotFile, plot(soaks, duration), 0o644))
+		path := *plotFile
+		if !filepath.IsAbs(path) {
+			path = filepath.Join("..", "..", "..", path) // a test runs in the directory of its package
+		}
+		require.NoError(t, os.WriteFile(path, plot(soaks, duration), 0o644))
 	}
 }
 
