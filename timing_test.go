@@ -28,7 +28,7 @@ import (
 // of trials of each kind, such as 2000. Run it without other tests, and with a long
 // -timeout:
 //
-//	AUTH_TIMING=2000 go test . -run TestTiming -v -timeout 2h
+//	AUTH_TIMING=2000 go test . -run TestTiming_RefusedLogins -v -timeout 2h
 func TestTiming_RefusedLogins(t *testing.T) { //nolint:paralleltest // it measures time
 	trials, err := strconv.Atoi(os.Getenv("AUTH_TIMING"))
 	if err != nil {
