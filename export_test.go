@@ -46,7 +46,7 @@ func (m *memoryLimiter) Levels() map[string]float64 {
 			decay = sourceDecay
 		}
 		for _, l := range kind.byKey {
-			levels[name] += float64(l.ends-l.last) / float64(decay.Milliseconds())
+			levels[name] += max(0, float64(l.ends-l.last)/float64(decay.Milliseconds()))
 		}
 	}
 	return levels

@@ -53,8 +53,8 @@ func twoDevices(c *faultCell) {
 	signedIn(c)
 }
 
-// withSecondFactor requires a second factor, and proves the password.
-func withSecondFactor(c *faultCell) {
+// provedPassword requires a second factor, and proves the password.
+func provedPassword(c *faultCell) {
 	c.run()
 	c.factor.methods = []string{"otp"}
 	c.proveAgain(context.Background())
@@ -149,7 +149,7 @@ func faultEndpoints() []faultEndpoint {
 			c.factor.methods = []string{"otp"}
 		}, request: post("/login", goodLogin), want: "401 factor_required", signedOut: true},
 		{
-			group: "Login", name: "`POST /login/factor`", setup: withSecondFactor, want: "200",
+			group: "Login", name: "`POST /login/factor`", setup: provedPassword, want: "200",
 			allow:   map[string]string{"SecondFactor.Verify carried out twice": "401 invalid_credentials"},
 			request: func(ctx context.Context, c *faultCell) faultAnswer { return c.respond(ctx, "code-one") },
 			anew: func(ctx context.Context, c *faultCell) faultAnswer {
@@ -161,7 +161,7 @@ func faultEndpoints() []faultEndpoint {
 			},
 		},
 		{
-			group: "Login", name: "`POST /login/factor`, a wrong response", setup: withSecondFactor, want: "401 invalid_credentials", signedOut: true,
+			group: "Login", name: "`POST /login/factor`, a wrong response", setup: provedPassword, want: "401 invalid_credentials", signedOut: true,
 			request: func(ctx context.Context, c *faultCell) faultAnswer { return c.respond(ctx, "wrong") },
 		},
 		{group: "Login", name: "`StartSession`", setup: running, request: call(func(ctx context.Context, c *faultCell) (auth.Tokens, error) {
@@ -254,7 +254,7 @@ func faultEndpoints() []faultEndpoint {
 		{group: "Ending sessions", name: "`GET /sessions`", setup: twoDevices, want: "200", request: func(ctx context.Context, c *faultCell) faultAnswer {
 			return c.main.send(ctx, "GET", "/sessions", "")
 		}},
-		{group: "Ending sessions", name: "`DELETE /sessions/{id}`", setup: twoDevices, want: "204", repeated: "404 not_found", endsOther: true, revokes: true, request: func(ctx context.Context, c *faultCell) faultAnswer {
+		{group: "Ending sessions", name: "`DELETE /sessions/{id}`", setup: twoDevices, want: "204", repeated: "404 not_found", repeatsAfter: 10 * time.Second, endsOther: true, revokes: true, request: func(ctx context.Context, c *faultCell) faultAnswer {
 			return c.main.send(ctx, "DELETE", "/sessions/"+c.other.session(), "")
 		}},
 		{group: "Ending sessions", name: "`DELETE /sessions/{id}`, its own", setup: twoDevices, want: "204", repeated: "401 invalid_token", clears: true, signedOut: true, revokes: true, request: func(ctx context.Context, c *faultCell) faultAnswer {

@@ -47,6 +47,10 @@ type faultEndpoint struct {
 	// user has what the request was for.
 	repeated string
 
+	// repeatsAfter is when the request is repeated; 0 means a second. Run publishes
+	// what the store has not confirmed within 10 seconds.
+	repeatsAfter time.Duration
+
 	// anew is called if the answer to the repeated request is neither want nor
 	// repeated: the user begins anew. The answer must be want.
 	anew func(context.Context, *faultCell) faultAnswer
@@ -315,6 +319,7 @@ func (cl *faultClient) isSignedIn() bool {
 		rec, err = cl.record()
 		require.NoError(c.t, err, c.what)
 		require.Equal(c.t, generation, rec.Generation, "%s: I11: the session rotates at most once within a cooldown", c.what)
+		require.NotContains(c.t, a.set, refreshCookie, "%s: I11: the refresh token is not a later one", c.what)
 	}
 	return true
 }
@@ -371,7 +376,7 @@ func (s faultState) marks(from faultState) (list []string) {
 	}
 	count(s.spent-from.spent, "spent")
 	count(from.codes-s.codes, "code used")
-	for _, kind := range []string{"account", "device", "name", "source"} {
+	for _, kind := range []string{"account", "device", "name", "other", "source"} {
 		count(int(s.levels[kind]+0.99)-int(from.levels[kind]+0.99), kind)
 	}
 	if s.main != from.main {
@@ -450,7 +455,7 @@ func runFaultCell(t *testing.T, e *faultEndpoint, at faultCall, kind faultKind, 
 
 		// The client repeats the request, as Retry-After says.
 		if a.text == "503" {
-			time.Sleep(1100 * time.Millisecond) // Run has then repeated what the store has not confirmed
+			time.Sleep(max(time.Second, e.repeatsAfter))
 			a = e.request(context.Background(), c)
 			result.text += "; again " + a.text
 		}
