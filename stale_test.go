@@ -184,6 +184,7 @@ func TestStale_EventSaysThatRunHasReturned(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- a.Run(ctx) }()
 		<-a.Ready()
+		synctest.Wait() // Run has published its notice
 		cancel()
 		require.ErrorIs(t, <-done, context.Canceled)
 		access := startSession(t, a).Access
