@@ -11,6 +11,10 @@
 // Revocations are the entries of one stream, <prefix>:feed. Each record of Spend
 // is a string of its own, <prefix>:{<subject>}:once:<id>:<length of id>.
 //
+// [NewLimiter] returns an [auth.Limiter], with which the processes count failed logins
+// together. Its keys begin with <prefix>:limit{<prefix>}: and are in one slot of a
+// Cluster.
+//
 // # Guarantees
 //
 // Create, Rotate and Spend each run one script, so they are atomic. Revoke runs a

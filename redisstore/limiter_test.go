@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"github.com/ratchet-go/auth"
 	"github.com/ratchet-go/auth/authtest"
 	"github.com/ratchet-go/auth/internal/testserver"
+	"github.com/ratchet-go/auth/password"
 	"github.com/ratchet-go/auth/redisstore"
 	"github.com/ratchet-go/auth/storetest"
 )
@@ -132,6 +135,9 @@ func TestLimiter_RemovesWhatHasEnded(t *testing.T) {
 // TestLimiter_NamesAreBounded adds as many buckets as there is room for by a script,
 // because as many calls would take seconds.
 func TestLimiter_NamesAreBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: fills a kind")
+	}
 	t.Parallel()
 	c, ctx, clock := single(t, testserver.Redis(t).Addr), t.Context(), authtest.NewClock(now())
 	l := limiter(t, c, redisstore.LimiterConfig{Now: clock.Now})
@@ -237,3 +243,81 @@ func TestLimiter_WorksWithTheCommandsOfTheREADME(t *testing.T) {
 
 // limiterPermissions is the list of commands of a Limiter in the README.
 const limiterPermissions = "eval evalsha time zscore zadd zcard zrange zrangebyscore zrem hget hset hdel pttl pexpire hello"
+
+type oneUser struct{ u auth.User }
+
+func (o oneUser) FindByLogin(_ context.Context, login string) (auth.User, error) {
+	if login != o.u.Username {
+		return auth.User{}, auth.ErrUserNotFound
+	}
+	return o.u, nil
+}
+
+func (o oneUser) FindByID(_ context.Context, id string) (auth.User, error) {
+	if id != o.u.ID {
+		return auth.User{}, auth.ErrUserNotFound
+	}
+	return o.u, nil
+}
+
+// TestLimiter_TwoNodesCountTogether floods two nodes with made-up names while one
+// account is guessed at both: with 400 names, or a million with AUTH_FLOOD=1.
+func TestLimiter_TwoNodesCountTogether(t *testing.T) {
+	t.Parallel()
+	n := 400
+	if os.Getenv("AUTH_FLOOD") == "1" {
+		n = 1_000_000
+	}
+	c, ctx, clock := single(t, testserver.Redis(t).Addr), t.Context(), authtest.NewClock(now())
+	hasher := &password.Hasher{Memory: 8, Time: 1}
+	hash, err := hasher.Hash(ctx, "right")
+	require.NoError(t, err)
+	nodes := make([]*auth.Authenticator, 2)
+	for i := range nodes {
+		nodes[i], err = auth.New(auth.Config{
+			Issuer: "https://example.com", Audience: []string{"https://api.example.com"}, Secrets: [][]byte{[]byte("0123456789abcdef0123456789ABCDEF")},
+			Users: oneUser{auth.User{ID: "u1", Username: "ada", PasswordHash: hash}}, Hasher: hasher, Cookies: &auth.Cookies{}, Now: clock.Now,
+			Store: auth.NewMemoryStore(), Limiter: limiter(t, c, redisstore.LimiterConfig{Now: clock.Now}), OnEvent: func(context.Context, auth.Event) {},
+		})
+		require.NoError(t, err)
+	}
+	login := func(i int, name, pass, from string, cookies ...*http.Cookie) *http.Response {
+		r := httptest.NewRequest("POST", "/login", strings.NewReader(fmt.Sprintf(`{"login":%q,"password":%q}`, name, pass)))
+		r.Header.Set("Content-Type", "application/json")
+		r.RemoteAddr = from + ":1"
+		for _, cookie := range cookies {
+			r.AddCookie(cookie)
+		}
+		w := httptest.NewRecorder()
+		nodes[i%2].LoginHandler().ServeHTTP(w, r)
+		return w.Result()
+	}
+	var known *http.Cookie
+	for _, cookie := range login(0, "ada", "right", "192.0.2.1").Cookies() {
+		if cookie.Name == "__Host-Http-device" {
+			known = cookie
+		}
+	}
+	require.NotNil(t, known)
+	checked := 0
+	for i := range n {
+		require.Equal(t, 401, login(i/7, fmt.Sprint("name-", i), "wrong", fmt.Sprintf("10.0.%d.%d", i%1000/250, i%250)).StatusCode)
+		if i%20 == 0 && i < 20_000 { // one guess in each second, from a source of its own, at both nodes in turn
+			clock.Advance(time.Second)
+			if login(i/20, "ada", "guess", fmt.Sprintf("192.0.%d.%d", i/20/250, i/20%250)).StatusCode == 401 {
+				checked++
+			}
+		} else if i%20 == 0 { // so that no source must wait
+			clock.Advance(time.Second)
+		}
+	}
+	require.Equal(t, 429, login(0, "ada", "right", "192.0.2.1").StatusCode)
+	require.Equal(t, 200, login(1, "ada", "right", "192.0.2.1", known).StatusCode, "the owner signs in at the other node")
+	require.GreaterOrEqual(t, checked, 9)
+	require.LessOrEqual(t, checked, 17)
+	names := c.ZCard(ctx, "ratchet:limit{ratchet}:name:ends").Val()
+	require.LessOrEqual(t, names, int64(1<<16))
+	info, err := c.InfoMap(ctx, "memory").Result()
+	require.NoError(t, err)
+	t.Logf("%d logins: %d guesses were checked, %d names, used_memory %s", n, checked, names, info["Memory"]["used_memory_human"])
+}
