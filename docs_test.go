@@ -177,3 +177,48 @@ func TestDocs_TablesRender(t *testing.T) {
 		}
 	}
 }
+
+// TestDocs_EveryThreatHasATest fails for a row of the threat model that names no
+// test. TestDocs_NamedTestsExist looks for the tests in all modules.
+func TestDocs_EveryThreatHasATest(t *testing.T) {
+	t.Parallel()
+	test, rows := regexp.MustCompile("`Test[A-Z]\\w*`|`storetest`"), 0
+	const header = "| threat | defense | test |"
+	for _, table := range strings.Split(docPages(t)["docs/security.md"], header)[1:] {
+		for _, row := range strings.Split(table, "\n")[2:] { // the rest of the header, and the rule
+			if !strings.HasPrefix(row, "| ") {
+				break
+			}
+			cells := strings.Split(row, " | ")
+			require.Len(t, cells, 3, "%s", row)
+			require.NotEmpty(t, cells[1], "%s has no defense", cells[0])
+			require.Regexp(t, test, cells[2], "%s has no test", cells[0])
+			rows++
+		}
+	}
+	require.Greater(t, rows, 100)
+}
+
+// TestDocs_ASVSSaysWhy fails for a requirement that is met without a test, or has
+// another status without a reason.
+func TestDocs_ASVSSaysWhy(t *testing.T) {
+	t.Parallel()
+	text := docPages(t)["docs/asvs.md"]
+	row := regexp.MustCompile(`(?m)^\| (\d+\.\d+\.\d+) \| [123] \| [^|]+ \| ([a-z ]+) \| ([^|]*?) ?\|$`)
+	seen := map[string]int{}
+	for _, match := range row.FindAllStringSubmatch(text, -1) {
+		number, status, how := match[1], match[2], match[3]
+		chapter, _, _ := strings.Cut(number, ".")
+		seen[chapter]++
+		switch status {
+		case "met":
+			require.Regexp(t, testName.String()+`|\]\(`, how, "%s is met, and names neither a test nor a page", number)
+		case "not applicable":
+			require.NotEmpty(t, how, "%s has no reason", number)
+		default:
+			require.Equal(t, "application", status, number)
+		}
+	}
+	// The requirements of each chapter in ASVS 5.0.
+	require.Equal(t, map[string]int{"3": 31, "6": 47, "7": 19, "9": 7, "10": 36}, seen)
+}
