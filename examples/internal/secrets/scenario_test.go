@@ -53,8 +53,9 @@ type scenario struct {
 	// attempts in memory.
 	a, b   *auth.Authenticator
 	server *httptest.Server
-	logs   *sink // of LogEvents
-	errors *sink // of http.Server
+	other  http.HandlerFunc // serves /other
+	logs   *sink            // of LogEvents
+	errors *sink            // of http.Server
 	events map[auth.EventType]bool
 	mu     sync.Mutex // guards events
 	count  int
@@ -134,6 +135,8 @@ func newScenario(t *testing.T, s auth.Store) *scenario {
 			handlerA.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, "/b/auth/"):
 			handlerB.ServeHTTP(w, r)
+		case r.URL.Path == "/other":
+			sc.other(w, r)
 		default:
 			me.ServeHTTP(w, r)
 		}
@@ -554,7 +557,7 @@ func (sc *scenario) sessions() {
 	c.expect(401, bearer("GET", "/me"))
 	require.NoError(sc.t, sc.a.ExpireAccess(ctx, "ada"))
 	require.NoError(sc.t, sc.a.RevokeAll(ctx, "ada"))
-	sc.failed("Throttle", sc.a.Throttle(ctx, "pin", "ada", auth.Device{}, func(context.Context) error { return auth.ErrInvalidCredentials }))
+	sc.failed("Throttle", sc.a.Throttle(ctx, "pin", sc.secret("an account that is a secret"), auth.Device{}, func(context.Context) error { return auth.ErrInvalidCredentials }))
 }
 
 // wrongPlaces sends credentials where they do not belong, and tokens that are not

@@ -2,10 +2,14 @@ package secrets
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -33,44 +37,79 @@ func TestSecrets_AreOnlyWhereTheyBelong(t *testing.T) {
 			sc := newScenario(t, s)
 			sc.play()
 
-			// The session is a control: its ID is no secret, and must be found.
-			control := &registry{}
-			session := auth.Session{
-				ID: base64.RawURLEncoding.EncodeToString([]byte("the control 1234")), Subject: "ada", Generation: 1,
-				CreatedAt: sc.clock.Now(), RotatedAt: sc.clock.Now(), ExpiresAt: sc.clock.Now().Add(time.Hour),
-			}
-			require.NoError(t, s.Create(context.Background(), session))
-			control.add(t, "the control", []byte(session.ID))
-			control.add(t, "the bytes of the control", []byte("the control 1234"))
+			planted := sc.plant(s)
 			sc.stop()
 
-			all := func() []text {
-				return sc.captured.all(
-					text{inStore, name, dump()}, text{inLog, "LogEvents", sc.logs.String()}, text{inLog, "http.Server.ErrorLog", sc.errors.String()},
-					text{inLog, "slog.Default", defaultLog.String()},
-				)
-			}
-			found := sc.secrets.search(all())
+			texts := sc.captured.all(
+				text{inStore, name, dump()}, text{inLog, "LogEvents", sc.logs.String()}, text{inLog, "http.Server.ErrorLog", sc.errors.String()},
+				text{inLog, "slog.Default", defaultLog.String()},
+			)
+			found := sc.secrets.search(texts)
 			require.Empty(t, found, strings.Join(found, "\n"))
 
-			require.NotEmpty(t, control.search(all()))
+			places := planted.search(texts)
+			for _, want := range []string{
+				"the ID of a session is in a store: " + name,
+				"the record of a session is in a store: " + name,
+				"a body is in a body: the response to GET by mallory",
+				"a cookie is in a header: the response to GET by mallory",
+				"a header is in a header: the response to GET by mallory",
+				"a handler's panic is in a log: http.Server.ErrorLog",
+				"a message is in a log: slog.Default",
+				"a lookup's error is in a log: LogEvents",
+				"a lookup's error is in a event: fault",
+				"a lookup's error is in a error: StartSession",
+			} {
+				require.Contains(t, places, want)
+			}
 			for _, typ := range []auth.EventType{
 				auth.EventLogin, auth.EventLoginRefused, auth.EventRefresh, auth.EventRetry, auth.EventLateRetry, auth.EventReuse,
 				auth.EventRevoked, auth.EventLogout, auth.EventFault, auth.EventRefused,
 			} {
 				require.True(t, sc.events[typ], "the scenario has no event of type %s", typ)
 			}
-			require.NotEmpty(t, sc.logs.String())
-			require.NotEmpty(t, defaultLog.String())
-
-			// A secret in the store is found.
-			planted := "a planted secret " + name
-			sc.secrets.add(t, "the planted secret", []byte(planted))
-			session.ID, session.Opaque = base64.RawURLEncoding.EncodeToString([]byte("the control 5678")), []byte("x"+planted)
-			require.NoError(t, s.Create(context.Background(), session))
-			require.Equal(t, []string{"the planted secret is in a store: " + name}, sc.secrets.search(all()))
 		})
 	}
+}
+
+// plant puts a secret into each kind of place, in the ways in which the scenario
+// could have done it. It returns these secrets.
+func (sc *scenario) plant(s auth.Store) *registry {
+	planted := &registry{}
+	secret := func(name string) string {
+		value := "planted " + rand.Text()
+		planted.add(sc.t, name, []byte(value))
+		return value
+	}
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // never fails
+	session := auth.Session{
+		ID: base64.RawURLEncoding.EncodeToString(id), Subject: "mallory", Generation: 1, Opaque: []byte("x" + secret("the record of a session")),
+		CreatedAt: sc.clock.Now(), RotatedAt: sc.clock.Now(), ExpiresAt: sc.clock.Now().Add(time.Hour),
+	}
+	planted.add(sc.t, "the ID of a session", []byte(session.ID))
+	planted.add(sc.t, "the ID of a session", id) // a store may decode it
+	require.NoError(sc.t, s.Create(context.Background(), session))
+
+	body, header, cookie, panicked := secret("a body"), secret("a header"), secret("a cookie"), secret("a handler's panic")
+	sc.other = func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Other", header)
+		http.SetCookie(w, &http.Cookie{Name: "other", Value: url.QueryEscape(cookie)})
+		_, _ = io.WriteString(w, body)
+		slog.Info(secret("a message"))
+	}
+	mallory := sc.client("mallory")
+	mallory.expect(200, mallory.send("GET", "/other", ""))
+	sc.other = func(http.ResponseWriter, *http.Request) { panic(panicked) }
+	_, err := http.Get(sc.server.URL + "/other") //nolint:bodyclose // there is no response
+	require.Error(sc.t, err)
+
+	lookup := errors.New(secret("a lookup's error"))
+	sc.faults.set("Users.FindByID", func() error { return lookup })
+	_, err = sc.a.StartSession(context.Background(), "ada", auth.SessionOptions{})
+	sc.failed("StartSession", err)
+	sc.faults.set("", nil)
+	return planted
 }
 
 func TestSearch_FindsEachFormOfASecret(t *testing.T) {
