@@ -38,9 +38,9 @@ type Limiter interface {
 	Take(ctx context.Context, buckets []Bucket) (wait time.Duration, index int, err error)
 
 	// Settle is called after an attempt that was no wrong guess. It sets the levels
-	// of the buckets in clear to 0, and subtracts 1 from the levels of those in
+	// of the buckets in cleared to 0, and subtracts 1 from the levels of those in
 	// refund, down to 0.
-	Settle(ctx context.Context, clear, refund []Bucket) error
+	Settle(ctx context.Context, cleared, refund []Bucket) error
 }
 
 // Bucket identifies a counter of a [Limiter] and describes its limit. A kind and a
@@ -170,10 +170,10 @@ func (m *memoryLimiter) Take(_ context.Context, buckets []Bucket) (wait time.Dur
 }
 
 // Settle implements Limiter.
-func (m *memoryLimiter) Settle(_ context.Context, clear, refund []Bucket) error {
+func (m *memoryLimiter) Settle(_ context.Context, cleared, refund []Bucket) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, b := range clear {
+	for _, b := range cleared {
 		if kind, l := m.find(b); l != nil {
 			kind.remove(l)
 		}

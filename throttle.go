@@ -240,21 +240,21 @@ func (a *Authenticator) countAttempts(ctx context.Context, t *attempt, buckets [
 
 // settle says how the attempt t ended.
 func (a *Authenticator) settle(ctx context.Context, t *attempt, err error) {
-	var clear, refund []Bucket
+	var cleared, refund []Bucket
 	switch {
 	case err == nil:
-		clear, refund = slices.Concat(t.own, t.others), t.source
+		cleared, refund = slices.Concat(t.own, t.others), t.source
 	case isRefusal(err):
 		return
 	default:
 		refund = slices.Concat(t.own, t.source)
 	}
 	if t.limiter == a.memoryLimiter {
-		_ = a.memoryLimiter.Settle(ctx, clear, refund)
+		_ = a.memoryLimiter.Settle(ctx, cleared, refund)
 		return
 	}
 	ctx = context.WithoutCancel(ctx) // even if the client has disconnected
-	err = a.runHook(ctx, "Limiter.Settle", a.storeTimeout, func(ctx context.Context) error { return t.limiter.Settle(ctx, clear, refund) })
+	err = a.runHook(ctx, "Limiter.Settle", a.storeTimeout, func(ctx context.Context) error { return t.limiter.Settle(ctx, cleared, refund) })
 	if err != nil {
 		a.limiterFailed(ctx, "Settle", err)
 	}
@@ -273,7 +273,7 @@ func (a *Authenticator) limiterFailed(ctx context.Context, method string, err er
 // bytes, so it never is the input of a signature.
 func (a *Authenticator) withDigest(b Bucket, purpose string) Bucket {
 	ring := a.oneTimeKeys.ring.Load()
-	sum, _ := ring.keys[ring.signer(a.now())].key.sign([]byte(strings.Join([]string{"ratchet limit", b.Kind, purpose, b.Key}, "\x00"))) // HMAC does not fail
+	sum, _ := ring.keys[ring.signer(a.now())].sign([]byte(strings.Join([]string{"ratchet limit", b.Kind, purpose, b.Key}, "\x00"))) // HMAC does not fail
 	b.Key = base64.RawURLEncoding.EncodeToString(sum[:16])
 	return b
 }

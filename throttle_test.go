@@ -466,7 +466,7 @@ func TestThrottle_AMillionLoginsWhileOneAccountIsGuessed(t *testing.T) {
 	require.GreaterOrEqual(t, checked.Load(), int64(9))
 	require.LessOrEqual(t, limiter.Buckets("name"), 1<<16)
 	heap := int64(after.HeapAlloc) - int64(before.HeapAlloc) //nolint:gosec // sizes of memory
-	if n > 1_000 { // otherwise other tests use memory meanwhile
+	if n > 1_000 {                                           // otherwise other tests use memory meanwhile
 		require.Less(t, heap, int64(40<<20))
 	}
 	t.Logf("%d logins in %s, %d of them throttled by source; %d guesses were checked in %s of the clock; %d names in memory; the heap grew by %.1f MB",

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -115,18 +116,18 @@ func (l *Limiter) Take(ctx context.Context, buckets []auth.Bucket) (wait time.Du
 }
 
 // Settle implements [auth.Limiter]. It is one round trip.
-func (l *Limiter) Settle(ctx context.Context, clear, refund []auth.Bucket) error {
+func (l *Limiter) Settle(ctx context.Context, cleared, refund []auth.Bucket) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if len(clear)+len(refund) == 0 {
+	if len(cleared)+len(refund) == 0 {
 		return nil
 	}
-	buckets := append(clear[:len(clear):len(clear)], refund...)
+	buckets := slices.Concat(cleared, refund)
 	args := make([]any, 0, 2*len(buckets))
 	for i, b := range buckets {
 		subtract := b.Decay.Milliseconds()
-		if i < len(clear) {
+		if i < len(cleared) {
 			subtract = 0
 		}
 		args = append(args, b.Key, subtract)

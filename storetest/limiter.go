@@ -146,8 +146,8 @@ func (e *limiterEnv) wantWait(l auth.Limiter, want time.Duration, wantIndex int,
 	return nil
 }
 
-func (e *limiterEnv) settle(l auth.Limiter, clear, refund []auth.Bucket) error {
-	if err := l.Settle(e.ctx, clear, refund); err != nil {
+func (e *limiterEnv) settle(l auth.Limiter, cleared, refund []auth.Bucket) error {
+	if err := l.Settle(e.ctx, cleared, refund); err != nil {
 		return fmt.Errorf("Settle: %w", err)
 	}
 	return nil
@@ -179,7 +179,7 @@ const (
 	ruleDecrease = "An attempt adds 1 to the level, which decreases steadily, by 1 in each Bucket.Decay, down to 0."
 	ruleAtomic   = "Take adds an attempt to each of the buckets, in one atomic step, if none of them must wait."
 	ruleRefused  = "Otherwise it counts nothing, and returns the longest wait, which is positive, and the index of its bucket."
-	ruleClear    = "It sets the levels of the buckets in clear to 0"
+	ruleClear    = "It sets the levels of the buckets in cleared to 0"
 	ruleRefund   = "and subtracts 1 from the levels of those in refund, down to 0."
 )
 

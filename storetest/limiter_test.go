@@ -181,11 +181,11 @@ func (f *flawedLimiter) add(l flawedLevel, b auth.Bucket, now time.Time) {
 	f.shared.levels[k] = flawedLevel{n, now}
 }
 
-func (f *flawedLimiter) Settle(_ context.Context, clear, refund []auth.Bucket) error {
+func (f *flawedLimiter) Settle(_ context.Context, cleared, refund []auth.Bucket) error {
 	time.Sleep(f.latency)
 	f.shared.mu.Lock()
 	defer f.shared.mu.Unlock()
-	for i, b := range clear {
+	for i, b := range cleared {
 		if f.has("clears nothing") || i > 0 && f.has("clears the first bucket only") {
 			break
 		}
