@@ -122,7 +122,7 @@ func forms(value []byte) []string {
 		percent += fmt.Sprintf("%%%02X", b)
 	}
 	list := []string{
-		s, inJSON, strings.Trim(string(asJSON), `"`), strings.Trim(strconv.Quote(s), `"`), strings.Trim(strconv.QuoteToASCII(s), `"`),
+		s, strings.ToLower(s), inJSON, strings.Trim(string(asJSON), `"`), strings.Trim(strconv.Quote(s), `"`), strings.Trim(strconv.QuoteToASCII(s), `"`),
 		html.EscapeString(s), url.QueryEscape(s), url.PathEscape(s), percent, strings.ToLower(percent),
 		hex.EncodeToString(value), strings.ToUpper(hex.EncodeToString(value)), fmt.Sprintf("% x", value), fmt.Sprintf("% X", value),
 		strings.Trim(fmt.Sprint(value), "[]"), strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%#v", value), "[]byte{"), "}"),

@@ -524,7 +524,7 @@ func (sc *scenario) passwordChanges() {
 
 func (sc *scenario) sessions() {
 	ctx := context.Background()
-	data := []byte(sc.secret("the data of a session", inStore, inEvent))
+	data := []byte(sc.secret("the data of a session", inStore, inEvent, inValue))
 	tokens, err := sc.a.StartSession(ctx, "ada", auth.SessionOptions{Data: data, AMR: []string{"hwk"}})
 	require.NoError(sc.t, err)
 	sc.tokens("StartSession", tokens)
@@ -532,6 +532,7 @@ func (sc *scenario) sessions() {
 	require.NoError(sc.t, err)
 	sc.captured.value(inValue, "Claims", claims)
 	o := auth.SessionOptions{Data: data, Replaces: []string{tokens.Access, tokens.Refresh}}
+	sc.captured.value(inValue, "SessionOptions", o)
 	continued, err := sc.a.Continue(ctx, claims, o)
 	require.NoError(sc.t, err)
 	sc.tokens("Continue", continued)

@@ -101,7 +101,7 @@ func (sc *scenario) plant(s auth.Store) *registry {
 	mallory := sc.client("mallory")
 	mallory.expect(200, mallory.send("GET", "/other", ""))
 	sc.other = func(http.ResponseWriter, *http.Request) { panic(panicked) }
-	_, err := http.Get(sc.server.URL + "/other") //nolint:bodyclose // there is no response
+	_, err := http.Get(sc.server.URL + "/other")
 	require.Error(sc.t, err)
 
 	lookup := errors.New(secret("a lookup's error"))
