@@ -87,7 +87,7 @@ func TestThrottle_SpellingsOfOneUserAreOneAccount(t *testing.T) {
 	fx.requireThrottled(t, 1, "noBody")
 }
 
-func TestThrottle_ABurstChecksNoMoreThanFivePasswords(t *testing.T) {
+func TestThrottle_ABurstOfGuessesIsLimited(t *testing.T) {
 	t.Parallel()
 	var wrong, throttled atomic.Int64
 	fx := newFixture(t, func(c *auth.Config) {
