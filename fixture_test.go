@@ -286,7 +286,8 @@ func newNode(t *testing.T, store auth.Store, change ...func(*auth.Config)) (*aut
 	}
 	c := auth.Config{
 		Issuer: issuer, Audience: []string{audience}, Secrets: [][]byte{secret},
-		Users: newUsers(), Hasher: fastHasher, Store: store, OnEvent: es.add, TokenCacheSize: 1024,
+		Users: newUsers(), Store: store, OnEvent: es.add, TokenCacheSize: 1024,
+		Hasher: &password.Hasher{Memory: 64, Time: 1}, // of its own: its queue has channels, which belong to one bubble
 	}
 	for _, f := range change {
 		f(&c)
