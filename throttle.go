@@ -246,6 +246,17 @@ func (a *Authenticator) settle(ctx context.Context, t *attempt, err error) {
 		cleared, refund = slices.Concat(t.own, t.others), t.source
 	case isRefusal(err):
 		return
+	case errors.Is(err, ErrFactorRequired):
+		// The password is right. LoginFactor clears the bucket of the user, but does
+		// not know the login name.
+		for _, b := range t.own {
+			if b.Kind == kindName {
+				cleared = append(cleared, b)
+			} else {
+				refund = append(refund, b)
+			}
+		}
+		refund = append(refund, t.source...)
 	default:
 		refund = slices.Concat(t.own, t.source)
 	}

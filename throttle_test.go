@@ -385,6 +385,52 @@ func TestThrottle_RightPasswordWithoutFactorNeitherCountsNorClears(t *testing.T)
 	fx.fail(t, 1, "ada")
 	fx.requireThrottled(t, 1, "ada")
 	require.NoError(t, fx.answer(challenge, "right"), "responses count separately")
+	fx.fail(t, 4, "ada") // the login has cleared the attempts of the user and of the name
+}
+
+func TestThrottle_PasswordChangesCount(t *testing.T) {
+	t.Parallel()
+	fx := newPasswords(t)
+	own := fx.login(t)
+	c := verifiedClaims(t, fx.Authenticator, own.Access)
+	change := func(current, next string) error { return fx.ChangePassword(t.Context(), c, current, next, laptop) }
+	require.ErrorIs(t, change("wrong", newPass), auth.ErrInvalidCredentials) // two attempts: current and next
+	require.ErrorIs(t, change("wrong", newPass), auth.ErrInvalidCredentials)
+	_, err := fx.CheckPassword(t.Context(), "ada", "wrong", laptop)
+	require.ErrorIs(t, err, auth.ErrInvalidCredentials)
+	require.ErrorIs(t, change(pass, newPass), auth.ErrThrottled, "attempts at all endpoints count together")
+	require.Empty(t, fx.stored.olds)
+	fx.clock.Advance(time.Second)
+	require.NoError(t, change(pass, newPass))
+	require.ErrorIs(t, change("wrong", pass), auth.ErrInvalidCredentials, "the right password has cleared the attempts")
+}
+
+func TestThrottle_AFullQueueAndADisconnectDoNotCount(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: hashes many passwords")
+	}
+	t.Parallel()
+	h := &password.Hasher{Memory: 32 << 10, Time: 2, Budget: 32 << 20, Queue: 1}
+	fx := newFixture(t, func(c *auth.Config) { c.Hasher = h })
+	release := holdGate(h, 1)
+	for range 10 {
+		_, err := fx.CheckPassword(context.Background(), "ada", "wrong", laptop)
+		require.ErrorIs(t, err, password.ErrBusy)
+	}
+	release()
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 10 {
+		_, err := fx.CheckPassword(gone, "ada", "wrong", laptop)
+		require.ErrorIs(t, err, auth.ErrUnavailable)
+	}
+	fx.clock.Advance(time.Minute) // an attempt that does not count still was the last one
+	for range 5 {
+		_, err := fx.CheckPassword(context.Background(), "ada", "wrong", laptop)
+		require.ErrorIs(t, err, auth.ErrInvalidCredentials)
+	}
+	_, err := fx.CheckPassword(context.Background(), "ada", pass, laptop)
+	require.ErrorIs(t, err, auth.ErrThrottled)
 }
 
 func TestThrottle_ForgedTokensNeverBlockValidOnes(t *testing.T) {
