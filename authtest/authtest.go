@@ -69,6 +69,10 @@ type Authenticator struct {
 // is nil, all events are logged to t, so the output of a failed test says why
 // requests were refused.
 //
+// Failed attempts are limited as in any other Authenticator. After five wrong
+// passwords for a user, a test advances the clock by a second, or longer after
+// each further one; see Config.Limiter.
+//
 // If Store is not an [auth.MemoryStore], New calls [auth.Verifier.Run], waits
 // until it is [auth.Verifier.Ready], and stops it when t ends. The code that is
 // tested must not call Run too, because the second call returns an error.
