@@ -106,6 +106,10 @@ func TestLogout_ExpiredTokenWritesOnlyIfTheSessionExists(t *testing.T) {
 		}
 		require.Len(t, store.passed(), before, "there was no session to end")
 
+		store.on(func(context.Context) error { return errStore }, "Get")
+		require.ErrorIs(t, a.Logout(ctx, there.Refresh), auth.ErrUnavailable)
+		require.Len(t, store.passed(), before, "whether there is a session is not known")
+		store.on(nil, "Get")
 		require.NoError(t, a.Logout(ctx, there.Refresh))
 		_, err = memory.Get(ctx, "u1", there.SessionID)
 		require.ErrorIs(t, err, auth.ErrSessionNotFound)

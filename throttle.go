@@ -229,7 +229,7 @@ func (a *Authenticator) countAttempts(ctx context.Context, t *attempt, buckets [
 			a.limiterRetry.Store(0)
 			return taken.wait, taken.index, nil
 		}
-		if ctx.Err() != nil {
+		if errors.Is(ctx.Err(), context.Canceled) { // a client that disconnects must not turn the limiter off
 			return 0, 0, a.unavailable(ctx, Session{}, fmt.Errorf("auth: Limiter.Take: %w", detail{err}))
 		}
 		a.limiterFailed(ctx, "Take", err)

@@ -352,6 +352,27 @@ func TestThrottle_MemoryDecidesWhileTheLimiterFails(t *testing.T) {
 	}
 }
 
+func TestThrottle_ADisconnectDoesNotTurnTheLimiterOff(t *testing.T) {
+	t.Parallel()
+	l := &brokenLimiter{fault: func(ctx context.Context) (time.Duration, int, error) { return 0, 0, ctx.Err() }}
+	fx := newFixture(t, func(c *auth.Config) { c.Limiter = l })
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 3 {
+		_, err := fx.CheckPassword(gone, "ada", pass, laptop)
+		require.ErrorIs(t, err, auth.ErrUnavailable)
+	}
+	require.EqualValues(t, 3, l.calls.Load())
+	require.Empty(t, fx.events.take(auth.EventFault))
+	late, cancel := context.WithDeadline(context.Background(), time.Unix(0, 0))
+	defer cancel()
+	for range 3 {
+		_, err := fx.CheckPassword(late, "ada", pass, laptop)
+		require.ErrorIs(t, err, auth.ErrUnavailable, "there is no time to hash the password")
+	}
+	require.EqualValues(t, 4, l.calls.Load(), "it had the time that the request had")
+}
+
 func TestThrottle_NonsenseOfTheLimiterIsBounded(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
