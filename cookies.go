@@ -12,15 +12,15 @@ import (
 )
 
 // Cookies configures token cookies for browsers. The zero value is the safe
-// choice: cookies named __Host-access and __Host-Http-refresh, with Secure,
-// HttpOnly, SameSite=Lax and path /. The prefix __Host- prevents other hosts of
-// the site from setting the cookies. The prefix __Host-Http- also prevents
-// scripts from setting the refresh cookie; browsers that do not support it treat
-// it as __Host-.
+// choice: cookies named __Host-access, __Host-Http-refresh and __Host-Http-device,
+// with Secure, HttpOnly, SameSite=Lax and path /. The prefix __Host- prevents other
+// hosts of the site from setting the cookies. The prefix __Host-Http- also prevents
+// scripts from setting them; browsers that do not support it treat it as __Host-.
 //
-// Both cookies expire with the session, not with the access token. So a request
-// with an expired access token is told to refresh, not to sign in. The cookies of
-// an ephemeral session ([SessionOptions].Ephemeral) have no Max-Age.
+// The access cookie and the refresh cookie expire with the session, not with the
+// access token. So a request with an expired access token is told to refresh, not
+// to sign in. The third cookie is explained at DeviceName. The cookies of an
+// ephemeral session ([SessionOptions].Ephemeral) have no Max-Age.
 //
 // Requests that authenticate by cookie, and logins that set cookies, are
 // refused if they come from an origin that is neither the host's own nor in
@@ -37,12 +37,13 @@ type Cookies struct {
 	RefreshName string
 
 	// DeviceName replaces the default name of a third cookie, __Host-Http-device,
-	// which is set at each login and lives for 180 days, also after a logout. With
-	// SessionOptions.Ephemeral it lives until the browser is closed. It says that
-	// the user has signed in with this browser. Failed logins of a browser that has
-	// it are counted separately, so nobody else can cause this user to wait; see
-	// Config.Limiter. It gives no access. It contains the ID of the user, signed
-	// and not encrypted. The rules for its name are those of the other names.
+	// which says that the user has signed in with this browser. Failed logins of
+	// such a browser are counted separately, so nobody else can cause its user to
+	// wait there; see Config.Limiter. Each login whose tokens go into cookies sets
+	// it, except one with SessionOptions.Actor. A logout does not delete it. It
+	// expires after 180 days, or with SessionOptions.Ephemeral when the browser is
+	// closed. It gives no access. It contains the ID of the user, signed and not
+	// encrypted. The rules for its name are those of the other names.
 	DeviceName string
 
 	// InsecureNames allows names without the prefix __Host-, for clients that

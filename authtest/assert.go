@@ -20,7 +20,7 @@ import (
 // a login or a refresh, signs the client in. It reports with t.Fatal if the
 // response does not, or if a session of its tokens does not exist.
 //
-// If Config.Cookies is set, resp must set both cookies, with the attributes of
+// If Config.Cookies is set, resp must set both token cookies, with the attributes of
 // Config.Cookies. Otherwise the body must be that of [auth.Authenticator.WriteTokens];
 // it can be read again. A refresh in the cooldown sets only the access cookie, so
 // SignedIn is not for its response.
@@ -141,7 +141,7 @@ func checkRefreshToken(token string, s auth.Session) error {
 	return nil
 }
 
-// SignedOut reports an error to t unless resp clears both cookies. Config.Cookies
+// SignedOut reports an error to t unless resp clears both token cookies. Config.Cookies
 // must be set. [HasSessions] tests that the session has ended.
 func SignedOut(t testing.TB, a *Authenticator, resp *http.Response) {
 	t.Helper()
