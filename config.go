@@ -97,15 +97,18 @@ type Config struct {
 
 	// Limiter counts failed attempts to guess a password or another secret, and
 	// refuses further ones with [ErrThrottled]. nil means that this process counts
-	// them in memory, as it also does while the Limiter does not respond. Several
-	// processes should share a Limiter, such as that of package redisstore.
+	// them in memory. It also does so while the Limiter fails or does not respond
+	// within StoreTimeout, and emits an [EventFault]; for 5 seconds after a failure,
+	// the Limiter is not asked. Several processes should share a Limiter, such as
+	// that of package redisstore.
 	//
 	// An account has 5 attempts before each further one must wait, first for a
-	// second, then twice as long each time, up to 15 minutes. A source, which is an
-	// IPv4 address or a network of IPv6 (/64), has 50. For the account, an attempt is
-	// forgotten after 15 minutes, and for the source after 30 seconds. A login that
-	// succeeds clears those of the account. Failed attempts of a known device
-	// ([Cookies].DeviceName) are counted only for that device.
+	// second, then twice as long each time, up to 15 minutes. So has a login name. A
+	// source, which is an IPv4 address or a network of IPv6 (/64), has 50. For an
+	// account or a name, one attempt is forgotten in 15 minutes, and for a source
+	// in 30 seconds. A login that succeeds clears the attempts of the account and of
+	// the name. Attempts of a known device ([Cookies].DeviceName) are counted only
+	// for that device.
 	//
 	// If a proxy is in front of the server, set TrustedProxies: otherwise all clients
 	// are one source.
@@ -217,16 +220,16 @@ type Config struct {
 	// per token on average.
 	TokenCacheSize int
 
-	// StoreTimeout limits each call to the store. The default is 2 seconds; it
-	// must be from 1 millisecond to 1 minute.
+	// StoreTimeout limits each call to the store and to the Limiter. The default is
+	// 2 seconds; it must be from 1 millisecond to 1 minute.
 	StoreTimeout time.Duration
 
 	// HookTimeout limits each call of the application's other code: Users,
-	// SecondFactor, OnLogin, Claims, guards, and a [crypto.Signer]. Its context ends
-	// after this time. A call that has not returned shortly afterward is abandoned:
-	// the request gets status 503, and there is an [EventFault]. See also
-	// [Health].Abandoned. The default is 5 seconds; it must be from 1 millisecond to
-	// 1 minute.
+	// SecondFactor, OnLogin, Claims, guards, and a [crypto.Signer]. The context of
+	// the call ends after this time. A call that has not returned 100 milliseconds
+	// later is abandoned: the request gets status 503, and there is an [EventFault].
+	// See also [Health].Abandoned. The default is 5 seconds; it must be from 1
+	// millisecond to 1 minute.
 	HookTimeout time.Duration
 
 	// MaxStale is the age at which the revocation feed counts as stale: a

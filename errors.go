@@ -31,8 +31,8 @@ var (
 	ErrTokenReused = errors.New("auth: refresh token reused, session ended")
 	// ErrThrottled means that there were too many failed attempts for this account,
 	// or from this source, so this one was refused and nothing was checked. The
-	// response has status 429, and its header Retry-After says when the next attempt
-	// is possible. See Config.Limiter.
+	// response has status 429, and its header Retry-After has the number of seconds
+	// until the next attempt is possible, at most 900. See Config.Limiter.
 	ErrThrottled = errors.New("auth: too many failed attempts")
 	// ErrInvalidCredentials means that the user does not exist or is disabled,
 	// or that the password or the response to a second factor is wrong. It does not
@@ -54,8 +54,9 @@ var (
 	// ErrCrossOrigin means that a request with a token cookie, or a login that
 	// sets cookies, came from an origin that is not trusted.
 	ErrCrossOrigin = errors.New("auth: cross-origin request refused")
-	// ErrUnavailable means that a store, a user lookup or a key set failed. No
-	// session has ended because of it, and the request can be repeated.
+	// ErrUnavailable means that a store, a user lookup, a key set or another hook
+	// failed or did not return in time. No session has ended because of it, and the
+	// request can be repeated.
 	ErrUnavailable = errors.New("auth: temporarily unavailable")
 )
 

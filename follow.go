@@ -315,12 +315,12 @@ type Health struct {
 	// progress although they should have returned: a call of a Store, of Users or of
 	// another hook whose context has ended (Config.StoreTimeout, Config.HookTimeout).
 	// The requests that waited for them were answered. A number that stays above 0
-	// means that a hook ignores its context. At 64 calls of one hook, it is not
-	// called any more, and the requests that need it get 503.
+	// means that a hook ignores its context. While 64 calls of one hook are
+	// abandoned, it is not called, and the requests that need it get 503.
 	Abandoned int
 
-	// DroppedEvents is the number of events that were not passed to OnEvent, because
-	// earlier calls of it have not returned.
+	// DroppedEvents is the number of events since the start that were not passed to
+	// OnEvent, because earlier calls of it had not returned.
 	DroppedEvents int64
 }
 

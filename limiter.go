@@ -9,18 +9,20 @@ import (
 )
 
 // Limiter counts the attempts to guess a secret, such as a password. A fleet of
-// processes counts together if all of them use a Limiter on one server, as that of
-// package redisstore. Its methods are called concurrently, with a context that
-// ends after Config.StoreTimeout. RunLimiter of package storetest tests
-// implementations.
+// processes counts together if all of them use a Limiter on one server, such as that
+// of package redisstore. RunLimiter of package storetest tests implementations.
+//
+// The methods are called concurrently, with a context that ends after
+// Config.StoreTimeout. If one returns an error, or does not return, the process
+// counts in memory instead; see Config.Limiter.
 //
 // A bucket has a level and the time of its last attempt. An attempt adds 1 to the
 // level, which decreases steadily, by 1 in each Bucket.Decay, down to 0. Let n be
 // the level just after the last attempt, rounded up. If n is at least Bucket.Burst,
 // the next attempt must wait for 2^(n-Burst) seconds, but at most 15 minutes, from
 // the time of the last one. The level never exceeds Burst + 10. So a bucket never
-// locks anybody out: it permits one attempt in 15 minutes at least. Times are exact
-// to the millisecond.
+// locks anybody out: 15 minutes after the last attempt, it permits another one.
+// Times are exact to the millisecond.
 //
 // If the clock that a Limiter uses is set back to a time before the last attempt of
 // a bucket, the bucket counts as if that attempt was made now.
@@ -32,9 +34,9 @@ import (
 // removal of one of another kind.
 type Limiter interface {
 	// Take adds an attempt to each of the buckets, in one atomic step, if none of
-	// them must wait. Otherwise it counts nothing, and returns the longest wait,
-	// which is positive, and the index of its bucket. It does not extend the wait.
-	// No two of the buckets are equal.
+	// them must wait. It then returns a wait of 0. Otherwise it counts nothing, and
+	// returns the longest wait, which is positive, and the index of its bucket in
+	// buckets. It does not extend the wait. No two of the buckets are equal.
 	Take(ctx context.Context, buckets []Bucket) (wait time.Duration, index int, err error)
 
 	// Settle is called after an attempt that was no wrong guess. It sets the levels
@@ -45,7 +47,7 @@ type Limiter interface {
 
 // Bucket identifies a counter of a [Limiter] and describes its limit. A kind and a
 // key always have the same Burst and Decay. Burst times Decay is at least 15
-// minutes, so a bucket never must wait after its level has reached 0.
+// minutes, so no bucket has to wait after its level has reached 0.
 type Bucket struct {
 	// Kind says what the attempts of the bucket have in common:
 	//

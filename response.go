@@ -165,7 +165,8 @@ type ErrorResponse struct {
 	Reason string
 
 	// RetryAfter is the header Retry-After, in whole seconds: a second with status
-	// 503, and the wait with status 429. It is 0 for all other errors.
+	// 503, and the wait with status 429, from a second to 15 minutes. It is 0 for
+	// all other errors.
 	RetryAfter time.Duration
 
 	// Factor is set if Action is "factor": the client sends a response to the

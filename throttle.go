@@ -49,26 +49,29 @@ func (e *throttledError) Error() string {
 func (e *throttledError) Unwrap() error { return ErrThrottled }
 
 // Throttle calls check, which checks a secret that a client has sent, such as an
-// API key or a PIN, unless there were too many failed attempts: then it returns
-// [ErrThrottled]. Login, LoginFactor, CheckPassword and ChangePassword do this
-// themselves.
+// API key or a PIN. After too many failed attempts it does not call check, and
+// returns [ErrThrottled]. Login, LoginFactor, CheckPassword and ChangePassword do
+// this themselves.
 //
 // The attempt is counted before check is called, for the account and for the source
 // of d; see Config.Limiter. So a burst of attempts cannot exceed the limit. If check
 // returns nil, the attempts for the account are forgotten, and this one no longer
 // counts for the source. If it returns an error that wraps [ErrInvalidCredentials],
 // the attempt counts as failed. After any other error, or a panic, the attempt does
-// not count: the error must not say whether the secret was right. Throttle returns
-// the error of check. Its own error is ErrThrottled, or [ErrUnavailable] if ctx was
-// canceled.
+// not count: the error must not say whether the secret was right.
+//
+// Throttle returns the error of check. Errors of its own are ErrThrottled,
+// [ErrUnavailable] if ctx ends while Config.Limiter is asked, and an error for an
+// invalid purpose. check is called in the goroutine of the caller, with ctx.
 //
 // purpose is 1 to 64 printable ASCII characters without spaces. Attempts of
 // different purposes count separately for an account, and together for a source.
 // account identifies what the secret belongs to, such as User.ID or the ID of a
 // client. It may come from the request, and need not exist: it is counted like one
-// that exists, so that the response does not say which. If it is a User.ID and d is
-// a known device of this user ([Cookies].DeviceName), the attempt is counted only
-// for the device.
+// that exists, so that the response does not say which. d is the result of
+// [Verifier.Device]; a Device without an IP address has no source. If account is a
+// User.ID and d is a known device of this user ([Cookies].DeviceName), the attempt is
+// counted only for the device.
 func (a *Authenticator) Throttle(ctx context.Context, purpose, account string, d Device, check func(context.Context) error) error {
 	if !isPurpose(purpose) {
 		return fmt.Errorf("auth: the purpose of Throttle must be 1 to %d printable ASCII characters without spaces", maxPurpose)
