@@ -49,6 +49,8 @@ func ExampleLocalPath() {
 		switch err := a.LoginForm(w, r); {
 		case errors.Is(err, auth.ErrInvalidCredentials):
 			showLogin(w, r, http.StatusUnauthorized, "Name or password is wrong.")
+		case errors.Is(err, auth.ErrThrottled):
+			showLogin(w, r, http.StatusTooManyRequests, auth.ResponseFor(err).Description) // says how long to wait
 		case err != nil:
 			a.WriteError(w, r, err)
 		default:
