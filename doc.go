@@ -59,6 +59,13 @@
 // are returned the way the refresh token arrived: in cookies if it was in a
 // cookie, otherwise in the body.
 //
+// # Failed attempts
+//
+// Attempts to guess a password or a code are counted by account and by source, and
+// after too many of them further ones must wait; see Config.Limiter. Behind a proxy,
+// set Config.TrustedProxies, or all clients are one source. Several processes count
+// together if they share a [Limiter].
+//
 // # Errors
 //
 // Test errors with errors.Is. [DefaultOnError] writes an error as an HTTP

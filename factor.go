@@ -199,11 +199,11 @@ func (a *Authenticator) factorError(challenge, subject string, methods []string,
 //
 // After a wrong response, the error is a [FactorError] that wraps
 // [ErrInvalidCredentials], and the same challenge can be used again. A challenge
-// has five attempts. They also count for the user, and LoginFactor returns
-// [ErrThrottled] as [Authenticator.Login] does. Each is counted before the response is verified, even if
-// SecondFactor.Verify then fails; an empty response is wrong, but not counted. A
-// right response spends the challenge: of several concurrent calls, at most one
-// opens a session.
+// has five attempts. Each is counted before the response is verified, even if
+// SecondFactor.Verify then fails; an empty response is wrong, but not counted. The
+// attempts also count for the user, and LoginFactor returns [ErrThrottled] as
+// [Authenticator.Login] does. A right response spends the challenge: of several
+// concurrent calls, at most one opens a session.
 //
 // After [ErrInvalidToken], [ErrTokenExpired], [ErrSpent], and an
 // [ErrInvalidCredentials] without a FactorError, the user must sign in again. The

@@ -240,7 +240,7 @@ func (a *Authenticator) Login(ctx context.Context, login, pass string, o Session
 // by other means, such as OAuth, a passkey or a magic link. Name the method in
 // SessionOptions.AMR. It returns [ErrInvalidCredentials] if the user does not
 // exist or is disabled. Its other errors are those of [Authenticator.Login],
-// except password.ErrBusy.
+// except password.ErrBusy and ErrThrottled.
 //
 // StartSession does not ask Config.SecondFactor for a second step: the application
 // has decided that its proof suffices, and says so in SessionOptions.AMR. A magic

@@ -206,9 +206,9 @@ func (a *Authenticator) CheckOneTime(ctx context.Context, purpose, token string)
 // Its errors are those of CheckOneTime, and [ErrSpent] if the token was spent
 // before. After ErrSpent or ErrTokenExpired, offer the user another token. After
 // [ErrUnavailable] the call can be repeated, but it returns ErrSpent if the failed
-// call has spent the token. A source that sends many tokens without a valid signature
-// gets [ErrThrottled] for further ones. A failover of the store may lose the record that a
-// token was spent; see docs/security.md.
+// call has spent the token. A source that sends many tokens without a valid
+// signature gets [ErrThrottled] for further ones. A failover of the store may lose
+// the record that a token was spent; see docs/security.md.
 func (a *Authenticator) SpendOneTime(ctx context.Context, purpose, token string, d Device) (OneTime, error) {
 	c, err := a.checkOneTime(ctx, purpose, token)
 	if err == nil {

@@ -228,10 +228,10 @@ func (a *Authenticator) ChangePassword(ctx context.Context, c *Claims, current, 
 }
 
 // SetPassword sets the password of a user, for example after a reset by mail, and
-// ends all sessions of the user. d is the client; its source gets a fair share of
-// the hashing. SetPassword does not ask for the old password, so the
-// caller must know who the user is. The user may be disabled, which they remain,
-// or have no password yet.
+// ends all sessions of the user. d is the client, as for
+// [Authenticator.HashPassword]. SetPassword does not ask for the old password, so
+// the caller must know who the user is. The user may be disabled, which they
+// remain, or have no password yet.
 //
 // For a reset by a one-time token with OneTime.BoundToPassword, call
 // [Authenticator.CheckOneTime] and then SetPassword, which ends the token. If the
@@ -271,9 +271,10 @@ func refuseActing(c *Claims) error {
 var errCurrentPassword = fmt.Errorf("%w: the current password is wrong", ErrInvalidCredentials)
 
 // HashPassword returns a hash of a new password, to be stored when a user is
-// created. d is the client that signs up; its source gets a fair share of the
-// hashing. HashPassword asks [password.Hasher.Screen], which may refuse the password. If
-// Screen fails, or panics, the password is accepted, and there is an [EventFault].
+// created. d is the client that signs up: if too many passwords are hashed at once,
+// the sources of the clients take turns. HashPassword asks
+// [password.Hasher.Screen], which may refuse the password. If Screen fails, or
+// panics, the password is accepted, and there is an [EventFault].
 // [Authenticator.ChangePassword] and [Authenticator.SetPassword] hash the new
 // password in this way themselves.
 //

@@ -48,10 +48,10 @@ func (e *throttledError) Error() string {
 
 func (e *throttledError) Unwrap() error { return ErrThrottled }
 
-// Throttle calls check, which checks a secret that a client has sent, such as an
-// API key or a PIN. After too many failed attempts it does not call check, and
-// returns [ErrThrottled]. Login, LoginFactor, CheckPassword and ChangePassword do
-// this themselves.
+// Throttle limits failed attempts: it calls check, which checks a secret that a
+// client has sent, such as an API key or a PIN. After too many failed attempts it
+// does not call check, and returns [ErrThrottled]. Login, LoginFactor, CheckPassword
+// and ChangePassword do this themselves.
 //
 // The attempt is counted before check is called, for the account and for the source
 // of d; see Config.Limiter. So a burst of attempts cannot exceed the limit. If check
