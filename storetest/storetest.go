@@ -1,4 +1,5 @@
-// Package storetest tests whether a store fulfills the contract of [auth.Store].
+// Package storetest tests whether a store fulfills the contract of [auth.Store], and
+// a limiter that of [auth.Limiter]: see [RunLimiter].
 //
 // To write a store for another database, read the comment of that interface, begin
 // with its Example, and call [Run] in a test:
