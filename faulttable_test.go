@@ -371,8 +371,11 @@ func (s faultState) marks(from faultState) (list []string) {
 	if s.generation > from.generation && from.generation > 0 {
 		list = append(list, "rotated")
 	}
-	if s.hashStored != from.hashStored {
+	switch {
+	case s.hashStored && !from.hashStored:
 		list = append(list, "hash stored")
+	case from.hashStored && !s.hashStored:
+		list = append(list, "hash not stored")
 	}
 	count(s.spent-from.spent, "spent")
 	count(from.codes-s.codes, "code used")
