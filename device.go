@@ -18,6 +18,9 @@ const (
 	maxDeviceName = 100
 )
 
+// maxDeviceCookies is how many cookies of a known device are read from a request.
+const maxDeviceCookies = 4
+
 // Device returns the cleaned User-Agent and the IP address of the client that
 // sent the request.
 //
@@ -30,13 +33,15 @@ const (
 // [Cookies].DeviceName. So pass it on as it is.
 func (v *Verifier) Device(r *http.Request) Device {
 	d := v.device(r)
-	known := ""
+	var known []string
 	if v.cookies != nil {
-		if c, err := r.Cookie(v.cookies.device.Name); err == nil {
-			known = c.Value
+		for _, c := range r.CookiesNamed(v.cookies.device.Name) { // one of another path or host may hide the valid one
+			if known = append(known, c.Value); len(known) == maxDeviceCookies {
+				break
+			}
 		}
 	}
-	if forwarded := len(r.Header["X-Forwarded-For"]) > 0 && len(v.proxies) == 0; known != "" || forwarded {
+	if forwarded := len(r.Header["X-Forwarded-For"]) > 0 && len(v.proxies) == 0; known != nil || forwarded {
 		d.request = &deviceRequest{known, forwarded}
 	}
 	return d
@@ -220,8 +225,8 @@ type Device struct {
 
 // deviceRequest is what the throttle uses of a request.
 type deviceRequest struct {
-	known     string // the token of a known device, not verified; "" if there is none
-	forwarded bool   // it came through a proxy, but there are no TrustedProxies
+	known     []string // tokens of known devices, not verified
+	forwarded bool     // it came through a proxy, but there are no TrustedProxies
 }
 
 // cleanDevice returns d in a form that can be stored.

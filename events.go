@@ -149,6 +149,7 @@ func (v *Verifier) emit(ctx context.Context, e Event) {
 		return
 	}
 	e.Time = v.now()
+	e.Device.request, e.Session.Device.request = nil, nil
 	if q, ok := ctx.Value(eventQueueKey{}).(*eventQueue); ok && q.of == v {
 		select {
 		case q.events <- e:

@@ -28,8 +28,8 @@ type SecondFactor interface {
 	Methods(ctx context.Context, u User, d Device) ([]string, error)
 
 	// Verify checks the response of one of the methods that Methods has returned.
-	// [ErrInvalidCredentials] means that the response is wrong, and [ErrSpent], as
-	// from [Authenticator.Once], that it was used before. Any other error means
+	// [ErrInvalidCredentials] or [password.ErrMismatch] means that the response is
+	// wrong, and [ErrSpent], as from [Authenticator.Once], that it was used before. Any other error means
 	// that the response could not be checked: the caller returns
 	// [ErrUnavailable]. Verify is not called for a response that is not UTF-8 or
 	// has a NUL byte, which some databases do not accept; it counts as wrong.
@@ -308,7 +308,7 @@ func (a *Authenticator) verifyFactor(ctx context.Context, u User, method, respon
 	switch {
 	case err == nil:
 		return true, nil
-	case !errors.Is(err, ErrUnavailable) && (errors.Is(err, ErrInvalidCredentials) || errors.Is(err, ErrSpent)):
+	case !errors.Is(err, ErrUnavailable) && (errors.Is(err, ErrSpent) || isWrongSecret(err)):
 		return false, nil
 	}
 	return false, a.unavailable(ctx, Session{Subject: u.ID}, fmt.Errorf("auth: SecondFactor.Verify: %w", detail{err}))

@@ -20,7 +20,13 @@ const (
 	accountDecay = 15 * time.Minute
 	sourceBurst  = 50
 	sourceDecay  = 30 * time.Second
+
+	devicesBurst = 50 // of all known devices of a user together
 )
+
+// nat64 is the prefix of an IPv6 address that contains an IPv4 address (RFC 6052
+// section 2.1).
+const nat64 = "0064:ff9b:0000:0000:0000:0000:"
 
 // limiterPause is how long a Limiter that has failed is not asked again.
 const limiterPause = 5 * time.Second
@@ -40,7 +46,7 @@ type throttledError struct {
 
 func (e *throttledError) Error() string {
 	of := e.kind
-	if of == kindOther {
+	if of == kindOther || of == kindName { // the text must not say whether there is such a user
 		of = "account"
 	}
 	return fmt.Sprintf("%s: the %s must wait %s%s", ErrThrottled, of, e.wait.Round(time.Millisecond), e.hint)
@@ -57,12 +63,11 @@ func (e *throttledError) Unwrap() error { return ErrThrottled }
 // of d; see Config.Limiter. So a burst of attempts cannot exceed the limit. If check
 // returns nil, the attempts for the account are forgotten, and this one no longer
 // counts for the source. If it returns an error that wraps [ErrInvalidCredentials],
-// the attempt counts as failed. After any other error, or a panic, the attempt does
+// [password.ErrMismatch] or [password.ErrTooLong], the attempt counts as failed. After any other error, or a panic, the attempt does
 // not count: the error must not say whether the secret was right.
 //
-// Throttle returns the error of check. Errors of its own are ErrThrottled,
-// [ErrUnavailable] if ctx ends while Config.Limiter is asked, and an error for an
-// invalid purpose. check is called in the goroutine of the caller, with ctx.
+// Throttle returns the error of check. Errors of its own are ErrThrottled, and one for
+// an invalid purpose or a nil check. check is called in the goroutine of the caller, with ctx.
 //
 // purpose is 1 to 64 printable ASCII characters without spaces. Attempts of
 // different purposes count separately for an account, and together for a source.
@@ -75,6 +80,9 @@ func (e *throttledError) Unwrap() error { return ErrThrottled }
 func (a *Authenticator) Throttle(ctx context.Context, purpose, account string, d Device, check func(context.Context) error) error {
 	if !isPurpose(purpose) {
 		return fmt.Errorf("auth: the purpose of Throttle must be 1 to %d printable ASCII characters without spaces", maxPurpose)
+	}
+	if check == nil {
+		return errors.New("auth: the check of Throttle is nil")
 	}
 	return a.throttle(ctx, purpose, account, []Bucket{{kindOther, account, accountBurst, accountDecay}}, d, func() error { return check(ctx) })
 }
@@ -118,7 +126,9 @@ func foldName(login string) string {
 func (a *Authenticator) throttle(ctx context.Context, purpose, account string, own []Bucket, d Device, check func() error, others ...string) error {
 	var t attempt
 	if device := a.knownDevice(d, account); device != "" {
-		own = []Bucket{{kindDevice, account + "\x00" + device, accountBurst, accountDecay}}
+		// A user who has signed in often has many, and so has everybody who once knew
+		// the password. So their attempts are limited together too.
+		own = []Bucket{{kindDevice, account + "\x00" + device, accountBurst, accountDecay}, {kindDevice, account, devicesBurst, accountDecay}}
 	} else {
 		t.source = a.sourceBucket(d)
 	}
@@ -168,6 +178,9 @@ func sourceOf(d Device) string {
 		return ""
 	case ip.Is4():
 		return ip.String()
+	case strings.HasPrefix(ip.StringExpanded(), nat64):
+		b := ip.As16()
+		return netip.AddrFrom4([4]byte(b[12:])).String()
 	}
 	return netip.PrefixFrom(ip, 64).Masked().String()
 }
@@ -193,7 +206,11 @@ func (a *Authenticator) take(ctx context.Context, t *attempt, d Device, account 
 			throttled.hint = "; it is a proxy that Config.TrustedProxies does not contain, so all its clients are one source"
 		}
 	}
-	if n, ok := a.refusals.next(refusalKey{cause: "throttled " + throttled.kind}, a.now()); ok {
+	cause := "throttled " + kindAccount
+	if throttled.kind == kindSource { // the others share a cause, so that the work does not depend on whether there is such a user
+		cause = "throttled " + kindSource
+	}
+	if n, ok := a.refusals.next(refusalKey{cause: cause}, a.now()); ok {
 		e.Suppressed = n
 		a.emit(ctx, e)
 	}
@@ -224,16 +241,15 @@ func (a *Authenticator) countAttempts(ctx context.Context, t *attempt, buckets [
 			wait  time.Duration
 			index int
 		}
-		taken, err := callBounded(a.Verifier, ctx, "Limiter.Take", a.storeTimeout, func(ctx context.Context) (r result, err error) {
+		// A request that ends early must neither turn the limiter off nor hide that it
+		// hangs.
+		taken, err := callBounded(a.Verifier, context.WithoutCancel(ctx), "Limiter.Take", a.storeTimeout, func(ctx context.Context) (r result, err error) {
 			r.wait, r.index, err = l.Take(ctx, buckets)
 			return r, err
 		})
 		if err == nil {
 			a.limiterRetry.Store(0)
 			return taken.wait, taken.index, nil
-		}
-		if errors.Is(ctx.Err(), context.Canceled) { // a client that disconnects must not turn the limiter off
-			return 0, 0, a.unavailable(ctx, Session{}, fmt.Errorf("auth: Limiter.Take: %w", detail{err}))
 		}
 		a.limiterFailed(ctx, "Take", err)
 	}
@@ -247,7 +263,7 @@ func (a *Authenticator) settle(ctx context.Context, t *attempt, err error) {
 	switch {
 	case err == nil:
 		cleared, refund = slices.Concat(t.own, t.others), t.source
-	case isRefusal(err):
+	case isWrongSecret(err):
 		return
 	case errors.Is(err, ErrFactorRequired):
 		// The password is right. LoginFactor clears the bucket of the user, but does
@@ -274,6 +290,12 @@ func (a *Authenticator) settle(ctx context.Context, t *attempt, err error) {
 	}
 }
 
+// isWrongSecret reports whether err says that a secret is wrong. A check of the
+// application may return the error of package password as it is.
+func isWrongSecret(err error) bool {
+	return isRefusal(err) || !errors.Is(err, ErrUnavailable) && (errors.Is(err, password.ErrMismatch) || errors.Is(err, password.ErrTooLong))
+}
+
 // limiterFailed reports a failure of Config.Limiter, and pauses its use.
 func (a *Authenticator) limiterFailed(ctx context.Context, method string, err error) {
 	a.limiterRetry.Store(a.now().Add(limiterPause).UnixMilli())
@@ -282,12 +304,17 @@ func (a *Authenticator) limiterFailed(ctx context.Context, method string, err er
 	)})
 }
 
-// withDigest returns b with a digest of its key and of a purpose as the key. The
+// withDigest returns b with a digest of its key and of a purpose as the key. Two
+// issuers that share a Limiter count accounts separately, and sources together. The
 // digest is keyed with the key that signs one-time tokens. Its input contains NUL
 // bytes, so it never is the input of a signature.
 func (a *Authenticator) withDigest(b Bucket, purpose string) Bucket {
-	ring := a.oneTimeKeys.ring.Load()
-	sum, _ := ring.keys[ring.signer(a.now())].sign([]byte(strings.Join([]string{"ratchet limit", b.Kind, purpose, b.Key}, "\x00"))) // HMAC does not fail
+	ring, issuer := a.oneTimeKeys.ring.Load(), a.issuer
+	if b.Kind == kindSource {
+		issuer = ""
+	}
+	text := strings.Join([]string{"ratchet limit", issuer, b.Kind, purpose, b.Key}, "\x00")
+	sum, _ := ring.keys[ring.signer(a.now())].sign([]byte(text)) // HMAC does not fail
 	b.Key = base64.RawURLEncoding.EncodeToString(sum[:16])
 	return b
 }
@@ -311,18 +338,20 @@ func (a *Authenticator) signDevice(subject string) (string, error) {
 // knownDevice returns the ID of a device on which the user has signed in before, or
 // "" if d does not prove that.
 func (a *Authenticator) knownDevice(d Device, subject string) string {
-	if d.request == nil || d.request.known == "" {
+	if d.request == nil {
 		return ""
 	}
-	signed, err := openToken(context.Background(), d.request.known, typOneTime, &a.oneTimeKeys)
-	if err != nil {
-		return ""
+	for _, token := range d.request.known {
+		signed, err := openToken(context.Background(), token, typOneTime, &a.oneTimeKeys)
+		if err != nil {
+			continue
+		}
+		c, err := readOneTime(signed.payload, a.issuer, a.audience, purposeDevice)
+		if err == nil && c.subject == subject && a.now().Before(c.expiresAt) {
+			return c.id
+		}
 	}
-	c, err := readOneTime(signed.payload, a.issuer, a.audience, purposeDevice)
-	if err != nil || c.subject != subject || !a.now().Before(c.expiresAt) {
-		return ""
-	}
-	return c.id
+	return ""
 }
 
 // hashingFor returns a context in which passwords are hashed for the client d; see

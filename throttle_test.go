@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -304,6 +305,16 @@ func TestThrottle_Contract(t *testing.T) {
 	require.False(t, called)
 	require.NoError(t, fx.Throttle(ctx, "other", "u1", laptop, func(context.Context) error { return nil }), "another purpose")
 	require.Equal(t, 200, fx.attempt(t, "ada", pass).status, "a password is another purpose")
+	require.ErrorContains(t, fx.Throttle(ctx, "pin", "u1", laptop, nil), "check of Throttle is nil")
+	counted := map[error]int{}
+	for _, err := range []error{password.ErrMismatch, password.ErrTooLong, auth.ErrInvalidCredentials} {
+		for range 10 {
+			if errors.Is(fx.Throttle(ctx, "pin", err.Error(), auth.Device{}, func(context.Context) error { return err }), err) {
+				counted[err]++
+			}
+		}
+	}
+	require.Equal(t, map[error]int{password.ErrMismatch: 5, password.ErrTooLong: 5, auth.ErrInvalidCredentials: 5}, counted)
 	for _, purpose := range []string{"", "a b", strings.Repeat("x", 65), "é"} {
 		require.ErrorContains(t, fx.Throttle(ctx, purpose, "u1", laptop, nil), "the purpose of Throttle must be")
 	}
@@ -352,25 +363,118 @@ func TestThrottle_MemoryDecidesWhileTheLimiterFails(t *testing.T) {
 	}
 }
 
-func TestThrottle_ADisconnectDoesNotTurnTheLimiterOff(t *testing.T) {
+// A client that disconnects must neither turn the limiter off nor hide that it hangs.
+func TestThrottle_RequestsThatEndEarlyDecideNothingAboutTheLimiter(t *testing.T) {
 	t.Parallel()
-	l := &brokenLimiter{fault: func(ctx context.Context) (time.Duration, int, error) { return 0, 0, ctx.Err() }}
-	fx := newFixture(t, func(c *auth.Config) { c.Limiter = l })
-	gone, cancel := context.WithCancel(context.Background())
-	cancel()
-	for range 3 {
-		_, err := fx.CheckPassword(gone, "ada", pass, laptop)
-		require.ErrorIs(t, err, auth.ErrUnavailable)
+	synctest.Test(t, func(t *testing.T) {
+		l := &brokenLimiter{fault: func(ctx context.Context) (time.Duration, int, error) { return 0, 0, ctx.Err() }}
+		a, es := newNode(t, newTestStore(), func(c *auth.Config) { c.Limiter = l })
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 3 {
+			_, err := a.CheckPassword(gone, "ada", pass, laptop)
+			require.ErrorIs(t, err, auth.ErrUnavailable)
+		}
+		require.EqualValues(t, 3, l.calls.Load())
+		require.Empty(t, es.take(auth.EventFault))
+
+		l.fault = func(ctx context.Context) (time.Duration, int, error) { <-ctx.Done(); return 0, 0, ctx.Err() }
+		for range 3 {
+			hurried, cancel := context.WithTimeout(t.Context(), time.Second) // less than StoreTimeout
+			_, _ = a.CheckPassword(hurried, "ada", pass, laptop)
+			cancel()
+		}
+		require.EqualValues(t, 4, l.calls.Load())
+		_, err := a.CheckPassword(t.Context(), "ada", pass, laptop)
+		require.NoError(t, err, "memory decides")
+	})
+}
+
+func TestThrottle_KnownDevicesOfAUserAreLimitedTogether(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, withCookies())
+	var known []requestOption
+	for range 20 {
+		known = append(known, reqCookie(deviceCookie, fx.attempt(t, "ada", pass).cookies[deviceCookie].Value))
 	}
-	require.EqualValues(t, 3, l.calls.Load())
-	require.Empty(t, fx.events.take(auth.EventFault))
-	late, cancel := context.WithDeadline(context.Background(), time.Unix(0, 0))
-	defer cancel()
-	for range 3 {
-		_, err := fx.CheckPassword(late, "ada", pass, laptop)
-		require.ErrorIs(t, err, auth.ErrUnavailable, "there is no time to hash the password")
+	checked := 0
+	for _, device := range known {
+		for range 5 {
+			if fx.attempt(t, "ada", "wrong", device).status == 401 {
+				checked++
+			}
+		}
 	}
-	require.EqualValues(t, 4, l.calls.Load(), "it had the time that the request had")
+	require.Equal(t, 50, checked)
+	require.Equal(t, 200, fx.attempt(t, "ada", pass).status, "another device is counted separately")
+}
+
+// A cookie of another path, or of a sibling host under a name without prefix, may come
+// before the valid one.
+func TestThrottle_EachOfAFewDeviceCookiesIsRead(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, withCookies())
+	valid := fx.attempt(t, "ada", pass).cookies[deviceCookie].Value
+	fx.fail(t, 5, "ada")
+	other := reqCookie(deviceCookie, "x")
+	require.Equal(t, 200, fx.attempt(t, "ada", pass, other, other, other, reqCookie(deviceCookie, valid)).status)
+	require.Equal(t, 429, fx.attempt(t, "ada", pass, other, other, other, other, reqCookie(deviceCookie, valid)).status)
+}
+
+// The error of a method may be shown to a client, so it must not say more than the
+// response does.
+func TestThrottle_ErrorDoesNotSayWhetherThereIsSuchAUser(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	texts := map[string]string{}
+	events := map[string]int{}
+	for _, name := range []string{"nobody", "ada"} {
+		fx.fail(t, 5, name)
+		fx.events.take("")
+		_, err := fx.Login(t.Context(), name, pass, auth.SessionOptions{})
+		require.ErrorIs(t, err, auth.ErrThrottled)
+		texts[name] = err.Error()
+		events[name] = len(fx.events.take(auth.EventLoginRefused))
+		fx.clock.Advance(0)
+	}
+	require.Equal(t, texts["nobody"], texts["ada"])
+	require.Equal(t, map[string]int{"nobody": 1, "ada": 0}, events, "both share the limit of events")
+}
+
+// recordingLimiter records the buckets that it gets.
+type recordingLimiter struct {
+	mu      sync.Mutex
+	buckets []auth.Bucket
+}
+
+func (l *recordingLimiter) Take(_ context.Context, buckets []auth.Bucket) (time.Duration, int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buckets = append(l.buckets, buckets...)
+	return 0, 0, nil
+}
+
+func (l *recordingLimiter) Settle(context.Context, []auth.Bucket, []auth.Bucket) error { return nil }
+
+func TestThrottle_KeysOfBucketsAreDigests(t *testing.T) {
+	t.Parallel()
+	keys := map[auth.Bucket]bool{}
+	for i, issuer := range []string{"https://one.example", "https://two.example"} {
+		l := &recordingLimiter{}
+		fx := newFixture(t, func(c *auth.Config) { c.Limiter, c.Issuer = l, issuer })
+		fx.fail(t, 1, "ada", reqFrom("192.0.2.1"))
+		fx.fail(t, 1, "ADA ", reqFrom("64:ff9b::192.0.2.1"))
+		fx.fail(t, 1, "nobody", reqFrom("2001:db8::1"))
+		_ = fx.Throttle(t.Context(), "pin", "u1", laptop, func(context.Context) error { return nil })
+		_ = fx.Throttle(t.Context(), "key", "u1", laptop, func(context.Context) error { return nil })
+		for _, b := range l.buckets {
+			require.Regexp(t, `^[A-Za-z0-9_-]{22}$`, b.Key)
+			keys[b] = true
+		}
+		// ada and nobody as names; u1 as a user; u1 for two purposes; two sources,
+		// which all issuers share.
+		require.Len(t, keys, 2+5*(i+1), "%v", keys)
+	}
 }
 
 func TestThrottle_NonsenseOfTheLimiterIsBounded(t *testing.T) {

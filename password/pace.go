@@ -10,7 +10,8 @@ import (
 const (
 	maxPace   = 3 * time.Second // more than bcrypt of cost 15 takes
 	paceKinds = 16
-	paceSize  = 32 // durations of each kind
+	paceSize  = 32             // durations of each kind
+	paceAge   = 24 * time.Hour // a kind that was not verified for this long is forgotten
 )
 
 // A pace says how long it takes at least until a wrong password is refused. If the
@@ -37,16 +38,18 @@ type durations struct {
 	all  []time.Duration // a ring of at most paceSize
 	next int             // the oldest of them, if there are paceSize
 	most time.Duration   // nine of ten are not longer
+	last time.Time       // when the last one was added
 }
 
 // add adds the duration of a verification, and returns how long one must take at
 // least if it fails. That is 0 as long as all hashes are of one kind.
 //
 // The result is a duration that nine of ten verifications of the slowest kind do not
-// exceed. With the maximum, one verification on a busy machine would delay all
+// exceed. A kind that was not verified for a day does not count: the hashes may have
+// been replaced. With the maximum, one verification on a busy machine would delay all
 // refusals for long. With the median, half of those of the slowest kind would take
 // longer than all others.
-func (p *pace) add(kind cost, took time.Duration) time.Duration {
+func (p *pace) add(kind cost, took time.Duration, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	d := p.kinds[kind]
@@ -61,12 +64,17 @@ func (p *pace) add(kind cost, took time.Duration) time.Duration {
 	}
 	sorted := slices.Sorted(slices.Values(d.all))
 	d.most = sorted[(9*len(sorted)+9)/10-1]
+	d.last = now
+	var least time.Duration
+	for k, other := range p.kinds {
+		if now.Sub(other.last) >= paceAge {
+			delete(p.kinds, k)
+			continue
+		}
+		least = max(least, other.most)
+	}
 	if len(p.kinds) == 1 {
 		return 0
-	}
-	var least time.Duration
-	for _, d := range p.kinds {
-		least = max(least, d.most)
 	}
 	return min(least, maxPace)
 }

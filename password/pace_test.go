@@ -150,15 +150,24 @@ func TestVerify_RefusalsThatWaitUseNoBudget(t *testing.T) {
 	})
 }
 
+func TestPace_ForgetsAKindThatIsNotUsed(t *testing.T) {
+	t.Parallel()
+	var p pace
+	now := time.Now()
+	require.Zero(t, p.add(cost{bcrypt: 12}, time.Second, now))
+	require.Equal(t, time.Second, p.add(cost{}, time.Millisecond, now.Add(paceAge-1)))
+	require.Zero(t, p.add(cost{}, time.Millisecond, now.Add(paceAge)))
+}
+
 func TestPace_KeepsTheSlowestOfManyKinds(t *testing.T) {
 	t.Parallel()
 	var p pace
 	for i := range uint32(10 * paceKinds) {
-		p.add(cost{params: params{memory: i}}, time.Duration(i%7)*time.Millisecond)
+		p.add(cost{params: params{memory: i}}, time.Duration(i%7)*time.Millisecond, time.Now())
 		require.LessOrEqual(t, len(p.kinds), paceKinds)
 	}
-	require.Equal(t, time.Second, p.add(cost{bcrypt: 12}, time.Second))
+	require.Equal(t, time.Second, p.add(cost{bcrypt: 12}, time.Second, time.Now()))
 	for i := range uint32(10 * paceKinds) {
-		require.Equal(t, time.Second, p.add(cost{params: params{memory: i}}, time.Millisecond))
+		require.Equal(t, time.Second, p.add(cost{params: params{memory: i}}, time.Millisecond, time.Now()))
 	}
 }

@@ -439,7 +439,7 @@ func (h *Hasher) verify(ctx context.Context, s stored, password string) error {
 	}); err != nil {
 		return err
 	}
-	least := h.pace.add(s.cost(), took)
+	least := h.pace.add(s.cost(), took, began)
 	// Other programs may hash the empty password; it must not match here.
 	if !matches || password == "" {
 		waitUntil(ctx, began.Add(least))

@@ -235,9 +235,13 @@ func (b chromium) lasting() bool {
 	b.t.Helper()
 	cookies, err := chromedp.Call(b.ctx, network.GetCookies, network.GetCookiesParams{})
 	require.NoError(b.t, err)
-	require.Len(b.t, cookies.Cookies, 2)
-	require.Equal(b.t, cookies.Cookies[0].Session, cookies.Cookies[1].Session)
-	return !cookies.Cookies[0].Session
+	session := map[string]bool{}
+	for _, c := range cookies.Cookies {
+		session[c.Name] = c.Session
+	}
+	require.Len(b.t, session, 3)
+	require.Equal(b.t, session["access"], session["refresh"])
+	return !session["access"]
 }
 
 func (b chromium) signOut() {

@@ -83,8 +83,15 @@ const (
 	cookiesAbsent = "200 401 400 400 401 204 401 []"
 )
 
+// showCookies writes the token cookies of a request.
 func showCookies(w http.ResponseWriter, r *http.Request) {
-	_, _ = fmt.Fprint(w, r.Header.Get("Cookie"))
+	var tokens []string
+	for _, c := range r.Cookies() {
+		if !strings.HasSuffix(c.Name, "device") { // it stays after a logout
+			tokens = append(tokens, c.String())
+		}
+	}
+	_, _ = fmt.Fprint(w, strings.Join(tokens, "; "))
 }
 
 // TestBrowser_CookiesAcrossSites uses a real browser, TLS and pages of two sites,

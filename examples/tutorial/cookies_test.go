@@ -27,7 +27,7 @@ func TestCookies_LoginChecksOrigin(t *testing.T) {
 		require.Empty(t, a.header.Get("Access-Control-Allow-Origin"))
 	}
 	a := p.do("POST", loginPath, adaByName, "Origin", page, "Sec-Fetch-Site", "same-site")
-	require.Len(t, a.cookies, 2)
+	require.Len(t, a.cookies, 3)
 	require.Equal(t, page, a.header.Get("Access-Control-Allow-Origin"))
 	require.Equal(t, "true", a.header.Get("Access-Control-Allow-Credentials"))
 }

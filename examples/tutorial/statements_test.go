@@ -88,7 +88,7 @@ var statements = map[string]statement{
 	},
 	"3": {letter: func(p *program) {
 		a := p.do("POST", loginPath, adaByName)
-		require.ElementsMatch(p.t, []string{"accessToken", "refreshToken"}, keys(a.cookies))
+		require.ElementsMatch(p.t, []string{"accessToken", "refreshToken", "__Host-Http-device"}, keys(a.cookies))
 		for _, c := range a.cookies {
 			require.True(p.t, c.Secure && c.HttpOnly && c.SameSite == http.SameSiteNoneMode, c)
 		}

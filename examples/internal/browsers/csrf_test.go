@@ -111,6 +111,9 @@ var someKinds = []string{"form", "fetch", "fetch, CORS, JSON", "WebSocket", "lin
 // testdata/requests.txt has the status of each response, with + if the browser has
 // sent the cookies; "blocked" means that the browser has not sent the request.
 func TestBrowser_RequestsOfOtherOriginsChangeNothing(t *testing.T) {
+	if os.Getenv("AUTH_LONG") != "1" {
+		t.Skip("skipped without AUTH_LONG=1: takes ten seconds or more")
+	}
 	t.Parallel()
 	w := newWorld(t)
 	trusted := w.https("app.trusted.example")
@@ -232,6 +235,9 @@ func requests(t *testing.T) map[string]string {
 // TestBrowser_TheRequestsHaveTheirEffectFromTrustedOrigins shows that the requests
 // of the other tests are correct: what is refused there succeeds here.
 func TestBrowser_TheRequestsHaveTheirEffectFromTrustedOrigins(t *testing.T) {
+	if os.Getenv("AUTH_LONG") != "1" {
+		t.Skip("skipped without AUTH_LONG=1: takes ten seconds or more")
+	}
 	t.Parallel()
 	w := newWorld(t)
 	trusted := w.https("app.trusted.example")

@@ -3,6 +3,7 @@ package browsers
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -45,6 +46,9 @@ func (p page) answers(a *app, requests ...string) string {
 }
 
 func TestBrowser_ASiblingHostCannotSetTheCookies(t *testing.T) {
+	if os.Getenv("AUTH_LONG") != "1" {
+		t.Skip("skipped without AUTH_LONG=1: takes ten seconds or more")
+	}
 	t.Parallel()
 	w := newWorld(t)
 	siblings := []string{w.https("sibling.example.test"), "http://sibling.example.test:" + w.plain, w.https("sub.app.example.test")}

@@ -154,7 +154,7 @@ func TestBridge_OldCookieBecomesASession(t *testing.T) {
 	at, body := b.get("/?page=2")
 	require.Equal(t, "/?page=2", at, "the user returns to the page that was asked for")
 	require.Equal(t, "hello ada\n", body)
-	require.ElementsMatch(t, []string{"access", "refresh"}, b.cookies(), "the old cookie is deleted")
+	require.ElementsMatch(t, []string{"access", "device", "refresh"}, b.cookies(), "the old cookie is deleted")
 
 	// The session does not count as a recent login.
 	at, _ = b.get("/pay")
