@@ -640,3 +640,17 @@ func TestRequire_AGuardWhoseContextHasEndedHasNotDecided(t *testing.T) {
 		send(t, h, "GET", "/", reqBearer(k.Access)).requireRefused(t, 403, "insufficient_scope", "")
 	})
 }
+
+func TestHookTimeout_Bounds(t *testing.T) {
+	t.Parallel()
+	for d, valid := range map[time.Duration]bool{
+		0: true, time.Millisecond: true, time.Minute: true, time.Minute + time.Millisecond: false, -time.Second: false, 5: false,
+	} {
+		_, err := auth.NewVerifier(auth.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Keys: auth.Keys{auth.HS256(secret)}, HookTimeout: d})
+		if valid {
+			require.NoError(t, err, d)
+		} else {
+			require.ErrorContains(t, err, "VerifierConfig.HookTimeout", d)
+		}
+	}
+}

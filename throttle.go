@@ -188,9 +188,9 @@ func sourceOf(d Device) string {
 // take counts the attempt t. The account is that of its own bucket.
 func (a *Authenticator) take(ctx context.Context, t *attempt, d Device, account string) error {
 	buckets := slices.Concat(t.own, t.source)
-	wait, index, err := a.countAttempts(ctx, t, buckets)
-	if err != nil || wait <= 0 {
-		return err
+	wait, index := a.countAttempts(ctx, t, buckets)
+	if wait <= 0 {
+		return nil
 	}
 	if index < 0 || index >= len(buckets) {
 		index = 0
@@ -234,7 +234,7 @@ func (a *Authenticator) mayUseLimiter() bool {
 // countAttempts calls Limiter.Take. If the limiter of the configuration does not
 // respond, that in memory decides: whoever can stop the limiter could otherwise stop
 // all logins.
-func (a *Authenticator) countAttempts(ctx context.Context, t *attempt, buckets []Bucket) (wait time.Duration, index int, err error) {
+func (a *Authenticator) countAttempts(ctx context.Context, t *attempt, buckets []Bucket) (wait time.Duration, index int) {
 	if l := a.limiter; a.mayUseLimiter() {
 		t.limiter = l
 		type result struct {
@@ -249,12 +249,13 @@ func (a *Authenticator) countAttempts(ctx context.Context, t *attempt, buckets [
 		})
 		if err == nil {
 			a.limiterRetry.Store(0)
-			return taken.wait, taken.index, nil
+			return taken.wait, taken.index
 		}
 		a.limiterFailed(ctx, "Take", err)
 	}
 	t.limiter = a.memoryLimiter
-	return a.memoryLimiter.Take(ctx, buckets)
+	wait, index, _ = a.memoryLimiter.Take(ctx, buckets) // never fails
+	return wait, index
 }
 
 // settle says how the attempt t ended.

@@ -477,13 +477,26 @@ func TestThrottle_KeysOfBucketsAreDigests(t *testing.T) {
 	}
 }
 
+func TestThrottle_ForgedChallengesCountForTheSource(t *testing.T) {
+	t.Parallel()
+	fx, _ := newFactorFixture(t)
+	valid := fx.challenge(t, auth.SessionOptions{}).Challenge
+	for range 50 {
+		require.ErrorIs(t, fx.answer("forged", "right"), auth.ErrInvalidToken)
+	}
+	require.ErrorIs(t, fx.answer("forged", "right"), auth.ErrThrottled)
+	require.ErrorIs(t, fx.answer(valid, "right"), auth.ErrThrottled, "the response to a challenge is an attempt too")
+	fx.clock.Advance(time.Minute)
+	require.NoError(t, fx.answer(valid, "right"))
+}
+
 func TestThrottle_NonsenseOfTheLimiterIsBounded(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		wait  time.Duration
 		index int
 		want  int
-	}{{-time.Hour, 7, 200}, {0, -1, 200}, {1000 * time.Hour, 99, 429}, {1000 * time.Hour, -5, 429}} {
+	}{{-time.Hour, 7, 200}, {0, -1, 200}, {1000 * time.Hour, 99, 429}, {1000 * time.Hour, 3, 429}, {1000 * time.Hour, -5, 429}} {
 		l := &brokenLimiter{fault: func(context.Context) (time.Duration, int, error) { return tt.wait, tt.index, nil }}
 		r := newFixture(t, func(c *auth.Config) { c.Limiter = l }).attempt(t, "ada", pass)
 		require.Equal(t, tt.want, r.status)

@@ -56,7 +56,10 @@ type User struct {
 type Users interface {
 	// FindByLogin returns the user with the given login name. The application
 	// decides what that is, such as a user name or an e-mail address. It receives
-	// the name as the user typed it, and folds case if its logins ignore case. It
+	// the name as the user typed it, and folds case if its logins ignore case. If
+	// other spellings, such as full-width letters, are the same login too, convert
+	// the name before you call Login; otherwise failed attempts with several
+	// spellings reveal whether a user has the name. It
 	// is not called for a name that is not UTF-8 or has a NUL byte, for which some
 	// databases return an error; such a login is refused.
 	FindByLogin(ctx context.Context, login string) (User, error)

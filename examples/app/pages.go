@@ -90,6 +90,7 @@ func (s *site) page(mux *http.ServeMux, path, name string, access func(http.Hand
 			err = render(w, http.StatusOK, name, v)
 		case e.Status < 500:
 			v.Error, v.Factor = e.Description, e.Factor
+			e.SetHeaders(w.Header())
 			err = render(w, e.Status, name, v)
 		}
 		if err != nil {
