@@ -98,6 +98,8 @@ func routes(a *auth.Authenticator) http.Handler {
 		switch err := a.LoginForm(w, r); { // reads the field remember
 		case errors.Is(err, auth.ErrInvalidCredentials):
 			show(w, r, http.StatusUnauthorized, "The name or the password is wrong.")
+		case errors.Is(err, auth.ErrThrottled):
+			show(w, r, http.StatusTooManyRequests, auth.ResponseFor(err).Description)
 		case err != nil:
 			a.WriteError(w, r, err)
 		default:

@@ -152,6 +152,9 @@ func (s *site) login(w http.ResponseWriter, r *http.Request) error {
 	if errors.Is(err, auth.ErrInvalidCredentials) {
 		return show(w, 401, view{Page: "home", Error: "The address or the password is wrong."})
 	}
+	if errors.Is(err, auth.ErrThrottled) {
+		return show(w, 429, view{Page: "home", Error: auth.ResponseFor(err).Description})
+	}
 	if err == nil {
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 	}

@@ -154,6 +154,8 @@ func login(a *auth.Authenticator, w http.ResponseWriter, r *http.Request) {
 	switch err := a.LoginForm(w, r); {
 	case errors.Is(err, auth.ErrInvalidCredentials):
 		showLogin(w, r, http.StatusUnauthorized, "The name or the password is wrong.")
+	case errors.Is(err, auth.ErrThrottled):
+		showLogin(w, r, http.StatusTooManyRequests, auth.ResponseFor(err).Description)
 	case err != nil:
 		a.WriteError(w, r, err)
 	default:

@@ -62,6 +62,8 @@ func routes(a *auth.Authenticator, b *bridge) http.Handler {
 		switch err := a.LoginForm(w, r); {
 		case errors.Is(err, auth.ErrInvalidCredentials):
 			showLogin(w, http.StatusUnauthorized, next, "The name or the password is wrong.")
+		case errors.Is(err, auth.ErrThrottled):
+			showLogin(w, http.StatusTooManyRequests, next, auth.ResponseFor(err).Description)
 		case err != nil:
 			a.WriteError(w, r, err)
 		default:
