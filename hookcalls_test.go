@@ -448,14 +448,15 @@ func TestRun_ReturnsWhileChangesHangs(t *testing.T) {
 		stop := run(a.Verifier)
 		<-a.Ready()
 		store.on(func(context.Context) error { <-release; return errStore }, "Changes")
-		time.Sleep(8 * time.Second) // the call before waits for 5 seconds, and this one has 7
+		time.Sleep(8 * time.Second) // a call may wait for 5 seconds, and one that hangs has 7
 		begun := time.Now()
 		stop()
 		require.LessOrEqual(t, time.Since(begun), time.Second)
-		require.Equal(t, 1, a.Health().Abandoned)
+		abandoned := a.Health().Abandoned
+		require.Positive(t, abandoned)
 		stop = run(a.Verifier)
 		time.Sleep(time.Minute)
-		require.Greater(t, a.Health().Abandoned, 1)
+		require.Greater(t, a.Health().Abandoned, abandoned)
 		require.NotEmpty(t, es.take(auth.EventFault))
 		stop()
 		close(release)

@@ -178,7 +178,7 @@ const (
 	ruleWait     = "If n is at least Bucket.Burst, the next attempt must wait for 2^(n-Burst) seconds, but at most 15 minutes, from the time of the last one."
 	ruleDecrease = "An attempt adds 1 to the level, which decreases steadily, by 1 in each Bucket.Decay, down to 0."
 	ruleAtomic   = "Take adds an attempt to each of the buckets, in one atomic step, if none of them must wait."
-	ruleRefused  = "Otherwise it counts nothing, and returns the longest wait, which is positive, and the index of its bucket."
+	ruleRefused  = "Otherwise it counts nothing, and returns the longest wait, which is positive, and the index of its bucket in buckets."
 	ruleClear    = "It sets the levels of the buckets in cleared to 0"
 	ruleRefund   = "and subtracts 1 from the levels of those in refund, down to 0."
 )
