@@ -306,8 +306,6 @@ func (e unusableUser) Error() string {
 	return fmt.Sprintf("auth: Users.%s returned the user %s: %s", e.method, quoted(e.id), detail{e.err})
 }
 
-func (e unusableUser) Unwrap() error { return e.err }
-
 // subjectOf returns the subject of events about u, or "" if the ID of u may be
 // the mistake e.
 func (e *userError) subjectOf(u User) string {

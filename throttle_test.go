@@ -315,6 +315,11 @@ func TestThrottle_Contract(t *testing.T) {
 		}
 	}
 	require.Equal(t, map[error]int{password.ErrMismatch: 5, password.ErrTooLong: 5, auth.ErrInvalidCredentials: 5}, counted)
+	for range 10 {
+		failed := fmt.Errorf("%w: %w", auth.ErrUnavailable, password.ErrMismatch) // whether the secret is right is not known
+		require.ErrorIs(t, fx.Throttle(ctx, "pin", "u7", auth.Device{}, func(context.Context) error { return failed }), auth.ErrUnavailable)
+		fx.clock.Advance(time.Second)
+	}
 	for _, purpose := range []string{"", "a b", strings.Repeat("x", 65), "é"} {
 		require.ErrorContains(t, fx.Throttle(ctx, purpose, "u1", laptop, nil), "the purpose of Throttle must be")
 	}
@@ -659,6 +664,28 @@ func TestThrottle_AMillionLoginsWhileOneAccountIsGuessed(t *testing.T) {
 
 // TestMemoryLimiter_AMillionNames adds more names than there is room for: 100,000, or
 // a million with AUTH_FLOOD=1.
+// A bucket that is in use stays, although others are added all the time.
+func TestMemoryLimiter_RemovesTheBucketThatEndsFirst(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	l := auth.NewMemoryLimiter(clock.Now)
+	take := func(key string) time.Duration {
+		wait, _, err := l.Take(t.Context(), []auth.Bucket{{Kind: "name", Key: key, Burst: 5, Decay: 15 * time.Minute}})
+		require.NoError(t, err)
+		return wait
+	}
+	for i := range 1 << 16 {
+		take(fmt.Sprint(i))
+	}
+	clock.Advance(time.Millisecond)
+	for i := range 5 {
+		require.Zero(t, take("victim"))
+		take(fmt.Sprint("other", i))
+	}
+	require.Equal(t, time.Second, take("victim"))
+	require.Equal(t, 1<<16, l.Buckets("name"))
+}
+
 func TestMemoryLimiter_AMillionNames(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
