@@ -32,14 +32,14 @@ import (
 //
 // By default cases with contention run 50 rounds, and the case with made-up names
 // uses 2,000 of them. With -short these are 5 and 200; with AUTH_LONG=1 in the
-// environment, 500 and 200,000. The tests do not cover how many buckets a limiter
+// environment, 100 and 10,000. The tests do not cover how many buckets a limiter
 // keeps, nor failures of the server.
 func RunLimiter(t *testing.T, fresh func(t *testing.T, now func() time.Time) (open func() auth.Limiter)) {
 	t.Helper()
 	rounds, many, limit := 50, 2000, 3*time.Minute
 	switch {
 	case os.Getenv("AUTH_LONG") == "1":
-		rounds, many, limit = 500, 200_000, time.Hour
+		rounds, many, limit = 100, 10_000, time.Hour
 	case testing.Short():
 		rounds, many = 5, 200
 	}
