@@ -18,9 +18,8 @@ import (
 // not be used by several goroutines at a time.
 type client struct {
 	user, access, refresh string
-	keyed                 bool   // it sends retry keys
-	key                   string // the retry key of refresh, or ""
-	keySent               bool
+	keyed                 bool // it sends retry keys
+	key                   RetryKey
 	leaving               bool // a logout was sent
 	out                   bool // a logout was confirmed
 }
@@ -35,24 +34,35 @@ func (c *client) setTokens(r response) {
 	}
 }
 
-// retryKey returns the header with the retry key of the refresh token: its hash
-// the first time, then the key.
+// RetryKey is the retry key of the refresh token that a client has. The zero RetryKey
+// creates its key when it is first used.
+type RetryKey struct {
+	Key  string
+	sent bool
+}
+
+// Header returns the header with the key: its hash the first time, then the key.
+func (k *RetryKey) Header() http.Header {
+	if k.Key == "" {
+		b := make([]byte, 32)
+		_, _ = rand.Read(b) // never fails
+		k.Key = base64.RawURLEncoding.EncodeToString(b)
+	}
+	value := k.Key
+	if !k.sent {
+		sum := sha256.Sum256([]byte(k.Key))
+		value = "sha256=" + base64.RawURLEncoding.EncodeToString(sum[:])
+	}
+	k.sent = true
+	return http.Header{"Refresh-Key": {value}}
+}
+
+// retryKey returns the header with the retry key of the refresh token.
 func (c *client) retryKey() http.Header {
 	if !c.keyed {
 		return nil
 	}
-	if c.key == "" {
-		b := make([]byte, 32)
-		_, _ = rand.Read(b) // never fails
-		c.key, c.keySent = base64.RawURLEncoding.EncodeToString(b), false
-	}
-	value := c.key
-	if !c.keySent {
-		sum := sha256.Sum256([]byte(c.key))
-		value = "sha256=" + base64.RawURLEncoding.EncodeToString(sum[:])
-	}
-	c.keySent = true
-	return http.Header{"Refresh-Key": {value}}
+	return c.key.Header()
 }
 
 // generation returns the gen claim of a refresh token.
@@ -101,7 +111,7 @@ func (cl *cluster) refresh(ctx context.Context, n *node, c *client) bool {
 			cl.violation("refresh: generation changed from %d to %d", before, now)
 		}
 		if generation(r.field("refresh_token")) > generation(c.refresh) {
-			c.key = ""
+			c.key = RetryKey{}
 		}
 		c.setTokens(r)
 		return true

@@ -3,8 +3,6 @@ package soak
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -14,6 +12,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/ratchet-go/auth/internal/faults"
 )
 
 // mode is how a device keeps and sends its tokens.
@@ -52,8 +52,7 @@ type device struct {
 	mode            mode
 	access, refresh string // "" if it is signed out
 	cookies         map[string]string
-	key             string // the retry key of refresh, or ""
-	keySent         bool
+	key             faults.RetryKey
 
 	spent, spentKey string // the refresh token before refresh, and its retry key
 	asked, rotated  time.Time
@@ -279,24 +278,12 @@ func (u *user) protected(d *device, node int) {
 	u.violation("%s got no access token that lives long enough within %s", u.name, answerLimit)
 }
 
-// retryKey returns the header with the retry key of d: its hash the first time, then
-// the key.
+// retryKey returns the header with the retry key of d.
 func (d *device) retryKey() http.Header {
 	if d.mode != withKeys {
 		return http.Header{}
 	}
-	if d.key == "" {
-		b := make([]byte, 32)
-		_, _ = rand.Read(b) // never fails
-		d.key, d.keySent = base64.RawURLEncoding.EncodeToString(b), false
-	}
-	value := d.key
-	if !d.keySent {
-		sum := sha256.Sum256([]byte(d.key))
-		value = "sha256=" + base64.RawURLEncoding.EncodeToString(sum[:])
-	}
-	d.keySent = true
-	return http.Header{"Refresh-Key": {value}}
+	return d.key.Header()
 }
 
 // renew refreshes the tokens of d. A device whose session has ended in time is then
@@ -343,8 +330,8 @@ func (u *user) replace(d *device, since time.Time, access, refresh string) (rota
 	case now.Sub != before.Sub || now.Sid != before.Sid || claimsOf(access).Sid != now.Sid:
 		u.violation("refresh of %+v returned %+v", before, now)
 	case rotated:
-		d.spent, d.spentKey, d.asked, d.rotated = d.refresh, d.key, since, time.Now()
-		d.key, d.late = "", late
+		d.spent, d.spentKey, d.asked, d.rotated = d.refresh, d.key.Key, since, time.Now()
+		d.key, d.late = faults.RetryKey{}, late
 		u.count("rotations")
 	case now.Gen != before.Gen:
 		u.violation("refresh of generation %d returned generation %d", before.Gen, now.Gen)
