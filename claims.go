@@ -246,8 +246,8 @@ func imitates(name string) string {
 	return ""
 }
 
-// foldCase returns the same text for all names that encoding/json considers
-// equal if it ignores case.
+// foldCase returns the same text for all names that differ only in case, as
+// strings.EqualFold and encoding/json define it.
 func foldCase(name string) string {
 	return strings.Map(func(c rune) rune {
 		least := c

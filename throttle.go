@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/ratchet-go/auth/password"
 )
@@ -63,11 +62,13 @@ func (e *throttledError) Unwrap() error { return ErrThrottled }
 // of d; see Config.Limiter. So a burst of attempts cannot exceed the limit. If check
 // returns nil, the attempts for the account are forgotten, and this one no longer
 // counts for the source. If it returns an error that wraps [ErrInvalidCredentials],
-// [password.ErrMismatch] or [password.ErrTooLong], the attempt counts as failed. After any other error, or a panic, the attempt does
-// not count: the error must not say whether the secret was right.
+// [password.ErrMismatch] or [password.ErrTooLong], the attempt counts as failed.
+// After any other error, or a panic, the attempt does not count: the error must not
+// say whether the secret was right.
 //
 // Throttle returns the error of check. Errors of its own are ErrThrottled, and one for
-// an invalid purpose or a nil check. check is called in the goroutine of the caller, with ctx.
+// an invalid purpose or a nil check. check is called in the goroutine of the caller,
+// with ctx.
 //
 // purpose is 1 to 64 printable ASCII characters without spaces. Attempts of
 // different purposes count separately for an account, and together for a source.
@@ -102,21 +103,9 @@ func accountBucket(id string) Bucket { return Bucket{kindAccount, id, accountBur
 // login name counts for the name even if a user has it. Otherwise a stranger could
 // distinguish the two: the application may or may not accept a name in other letters,
 // and only the attempts with a name that no user has would then count together, or
-// separately.
+// separately. Names that differ only in case, or in white space around them, are one.
 func nameBucket(login string) Bucket {
-	return Bucket{kindName, foldName(login), accountBurst, accountDecay}
-}
-
-// foldName returns a login name in a form that is the same for all names that differ
-// only in case or in white space around them.
-func foldName(login string) string {
-	return strings.Map(func(r rune) rune {
-		least := r
-		for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
-			least = min(least, other)
-		}
-		return least
-	}, strings.TrimSpace(login))
+	return Bucket{kindName, foldCase(strings.TrimSpace(login)), accountBurst, accountDecay}
 }
 
 // throttle counts an attempt, unless one of its buckets must wait, and calls check.
@@ -170,7 +159,8 @@ func (a *Authenticator) sourceBucket(d Device) []Bucket {
 }
 
 // sourceOf returns the IPv4 address or the IPv6 network of a client, or "" if it is
-// not known. A client with IPv6 usually has all addresses of its network.
+// not known. A client with IPv6 usually has all addresses of its network, except
+// behind a translator of IPv4 addresses (NAT64), where all clients have one network.
 func sourceOf(d Device) string {
 	ip := plainAddr(d.IP)
 	switch {
