@@ -231,15 +231,25 @@ func TestThrottle_AFaultDoesNotCount(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	for range 20 {
-		fx.users.failIn(1)
+		fx.users.failIn(1) // after the password was checked
 		require.Equal(t, 503, fx.attempt(t, "ada", pass).status)
 	}
-	for range 3 { // a right password clears, so the faults must come first
-		fx.fail(t, 1, "ada")
-	}
 	fx.users.failIn(0)
-	fx.fail(t, 2, "ada")
+	fx.fail(t, 5, "ada")
 	fx.requireThrottled(t, 1, "ada")
+}
+
+// The token of a known device is not in an event, whichever code emits it.
+func TestThrottle_EventsDoNotHaveTheDeviceToken(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, withCookies(), func(c *auth.Config) {
+		c.OnError = func(http.ResponseWriter, *http.Request, error) { panic("x") }
+	})
+	r := send(t, fx.Require()(hello), "GET", "/", reqCookie(deviceCookie, "token"), reqFrom("192.0.2.9"))
+	require.Equal(t, 500, r.status)
+	faults := fx.events.take(auth.EventFault)
+	require.Len(t, faults, 1)
+	require.Equal(t, auth.Device{IP: netip.MustParseAddr("192.0.2.9")}, faults[0].Device)
 }
 
 func TestThrottle_EventsAreLimited(t *testing.T) {
@@ -261,6 +271,15 @@ func TestThrottle_EventsAreLimited(t *testing.T) {
 	refused = fx.events.take(auth.EventLoginRefused)
 	require.Len(t, refused, 1)
 	require.EqualValues(t, 9, refused[0].Suppressed)
+
+	for i := range 50 {
+		fx.fail(t, 1, fmt.Sprint("name", i), reqFrom("192.0.2.50"))
+	}
+	fx.events.take("")
+	require.Equal(t, 429, fx.attempt(t, "another", pass, reqFrom("192.0.2.50")).status)
+	refused = fx.events.take(auth.EventLoginRefused)
+	require.Len(t, refused, 1, "sources have a limit of their own")
+	require.ErrorContains(t, refused[0].Err, "the source must wait 1s")
 }
 
 func TestThrottle_PageSaysHowLongToWait(t *testing.T) {

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 // hashes would need 1.6 GiB together.
 func TestLogins_MemoryIsBoundedAndEveryLoginIsAnswered(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes seconds")
+		t.Skip("skipped by -short: builds and runs the quickstart program")
 	}
 	self, err := os.Executable()
 	require.NoError(t, err)
