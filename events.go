@@ -38,12 +38,13 @@ const (
 // name of a refused login, because users sometimes type their password there.
 //
 // There is at most one EventRefused per cause and minute, so that clients cannot
-// fill a log. So there is at most one EventLoginRefused with an [ErrThrottled] per
-// kind of [Bucket] and minute. For a guard, the cause is the pattern of the route and the position
-// of the guard in the list that [Verifier.Require] was given. There is none for a
-// token that has expired or whose session has ended, but there is one for a token
-// that was issued with a store other than the [MemoryStore] in use. There is none
-// where another event reports the refusal, as EventLoginRefused and EventReuse do.
+// fill a log. There also is at most one EventLoginRefused with an [ErrThrottled] per
+// minute for all accounts, and one for all sources. For a guard, the cause is the
+// pattern of the route and the position of the guard in the list that
+// [Verifier.Require] was given. There is none for a token that has expired or whose
+// session has ended, but there is one for a token that was issued with a store
+// other than the [MemoryStore] in use. There is none where another event reports
+// the refusal, as EventLoginRefused and EventReuse do.
 type Event struct {
 	Type EventType
 	Time time.Time

@@ -29,9 +29,9 @@ type SecondFactor interface {
 
 	// Verify checks the response of one of the methods that Methods has returned.
 	// [ErrInvalidCredentials] or [password.ErrMismatch] means that the response is
-	// wrong, and [ErrSpent], as from [Authenticator.Once], that it was used before. Any other error means
-	// that the response could not be checked: the caller returns
-	// [ErrUnavailable]. Verify is not called for a response that is not UTF-8 or
+	// wrong, and [ErrSpent], as from [Authenticator.Once], that it was used before.
+	// Any other error means that the response could not be checked: the caller
+	// returns [ErrUnavailable]. Verify is not called for a response that is not UTF-8 or
 	// has a NUL byte, which some databases do not accept; it counts as wrong.
 	//
 	// An error must not contain the response, because it is logged. If Verify
