@@ -45,11 +45,20 @@ func fuzzAuthenticator(t testing.TB) *Authenticator {
 		Issuer: "https://example.com", Audience: []string{"https://api.example.com"}, AccessKeys: Keys{HS256([]byte(fuzzAccess))},
 		RefreshKeys: Keys{HS256([]byte(fuzzRefresh))},
 		Users:       fuzzUsers{}, Hasher: &password.Hasher{Memory: 8, Time: 1}, Cookies: &Cookies{AllowBody: true}, Now: func() time.Time { return fuzzNow },
+		Limiter: unlimited{}, // all inputs of a fuzzing run come from one address within one instant
 	})
 	require.NoError(t, err)
 	a.memoryID = "" // fuzzSign does not know it
 	return a
 }
+
+// unlimited is a Limiter that permits every attempt, so that the response to an input
+// does not depend on the inputs before it.
+type unlimited struct{}
+
+func (unlimited) Take(context.Context, []Bucket) (time.Duration, int, error) { return 0, 0, nil }
+
+func (unlimited) Settle(context.Context, []Bucket, []Bucket) error { return nil }
 
 func fuzzSign(secret, header, payload string) string {
 	enc := base64.RawURLEncoding
