@@ -232,15 +232,13 @@ func (a *Authenticator) tryStore(ctx context.Context, name string, call func(con
 }
 
 // askStore is tryStore for a call with a result. A MemoryStore never blocks, so it
-// needs no goroutine.
+// needs neither a goroutine nor a timeout.
 func askStore[T any](a *Authenticator, ctx context.Context, name string, call func(context.Context) (T, error)) (result T, err error) { //nolint:revive // as callBounded
 	if a.memory == nil {
 		return callBounded(a.Verifier, ctx, "Store."+name, a.storeTimeout, call)
 	}
-	limited, cancel := context.WithTimeout(ctx, a.storeTimeout)
-	defer cancel()
 	err = callHook("Store."+name, func() (err error) {
-		result, err = call(limited)
+		result, err = call(ctx)
 		return err
 	})
 	return result, err

@@ -8,16 +8,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// deadlineHook is a context that calls a function when a call to the store
+// callHookContext is a context that calls a function when a call of a MemoryStore
 // begins.
-type deadlineHook struct {
+type callHookContext struct {
 	context.Context
 	f func()
 }
 
-func (h deadlineHook) Deadline() (time.Time, bool) {
-	h.f()
-	return h.Context.Deadline()
+func (c callHookContext) Err() error {
+	c.f()
+	return c.Context.Err()
 }
 
 func TestPublish_CoversALongerAccessTTLThatIsNoticedMeanwhile(t *testing.T) {
@@ -32,7 +32,7 @@ func TestPublish_CoversALongerAccessTTLThatIsNoticedMeanwhile(t *testing.T) {
 		return a
 	}
 	short, long := newAt(time.Minute), newAt(time.Hour)
-	ctx := deadlineHook{context.Background(), func() {
+	ctx := callHookContext{context.Background(), func() {
 		require.Equal(t, time.Hour, long.issuableTTL(context.Background(), fuzzNow))
 	}}
 	require.NoError(t, short.publish(ctx, Revocation{Subject: "u1", Sessions: []string{"s"}}, origin{own: true}))
