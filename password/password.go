@@ -175,11 +175,11 @@ type Hasher struct {
 	// If hashes use all processors of Go's scheduler, other goroutines wait until it
 	// interrupts one, for 10 ms and more. So the default serves fewer logins in favor
 	// of all other requests. With 64 MiB, on two processors that the clients use too,
-	// it served 12 logins per second instead of 20, and 99 % of the other requests
-	// took less than 14 ms instead of 35 ms. To use all processors, set GOMAXPROCS to
+	// it served 14 logins per second instead of 23, and 99 % of the other requests
+	// took less than 18 ms instead of 40 ms. To use all processors, set GOMAXPROCS to
 	// one more than their number, so that the operating system shares them. With
-	// GOMAXPROCS=3, that machine served 16 logins per second, and other requests took
-	// less than 14 ms. If GOMAXPROCS does not exceed Threads, no processor stays free.
+	// GOMAXPROCS=3, that machine served 21 logins per second, and 99 % of the other
+	// requests took less than 20 ms. If GOMAXPROCS does not exceed Threads, no processor stays free.
 	//
 	// Budget does not include memory that Go has yet to collect. With the default
 	// GOGC, that may be two or three times as much again. To limit it, set GOMEMLIMIT
