@@ -34,9 +34,13 @@ func Revoked() Option { return func(o *options) { o.revoked = true } }
 // SessionTTL.
 func LoginAge(d time.Duration) Option { return func(o *options) { o.age = d } }
 
-// Session sets the options of the session, such as its device and the
-// authentication methods of the login (AMR). Without it, the user has signed in
-// with a password.
+// Session sets the options of the session, such as its device, the authentication
+// methods of the login (AMR), its lifetimes, and the user who acts for this one
+// (Actor). Without it, the user has signed in with a password.
+//
+// AMR says how the user has signed in, for example with "pwd", "otp" and "mfa": there
+// is no second step, even if Config.SecondFactor is set. Config.Users need not know
+// the Actor either.
 func Session(s auth.SessionOptions) Option {
 	return func(o *options) {
 		if len(s.AMR) == 0 {
@@ -115,7 +119,7 @@ func (a *Authenticator) signIn(u auth.User, o *options) (auth.Tokens, error) {
 	enabled := u
 	enabled.Disabled = false
 	ctx := context.Background()
-	as := context.WithValue(ctx, userKey{}, enabled)
+	as := context.WithValue(ctx, signingKey{}, signing{enabled, o.session.Actor})
 	start := a.StartSession
 	if o.expired || o.age != 0 {
 		start = func(ctx context.Context, id string, _ auth.SessionOptions) (auth.Tokens, error) {
@@ -127,6 +131,9 @@ func (a *Authenticator) signIn(u auth.User, o *options) (auth.Tokens, error) {
 		return auth.Tokens{}, err
 	}
 	a.users.add(ctx, u)
+	if o.session.Actor != "" {
+		a.users.addActor(ctx, o.session.Actor)
+	}
 	if o.revoked {
 		err = a.Revoke(ctx, u.ID, tokens.SessionID)
 	}
@@ -140,7 +147,7 @@ func (a *Authenticator) startEarlier(ctx context.Context, id string, o *options)
 	if o.age < 0 {
 		return auth.Tokens{}, fmt.Errorf("LoginAge (%s) is negative", o.age)
 	}
-	access, idle, err := a.lifetimes()
+	access, err := a.accessTTL()
 	if err != nil {
 		return auth.Tokens{}, err
 	}
@@ -158,7 +165,12 @@ func (a *Authenticator) startEarlier(ctx context.Context, id string, o *options)
 	}
 	tokens, err := past.StartSession(ctx, id, o.session)
 	for err == nil && at.Before(issued) {
-		at = earlier(at.Add(idle/2), issued)
+		next := earlier(tokens.RefreshExpiresAt.Add(-time.Millisecond), issued) // after the cooldown
+		if !next.After(at) {
+			err = auth.ErrTokenExpired
+			break
+		}
+		at = next
 		tokens, err = past.Refresh(ctx, tokens.Refresh, auth.RefreshOptions{Device: o.session.Device})
 	}
 	if errors.Is(err, auth.ErrTokenExpired) {
@@ -179,26 +191,26 @@ func (a *Authenticator) startEarlier(ctx context.Context, id string, o *options)
 		err = fmt.Errorf("the login was at %s, and not %s ago", claims.AuthTime, o.age)
 	}
 	if err == nil && !tokens.RefreshExpiresAt.After(now) {
-		err = fmt.Errorf("the session ended at %s, because LoginAge is too long or Config.IdleTTL is too short", tokens.RefreshExpiresAt)
+		err = fmt.Errorf("the session ended at %s, because LoginAge is too long or its lifetimes are too short", tokens.RefreshExpiresAt)
 	}
 	return tokens, err
 }
 
-// lifetimes returns AccessTTL and IdleTTL with their defaults, in whole
-// seconds.
-func (a *Authenticator) lifetimes() (access, idle time.Duration, err error) {
+// accessTTL returns AccessTTL with its default.
+func (a *Authenticator) accessTTL() (time.Duration, error) {
 	now := a.Clock.Now().Truncate(time.Second)
 	c := a.config
 	c.Now = func() time.Time { return now }
 	c.Store, c.OnEvent = auth.NewMemoryStore(), func(context.Context, auth.Event) {}
+	c.OnLogin, c.Claims = nil, nil // do not call them for a user of whom the application knows nothing
 	probe, err := auth.New(c)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	const id = "authtest"
-	ctx := context.WithValue(context.Background(), userKey{}, auth.User{ID: id})
+	ctx := context.WithValue(context.Background(), signingKey{}, signing{user: auth.User{ID: id}})
 	tokens, err := probe.StartSession(ctx, id, auth.SessionOptions{})
-	return tokens.AccessExpiresAt.Sub(now), tokens.RefreshExpiresAt.Sub(now), err
+	return tokens.AccessExpiresAt.Sub(now), err
 }
 
 func earlier(a, b time.Time) time.Time {

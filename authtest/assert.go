@@ -22,8 +22,9 @@ import (
 //
 // If Config.Cookies is set, resp must set both token cookies, with the attributes of
 // Config.Cookies. Otherwise the body must be that of [auth.Authenticator.WriteTokens];
-// it can be read again. A refresh in the cooldown sets only the access cookie, so
-// SignedIn is not for its response.
+// it can be read again. The cookies must have a Max-Age, and those of an ephemeral
+// session ([auth.SessionOptions].Ephemeral) must not. A refresh in the cooldown sets
+// only the access cookie, so SignedIn is not for its response.
 func SignedIn(t testing.TB, a *Authenticator, resp *http.Response) *auth.Claims {
 	t.Helper()
 	claims, err := a.signedIn(resp)
@@ -51,6 +52,11 @@ func (a *Authenticator) signedIn(resp *http.Response) (*auth.Claims, error) {
 	claims, err := a.Verify(ctx, access)
 	if err != nil {
 		return nil, fmt.Errorf("its access token is refused: %w", err)
+	}
+	if a.access.Name != "" {
+		if err := a.checkMaxAge(resp, claims); err != nil {
+			return nil, err
+		}
 	}
 	sessions, err := a.Sessions(ctx, claims.Subject)
 	if err != nil {
@@ -90,10 +96,29 @@ func cookieValue(resp *http.Response, want http.Cookie) (string, error) {
 		return "", err
 	case found.MaxAge < 0 || found.Value == "":
 		return "", fmt.Errorf("it clears the cookie %s", want.Name)
-	case found.MaxAge == 0:
-		return "", fmt.Errorf("it sets the cookie %s without Max-Age, so the cookie ends with the browser", want.Name)
 	}
 	return found.Value, nil
+}
+
+// checkMaxAge returns an error if a token cookie ends with the browser and its session
+// is not ephemeral, or the reverse.
+func (a *Authenticator) checkMaxAge(resp *http.Response, claims *auth.Claims) error {
+	var session struct {
+		Ephemeral bool `json:"eph"`
+	}
+	if err := claims.Decode(&session); err != nil {
+		return err
+	}
+	for _, c := range resp.Cookies() {
+		switch {
+		case c.Name != a.access.Name && c.Name != a.refresh.Name:
+		case c.MaxAge == 0 && !session.Ephemeral:
+			return fmt.Errorf("it sets the cookie %s without Max-Age, so the cookie ends with the browser", c.Name)
+		case c.MaxAge != 0 && session.Ephemeral:
+			return fmt.Errorf("it sets the cookie %s with the Max-Age %d, so the cookie does not end with the browser, although the session is ephemeral", c.Name, c.MaxAge)
+		}
+	}
+	return nil
 }
 
 // findCookie returns the cookie with the name of want that a response sets. It

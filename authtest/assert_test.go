@@ -373,11 +373,11 @@ func TestAs_ReportsATokenThatIsNotAsAsked(t *testing.T) {
 func TestAs_ReportsASessionThatEndsWithItsAccessToken(t *testing.T) {
 	t.Parallel()
 	a := authtest.New(t, auth.Config{IdleTTL: 15 * time.Minute, RetryWindow: -1, Leeway: -1})
-	wantFailure(t, "IdleTTL", "because LoginAge is too long or Config.IdleTTL is too short", func(t testing.TB) {
+	wantFailure(t, "IdleTTL", "because LoginAge is too long or its lifetimes are too short", func(t testing.TB) {
 		authtest.As(t, a, get("/"), admin, authtest.Expired())
 	})
 	b := authtest.New(t, auth.Config{})
-	wantFailure(t, "SessionTTL", "because LoginAge is too long or Config.IdleTTL is too short", func(t testing.TB) {
+	wantFailure(t, "SessionTTL", "because LoginAge is too long or its lifetimes are too short", func(t testing.TB) {
 		authtest.As(t, b, get("/"), admin, authtest.Expired(), authtest.LoginAge(30*24*time.Hour))
 	})
 }

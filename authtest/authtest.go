@@ -9,6 +9,11 @@
 //	w := httptest.NewRecorder()
 //	routes(a.Authenticator).ServeHTTP(w, r)
 //
+// Options of As say in which state the session is. So a test can sign in somebody who
+// acts for the user, or whose session has lifetimes of its own ([Session]), whose access
+// token has expired, or whose session was revoked. [Factors] is a second factor for
+// tests of a login, and [ThrottleLogin] uses up the attempts of one.
+//
 // The application needs a function that builds its routes for a given
 // Authenticator. That function must not call [auth.Verifier.Run], which main calls
 // in production, and New in a test.

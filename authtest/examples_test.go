@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,7 +23,8 @@ func TestExamples(t *testing.T) {
 
 var examples = map[string]func(*testing.T){
 	"": testAdmin, "As_ownClaims": testTenant, "Expired": testPageAfterAPause, "Clock_Advance": testBrowser, "New_synctest": testStreamEnds,
-	"_verifier": testReports,
+	"_verifier": testReports, "Session_acting": testActing, "Session_lifetimes": testBankSession, "Factors": testSecondStep,
+	"ThrottleLogin": testTooManyAttempts,
 }
 
 // Each example is a whole file, which pkg.go.dev shows with its imports.
@@ -43,4 +45,19 @@ func TestExamples_AreWholeFiles(t *testing.T) {
 		}
 	}
 	require.Len(t, examples, found)
+}
+
+// The most common test, of a protected handler, is short. The package comment shows it.
+func TestDoc_CommonCaseIsTenLines(t *testing.T) {
+	t.Parallel()
+	f, err := parser.ParseFile(token.NewFileSet(), "authtest.go", nil, parser.ParseComments|parser.PackageClauseOnly)
+	require.NoError(t, err)
+	lines := 0
+	for _, line := range strings.Split(f.Doc.Text(), "\n") {
+		if strings.HasPrefix(line, "\t") {
+			lines++
+		}
+	}
+	require.Positive(t, lines)
+	require.LessOrEqual(t, lines, 10)
 }

@@ -43,14 +43,24 @@ func wrapUsers(u auth.Users) (*users, auth.Users) {
 	return wrapper, wrapper
 }
 
-// userKey is the key of the context value with the user whom As signs in.
-type userKey struct{}
+// signing is whom As signs in, and the ID of the user who acts for them, or "".
+type signing struct {
+	user  auth.User
+	actor string
+}
 
-// FindByID returns the user whom As is signing in, or the user that the
+// signingKey is the key of the context value with a signing.
+type signingKey struct{}
+
+// FindByID returns the user whom As is signing in or the actor, or the user that the
 // application knows, or else the one that was added.
 func (us *users) FindByID(ctx context.Context, id string) (auth.User, error) {
-	if u, ok := ctx.Value(userKey{}).(auth.User); ok {
-		return u, nil
+	s, ok := ctx.Value(signingKey{}).(signing)
+	switch {
+	case ok && id == s.user.ID:
+		return s.user, nil
+	case ok && id == s.actor:
+		return auth.User{ID: id}, nil
 	}
 	u, err := us.Users.FindByID(ctx, id)
 	if errors.Is(err, auth.ErrUserNotFound) {
@@ -69,5 +79,12 @@ func (us *users) add(ctx context.Context, u auth.User) {
 		us.mu.Lock()
 		defer us.mu.Unlock()
 		us.added[u.ID] = u
+	}
+}
+
+// addActor adds a user with this ID unless there is one.
+func (us *users) addActor(ctx context.Context, id string) {
+	if _, err := us.FindByID(ctx, id); errors.Is(err, auth.ErrUserNotFound) {
+		us.add(ctx, auth.User{ID: id})
 	}
 }

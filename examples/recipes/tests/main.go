@@ -38,7 +38,7 @@ func routes(a *auth.Authenticator, us *accounts) http.Handler {
 	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
 	mux.Handle("GET /notes", a.Require()(http.HandlerFunc(n.list)))
 	mux.Handle("POST /notes", a.Require(auth.Role("editor"))(http.HandlerFunc(n.add)))
-	mux.Handle("POST /password", a.Require(auth.Fresh(5*time.Minute))(changePassword(a, us)))
+	mux.Handle("POST /password", a.Require(auth.Fresh(5*time.Minute), auth.NotActing())(changePassword(a, us)))
 	return mux
 }
 

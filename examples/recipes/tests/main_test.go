@@ -31,6 +31,7 @@ func TestRoutes(t *testing.T) {
 	t.Parallel()
 	reader := auth.User{ID: "u7", Extra: map[string]any{"tenant": "acme"}} // need not be among the accounts
 	editor := auth.User{ID: "u8", Roles: []string{"editor"}, Extra: map[string]any{"tenant": "acme"}}
+	support := authtest.Session(auth.SessionOptions{Actor: "u9"}) // acts for the user
 	for name, tc := range map[string]struct {
 		request string
 		user    *auth.User // nil: not signed in
@@ -45,6 +46,8 @@ func TestRoutes(t *testing.T) {
 		"expired":          {"GET /notes", &editor, []authtest.Option{authtest.Expired()}, 401, `"action":"refresh"`},
 		"revoked":          {"GET /notes", &editor, []authtest.Option{authtest.Revoked()}, 401, `"action":"login"`},
 		"recent login":     {"POST /password", &editor, []authtest.Option{authtest.LoginAge(4 * time.Minute)}, 400, `"the password is empty"`},
+		"support reads":    {"GET /notes", &editor, []authtest.Option{support}, 200, "acme []"},
+		"support changes":  {"POST /password", &editor, []authtest.Option{support}, 403, `"error":"insufficient_scope"`},
 		"old login":        {"POST /password", &editor, []authtest.Option{authtest.LoginAge(6 * time.Minute)}, 401, `"error":"insufficient_user_authentication"`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -126,6 +129,19 @@ func TestLogin_RefreshAndLogout(t *testing.T) {
 	sessions, err := a.Sessions(t.Context(), "u1")
 	require.NoError(t, err)
 	require.Empty(t, sessions)
+}
+
+// After too many wrong passwords, the right one must wait too.
+func TestLogin_AfterTooManyAttempts(t *testing.T) {
+	t.Parallel()
+	a, app := newApp(t)
+	server := httptest.NewTLSServer(app)
+	defer server.Close()
+	b := newBrowser(t, server)
+	authtest.ThrottleLogin(t, a, "ada")
+	require.Equal(t, 429, b.signIn("ada", "correct horse battery staple"))
+	a.Clock.Advance(time.Second)
+	require.Equal(t, 200, b.signIn("ada", "correct horse battery staple"))
 }
 
 func TestPassword_ChangeEndsOtherSessions(t *testing.T) {
