@@ -181,6 +181,7 @@ var allowedVars = []string{
 	"sessionErrors", "accessErrors", // errors by reason
 	"responses", "internalResponse", "reserved", "refusedHeaders", "reasons", // tables
 	"strictBase64", // an encoding
+	"script",       // a file
 }
 
 func TestLayers_NoPackageState(t *testing.T) {

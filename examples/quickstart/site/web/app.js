@@ -1,9 +1,9 @@
-"use strict";
+import { createClient } from "/auth/auth.js";
 
 // The tokens are in HttpOnly cookies, which the browser sends with each request.
-// This script knows only when the access token expires, from "expires_in" in the
-// responses to a login, a refresh and GET /api/me.
+// The client of package auth refreshes them, and says when the session ends.
 
+const auth = createClient();
 const $ = (id) => document.getElementById(id);
 const program = "Ratchet " + document.documentElement.dataset.program;
 const tabs = new BroadcastChannel("ratchet");
@@ -13,20 +13,16 @@ let known = false;      // whether the page knows if the user is signed in
 let lifetime = 0;       // lifetime of the access token, in seconds
 let deadline = 0;       // when it expires, by the clock of this machine
 let ahead = 0;          // how far the clock of the server is ahead, in milliseconds
-let timer = 0;          // timer of the next refresh
-let refreshing = null;  // promise of the refresh in progress
-let refreshes = 0;      // number of refreshes by other tabs
 let stream = null;      // the EventSource
-let last = {};          // sid and reason of the session that ended last
 
 // ---- requests
 
-async function send(method, path, body) {
-  const headers = body ? { "Content-Type": "application/json" } : {};
+// send waits for the response to a request, and reads it.
+async function send(request) {
   const begin = performance.now();
   let response, text;
   try {
-    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), cache: "no-store", signal: AbortSignal.timeout(10000) });
+    response = await request;
     text = await response.text();
   } catch (err) {
     if (answered < begin) answers(false); // unless the server has answered another request since
@@ -38,92 +34,42 @@ async function send(method, path, body) {
   return { status: response.status, ok: response.ok, data };
 }
 
-// call is send for requests that need a session. If the access token has expired, it
-// refreshes it and sends the request again. If the session has ended, it shows the
-// sign-in form.
-async function call(method, path, body) {
-  let result = await send(method, path, body);
-  if (result.status === 401 && result.data.action === "refresh") {
-    if (!await refresh()) return result;
-    result = await send(method, path, body);
-  }
-  if (result.status === 401 && result.data.action === "login" && me) lost(result.data.reason);
-  return result;
+// call sends a request that needs a session.
+function call(method, path) {
+  return send(auth.fetch(path, { method, cache: "no-store", signal: AbortSignal.timeout(10000) }));
 }
 
-// refresh refreshes the access token, and reports whether it succeeded. The lock
-// saves requests if several tabs refresh at once; the server does not need it.
-function refresh() {
-  const before = refreshes;
-  refreshing ??= locked(async () => {
-    if (refreshes !== before) return true;
-    const result = await sendRefresh();
-    if (result.ok) {
-      const { expires_in, refresh_expires_in } = result.data;
-      tabs.postMessage({ type: "refreshed", expires_in, refresh_expires_in });
-      if (me) {
-        log("Access token refreshed");
-        listDevices();
-      }
-    } else if (result.status !== 400 && result.status !== 401) {
-      throw new Error("refresh failed with status " + result.status);
-    }
-    return result.ok;
-  }).finally(() => { refreshing = null; });
-  return refreshing;
+async function refresh(options) {
+  const { status } = await send(auth.refresh(options));
+  if (status >= 500) throw new Error("refresh failed with status " + status);
+  return status;
 }
 
-async function sendRefresh() {
-  const result = await send("POST", "/auth/refresh");
-  if (result.ok) refreshed(result.data);
-  else if (result.status === 400 || result.status === 401) {
-    if (me) lost(result.data.reason);
-  }
-  return result;
-}
-
-function locked(f) {
-  return navigator.locks ? navigator.locks.request("ratchet-refresh", f) : f();
-}
-
-function refreshed({ expires_in, refresh_expires_in }) {
-  setExpiry(expires_in);
-  $("until").textContent = moment(Date.now() + ahead + refresh_expires_in * 1000);
-}
-
-// setExpiry stores when the access token expires, and schedules the next refresh
-// shortly before that.
+// setExpiry stores when the access token expires.
 function setExpiry(seconds, total = seconds) {
   lifetime = Math.max(total, seconds, 1);
   deadline = Date.now() + seconds * 1000;
-  const lead = Math.min(30, Math.max(1, lifetime / 5));
-  refreshIn(Math.max(0, seconds - lead));
   showLeft();
 }
 
-function refreshIn(seconds) {
-  clearTimeout(timer);
-  timer = setTimeout(async () => {
-    if (!me) return;
-    try {
-      await refresh();
-    } catch {
-      if (!down) log("The refresh failed. Trying again.");
-      refreshIn(3);
-    }
-  }, seconds * 1000);
-}
+auth.addEventListener("refreshed", ({ detail }) => {
+  if (!me) return;
+  setExpiry(detail.expires_in);
+  $("until").textContent = moment(Date.now() + ahead + detail.refresh_expires_in * 1000);
+  log("Access token refreshed" + (detail.otherTab ? " by another tab" : ""));
+  if (!detail.otherTab) listDevices();
+});
 
-// race refreshes in all tabs at once, without the lock: they all present the same
-// refresh token. Each tab reports its result to the one that started the race.
+// race refreshes in all tabs at once: they all present the same refresh token. Each
+// tab reports its result to the one that started the race.
 let raced = [];
 async function race() {
   raced = [];
   const { sid } = me;
   tabs.postMessage({ type: "race", sid });
-  const own = await sendRefresh();
+  const own = await refresh({ force: true });
   await new Promise((done) => setTimeout(done, 1000)); // for the results of the other tabs
-  if (!own.ok) return log("The refresh failed with status " + own.status);
+  if (own !== 200) return log("The refresh failed with status " + own);
   if (!raced.length) return log("Only this tab refreshed. Open this page in a second tab first.");
   const refused = raced.filter((status) => status !== 200).length;
   log((raced.length + 1) + " tabs refreshed at once. " + (refused ? refused + " failed." : "All are still signed in."));
@@ -131,10 +77,15 @@ async function race() {
 }
 
 async function joinRace() {
-  const { status } = await sendRefresh().catch(() => ({ status: 0 }));
+  const status = await refresh({ force: true }).catch(() => 0);
   tabs.postMessage({ type: "raced", status });
   if (status === 200) log("Refreshed at once with another tab");
 }
+
+tabs.onmessage = ({ data }) => {
+  if (data.type === "race" && me?.sid === data.sid) joinRace();
+  if (data.type === "raced") raced.push(data.status);
+};
 
 // ---- whether the server answers
 
@@ -238,37 +189,22 @@ document.addEventListener("visibilitychange", () => {
   }
 });
 
-tabs.onmessage = ({ data }) => {
-  switch (data.type) {
-    case "refreshed":
-      if (!me) return;
-      refreshes++;
-      log("Access token refreshed by another tab");
-      refreshed(data);
-      break;
-    case "race":
-      if (me?.sid === data.sid) joinRace();
-      break;
-    case "raced":
-      raced.push(data.status);
-      break;
-    case "signed-in":
-      start();
-      break;
-    case "signed-out": // the sign-out has cleared the cookies, so this tab cannot ask why its session has ended
-      if (me?.sid === data.sid || !me && last.sid === data.sid && !last.reason) lost("logout", data.sid);
-  }
-};
-
 // ---- signing in and out
 
 async function start() {
   const result = await call("GET", "/api/me").catch(() => null);
-  if (!result) return; // watch tries again
-  if (result.ok) enter(result.data);
-  else if (result.status !== 401) notice("The server reports an error. Trying again.");
-  else if (!known) signedOut(result.data.error === "missing_token" ? "" : whyEnded(result.data.reason));
+  if (result?.ok) enter(result.data); // without a result, watch tries again
+  else if (result && result.status !== 400 && result.status !== 401) notice("The server reports an error. Trying again.");
 }
+
+auth.addEventListener("signed-in", ({ detail }) => { if (detail.otherTab) start(); });
+
+// The session has ended, or nobody was signed in. After a sign-out by this page,
+// leave shows a message of its own.
+auth.addEventListener("signed-out", ({ detail }) => {
+  if (leaving) return;
+  signedOut(!me && detail.error === "missing_token" ? "" : whyEnded(detail.reason));
+});
 
 function enter(data) {
   const same = me?.sid === data.sid;
@@ -303,15 +239,8 @@ function whyEnded(reason) {
   return "Your session has ended. Sign in again.";
 }
 
-// lost shows the sign-in form after the session has ended without this page.
-function lost(reason, sid = me.sid) {
-  last = { sid, reason };
-  signedOut(whyEnded(reason));
-}
-
 function signedOut(message) {
   me = null;
-  clearTimeout(timer);
   stream?.close();
   stream = null;
   view("out");
@@ -331,12 +260,11 @@ $("login").addEventListener("submit", async (e) => {
   button.ariaDisabled = "true";
   $("login-error").textContent = "";
   try {
-    const result = await send("POST", "/auth/login", { login, password, device });
+    const result = await send(auth.login({ login, password, device }));
     if (!result.ok) throw new Error(result.status === 401 ? "Incorrect user name or password." : result.data.error_description ?? "The server does not answer.");
     await start();
     if (!me) throw new Error("The browser did not store the cookies. Unless the server has a loopback address, this page needs HTTPS.");
     form.reset();
-    tabs.postMessage({ type: "signed-in" });
   } catch (err) {
     $("login-error").textContent = down ? "The server does not answer." : err.message;
     form.elements.password.select();
@@ -370,24 +298,22 @@ function act(button, f) {
   });
 }
 
-async function leave(path, message) {
-  const { sid } = me;
+async function leave(options, message) {
   leaving = true;
   stream.close(); // its event would say that the session has ended
-  const result = await call("POST", path).finally(() => { leaving = false; }); // if it fails, watch reconnects
+  const result = await send(auth.logout(options)).finally(() => { leaving = false; }); // if it fails, watch reconnects
   if (!me) return;
   if (!result.ok) return log("Sign-out failed: " + (result.data.error_description ?? result.status));
-  tabs.postMessage({ type: "signed-out", sid });
   signedOut(message);
 }
 
-act($("refresh"), refresh);
+act($("refresh"), () => refresh());
 act($("race"), race);
-act($("logout"), () => leave("/auth/logout", "You are signed out."));
-act($("logout-all"), () => leave("/auth/logout/all", "You are signed out on all devices."));
+act($("logout"), () => leave({}, "You are signed out."));
+act($("logout-all"), () => leave({ all: true }, "You are signed out on all devices."));
 act($("logout-others"), async () => {
   for (const row of $("devices").children) endedHere.add(row.dataset.id);
-  if ((await call("POST", "/auth/logout/all?others=true")).ok) log("Signed out all other devices");
+  if ((await send(auth.logout({ others: true }))).ok) log("Signed out all other devices");
   await listDevices();
 });
 act($("copy"), async () => {
@@ -489,7 +415,7 @@ function deviceRow(s) {
   end.type = "button";
   end.setAttribute("aria-label", "Sign out " + name);
   act(end, async () => {
-    if (s.current) return leave("/auth/logout", "You are signed out.");
+    if (s.current) return leave({}, "You are signed out.");
     endedHere.add(s.id);
     const result = await call("DELETE", "/auth/sessions/" + encodeURIComponent(s.id));
     log(result.ok ? "Signed out " + name : "Sign-out failed: " + (result.data.error_description ?? result.status));
