@@ -114,7 +114,7 @@ func hasCookie(r *http.Request, name string) bool {
 func (v *Verifier) AccessToken(r *http.Request) (token string, byCookieOnly bool, err error) {
 	chosen, err := v.accessToken(r)
 	if err != nil {
-		return "", chosen.by == byCookie, err
+		return "", chosen.by == byCookie, v.withResource(err)
 	}
 	return chosen.token, chosen.by == byCookie, nil
 }

@@ -18,8 +18,8 @@ import (
 // and only that one verifies the token. Nothing else of the token is used before.
 //
 // The result looks for tokens where the first verifier does, and uses the cookies,
-// the trusted origins, the proxies and the OnError of the first. Everything else is
-// that of the selected verifier: keys, audience, cache, revocations, and events about
+// the trusted origins, the proxies, the ResourceMetadata and the OnError of the first.
+// Everything else is that of the selected verifier: keys, audience, cache, revocations, and events about
 // its tokens. Config.AutoRefresh is that of the verifier that has signed the refresh
 // cookie; it has an effect only if the cookies of that verifier have the same names
 // as those of the first. For an [Authenticator] pass its field Verifier, as in
@@ -73,7 +73,7 @@ func newAnyOf(list []*Verifier) *Verifier {
 	v := &Verifier{
 		members: list, cookies: first.cookies, extractors: first.extractors, vary: first.vary, noStore: first.noStore,
 		proxies: first.proxies, unixPeers: first.unixPeers, leeway: first.leeway, now: first.now,
-		onEvent: first.onEvent, faultsOnly: first.faultsOnly, noToken: first.noToken, onError: first.onError,
+		onEvent: first.onEvent, faultsOnly: first.faultsOnly, noToken: first.noToken, onError: first.onError, resource: first.resource,
 		hookTimeout: first.hookTimeout, ready: make(chan struct{}),
 	}
 	v.closeIfReady()

@@ -139,7 +139,7 @@ func New(c Config) (*Authenticator, error) {
 	if a.Verifier, err = newVerifier("Config", VerifierConfig{
 		Issuer: c.Issuer, Audience: c.Audience, Keys: &a.accessKeys,
 		Cookies: c.Cookies, Extractors: c.Extractors, TrustedProxies: c.TrustedProxies, TrustUnixPeers: c.TrustUnixPeers,
-		Leeway: c.Leeway, TokenCacheSize: c.TokenCacheSize,
+		ResourceMetadata: c.ResourceMetadata, Leeway: c.Leeway, TokenCacheSize: c.TokenCacheSize,
 		Feed: c.Store, StoreTimeout: c.StoreTimeout, HookTimeout: c.HookTimeout, MaxStale: c.MaxStale, StalePolicy: c.StalePolicy,
 		OnEvent: c.OnEvent, OnError: c.OnError, Now: c.Now,
 	}, a); err != nil {

@@ -213,6 +213,15 @@ type Config struct {
 	// socket.
 	TrustUnixPeers bool
 
+	// ResourceMetadata is the URL of the metadata of the protected resource, such as
+	// https://api.example.com/.well-known/oauth-protected-resource. Every challenge
+	// (WWW-Authenticate) then has it as resource_metadata (RFC 9728 section 5.1), so
+	// that a client finds out where to get a token, which is what MCP clients
+	// require. It is an https URL, or an http URL of a loopback host, without a
+	// fragment, in ASCII. Empty means that challenges do not have it. Package oauth
+	// has a handler of the metadata.
+	ResourceMetadata string
+
 	// TokenCacheSize is how many verified access tokens are cached, so that
 	// their signatures are not verified again: 65,536 by default, at most 1<<20.
 	// A negative value turns the cache off. Expiry, revocation and key removal

@@ -137,6 +137,23 @@ func (e *scopeError) Error() string { return "auth: scope " + strconv.Quote(e.sc
 
 func (e *scopeError) Unwrap() error { return ErrForbidden }
 
+// resourceError is an error whose challenge names the metadata of the resource.
+type resourceError struct {
+	error
+	metadata string // Config.ResourceMetadata
+}
+
+func (e *resourceError) Unwrap() error { return e.error }
+
+// withResource returns err, with Config.ResourceMetadata for its challenge. All errors
+// that Config.OnError or a caller may pass to [ResponseFor] go through it.
+func (v *Verifier) withResource(err error) error {
+	if v.resource == "" || err == nil {
+		return err
+	}
+	return &resourceError{err, v.resource}
+}
+
 // describedError is an error whose response has a description of its own.
 type describedError struct {
 	error

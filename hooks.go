@@ -291,6 +291,25 @@ func (v *Verifier) runHook(ctx context.Context, name string, timeout time.Durati
 	return err
 }
 
+// CallHook calls f, which is code of the application, as hooks of Config are called:
+// in a goroutine of its own, and with a context that ends after Config.HookTimeout. It
+// is for packages that have hooks of their own, such as package oauth.
+//
+// CallHook returns the error of f if that says that a secret is wrong: if it wraps
+// [ErrInvalidCredentials], [password.ErrMismatch] or [password.ErrTooLong]. If f
+// returns any other error, panics, or does not return in time, CallHook emits an
+// [EventFault] and returns [ErrUnavailable]. So it can be the check of
+// [Authenticator.Throttle]. f must not write to variables that the caller uses afterward, since
+// it may return later. name identifies the hook in events and in the limit of
+// abandoned calls ([Health].Abandoned), so it does not come from a request.
+func (a *Authenticator) CallHook(ctx context.Context, name string, f func(context.Context) error) error {
+	err := a.runHook(ctx, name, a.hookTimeout, f)
+	if err == nil || isWrongSecret(err) {
+		return err
+	}
+	return a.unavailable(ctx, Session{}, fmt.Errorf("auth: %s: %w", name, detail{err}))
+}
+
 // abandoned returns the number of abandoned calls that have not returned.
 func (h *hookCalls) abandoned() int { return int(h.total.Load()) }
 

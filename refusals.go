@@ -37,7 +37,15 @@ func (g guardRefusal) session() Session {
 	return g.claims.session()
 }
 
+// ReportError emits the event that [Verifier.WriteError] emits for err, and returns
+// the response, but writes nothing. It is for handlers whose protocol has error
+// responses of its own, such as those of package oauth.
+func (v *Verifier) ReportError(r *http.Request, err error) ErrorResponse {
+	return v.reportRefusal(r, v.withResource(err), guardRefusal{})
+}
+
 func (v *Verifier) writeRefusal(w http.ResponseWriter, r *http.Request, err error, by guardRefusal) {
+	err = v.withResource(err)
 	a := v.reportRefusal(r, err, by)
 	if v.onError != nil {
 		v.callOnError(w, r, err)

@@ -74,6 +74,7 @@ type errorParts struct {
 	cause       string // the cause of a tokenError or malformed
 	reported    bool   // an event was emitted for the error
 	revoked     *revokedError
+	resource    string // of a resourceError
 }
 
 // scan walks the tree of an error once. errors.Is and errors.As would walk it for
@@ -93,6 +94,10 @@ func (f *errorParts) scan(err error) {
 	case requestError:
 		if f.request == "" {
 			f.request = e
+		}
+	case *resourceError:
+		if f.resource == "" {
+			f.resource = e.metadata
 		}
 	case *describedError:
 		f.describe(e.description)
@@ -157,7 +162,7 @@ type ErrorResponse struct {
 	Code        string // "error" in the body
 	Description string // "error_description" in the body; contains no internal details
 	Action      string // what the client should do: "refresh", "login", "factor" or ""
-	Challenge   string // WWW-Authenticate (RFC 6750 section 3, RFC 9470 section 3), or ""
+	Challenge   string // WWW-Authenticate (RFC 6750 section 3, RFC 9470 section 3, RFC 9728 section 5.1), or ""
 
 	// Reason is "reason" in the body: for a token that was revoked, why; see
 	// [Revocation].Reason. It is "" if that is not known, or no longer, and for
@@ -243,9 +248,15 @@ func (f *errorParts) response() ErrorResponse {
 		return a
 	case "-":
 		a.Challenge = "Bearer"
+		if f.resource != "" {
+			a.Challenge += ` resource_metadata="` + f.resource + `"`
+		}
 		return a
 	}
 	a.Challenge = `Bearer error="` + row.challenge + `", error_description="` + row.text + `"`
+	if f.resource != "" {
+		a.Challenge += `, resource_metadata="` + f.resource + `"`
+	}
 	if f.fresh != nil {
 		a.Challenge += `, max_age="` + strconv.FormatInt(max(0, int64(f.fresh.maxAge/time.Second)), 10) + `"`
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/ratchet-go/auth/internal/strictjson"
@@ -32,6 +33,7 @@ type Tokens struct {
 	RefreshExpiresAt time.Time // to the second; the session ends then unless it is refreshed
 	Subject          string
 	SessionID        string
+	Scope            string // the scopes of the access token, separated by spaces (RFC 6749 section 3.3); "" if it has none
 
 	// Rotated is set if Refresh is the token of a later generation than the one
 	// that was presented to [Authenticator.Refresh]. A client then drops its
@@ -105,7 +107,10 @@ func (a *Authenticator) mintAccess(ctx context.Context, g accessGrant) (Tokens, 
 	if err != nil {
 		return Tokens{}, err
 	}
-	return Tokens{Access: access, AccessExpiresAt: g.expiresAt, Subject: g.user.ID, SessionID: g.sid, ephemeral: g.constants.ephemeral}, nil
+	return Tokens{
+		Access: access, AccessExpiresAt: g.expiresAt, Subject: g.user.ID, SessionID: g.sid, Scope: strings.Join(g.user.Scopes, " "),
+		ephemeral: g.constants.ephemeral,
+	}, nil
 }
 
 // signAccess signs an access token. A crypto.Signer of the application may be a

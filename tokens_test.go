@@ -66,7 +66,7 @@ func TestLogin_IssuesExactlyTheseClaims(t *testing.T) {
 	require.Equal(t, auth.Tokens{
 		Access: tokens.Access, AccessExpiresAt: now.Add(15 * time.Minute).Truncate(time.Second), Refresh: tokens.Refresh,
 		RefreshExpiresAt: now.Add(7 * 24 * time.Hour).Truncate(time.Second),
-		Subject:          "u1", SessionID: sid,
+		Subject:          "u1", SessionID: sid, Scope: "pay read",
 	}, tokens)
 
 	// The parsed claims are those of the token.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +42,8 @@ type VerifierConfig struct {
 	TrustUnixPeers bool
 	Leeway         time.Duration
 	TokenCacheSize int
+
+	ResourceMetadata string
 
 	// Feed delivers revocations: it is the store of the Authenticators that issue
 	// the tokens. If it is nil, the access tokens of a revoked session are
@@ -80,6 +84,7 @@ type Verifier struct {
 	faults     eventLimiter[string] // of emitLimited
 	noToken    noTokenErrors        // for a request without an access token
 	onError    func(http.ResponseWriter, *http.Request, error)
+	resource   string // Config.ResourceMetadata
 
 	cache         *tokenCache    // nil if TokenCacheSize is negative
 	revoked       *revocationSet // of this Verifier alone, or of its MemoryStore
@@ -227,6 +232,9 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 		bad("Cookies.InsecureHTTP is set, but %s.Issuer %q is an https URL; unset InsecureHTTP, or for development use an issuer such as http://localhost",
 			owner, c.Issuer)
 	}
+	if text := badResourceMetadata(c.ResourceMetadata); text != "" {
+		bad("ResourceMetadata %s", text)
+	}
 	jar, err := newCookieJar(owner+".Cookies", c.Cookies)
 	if err != nil {
 		errs = append(errs, err)
@@ -260,6 +268,7 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 		faultsOnly:   c.OnEvent == nil,
 		noToken:      newNoTokenErrors("access", placesOf(extractors, jar), jar, slices.Contains(extractors, FromCookie())),
 		onError:      c.OnError,
+		resource:     c.ResourceMetadata,
 		feed:         c.Feed,
 		storeTimeout: c.StoreTimeout,
 		hookTimeout:  c.HookTimeout,
@@ -284,6 +293,31 @@ func newVerifier(owner string, c VerifierConfig, b backend) (*Verifier, error) {
 	return v, errors.Join(errs...)
 }
 
+// badResourceMetadata returns the end of an error text that says why s cannot be
+// ResourceMetadata. If it can be, or is empty, badResourceMetadata returns "". The
+// value is sent between quotes in a header.
+func badResourceMetadata(s string) string {
+	if s == "" {
+		return ""
+	}
+	u, err := url.Parse(s)
+	switch {
+	case strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '\\' }):
+		return fmt.Sprintf("%+q must be ASCII without spaces, quotes and backslashes; encode other characters as %%XX", s)
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return fmt.Sprintf("%+q is not an absolute URL such as https://api.example.com/.well-known/oauth-protected-resource", s)
+	case u.User != nil || strings.Contains(s, "#"):
+		return fmt.Sprintf("%+q must not have a user or a fragment", s)
+	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		return fmt.Sprintf("%+q must be an https URL: only a loopback host may have an http URL", s)
+	}
+	return ""
+}
+
+// Issuer returns VerifierConfig.Issuer, or "" for a Verifier of [AnyOf], which has
+// several.
+func (v *Verifier) Issuer() string { return v.issuer }
+
 // Format prints the issuer and the audience. Without it, package fmt would
 // print the values that the application passed, such as a Users that is a map.
 func (v *Verifier) Format(f fmt.State, _ rune) {
@@ -304,7 +338,7 @@ func (v *Verifier) Format(f fmt.State, _ rune) {
 func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
 	c := new(parsedClaims)
 	if err := v.verify(ctx, token, c); err != nil {
-		return nil, err
+		return nil, v.withResource(err)
 	}
 	return &c.Claims, nil
 }
