@@ -48,7 +48,7 @@ func TestLLMs_LinksExist(t *testing.T) {
 
 func TestLLMs_HasTenRules(t *testing.T) {
 	t.Parallel()
-	require.Len(t, rules(t), 10)
+	require.Len(t, rules(t), 11)
 }
 
 // llms returns the text of llms.txt: a summary, the rules of docs/rules.md, the
@@ -58,7 +58,7 @@ func llms(t *testing.T) string {
 	var b strings.Builder
 	summary := strings.SplitN(readme(t), "\n\n", 3)
 	fmt.Fprintf(&b, "%s\n\n> %s\n\n", summary[0], summary[1])
-	fmt.Fprintf(&b, "`go get %s` adds package `auth`. `go doc %s.Config` prints the comment of a name. Ten rules that are often broken:\n\n", module, module)
+	fmt.Fprintf(&b, "`go get %s` adds package `auth`. `go doc %s.Config` prints the comment of a name. Eleven rules that are often broken:\n\n", module, module)
 	for _, rule := range rules(t) {
 		fmt.Fprintln(&b, rule)
 	}

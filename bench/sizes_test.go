@@ -72,7 +72,7 @@ func sessionOf(i int, now, end time.Time) auth.Session {
 func weeks() time.Time { return time.Now().Add(14 * 24 * time.Hour) }
 
 var (
-	errNotRotated = errors.New("Rotate returned rotated = false, want true")
+	errNotRotated = errors.New("the store returned rotated = false, want true")
 	noLimit       = time.UnixMilli(1 << 45).UTC() // for RotatedAt
 )
 
