@@ -274,7 +274,8 @@ func isUpgrade(r *http.Request) bool { return r.Header.Get("Upgrade") != "" }
 
 // CheckOrigin returns [ErrCrossOrigin] if a browser sent the request from an
 // origin that is neither this one nor trusted, and the request may have side
-// effects: its method is not GET, HEAD or OPTIONS, or it opens a WebSocket. Call
+// effects: its method is not GET, HEAD or OPTIONS, or it opens a WebSocket or
+// server-sent events (Accept: text/event-stream), which use the server for long. Call
 // it in custom handlers that set cookies but read none, such as a login. The
 // methods of this package that read cookies call it themselves. The text of the
 // error contains the Origin and the Host of the request. CheckOrigin returns
@@ -293,7 +294,7 @@ func (v *Verifier) CheckOrigin(r *http.Request) error {
 // checkCrossOrigin is CheckOrigin without checkTransport. It requires
 // Config.Cookies.
 func (v *Verifier) checkCrossOrigin(r *http.Request) error {
-	if isUpgrade(r) {
+	if isUpgrade(r) || acceptsEvents(r) {
 		r = r.WithContext(r.Context()) // a copy
 		r.Method = http.MethodPost
 	}

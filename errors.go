@@ -114,6 +114,12 @@ type oneTimeError struct{ error }
 
 func (e oneTimeError) Unwrap() error { return e.error }
 
+// ticketError marks an error about a ticket. If the ticket cannot be used, the
+// response has status 401 and the action "refresh": the client gets another one.
+type ticketError struct{ error }
+
+func (e ticketError) Unwrap() error { return e.error }
+
 // freshError is the error of [Fresh]. Its response contains maxAge.
 type freshError struct{ maxAge time.Duration }
 

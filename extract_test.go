@@ -531,7 +531,7 @@ func TestCSRF(t *testing.T) {
 		t.Helper()
 		send(t, h, method, path, options...).requireRefused(t, 403, "cross_origin", "")
 	}
-	protected, optional := fx.Require()(hello), fx.Optional(hello)
+	protected, optional, stream := fx.Require()(hello), fx.Optional(hello), fx.RequireStream()(hello)
 	for _, tt := range []struct {
 		name, site, origin string
 		good               bool
@@ -576,6 +576,12 @@ func TestCSRF(t *testing.T) {
 			}
 			check(protected, "GET", "/", 200, access, upgrade)
 			check(optional, "GET", "/", 200, access, upgrade)
+			for _, h := range []http.Handler{protected, optional, stream} {
+				check(h, "GET", "/", 200, access, webSocket)
+				check(h, "GET", "/", 200, access, eventSource)
+				check(h, "GET", "/", 200, access, extendedConnect)
+			}
+			check(fx.TicketHandler(), "POST", "/ticket", 200, access, reqJSON(`{"path":"/"}`))
 			check(fx.LogoutAllHandler(), "POST", "/logout/all?others=true", 204, access)
 			check(fx.Handler(), "DELETE", "/sessions/x", 404, access)
 			check(fx.LogoutHandler(), "POST", "/logout", 204)
@@ -590,6 +596,9 @@ func TestCSRF(t *testing.T) {
 			allow(fx.RefreshHandler(), "POST", "/refresh", 200, reqHeader("Refresh-Token", own.Refresh), from)
 			allow(protected, "POST", "/", 200, reqBearer(own.Access), from)
 			allow(protected, "GET", "/", 200, reqBearer(own.Access), upgrade, from)
+			allow(stream, "GET", "/", 200, reqBearer(own.Access), eventSource, from)
+			allow(stream, "GET", "/?ticket="+fx.ticket(t, own.Access, "/"), 200, eventSource, from)
+			allow(stream, "GET", "/?ticket="+fx.ticket(t, own.Access, "/"), 200, webSocket, access, from)
 			allow(optional, "POST", "/", 200, from)
 			allow(fx.LogoutHandler(), "POST", "/logout", 204, reqBearer(own.Access), from)
 

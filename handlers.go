@@ -27,10 +27,10 @@ const maxListed = 100
 //	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
 //
 // The endpoints are POST /login, /login/factor, /refresh, /logout, /logout/all and
-// /password, GET /sessions, DELETE /sessions/{id}, GET /jwks.json and GET /auth.js.
-// LoginHandler, RefreshHandler and so on return the individual endpoints. There is
-// no /login/factor without Config.SecondFactor, and no /password if Config.Users
-// does not implement [PasswordUpdater].
+// /password, GET /sessions, DELETE /sessions/{id}, GET /jwks.json, GET /auth.js and POST
+// /ticket. LoginHandler, RefreshHandler and so on return the individual endpoints.
+// There is no /login/factor without Config.SecondFactor, and no /password if
+// Config.Users does not implement [PasswordUpdater].
 func (a *Authenticator) Handler() http.Handler {
 	mux := http.NewServeMux()
 	var found atomic.Bool // an endpoint has been found, so the handler is registered correctly
@@ -45,6 +45,7 @@ func (a *Authenticator) Handler() http.Handler {
 		"/sessions/{id}": a.SessionsHandler(),
 		"/jwks.json":     a.JWKSHandler(),
 		"/auth.js":       a.ScriptHandler(),
+		"/ticket":        a.TicketHandler(),
 	}
 	if a.updater == nil {
 		delete(endpoints, "/password")
@@ -114,7 +115,7 @@ func removedPrefix(r *http.Request) string {
 // endpointAdvice returns what to do about a path that is not an endpoint, or "".
 func endpointAdvice(path, removed string) string {
 	clean := strings.TrimRight(path, "/")
-	for _, endpoint := range [...]string{"/logout/all", "/login", "/login/factor", "/refresh", "/logout", "/password", "/sessions", "/jwks.json", "/auth.js"} {
+	for _, endpoint := range [...]string{"/logout/all", "/login", "/login/factor", "/refresh", "/logout", "/password", "/sessions", "/jwks.json", "/auth.js", "/ticket"} {
 		prefix, ok := strings.CutSuffix(clean, endpoint)
 		if endpoint == "/sessions" && !ok {
 			prefix, _, ok = strings.Cut(clean, endpoint+"/")
@@ -134,7 +135,7 @@ func endpointAdvice(path, removed string) string {
 			return ""
 		}
 	}
-	return "the endpoints are /login, /login/factor, /refresh, /logout, /logout/all, /password, /sessions, /sessions/{id}, /jwks.json and /auth.js"
+	return "the endpoints are /login, /login/factor, /refresh, /logout, /logout/all, /password, /sessions, /sessions/{id}, /jwks.json, /auth.js and /ticket"
 }
 
 // rooted returns r with a path that begins with a slash, even if http.StripPrefix

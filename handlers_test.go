@@ -26,7 +26,7 @@ func TestHandler_OtherMethodsAndPathsAreRefusedInJSON(t *testing.T) {
 	h := fx.Handler()
 	allowed := map[string]string{
 		"/login": "POST", "/refresh": "POST", "/logout": "POST", "/logout/all": "POST",
-		"/sessions": "GET, HEAD", "/sessions/x": "DELETE",
+		"/sessions": "GET, HEAD", "/sessions/x": "DELETE", "/ticket": "POST",
 	}
 	for path, allow := range allowed {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"} {
@@ -47,7 +47,7 @@ func TestHandler_NeverRedirects(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	h := fx.Handler()
-	endpoints := []string{"login", "refresh", "logout", "logout/all", "sessions", "sessions/x", "jwks.json", ""}
+	endpoints := []string{"login", "refresh", "logout", "logout/all", "sessions", "sessions/x", "jwks.json", "ticket", ""}
 	spellings := []string{
 		"%s", "/%s", "//%s", "///%s", "/./%s", "./%s", "../%s", "/../%s", "%s/", "/%s/", "%s//", "/%s/.", "/%s/..", "/x/../%s", "%%2F%s",
 		"/%%2F%s", "%s%%2F", "%%2e/%s", "/%s%%2F%%2e%%2e", "/%%2e%%2e/%s", "/%s%%3F", "/%s%%23", "\\%s",

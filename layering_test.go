@@ -276,7 +276,7 @@ func TestLayers_OnlySetupPanics(t *testing.T) {
 			})
 		}
 	}
-	require.Equal(t, map[string]int{"Role": 2, "Scope": 2, "AMR": 2, "Fresh": 1, "Require": 1, "checkHandler": 2, "LogEvents": 1, "RedirectToLogin": 1, "callOnError": 2}, in)
+	require.Equal(t, map[string]int{"Role": 2, "Scope": 2, "AMR": 2, "Fresh": 1, "guardEntries": 1, "RequireStream": 1, "checkHandler": 2, "LogEvents": 1, "RedirectToLogin": 1, "callOnError": 2}, in)
 }
 
 // usesOf counts, by name, the uses of functions of an imported package in the

@@ -205,44 +205,53 @@ func (v *Verifier) Authenticate(r *http.Request) (*Claims, error) {
 // Require panics if a guard is nil. The function that it returns panics if the
 // handler is nil, or a nil pointer, map, slice or function.
 func (v *Verifier) Require(guards ...Guard) func(http.Handler) http.Handler {
-	for i, guard := range guards {
-		if guard == nil {
-			panic(fmt.Sprintf("auth: Require: guard %d of %d is nil; omit it, or pass a Guard", i+1, len(guards)))
-		}
-	}
-	entries := make([]guardEntry, len(guards))
-	for i, guard := range guards {
-		entries[i] = guardEntry{guard, isOwnGuard(guard)}
-	}
+	entries := guardEntries("Require", guards)
 	return func(next http.Handler) http.Handler {
 		checkHandler("Require", next)
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			v.setVary(w.Header())
-			v.setNoStore(w.Header())
-			var ctx *requestContext
-			token, _, err := v.AccessToken(r)
+		return v.require(entries, next)
+	}
+}
+
+// guardEntries returns the guards of a wrapper. It panics if one is nil.
+func guardEntries(wrapper string, guards []Guard) []guardEntry {
+	entries := make([]guardEntry, len(guards))
+	for i, guard := range guards {
+		if guard == nil {
+			panic(fmt.Sprintf("auth: %s: guard %d of %d is nil; omit it, or pass a Guard", wrapper, i+1, len(guards)))
+		}
+		entries[i] = guardEntry{guard, isOwnGuard(guard)}
+	}
+	return entries
+}
+
+// require returns the handler of Require.
+func (v *Verifier) require(entries []guardEntry, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v.setVary(w.Header())
+		v.setNoStore(w.Header())
+		var ctx *requestContext
+		token, _, err := v.AccessToken(r)
+		if err == nil {
+			ctx, err = v.verifyRequest(r, token)
+		}
+		if err != nil {
+			if r, token, err = v.refreshRequest(w, r, err); r == nil {
+				return
+			}
 			if err == nil {
 				ctx, err = v.verifyRequest(r, token)
 			}
-			if err != nil {
-				if r, token, err = v.refreshRequest(w, r, err); r == nil {
-					return
-				}
-				if err == nil {
-					ctx, err = v.verifyRequest(r, token)
-				}
-			}
-			if err != nil {
-				v.WriteError(w, r, err)
-				return
-			}
-			if guard, err := v.checkGuards(r, &ctx.Claims, entries); err != nil {
-				v.writeRefusal(w, r, err, guardRefusal{guard, &ctx.Claims})
-				return
-			}
-			next.ServeHTTP(w, r.WithContext(ctx))
-		})
-	}
+		}
+		if err != nil {
+			v.WriteError(w, r, err)
+			return
+		}
+		if guard, err := v.checkGuards(r, &ctx.Claims, entries); err != nil {
+			v.writeRefusal(w, r, err, guardRefusal{guard, &ctx.Claims})
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
 }
 
 // verifyRequest verifies the access token of a request, and returns the

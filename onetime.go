@@ -238,7 +238,7 @@ func (a *Authenticator) spendToken(ctx context.Context, c *oneTimeClaims) error 
 		return err
 	}
 	// RevokeAll may have been called while the store was.
-	return notRevoked(a.checkRevoked(ctx, c.times(), a.now()))
+	return c.notRevoked(a.checkRevoked(ctx, c.times(), a.now()))
 }
 
 // refuseOneTime returns the error of SpendOneTime. It emits an event, at most
@@ -273,6 +273,14 @@ func (a *Authenticator) openOneTime(ctx context.Context, purpose, token string) 
 		return oneTimeClaims{}, User{}, err
 	}
 	about := Session{Subject: c.subject}
+	if purpose == purposeTicket {
+		switch err := c.openClaims(signed.key, a.issuer, a.audience); {
+		case err == nil:
+			about = c.ticket.claims.session()
+		case newer == "":
+			return c, User{}, err
+		}
+	}
 	snap := a.snapshot()
 	now := snap.now
 	switch {
@@ -281,7 +289,7 @@ func (a *Authenticator) openOneTime(ctx context.Context, purpose, token string) 
 	case !now.Before(c.expiresAt):
 		return c, User{}, ErrTokenExpired
 	}
-	if err := notRevoked(a.checkRevoked(ctx, c.times(), now)); err != nil {
+	if err := c.notRevoked(a.checkRevoked(ctx, c.times(), now)); err != nil {
 		return c, User{}, err
 	}
 	// A not-before instant of a process with a wrong clock may be far ahead. Tokens
@@ -309,10 +317,10 @@ func (a *Authenticator) openOneTime(ctx context.Context, purpose, token string) 
 	return c, u, err
 }
 
-// notRevoked turns the error for a revocation into that of a one-time token,
-// which has no session.
-func notRevoked(err error) error {
-	if errors.Is(err, ErrSessionRevoked) {
+// notRevoked turns the error for a revocation into that of a one-time token without
+// a session.
+func (c *oneTimeClaims) notRevoked(err error) error {
+	if c.ticket.claims == nil && errors.Is(err, ErrSessionRevoked) {
 		return malformed("RevokeAll has ended it")
 	}
 	return err
@@ -329,9 +337,14 @@ type oneTimeClaims struct {
 	issuedAt  time.Time // or the subject's not-before instant, if that was later
 	expiresAt time.Time
 	login     loginStep
+	ticket    ticketGrant
 }
 
+// times returns what revocations are compared with. Only a ticket has a session.
 func (c *oneTimeClaims) times() subjectTimes {
+	if c.ticket.claims != nil {
+		return c.ticket.claims.times()
+	}
 	return subjectTimes{subject: c.subject, created: c.issuedAt}
 }
 
@@ -367,6 +380,7 @@ func (c *oneTimeClaims) payload(issuer string, audience []string) []byte {
 		w.String("mem_store", c.memoryID)
 	}
 	c.login.write(&w)
+	c.ticket.write(&w)
 	return w.Close()
 }
 
@@ -405,11 +419,15 @@ func readOneTime(payload, issuer string, audience []string, purpose string) (one
 		case "mem_store":
 			c.memoryID, ok = strictjson.String(value)
 		default:
-			if purpose == purposeFactor {
-				var known bool
-				if known, ok = c.login.read(name, value); known {
-					break
-				}
+			var known bool
+			switch purpose {
+			case purposeFactor:
+				known, ok = c.login.read(name, value)
+			case purposeTicket:
+				known, ok = c.ticket.read(name, value)
+			}
+			if known {
+				break
 			}
 			// A newer version may have added a condition that this one does not
 			// check, so the token is not accepted here.

@@ -63,6 +63,7 @@ type errorParts struct {
 	row     int // index in responses of the first row whose error is in the tree
 	grant   bool
 	oneTime bool
+	ticket  bool
 	factor  *FactorError
 	wait    time.Duration // of a throttledError
 	request requestError
@@ -91,6 +92,8 @@ func (f *errorParts) scan(err error) {
 		f.wait = max(f.wait, e.wait)
 	case oneTimeError:
 		f.oneTime = true
+	case ticketError:
+		f.ticket = true
 	case requestError:
 		if f.request == "" {
 			f.request = e
@@ -196,6 +199,9 @@ func (f *errorParts) response() ErrorResponse {
 	row := internalResponse
 	if f.row < len(responses) {
 		row = responses[f.row]
+	}
+	if f.ticket && (f.is(ErrSpent) || f.is(ErrInvalidToken)) {
+		row.status, row.challenge, row.action = http.StatusUnauthorized, "invalid_token", "refresh"
 	}
 	a := ErrorResponse{Status: row.status, Code: row.code, Description: row.text, Action: row.action}
 	if f.amr != nil && row.err == ErrReauthenticate { //nolint:errorlint // of this table
