@@ -110,6 +110,34 @@ func (c *faultCell) issue(ctx context.Context, bound bool) (err error) {
 	return err
 }
 
+// ticketed lets the client have a ticket.
+func ticketed(c *faultCell) {
+	signedIn(c)
+	c.getTicket(context.Background())
+}
+
+// getTicket gets a ticket for /stream.
+func (c *faultCell) getTicket(ctx context.Context) faultAnswer {
+	a := c.main.send(ctx, "POST", "/ticket", `{"path":"/stream"}`)
+	if a.ok() {
+		_, rest, _ := strings.Cut(a.body, `"ticket":"`)
+		c.text, _, _ = strings.Cut(rest, `"`)
+		c.secrets = append(c.secrets, c.text)
+	}
+	return a
+}
+
+// handshake opens a stream with the ticket.
+func handshake(ctx context.Context, c *faultCell) faultAnswer {
+	return c.main.send(ctx, "GET", "/stream?ticket="+c.text, "", eventSource)
+}
+
+// handshakeAnew opens a stream with another ticket.
+func handshakeAnew(ctx context.Context, c *faultCell) faultAnswer {
+	c.getTicket(ctx)
+	return handshake(ctx, c)
+}
+
 func faultEndpoints() []faultEndpoint {
 	withMaxSessions := func(n int, refuse bool) func(*auth.Config) {
 		return func(c *auth.Config) { c.MaxSessions, c.RefuseOverLimit = n, refuse }
@@ -321,5 +349,27 @@ func faultEndpoints() []faultEndpoint {
 		{group: "One-time tokens", name: "`Once`", setup: signedIn, want: "ok", repeated: "400 used_token", request: callError(func(ctx context.Context, c *faultCell) error {
 			return c.Once(ctx, "u1", "an id", time.Hour)
 		})},
+
+		// Streams
+		{group: "Streams", name: "`POST /ticket`", setup: signedIn, want: "200", request: func(ctx context.Context, c *faultCell) faultAnswer { return c.getTicket(ctx) }},
+		{group: "Streams", name: "`GET` with `RequireStream` and a ticket", setup: ticketed, want: "200", request: handshake, anew: handshakeAnew},
+		{group: "Streams", name: "`GET` with a ticket, and `StaleAskStore` while the feed is stale", config: func(c *auth.Config) { c.StalePolicy = auth.StaleAskStore }, setup: func(c *faultCell) {
+			signedIn(c)
+			c.stop()
+			time.Sleep(2 * time.Minute)
+			c.getTicket(context.Background())
+		}, want: "200", request: handshake, anew: handshakeAnew},
+		{group: "Streams", name: "`GET` with a ticket that was spent before", setup: func(c *faultCell) {
+			ticketed(c)
+			require.Equal(c.t, "200", handshake(context.Background(), c).text)
+		}, want: "401 used_token", request: handshake},
+		{group: "Streams", name: "`GET` with a forged ticket", setup: func(c *faultCell) {
+			signedIn(c)
+			c.text = "rubbish"
+		}, want: "401 invalid_token", request: handshake},
+		{group: "Streams", name: "`GET` with a ticket of a session that was revoked", setup: func(c *faultCell) {
+			ticketed(c)
+			require.NoError(c.t, c.Revoke(context.Background(), "u1", c.main.session()))
+		}, want: "401 invalid_token", signedOut: true, revokes: true, request: handshake},
 	}
 }

@@ -133,6 +133,7 @@ func newFaultCell(t *testing.T, e *faultEndpoint, what string) *faultCell {
 	c.Authenticator = a
 	mux := http.NewServeMux()
 	mux.Handle("/page", a.Require()(hello))
+	mux.Handle("/stream", a.RequireStream()(hello))
 	mux.Handle("/", a.Handler())
 	c.handler = mux
 	c.main = &faultClient{c, "laptop", map[string]string{}}
