@@ -66,6 +66,7 @@ func TestLayers_ImportOnlyLowerLayers(t *testing.T) {
 		{"storetest", []string{module}},
 		{"authtest", []string{module, module + "/password"}},
 		{"oauth", []string{module}},
+		{"authclient", nil},
 		{"jwks", []string{module, module + "/internal/strictjson"}},
 		{"redisstore", []string{module, "github.com/redis/go-redis/v9"}},
 		{"pgstore", []string{module, "github.com/jackc/pgx/v5", "github.com/jackc/pgx/v5/pgconn", "github.com/jackc/pgx/v5/pgxpool"}},
@@ -187,7 +188,7 @@ var allowedVars = []string{
 
 func TestLayers_NoPackageState(t *testing.T) {
 	t.Parallel()
-	for _, dir := range []string{".", "password", "storetest", "authtest", "oauth"} {
+	for _, dir := range []string{".", "password", "storetest", "authtest", "oauth", "authclient"} {
 		for name, f := range goFiles(t, dir) {
 			if isTest(name) {
 				continue
