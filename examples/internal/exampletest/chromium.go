@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
@@ -65,6 +66,23 @@ func (b Tab) Open() Tab {
 	}
 	b.Context = ctx
 	return b
+}
+
+// Close closes the tab as its user does. The first tab must stay open, because the
+// browser ends with it.
+func (b Tab) Close() {
+	b.t.Helper()
+	if err := chromedp.Cancel(b.Context); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// Before makes a script run in each page of the tab before the scripts of the page.
+func (b Tab) Before(js string) {
+	b.t.Helper()
+	if _, err := chromedp.Call(b.Context, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: js}); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 // Do performs actions.
