@@ -25,9 +25,10 @@ const (
 
 // hookCalls counts the calls of hooks that were abandoned and have not returned.
 type hookCalls struct {
-	total atomic.Int64
-	mu    sync.Mutex
-	calls map[hookKey]int // none is 0
+	total     atomic.Int64
+	mu        sync.Mutex
+	calls     map[hookKey]int // none is 0
+	deadlines hookDeadlines
 }
 
 // hookKey identifies a hook. Each guard of each Require is a hook, so that a guard
@@ -70,14 +71,16 @@ type hookError struct {
 func (e *hookError) Error() string { return e.text }
 
 // hookCall is one call of a hook, in a goroutine of its own. That goroutine writes
-// value and err before it closes returned.
+// value and err before it closes done.
 type hookCall[T any] struct {
 	v        *Verifier
 	key      hookKey
 	f        func(context.Context) (T, error)
 	ctx      hookContext
-	state    atomic.Int32 // what happened first: hookReturned or hookAbandoned
-	returned chan struct{}
+	deadline hookDeadline
+	ended    atomic.Bool   // ctx was ended because the deadline is over
+	state    atomic.Int32  // what happened first: hookReturned or hookAbandoned
+	done     chan struct{} // closed when either has happened
 	value    T
 	err      error
 }
@@ -111,49 +114,50 @@ func callKeyed[T any](v *Verifier, ctx context.Context, k hookKey, timeout time.
 		var none T
 		return none, v.refuseHook(ctx, k.name)
 	}
-	c := &hookCall[T]{v: v, key: k, f: f, returned: make(chan struct{})}
+	c := &hookCall[T]{v: v, key: k, f: f, done: make(chan struct{})}
 	c.ctx.Context, c.ctx.deadline = ctx, time.Now().Add(timeout)
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	go c.run()
-	if c.awaits(timer, ctx) {
-		c.ctx.end(context.Canceled)
-		return c.value, c.err
+	c.deadline.expire = c.expire
+	end, _ := c.ctx.Deadline() // always has one
+	v.hooks.deadlines.set(&c.deadline, end)
+	if isRun(ctx) { // Run returns when it is told to
+		defer context.AfterFunc(ctx, func() { c.end() })()
 	}
-	v.hooks.add(k, 1)
-	if c.state.CompareAndSwap(0, hookAbandoned) {
+	go c.run()
+	<-c.done
+	v.hooks.deadlines.remove(&c.deadline)
+	if c.state.Load() == hookAbandoned {
 		var none T
 		return none, &hookError{text: fmt.Sprintf("auth: %s did not return when its context ended, after at most %s", k.name, timeout)}
 	}
-	v.hooks.add(k, -1) // it has returned just now
-	<-c.returned
+	c.ctx.end(context.Canceled)
 	return c.value, c.err
 }
 
-// awaits waits until the hook has returned, and reports whether it has. timer fires
-// at its deadline.
-func (c *hookCall[T]) awaits(timer *time.Timer, ctx context.Context) bool { //nolint:revive // as callBounded
-	select {
-	case <-c.returned:
-		return true
-	case <-timer.C:
-		c.ctx.end(context.DeadlineExceeded)
-	case <-ctx.Done():
-		c.ctx.end(ctx.Err())
-		if errors.Is(ctx.Err(), context.Canceled) && !isRun(ctx) { // Run returns when it is told to
-			select {
-			case <-c.returned:
-				return true
-			case <-timer.C:
-			}
-		}
-	}
-	timer.Reset(hookGrace)
-	select {
-	case <-c.returned:
-		return true
-	case <-timer.C:
+// end ends the context of the hook, and reports whether it was not ended before. The
+// hook then has hookGrace to return.
+func (c *hookCall[T]) end() bool {
+	if !c.ended.CompareAndSwap(false, true) {
 		return false
+	}
+	err := c.ctx.Context.Err()
+	if err == nil {
+		err = context.DeadlineExceeded
+	}
+	c.ctx.end(err)
+	c.v.hooks.deadlines.set(&c.deadline, time.Now().Add(hookGrace))
+	return true
+}
+
+// expire ends the context of the hook. When it is called again, it abandons the call.
+func (c *hookCall[T]) expire() {
+	if c.end() {
+		return
+	}
+	c.v.hooks.add(c.key, 1)
+	if c.state.CompareAndSwap(0, hookAbandoned) {
+		close(c.done)
+	} else {
+		c.v.hooks.add(c.key, -1) // it has returned just now
 	}
 }
 
@@ -164,10 +168,11 @@ func (c *hookCall[T]) run() {
 		if ended {
 			c.err = &panicError{"auth: " + c.key.name + " ended its goroutine instead of returning; it must not call runtime.Goexit"}
 		}
-		if !c.state.CompareAndSwap(0, hookReturned) {
+		if c.state.CompareAndSwap(0, hookReturned) {
+			close(c.done)
+		} else {
 			c.v.hooks.add(c.key, -1)
 		}
-		close(c.returned)
 	}()
 	c.err = callHook(c.key.name, func() (err error) {
 		c.value, err = c.f(&c.ctx)
@@ -176,8 +181,9 @@ func (c *hookCall[T]) run() {
 	ended = false
 }
 
-// hookContext is the context of a hook. It is that of context.WithTimeout, but the
-// goroutine that waits for the hook ends it, which costs less.
+// hookContext is the context of a hook. It is that of context.WithTimeout, but it
+// has no timer of its own, and is registered with the context of the request only if
+// the hook waits for its end. That costs less.
 type hookContext struct {
 	context.Context // of the request
 	deadline        time.Time
@@ -186,6 +192,7 @@ type hookContext struct {
 	err   error
 	done  chan struct{} // nil until it is needed
 	after map[*func()]struct{}
+	leave func() bool // ends the registration with the context of the request
 }
 
 // String keeps the fields out of the text that package fmt prints.
@@ -209,7 +216,16 @@ func (c *hookContext) Done() <-chan struct{} {
 			close(c.done)
 		}
 	}
+	c.register()
 	return c.done
+}
+
+// register lets the context end when that of the request does. It is called with c
+// locked.
+func (c *hookContext) register() {
+	if c.leave == nil && c.err == nil {
+		c.leave = context.AfterFunc(c.Context, func() { c.end(c.Context.Err()) })
+	}
 }
 
 // Err returns why the context has ended, or nil. It ends the context if that of the
@@ -236,6 +252,7 @@ func (c *hookContext) AfterFunc(f func()) (stop func() bool) {
 		c.after = map[*func()]struct{}{}
 	}
 	c.after[&f] = struct{}{}
+	c.register()
 	return func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -256,9 +273,12 @@ func (c *hookContext) end(err error) {
 	if c.done != nil {
 		close(c.done)
 	}
-	after := c.after
+	after, leave := c.after, c.leave
 	c.after = nil
 	c.mu.Unlock() // a derived context locks itself, then c
+	if leave != nil {
+		leave()
+	}
 	for f := range after {
 		(*f)()
 	}

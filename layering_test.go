@@ -303,10 +303,10 @@ func usesOf(t testing.TB, pkg string, names ...string) map[string]int {
 func TestLayers_TheClockIsAField(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, map[string]int{
-		"Now": 3, // the default of Config.Now; Fresh, whose claims may come from a test; and the deadline of a context
+		"Now": 6, // the default of Config.Now; Fresh, whose claims may come from a test; and the deadlines of hooks
 	}, usesOf(t, "time", "Now", "Since", "Until"))
 	require.Equal(t, map[string]int{
-		"After": 3, "AfterFunc": 2, "NewTimer": 2,
+		"After": 3, "AfterFunc": 3, "NewTimer": 1,
 	}, usesOf(t, "time", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"))
 	require.Empty(t, usesOf(t, "rand", "Int", "IntN", "Uint64", "Int63", "N"), "random values come from crypto/rand")
 	require.Equal(t, map[string]int{"Default": 1}, usesOf(t, "slog", "Default"), "for faults, if Config.OnEvent is nil")

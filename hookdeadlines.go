@@ -1,0 +1,103 @@
+package auth
+
+import (
+	"container/heap"
+	"sync"
+	"time"
+)
+
+// hookDeadlines calls the pending calls of hooks when their deadlines are over. All
+// of them share a timer: one for each call would take longer than most hooks do.
+type hookDeadlines struct {
+	mu      sync.Mutex
+	pending deadlineHeap
+
+	// fires is when the last timer fires that was started, or zero. Timers are never
+	// stopped or reset, since that panics if it happens outside of the testing/synctest
+	// bubble in which the timer was created.
+	fires time.Time
+}
+
+// hookDeadline is a deadline of a pending call.
+type hookDeadline struct {
+	at     time.Time
+	index  int // in the heap, plus 1; 0 means that it is not there
+	expire func()
+}
+
+// set sets the deadline of d, or replaces it.
+func (h *hookDeadlines) set(d *hookDeadline, at time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d.at = at
+	if d.index == 0 {
+		heap.Push(&h.pending, d)
+	} else {
+		heap.Fix(&h.pending, d.index-1)
+	}
+	h.startTimer(time.Now())
+}
+
+// remove removes d, unless it is over.
+func (h *hookDeadlines) remove(d *hookDeadline) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if d.index != 0 {
+		heap.Remove(&h.pending, d.index-1)
+	}
+}
+
+// startTimer starts a timer for the earliest deadline, unless an earlier one runs.
+// It is called with h locked.
+func (h *hookDeadlines) startTimer(now time.Time) {
+	if len(h.pending) == 0 {
+		return
+	}
+	if first := h.pending[0].at; !h.fires.After(now) || first.Before(h.fires) {
+		h.fires = first
+		time.AfterFunc(first.Sub(now), h.fire)
+	}
+}
+
+// fire calls expire of each call whose deadline is over.
+func (h *hookDeadlines) fire() {
+	h.mu.Lock()
+	now := time.Now()
+	var over []*hookDeadline
+	for len(h.pending) > 0 && !h.pending[0].at.After(now) {
+		over = append(over, heap.Pop(&h.pending).(*hookDeadline)) //nolint:forcetypeassert // it has nothing else
+	}
+	h.startTimer(now)
+	h.mu.Unlock()
+	for _, d := range over {
+		d.expire()
+	}
+}
+
+// deadlineHeap implements [heap.Interface]. The earliest deadline is the first one.
+type deadlineHeap []*hookDeadline
+
+func (h deadlineHeap) Len() int           { return len(h) }
+func (h deadlineHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+
+func (h deadlineHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i+1, j+1
+}
+
+// Push implements heap.Interface.
+func (h *deadlineHeap) Push(x any) {
+	d := x.(*hookDeadline) //nolint:forcetypeassert // set pushes nothing else
+	*h = append(*h, d)
+	d.index = len(*h)
+}
+
+// Pop implements heap.Interface.
+func (h *deadlineHeap) Pop() any {
+	last := len(*h) - 1
+	d := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	d.index = 0
+	return d
+}

@@ -1,0 +1,96 @@
+package auth
+
+import (
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestHookDeadlines_ExpireInOrderAndOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var h hookDeadlines
+		start := time.Now()
+		var mu sync.Mutex
+		expired := map[int]time.Duration{}
+		list := make([]*hookDeadline, 500)
+		want := map[int]time.Duration{}
+		random := rand.New(rand.NewPCG(1, 2))
+		for i := range list {
+			at := time.Duration(1+random.IntN(10_000)) * time.Millisecond
+			list[i] = &hookDeadline{expire: func() {
+				mu.Lock()
+				defer mu.Unlock()
+				require.NotContains(t, expired, i)
+				expired[i] = time.Since(start)
+			}}
+			h.set(list[i], start.Add(at))
+			want[i] = at
+		}
+		for i := range list {
+			switch random.IntN(3) {
+			case 0:
+				h.remove(list[i])
+				h.remove(list[i])
+				delete(want, i)
+			case 1:
+				want[i] = time.Duration(1+random.IntN(20_000)) * time.Millisecond
+				h.set(list[i], start.Add(want[i]))
+			}
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, want, expired)
+		require.Empty(t, h.pending)
+	})
+}
+
+func TestHookDeadlines_OneTimerServesManyCalls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var h hookDeadlines
+		first := time.Now().Add(time.Second)
+		for range 1000 {
+			d := &hookDeadline{expire: func() { t.Error("a call that has returned expires") }}
+			h.set(d, time.Now().Add(time.Second))
+			require.Equal(t, first, h.fires)
+			h.remove(d)
+		}
+		time.Sleep(2 * time.Second)
+	})
+}
+
+// The timers of a synctest bubble do not fire outside of it.
+func TestHookDeadlines_WorkInAndOutsideOfABubble(t *testing.T) {
+	t.Parallel()
+	var h hookDeadlines
+	expires := func(t *testing.T) {
+		t.Helper()
+		done := make(chan struct{})
+		h.set(&hookDeadline{expire: func() { close(done) }}, time.Now().Add(time.Millisecond))
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			t.Error("the deadline does not expire")
+		}
+	}
+	remains := func() { // the timer is still pending when the bubble ends
+		d := &hookDeadline{expire: func() {}}
+		h.set(d, time.Now().Add(time.Hour))
+		h.remove(d)
+	}
+	for range 3 {
+		remains()
+		expires(t)
+		synctest.Test(t, func(t *testing.T) {
+			remains()
+			expires(t)
+			remains()
+		})
+	}
+	expires(t)
+}
