@@ -1,6 +1,6 @@
 // Command spa serves a single-page application and its API on one origin. The
 // browser keeps the tokens in cookies that scripts cannot read, and the script
-// web/api.js refreshes them.
+// /auth/auth.js, which package auth serves, refreshes them.
 //
 //	go run ./examples/recipes/spa
 //

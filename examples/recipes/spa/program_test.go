@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { testserver.RunMain(m, main) }
 func TestProgram_ServesThePage(t *testing.T) {
 	t.Parallel()
 	p := exampletest.Start(t, nil, "-addr", "127.0.0.1:0")
-	for path, status := range map[string]int{"/": 200, "/api.js": 200, "/main.go": 404, "/api/me": 401} {
+	for path, status := range map[string]int{"/": 200, "/auth/auth.js": 200, "/main.go": 404, "/api/me": 401} {
 		resp, err := http.Get(p.URL + path)
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
@@ -104,10 +104,10 @@ func (s *site) signIn(tab exampletest.Tab) {
 	tab.Sees("name", "ada")
 }
 
-// requests sends three requests at once with the page's own function, and returns
-// their names.
-const requests = `import("/api.js").then(async ({ api }) =>
-	(await Promise.all([1, 2, 3].map(async () => (await (await api("/api/me")).json()).name))).join())`
+// requests sends three requests at once with a client of its own, and returns their
+// names.
+const requests = `import("/auth/auth.js").then(async ({ createClient }, auth = window.test ??= createClient()) =>
+	(await Promise.all([1, 2, 3].map(async () => (await (await auth.fetch("/api/me")).json()).name))).join())`
 
 func TestAPI_RefusalThatArrivesAfterTheRefresh(t *testing.T) {
 	t.Parallel()
@@ -115,8 +115,8 @@ func TestAPI_RefusalThatArrivesAfterTheRefresh(t *testing.T) {
 	s := start(t)
 	s.signIn(tab)
 	s.expire()
-	require.Equal(t, "200,200", tab.Evaluate(`import("/api.js").then(async ({ api }) =>
-		(await Promise.all([api("/api/me?late"), api("/api/me")])).map((r) => r.status).join())`))
+	require.Equal(t, "200,200", tab.Evaluate(`import("/auth/auth.js").then(async ({ createClient }, auth = createClient()) =>
+		(await Promise.all([auth.fetch("/api/me?late"), auth.fetch("/api/me")])).map((r) => r.status).join())`))
 	require.EqualValues(t, 1, s.refreshes.Load(), "the request must only be repeated")
 }
 
@@ -152,7 +152,7 @@ func TestPage_StaysSignedInUntilTheSessionEnds(t *testing.T) {
 	other.Sees("name", "ada")
 	first.Do(chromedp.Click("#logout"))
 	first.Sees("message", "You are signed out.")
-	other.Do(chromedp.Click("#reload"), chromedp.WaitVisible("#login"))
+	other.Sees("message", "You are signed out.")
 	other.Do(chromedp.Reload(), chromedp.WaitVisible("#login"))
 
 	// It ends while the access token is expired.

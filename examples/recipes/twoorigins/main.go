@@ -103,7 +103,7 @@ func pages(apiOrigin string) http.Handler {
 	index := template.Must(template.ParseFS(web, "web/index.html"))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Security-Policy", "default-src 'self'; connect-src "+apiOrigin+"; frame-ancestors 'none'; base-uri 'none'")
+		w.Header().Set("Content-Security-Policy", "default-src 'self'; script-src 'self' "+apiOrigin+"; connect-src "+apiOrigin+"; frame-ancestors 'none'; base-uri 'none'")
 		_ = index.Execute(w, apiOrigin)
 	})
 	mux.Handle("GET /web/", http.FileServerFS(web))

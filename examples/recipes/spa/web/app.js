@@ -1,6 +1,8 @@
-import { api } from "./api.js";
+import { createClient } from "/auth/auth.js";
 
+const auth = createClient();
 const $ = (id) => document.getElementById(id);
+const down = "The server does not answer. Try again.";
 
 // show shows the login form or the application.
 function show(id, message = "") {
@@ -9,37 +11,40 @@ function show(id, message = "") {
   $("message").textContent = message;
 }
 
-addEventListener("signed-out", () => show("login"));
+auth.addEventListener("signed-in", () => load());
+auth.addEventListener("signed-out", ({ detail }) => show("login", ended(detail)));
+
+function ended({ reason, error }) {
+  if (reason === "logout") return "You are signed out.";
+  if (reason === "reuse") return "Somebody else used this sign-in. Sign in again.";
+  return error === "missing_token" ? "" : "Your session has ended. Sign in again.";
+}
 
 // load shows who is signed in. If nobody is, the event signed-out shows the form.
 async function load() {
-  const response = await api("/api/me").catch(() => ({}));
+  const response = await auth.fetch("/api/me").catch(() => ({}));
   if (response.ok) {
     $("name").textContent = (await response.json()).name;
     show("app");
   } else if (response.status !== 401) {
-    $("message").textContent = "The server does not answer. Try again."; // the user stays signed in
+    $("message").textContent = down; // the user stays signed in
   }
 }
 
 $("login").addEventListener("submit", async (e) => {
   e.preventDefault();
-  const body = new URLSearchParams(new FormData(e.target));
-  const response = await fetch("/auth/login", { method: "POST", body }).catch(() => ({}));
-  if (response.ok) {
-    e.target.reset();
-    load();
-  } else {
-    $("message").textContent = response.status === 401 ? "Name or password is wrong." : "The server does not answer. Try again.";
-  }
+  const response = await auth.login(new FormData(e.target)).catch(() => ({}));
+  if (response.ok) e.target.reset();
+  else if (response.status === 401) $("message").textContent = "Name or password is wrong.";
+  else if (response.status === 429) $("message").textContent = `Wait ${response.headers.get("Retry-After")} seconds, and try again.`;
+  else $("message").textContent = down;
 });
 
 $("reload").addEventListener("click", load);
 
 $("logout").addEventListener("click", async () => {
-  const response = await api("/auth/logout", { method: "POST" }).catch(() => ({}));
-  if (response.ok) show("login", "You are signed out.");
-  else $("message").textContent = "You are still signed in. Try again.";
+  const response = await auth.logout().catch(() => ({}));
+  if (!response.ok) $("message").textContent = "You are still signed in. Try again.";
 });
 
 load();
