@@ -477,7 +477,7 @@ func TestApp_PagesNeedALogin(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
 	for path, status := range map[string]int{
-		"/": 200, "/login": 200, "/signup": 200, "/web/style.css": 200, "/nowhere": 404, "/web/login.html": 404,
+		"/": 200, "/login": 200, "/signup": 200, "/web/style.css": 200, "/web/app.js": 200, "/auth.js": 200, "/nowhere": 404, "/web/login.html": 404,
 		"/verify": 200, "/forgot": 200, "/reset": 200, "/profile": 303, "/devices": 303, "/admin": 303, "/factor": 303,
 	} {
 		require.Equal(t, status, a.browser(t).get(path).status, path)

@@ -136,6 +136,26 @@ func (b chromium) screenshot(scheme string, width int64) []byte {
 	return png
 }
 
+// TestBrowser_ScriptShowsASignOutOfAnotherTab runs the script of the pages, which the
+// other tests do without.
+func TestBrowser_ScriptShowsASignOutOfAnotherTab(t *testing.T) {
+	t.Parallel()
+	tab := exampletest.Chromium(t)
+	base := start(t, t.TempDir(), nil).URL
+	tab.Do(chromedp.Navigate(base+"/signup"), chromedp.SendKeys("#login", "ada"), chromedp.SendKeys("#address", "ada@example.com"),
+		chromedp.SendKeys("#password", pass+kb.Enter), chromedp.WaitVisible("nav button"))
+	other := tab.Open()
+	other.Do(chromedp.Navigate(base + "/profile"))
+	left := other.Evaluate(`document.getElementById("ended").dataset.expiresIn`)
+	require.Regexp(t, `^8[89]\d$`, left)
+	require.Equal(t, "200 "+base+"/refresh", other.Evaluate(`import("/auth.js").then(({ createClient }) => createClient().refresh()).then((r) => r.status + " " + r.url)`))
+	require.Equal(t, "hidden", other.Evaluate(`document.getElementById("ended").checkVisibility() ? "shown" : "hidden"`))
+	tab.Do(chromedp.Click("nav button"), chromedp.WaitVisible(`nav a[href="/signup"]`))
+	other.Sees("ended", "You are signed out.")
+	other.Do(chromedp.Click("#ended a"), chromedp.WaitVisible("#password"))
+	require.Equal(t, "/login?next=%2Fprofile", other.Evaluate("location.pathname + location.search"))
+}
+
 // TestBrowser_WorksWithoutJavaScript runs through all pages in two browsers.
 func TestBrowser_WorksWithoutJavaScript(t *testing.T) {
 	t.Parallel()

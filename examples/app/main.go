@@ -1,6 +1,6 @@
 // Command app is a small application to copy: sign-up, login with a second factor,
 // verification and reset by mail, a profile, a list of devices and an administration
-// page, rendered by the server, without JavaScript.
+// page, rendered by the server. It works without JavaScript.
 //
 //	go run ./examples/app
 //

@@ -44,6 +44,7 @@ func (v view) Account(id string) (account, error) { return v.users.find(v.Reques
 func (v view) Devices() ([]auth.Session, error) {
 	return v.auth.Sessions(v.Request.Context(), v.Claims.Subject)
 }
+func (v view) ExpiresIn() int { return int(time.Until(v.Claims.ExpiresAt).Seconds()) }
 
 func (s *site) routes() http.Handler {
 	mux, require := http.NewServeMux(), s.auth.Require
@@ -65,13 +66,15 @@ func (s *site) routes() http.Handler {
 		mux.Handle("GET /mail/", http.StripPrefix("/mail", http.FileServer(http.Dir(s.mails))))
 	}
 	mux.Handle("POST /logout", s.auth.LogoutHandler())
+	mux.Handle("POST /refresh", s.auth.RefreshHandler()) // for auth.js, like /logout
+	mux.Handle("GET /auth.js", s.auth.ScriptHandler())
+	mux.Handle("GET /web/app.js", http.FileServerFS(web))
 	mux.Handle("GET /web/style.css", http.FileServerFS(web))
 	return http.MaxBytesHandler(mux, 64<<10)
 }
 
-// page registers a page. submit handles its form, unless another origin sent it, and
-// returns the path to redirect to. If the form is wrong, the page shows the error. The
-// page also shows new recovery codes.
+// page registers a page. submit handles its form, unless another origin sent it, and returns the path to
+// redirect to. If the form is wrong, the page shows the error. It also shows new recovery codes.
 func (s *site) page(mux *http.ServeMux, path, name string, access func(http.Handler) http.Handler, submit func(http.ResponseWriter, *view) (string, error)) {
 	mux.Handle(path, access(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v, to, err := view{site: s, Request: r}, "", s.auth.CheckOrigin(r)
@@ -108,7 +111,7 @@ func render(w http.ResponseWriter, status int, name string, v view) error {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Referrer-Policy", "no-referrer") // the URL may have a token
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 	w.WriteHeader(status)
 	_, _ = page.WriteTo(w)
 	return nil

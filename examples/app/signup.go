@@ -45,9 +45,8 @@ func (s *site) signUp(w http.ResponseWriter, v *view) (string, error) {
 	return to, errors.Join(err, s.sendLink(ctx, "Verify your address", auth.OneTime{Purpose: "verify", Subject: id, TTL: 24 * time.Hour})) // the page Profile can send it again
 }
 
-// sendLink sends the user o.Subject a link with a one-time token. It writes the mail to
-// a file. In production, pass it to your mail service instead, and do not wait for
-// that: a slow response would tell who has an account.
+// sendLink writes a mail to the user o.Subject with a link to a file. In production, pass it to your mail
+// service instead, and do not wait for that: a slow response would tell who has an account.
 func (s *site) sendLink(ctx context.Context, title string, o auth.OneTime) error {
 	to, err := s.users.find(ctx, "id", o.Subject)
 	o.Data = []byte(to.Email)
@@ -73,8 +72,7 @@ func (s *site) verify(_ http.ResponseWriter, v *view) (string, error) {
 	return "/?verified", err
 }
 
-// forgot sends a link to set a new password, if the address of the user is verified.
-// Its response does not tell who has an account.
+// forgot sends a link, if the address of the user is verified. Its response does not tell who has an account.
 func (s *site) forgot(_ http.ResponseWriter, v *view) (string, error) {
 	a, err := s.users.find(v.Request.Context(), "login", normal(v.Request.PostFormValue("login")))
 	if err == nil && a.Verified && !a.Disabled {
@@ -85,8 +83,7 @@ func (s *site) forgot(_ http.ResponseWriter, v *view) (string, error) {
 	return "/forgot?sent", err
 }
 
-// reset sets a new password. That ends the link, which is bound to the old one, so a
-// password that is refused leaves it good.
+// reset sets a new password, which ends the link. A password that is refused leaves the link good.
 func (s *site) reset(_ http.ResponseWriter, v *view) (string, error) {
 	ctx := v.Request.Context()
 	o, err := s.auth.CheckOneTime(ctx, "reset", v.Request.PostFormValue("token"))
