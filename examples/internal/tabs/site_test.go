@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/storage"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 
@@ -151,6 +152,12 @@ func (s *site) open(browser exampletest.Tab, query, setup string) exampletest.Ta
 	tab.Do(chromedp.Navigate(s.base + "/" + query))
 	tab.Evaluate(`(async () => { while (document.title !== "ready") await new Promise((done) => setTimeout(done, 5)); return ""; })()`)
 	return tab
+}
+
+func clearCookies(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
+	_, err := chromedp.Call(browser.Context, storage.ClearCookies, storage.ClearCookiesParams{})
+	require.NoError(t, err)
 }
 
 // login signs in, and returns the status.

@@ -28,6 +28,7 @@ func TestTabs_ExpiredTokenInThreeTabsRotatesOnce(t *testing.T) {
 		{"cookies", "", ""}, {"cookies without locks", "", withoutLocks}, {"bodies", "?body", ""}, {"bodies without locks", "?body", withoutLocks},
 	} {
 		s := newSite(t, auth.Config{})
+		clearCookies(t, browser)
 		tabs := make([]exampletest.Tab, 3)
 		for i := range tabs {
 			tabs[i] = s.open(browser, tt.query, tt.setup)
