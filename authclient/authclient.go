@@ -271,9 +271,6 @@ func isJSON(h http.Header) bool {
 	return err == nil && typ == "application/json"
 }
 
-// patience is how long a request waits for a refresh if its token is still valid.
-const patience = 2 * time.Second
-
 // token returns the access token for a request. It refreshes it if necessary.
 func (t *Transport) token(ctx context.Context) (string, error) {
 	s, err := t.load(ctx)
@@ -286,11 +283,5 @@ func (t *Transport) token(ctx context.Context) (string, error) {
 	case s.RefreshAt.IsZero(), now.Before(s.RefreshAt):
 		return s.Access, nil
 	}
-	if !t.refreshAhead(ctx, s.Access) {
-		return s.Access, nil
-	}
-	if s, err = t.load(ctx); err != nil {
-		return "", err
-	}
-	return s.Access, nil
+	return t.refreshAhead(ctx, s.Access)
 }

@@ -83,7 +83,7 @@ func (t *Transport) login(ctx context.Context, endpoint string, fields map[strin
 	}
 	answer, err := readAnswer(body)
 	if err != nil {
-		return err
+		return fmt.Errorf("authclient: %w", err)
 	}
 	text, err := json.Marshal(t.stateOf(answer, asked))
 	if err != nil {

@@ -79,29 +79,41 @@ func (t *Transport) refreshed(ctx context.Context, stale string) (string, error)
 // calm is how long no refresh ahead of expiry is started after one that failed.
 const calm = 10 * time.Second
 
-// refreshAhead starts a refresh of a token that is still valid, and waits for a
-// short time. It reports whether the tokens may have been replaced. It does not wait
-// for a refresh that another request has started.
-func (t *Transport) refreshAhead(ctx context.Context, stale string) bool {
+// patience is how long a request waits for a refresh if its token is still valid.
+const patience = 2 * time.Second
+
+// refreshAhead returns an access token in place of stale, which is still valid. It
+// starts a refresh and waits for a short time. If that does not succeed, it returns
+// stale, unless the session has ended. It does not wait for a refresh that another
+// request has started.
+func (t *Transport) refreshAhead(ctx context.Context, stale string) (string, error) {
 	t.mu.Lock()
-	early := t.now().Before(t.calmUntil)
+	calm := t.now().Before(t.calmUntil)
 	t.mu.Unlock()
-	if early {
-		return false
+	if calm {
+		return stale, nil
 	}
 	f, started := t.start(stale)
 	if !started {
-		return false
+		return stale, nil
 	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-f.done:
-		return true
 	case <-timer.C:
+		return stale, nil
 	case <-ctx.Done():
+		return stale, nil
 	}
-	return false
+	if f.err != nil && !errors.Is(f.err, ErrSignedOut) {
+		return stale, nil
+	}
+	s, err := t.load(ctx)
+	if f.err != nil && errors.Is(err, ErrSignedOut) {
+		err = f.err // it says why
+	}
+	return s.Access, err
 }
 
 // refresh replaces the tokens whose access token is stale. It repeats a request
@@ -251,7 +263,7 @@ const maxAnswer = 1 << 20
 // an error.
 func readAnswer(body []byte) (a answer, err error) {
 	if json.Unmarshal(body, &a) != nil || a.Access == "" || a.Refresh == "" { // the error could contain a part of a token
-		return a, errors.New("authclient: the response is not a JSON object with access_token and refresh_token; if the server sets Config.Cookies, it must set Cookies.AllowBody")
+		return a, errors.New("the response is not a JSON object with access_token and refresh_token; if the server sets Config.Cookies, it must set Cookies.AllowBody")
 	}
 	return a, nil
 }
