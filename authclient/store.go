@@ -31,26 +31,38 @@ type Store interface {
 	Update(ctx context.Context, f func(old []byte) ([]byte, error)) error
 }
 
-// memory is a Store in memory.
+// memory is a Store in memory. The text is in a closure, because package fmt would
+// print a field.
 type memory struct {
 	mu   sync.Mutex
-	text []byte
+	text func() []byte // nil if there is none
 }
 
 func (m *memory) Load(context.Context) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return bytes.Clone(m.text), nil
+	return m.load(), nil
+}
+
+func (m *memory) load() []byte {
+	if m.text == nil {
+		return nil
+	}
+	return m.text()
 }
 
 func (m *memory) Update(_ context.Context, f func([]byte) ([]byte, error)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	text, err := f(bytes.Clone(m.text))
-	if err == nil {
-		m.text = bytes.Clone(text)
+	text, err := f(m.load())
+	if err != nil {
+		return err
 	}
-	return err
+	m.text = nil
+	if len(text) > 0 {
+		m.text = func() []byte { return bytes.Clone(text) }
+	}
+	return nil
 }
 
 // state is what a Store keeps. The zero state is that of a user who is signed out.
