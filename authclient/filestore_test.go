@@ -58,7 +58,7 @@ func TestStores_UpdateIsAtomic(t *testing.T) {
 		var all sync.WaitGroup
 		for range 8 {
 			all.Go(func() {
-				for range 25 {
+				for range 10 {
 					if err := increment(t.Context(), s); err != nil {
 						t.Error(err)
 					}
@@ -69,7 +69,7 @@ func TestStores_UpdateIsAtomic(t *testing.T) {
 			})
 		}
 		all.Wait()
-		requireStored(t, s, "200")
+		requireStored(t, s, "80")
 	}
 }
 
@@ -194,7 +194,7 @@ func TestFileStore_WaitsForTheLockAsLongAsTheContext(t *testing.T) {
 func TestFileStore_ManyProcessesShareIt(t *testing.T) {
 	t.Parallel()
 	s := newFileStore(t)
-	const processes, each = 4, 25
+	const processes, each = 4, 10
 	var all sync.WaitGroup
 	for range processes {
 		all.Go(func() {

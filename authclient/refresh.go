@@ -11,13 +11,15 @@ import (
 	mathrand "math/rand/v2"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
-// flight is a refresh in progress. err is set when done is closed.
+// flight is a refresh in progress.
 type flight struct {
 	done chan struct{}
-	err  error
+	err  error                 // when done is closed
+	last atomic.Pointer[error] // of the last attempt that failed
 }
 
 // errEnded is the error of a refresh whose goroutine was ended by runtime.Goexit.
@@ -29,7 +31,7 @@ func (t *Transport) start(stale string) (f *flight, started bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.flight == nil {
-		t.flight, started = &flight{make(chan struct{}), errEnded}, true
+		t.flight, started = &flight{done: make(chan struct{}), err: errEnded}, true
 		go t.fly(t.flight, stale)
 	}
 	return t.flight, started
@@ -48,7 +50,7 @@ func (t *Transport) fly(f *flight, stale string) {
 		t.mu.Unlock()
 		close(f.done)
 	}()
-	f.err = t.refresh(stale)
+	f.err = t.refresh(f, stale)
 }
 
 // refreshed returns an access token other than stale. It waits for a refresh if
@@ -68,12 +70,20 @@ func (t *Transport) refreshed(ctx context.Context, stale string) (string, error)
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			return "", fmt.Errorf("authclient: waiting for a refresh: %w", context.Cause(ctx))
+			return "", f.waitError(context.Cause(ctx))
 		}
 		if f.err != nil {
 			return "", f.err
 		}
 	}
+}
+
+// waitError returns the error of a request that did not wait any longer.
+func (f *flight) waitError(cause error) error {
+	if last := f.last.Load(); last != nil {
+		return fmt.Errorf("%w; %w while waiting for the next attempt", *last, cause)
+	}
+	return fmt.Errorf("authclient: waiting for a refresh: %w", cause)
 }
 
 // calm is how long no refresh ahead of expiry is started after one that failed.
@@ -118,13 +128,14 @@ func (t *Transport) refreshAhead(ctx context.Context, stale string) (string, err
 
 // refresh replaces the tokens whose access token is stale. It repeats a request
 // that failed for a moment.
-func (t *Transport) refresh(stale string) error {
+func (t *Transport) refresh(f *flight, stale string) error {
 	begin, pause := time.Now(), t.pause
 	for {
 		wait, err := t.attempt(stale)
 		if err == nil || wait < 0 {
 			return err
 		}
+		f.last.Store(&err)
 		wait = jittered(max(wait, pause))
 		pause *= 2
 		if time.Since(begin)+wait >= t.window {

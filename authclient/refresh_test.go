@@ -570,6 +570,15 @@ func TestTransport_RepeatsARefreshForAWindow(t *testing.T) {
 		require.Less(t, time.Since(begin), defaultWindow)
 		n := len(refreshes(s))
 		require.True(t, n >= 4 && n <= 6, n)
+
+		// A request that does not wait as long says why it waited.
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, _, err = do(t, tr, newRequest(t, http.MethodGet, page, nil).WithContext(ctx))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.EqualError(t, err, "authclient: the server responded with status 503: temporarily_unavailable: try again; "+
+			"context deadline exceeded while waiting for the next attempt")
+		time.Sleep(time.Minute)
 	})
 }
 

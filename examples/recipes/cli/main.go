@@ -1,6 +1,7 @@
-// Command cli is a client that is not a browser: it signs in, keeps its tokens in
-// a file, and refreshes them with golang.org/x/oauth2. An app on a phone does the
-// same, with the key store of its system in place of the file.
+// Command cli is a client that is not a browser: it signs in, and keeps its tokens in
+// a file. Package authclient refreshes them, and saves them before they are used. An
+// app on a phone does the same, with the key store of its system in place of the
+// file.
 //
 //	go run ./examples/quickstart                 (in another terminal)
 //	go run ./examples/recipes/cli login ada      (reads the password from the standard input)
@@ -19,38 +20,26 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
 	"time"
 
-	"golang.org/x/oauth2"
+	"github.com/ratchet-go/auth/authclient"
 )
 
 func main() {
 	server := flag.String("server", "http://127.0.0.1:8080", "`URL` of the server; with https, except on a loopback address")
 	file := flag.String("tokens", "tokens.json", "`file` for the tokens")
+	timeout := flag.Duration("timeout", 30*time.Second, "how long to wait for a response")
 	flag.Parse()
-	s := &source{file: *file, server: *server, config: oauth2.Config{Endpoint: oauth2.Endpoint{
-		TokenURL:  *server + "/auth/refresh",
-		AuthStyle: oauth2.AuthStyleInParams, // there is no client secret, so there is no header Authorization
-	}}}
-	err := checkServer(*server)
-	switch ctx := context.Background(); {
-	case err != nil:
-	case flag.Arg(0) == "login":
-		err = s.login(ctx, flag.Arg(1), os.Stdin)
-	case flag.Arg(0) == "get":
-		err = s.get(ctx, flag.Arg(1), os.Stdout)
-	case flag.Arg(0) == "logout":
-		err = s.logout(ctx)
-	default:
-		err = errors.New("want login NAME, get PATH or logout")
+	t, err := authclient.New(authclient.Config{BaseURL: *server + "/auth", Store: authclient.FileStore(*file)})
+	if err == nil {
+		c := &program{transport: t, server: *server, timeout: *timeout}
+		err = c.run(context.Background(), flag.Arg(0), flag.Arg(1))
 	}
-	if errors.Is(err, errSignIn) {
-		err = errSignIn // without the URL that http.Client adds
+	if errors.Is(err, authclient.ErrSignedOut) {
+		err = errSignIn
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "cli:", err)
@@ -58,117 +47,91 @@ func main() {
 	}
 }
 
-// login signs in and stores the tokens.
-func (s *source) login(ctx context.Context, name string, in io.Reader) error {
-	fmt.Fprint(os.Stderr, "Password: ")
-	password, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && password == "" {
+var errSignIn = errors.New("sign in: cli login NAME")
+
+type program struct {
+	transport *authclient.Transport
+	server    string
+	timeout   time.Duration
+}
+
+func (c *program) run(ctx context.Context, command, arg string) error {
+	switch command {
+	case "login":
+		return c.login(ctx, arg, bufio.NewReader(os.Stdin))
+	case "get":
+		return c.get(ctx, arg, os.Stdout)
+	case "logout":
+		ctx, cancel := context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+		return c.transport.Logout(ctx)
+	}
+	return errors.New("want login NAME, get PATH or logout")
+}
+
+// login signs in. It asks for a second factor if the server requires one.
+func (c *program) login(ctx context.Context, name string, in *bufio.Reader) error {
+	password, err := ask(in, "Password")
+	if err != nil {
 		return err
 	}
 	device, _ := os.Hostname() // for the user's list of devices
-	resp, err := post(ctx, s.server+"/auth/login", url.Values{
-		"login": {name}, "password": {strings.TrimRight(password, "\r\n")}, "device": {cmp.Or(device, "cli")},
-		"delivery": {"body"}, // the tokens, not cookies
-	})
-	if err != nil {
-		return err
+	fields := map[string]string{"login": name, "password": password, "device": cmp.Or(device, "cli")}
+	limited := func(f func(context.Context) error) error {
+		ctx, cancel := context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+		return f(ctx)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
-		return errors.New(describe(resp).Description)
+	err = limited(func(ctx context.Context) error { return c.transport.Login(ctx, fields) })
+	for {
+		refusal, ok := errors.AsType[*authclient.Error](err)
+		if !ok {
+			return err
+		}
+		if refusal.Action != "factor" || len(refusal.Methods) == 0 {
+			return errors.New(refusal.Description)
+		}
+		method := refusal.Methods[0]
+		response, err2 := ask(in, method)
+		if err2 != nil {
+			return err2
+		}
+		err = limited(func(ctx context.Context) error { return c.transport.LoginFactor(ctx, method, response) })
 	}
-	t := new(oauth2.Token)
-	if err := json.NewDecoder(resp.Body).Decode(t); err != nil {
-		return err
+}
+
+// ask reads a line from the user.
+func ask(in *bufio.Reader, what string) (string, error) {
+	fmt.Fprint(os.Stderr, what+": ")
+	line, err := in.ReadString('\n')
+	if line != "" {
+		err = nil
 	}
-	t.Expiry = time.Now().Add(time.Duration(t.ExpiresIn) * time.Second) // Decode does not set it
-	return s.save(t)
+	return strings.TrimRight(line, "\r\n"), err
 }
 
 // get prints the response to a GET request.
-func (s *source) get(ctx context.Context, path string, out io.Writer) error {
-	// Transport would also send the token to a host to which a redirect leads.
-	client := &http.Client{Transport: &oauth2.Transport{Source: s}, Timeout: 30 * time.Second, CheckRedirect: noRedirect}
-	for repeated := false; ; repeated = true {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.server+path, http.NoBody)
-		if err != nil {
-			return err
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = resp.Body.Close() }()
-		if resp.StatusCode == http.StatusOK {
-			_, err = io.Copy(out, resp.Body)
-			return err
-		}
-		switch refusal := describe(resp); {
-		case refusal.Action == "refresh" && !repeated:
-			if err := s.expire(); err != nil { // the server has ended the access token early
-				return err
-			}
-		case refusal.Action == "login":
-			return errSignIn
-		default:
-			return fmt.Errorf("GET %s: %s", path, refusal.Description)
-		}
-	}
-}
-
-// logout ends the session and removes the tokens.
-func (s *source) logout(ctx context.Context) error {
-	t, err := s.load()
+func (c *program) get(ctx context.Context, path string, out io.Writer) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+path, http.NoBody)
 	if err != nil {
 		return err
 	}
-	resp, err := post(ctx, s.server+"/auth/logout", url.Values{"refresh_token": {t.RefreshToken}})
+	resp, err := (&http.Client{Transport: c.transport, Timeout: c.timeout}).Do(req)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusNoContent {
-		return fmt.Errorf("%s: the session goes on; try again", resp.Status)
-	}
-	return os.Remove(s.file)
-}
-
-func post(ctx context.Context, to string, form url.Values) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(form.Encode()))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	return (&http.Client{Timeout: 30 * time.Second, CheckRedirect: noRedirect}).Do(req)
-}
-
-// noRedirect is for http.Client.CheckRedirect. The program sends passwords and tokens
-// to its server only.
-func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-
-// checkServer returns an error for a server to which passwords and tokens would be
-// sent without TLS.
-func checkServer(server string) error {
-	u, err := url.Parse(server)
-	if err != nil {
+	if resp.StatusCode == http.StatusOK {
+		_, err = io.Copy(out, resp.Body)
 		return err
 	}
-	ip := net.ParseIP(u.Hostname())
-	if u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()) {
-		return nil
+	var refusal struct {
+		Description string `json:"error_description"`
+		Action      string `json:"action"`
 	}
-	return fmt.Errorf("-server %s: want https, or http on a loopback address", server)
-}
-
-// refusal is the body of an error response.
-type refusal struct {
-	Description string `json:"error_description"`
-	Action      string `json:"action"`
-}
-
-func describe(resp *http.Response) refusal {
-	var r refusal
-	_ = json.NewDecoder(io.LimitReader(resp.Body, 16<<10)).Decode(&r) // a proxy may have sent another body
-	r.Description = cmp.Or(r.Description, resp.Status)
-	return r
+	_ = json.NewDecoder(io.LimitReader(resp.Body, 16<<10)).Decode(&refusal) // a proxy may have sent another body
+	if refusal.Action == "login" {                                          // the session has ended
+		return errSignIn
+	}
+	return fmt.Errorf("GET %s: %s", path, cmp.Or(refusal.Description, resp.Status))
 }
