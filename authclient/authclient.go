@@ -278,7 +278,7 @@ func (t *Transport) token(ctx context.Context) (string, error) {
 		return "", err
 	}
 	switch now := t.now(); {
-	case s.Access == "", !s.ExpiresAt.IsZero() && !now.Before(s.ExpiresAt):
+	case !s.ExpiresAt.IsZero() && !now.Before(s.ExpiresAt):
 		return t.refreshed(ctx, s.Access)
 	case s.RefreshAt.IsZero(), now.Before(s.RefreshAt):
 		return s.Access, nil

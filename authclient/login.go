@@ -113,7 +113,7 @@ func (t *Transport) Logout(ctx context.Context) error {
 		return err
 	}
 	err = t.update(ctx, func(now *state) {
-		if now.Refresh == s.Refresh || now.Session != "" && now.Session == s.Session { // not a login of another process
+		if now.Session == s.Session { // not a login of another process
 			*now = state{}
 		}
 	})

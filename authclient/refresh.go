@@ -63,7 +63,7 @@ func (t *Transport) refreshed(ctx context.Context, stale string) (string, error)
 		}
 		// A refresh within the same second may return the same token. Then the
 		// server decides.
-		if s.Access != stale || tries == 3 {
+		if s.Access != stale || tries == 2 {
 			return s.Access, nil
 		}
 		f, _ := t.start(stale)

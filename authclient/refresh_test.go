@@ -524,13 +524,17 @@ func TestTransport_UsesTheTokensOfAnotherProcess(t *testing.T) {
 }
 
 func TestTransport_FollowsRetryAfterWithinLimits(t *testing.T) {
+	tests := 0
 	for value, limits := range map[string][2]time.Duration{
 		"":     {time.Second, 2 * time.Second},
 		"0":    {time.Second, 2 * time.Second},
 		"3":    {3 * time.Second, 4 * time.Second},
 		"3600": {10 * time.Second, 13 * time.Second},
 		"soon": {time.Second, 2 * time.Second},
+		"-1":   {time.Second, 2 * time.Second},
 	} {
+		status := http.StatusBadGateway + tests%3 // 502, 503 or 504
+		tests++
 		t.Run(value, func(t *testing.T) {
 			play(t, func(t *testing.T, s *server) {
 				tr, _ := s.client(t)
@@ -544,7 +548,7 @@ func TestTransport_FollowsRetryAfterWithinLimits(t *testing.T) {
 					if value != "" {
 						w.Header().Set("Retry-After", value)
 					}
-					w.WriteHeader(http.StatusServiceUnavailable)
+					w.WriteHeader(status)
 				})
 				begin := time.Now()
 				requireAda(t, tr)
@@ -607,11 +611,87 @@ func TestTransport_NeverOvertakesItsOwnRefresh(t *testing.T) {
 	})
 }
 
+// A response that arrives at the end of the window is saved, although that takes longer.
+// The access token's lifetime counts from before the request, so the time that the
+// response was on its way does not make it longer.
+func TestTransport_SavesALateResponse(t *testing.T) {
+	play(t, func(t *testing.T, s *server) {
+		tr, store := s.client(t)
+		tr.store = slowStore{store, 2 * time.Second}
+		time.Sleep(time.Hour)
+		asked := time.Now().Add(2 * time.Second) // after the key was saved
+		s.onRefresh(func(_ http.ResponseWriter, _ *http.Request, serve func()) {
+			serve()
+			time.Sleep(27 * time.Second)
+		})
+		requireAda(t, tr)
+		require.Equal(t, 15*time.Minute, stored(t, tr).ExpiresAt.Sub(asked))
+		require.Equal(t, asked.Add(29*time.Second), time.Now())
+	})
+}
+
+// slowStore is a Store whose Update takes a while.
+type slowStore struct {
+	Store
+	takes time.Duration
+}
+
+func (s slowStore) Update(ctx context.Context, f func([]byte) ([]byte, error)) error {
+	select {
+	case <-time.After(s.takes):
+		return s.Store.Update(ctx, f)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A refresh that finds the tokens of another process sends nothing, and writes nothing.
+func TestTransport_DoesNotRefreshWhatAnotherProcessHasRefreshed(t *testing.T) {
+	play(t, func(t *testing.T, s *server) {
+		tr, store := s.client(t)
+		before := stored(t, tr)
+		s.signIn(t, tr)
+		var text []byte
+		require.NoError(t, store.Update(t.Context(), func(old []byte) ([]byte, error) {
+			text = append([]byte(" \n"), old...)
+			return text, nil
+		}))
+		f, _ := tr.start(before.Access)
+		<-f.done
+		require.NoError(t, f.err)
+		require.Empty(t, refreshes(s))
+		now, err := store.Load(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, text, now)
+	})
+}
+
+// A server may return the same access token again, for example within a second. The
+// client does not ask for ever.
+func TestTransport_AcceptsTheSameAccessTokenAgain(t *testing.T) {
+	play(t, func(t *testing.T, s *server) {
+		tr, _ := s.client(t)
+		now := stored(t, tr)
+		time.Sleep(2 * time.Second)
+		require.NoError(t, s.ExpireAccess(t.Context(), "u1"))
+		s.onRefresh(func(w http.ResponseWriter, _ *http.Request, _ func()) {
+			fmt.Fprintf(w, `{"access_token":%q,"expires_in":900,"refresh_token":%q}`, now.Access, now.Refresh)
+		})
+		status, _, err := get(t, tr, page)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusUnauthorized, status)
+		require.Len(t, s.take("/api/me"), 2)
+		require.Len(t, refreshes(s), 2)
+	})
+}
+
 // A server that does not say how long a token lives decides by its responses.
 func TestTransport_WithoutALifetimeTheServerDecides(t *testing.T) {
 	play(t, func(t *testing.T, s *server) {
 		tr, _ := s.client(t)
 		require.NoError(t, tr.update(t.Context(), func(s *state) { s.ExpiresAt, s.RefreshAt = time.Time{}, time.Time{} }))
+		requireAda(t, tr)
+		require.Empty(t, refreshes(s))
 		time.Sleep(time.Hour)
 		requireAda(t, tr)
 		require.Len(t, refreshes(s), 1)
