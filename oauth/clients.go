@@ -145,10 +145,11 @@ func (h *handler) check(ctx context.Context, d auth.Device, c credentials) error
 	if err != nil {
 		return err
 	}
-	defer leave()
 	if h.known.has(digest) {
+		leave()
 		return call(ctx)
 	}
+	defer leave()
 	err = h.a.Throttle(ctx, "oauth-client", account, d, call)
 	if err == nil {
 		h.known.add(digest)

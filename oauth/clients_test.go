@@ -239,6 +239,49 @@ func TestClients_ManyFirstRequestsAtOnceSucceed(t *testing.T) {
 	require.Equal(t, map[int]int{200: 100}, statuses)
 }
 
+// They do not wait for each other once the secret is known to be right.
+func TestClients_ManyFirstRequestsAtOnceAreCheckedInParallel(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		known := newClients()
+		known.fail = func(context.Context) error { time.Sleep(time.Second); return nil }
+		fx := newFixture(t, oauth.Config{Clients: known})
+		begin := time.Now()
+		statuses := parallel(100, func() int {
+			return send(t, fx, "POST", "/introspect", secretForm("backend", "s3cret-s3cret-s3cret")).status
+		})
+		require.Equal(t, map[int]int{200: 100}, statuses)
+		require.Equal(t, 2*time.Second, time.Since(begin))
+	})
+}
+
+// The application is asked only about what an ID and a secret may be.
+func TestClients_AreAskedAboutPrintableCredentials(t *testing.T) {
+	t.Parallel()
+	known := newClients()
+	fx := newFixture(t, oauth.Config{Clients: known})
+	long := strings.Repeat("x", 1024)
+	for _, c := range []struct {
+		id, secret string
+		asked      int
+	}{
+		{long, " ~", 1},
+		{" ~", long, 1},
+		{long + "x", "x", 0},
+		{"x", long + "x", 0},
+		{"", "x", 0},
+		{"x", "%7f", 0},
+		{"x", "%1f", 0},
+		{"%7f", "x", 0},
+		{"x", "%c3%a9", 0},
+	} {
+		known.set(func() { known.calls = 0 })
+		form := "token=x&client_id=" + strings.ReplaceAll(c.id, " ", "+") + "&client_secret=" + strings.ReplaceAll(c.secret, " ", "+")
+		fx.post(t, "/introspect", form).requireRefused(t, 401, "invalid_client")
+		require.Equal(t, c.asked, known.calls, "%.10s, %.10s", c.id, c.secret)
+	}
+}
+
 // A burst of guesses does not exceed the limit.
 func TestClients_ABurstOfGuessesIsThrottled(t *testing.T) {
 	t.Parallel()

@@ -306,8 +306,8 @@ func parseURL(s string) (*url.URL, error) {
 
 // isLoopback reports whether host is a name or an address of this machine.
 func isLoopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && ip.IsLoopback()
+	ip, _ := netip.ParseAddr(host) // the zero address is not a loopback address
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip.IsLoopback()
 }
 
 // isNil reports whether v holds a nil value.

@@ -80,6 +80,7 @@ func TestToken_RefusesAsRFC6749Says(t *testing.T) {
 		{refreshForm(good) + "&scope=%22", "", 400, "invalid_scope", "scope is malformed"},
 		{refreshForm(good) + "&scope=a%5c", "", 400, "invalid_scope", "scope is malformed"},
 		{refreshForm(good) + "&scope=%ff", "", 400, "invalid_scope", "scope is malformed"},
+		{refreshForm(good) + "&scope=a%7f", "", 400, "invalid_scope", "scope is malformed"},
 		{refreshForm(good) + "&scope=a%00", "", 400, "invalid_scope", "scope is malformed"},
 		{refreshForm(good) + "&scope=+", "", 400, "invalid_scope", "scope is malformed"},
 		{refreshForm(good) + "%zz", "", 400, "invalid_request", "the body or the query cannot be decoded"},
@@ -96,7 +97,7 @@ func TestToken_RefusesAsRFC6749Says(t *testing.T) {
 		}
 	}
 	require.Zero(t, fx.store.rotations(), "nothing is spent")
-	require.Equal(t, 200, fx.post(t, "/token", refreshForm(good)+"&resource=a&resource=b&scope=&unknown=%ff").status, "unknown parameters are ignored")
+	require.Equal(t, 200, fx.post(t, "/token", refreshForm(good)+"&resource=a&resource=b&scope=~+!&unknown=%ff").status, "unknown parameters are ignored")
 }
 
 func TestToken_ReadsEachParameterOnceAndFromTheBody(t *testing.T) {
