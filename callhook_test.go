@@ -32,7 +32,7 @@ func TestCallHook_ReturnsWhatTheHookDecides(t *testing.T) {
 		events := fx.events.take(auth.EventFault)
 		require.Len(t, events, 1)
 		require.ErrorContains(t, events[0].Err, "auth: Clients.CheckClient: ")
-		require.Equal(t, 503, fx.ReportError(newRequest(), got).Status)
+		require.Equal(t, 503, fx.ReportError(newRequest(), got, "").Status)
 		require.Empty(t, fx.events.take(auth.EventFault), "one event")
 	}
 }

@@ -247,7 +247,7 @@ func (v *Verifier) require(entries []guardEntry, next http.Handler) http.Handler
 			return
 		}
 		if guard, err := v.checkGuards(r, &ctx.Claims, entries); err != nil {
-			v.writeRefusal(w, r, err, guardRefusal{guard, &ctx.Claims})
+			v.writeRefusal(w, r, err, guardRefusal{position: guard, claims: &ctx.Claims})
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(ctx))

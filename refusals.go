@@ -23,10 +23,12 @@ func (v *Verifier) WriteError(w http.ResponseWriter, r *http.Request, err error)
 	v.writeRefusal(w, r, err, guardRefusal{})
 }
 
-// guardRefusal is a refusal by a guard of Require. It is zero for other refusals.
+// guardRefusal is a refusal by a guard of Require. It is zero for other refusals,
+// except for code.
 type guardRefusal struct {
 	position int     // of the guard in the list, from 1
 	claims   *Claims // verified
+	code     string  // of ReportError
 }
 
 // session returns the session of the claims, or a zero Session.
@@ -39,9 +41,11 @@ func (g guardRefusal) session() Session {
 
 // ReportError emits the event that [Verifier.WriteError] emits for err, and returns
 // the response, but writes nothing. It is for handlers whose protocol has error
-// responses of its own, such as those of package oauth.
-func (v *Verifier) ReportError(r *http.Request, err error) ErrorResponse {
-	return v.reportRefusal(r, v.withResource(err), guardRefusal{})
+// responses of its own, such as those of package oauth. If code is not "", it is the
+// Code of the response and the Reason of an [EventRefused]. It must not come from the
+// request.
+func (v *Verifier) ReportError(r *http.Request, err error, code string) ErrorResponse {
+	return v.reportRefusal(r, v.withResource(err), guardRefusal{code: code})
 }
 
 func (v *Verifier) writeRefusal(w http.ResponseWriter, r *http.Request, err error, by guardRefusal) {
@@ -67,6 +71,9 @@ func (v *Verifier) reportRefusal(r *http.Request, err error, by guardRefusal) Er
 		f, err = errorParts{row: len(responses)}, panicked
 	}
 	a := f.response()
+	if by.code != "" {
+		a.Code = by.code
+	}
 	if f.reported {
 		return a
 	}
@@ -80,7 +87,7 @@ func (v *Verifier) reportRefusal(r *http.Request, err error, by guardRefusal) Er
 	case v.faultsOnly, f.is(ErrTokenExpired), f.is(ErrSessionRevoked), f.is(ErrTokenReused), f.is(ErrInvalidCredentials), f.is(errCurrentPassword), f.is(ErrFactorRequired):
 		return a
 	}
-	cause := f.cause + string(f.request)
+	cause := f.cause + string(f.request) + by.code
 	if by.position > 0 || f.is(ErrForbidden) {
 		cause += r.Pattern // another route may have another mistake
 	}

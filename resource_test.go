@@ -136,7 +136,7 @@ func TestResourceMetadata_IsInTheErrorsOfMethods(t *testing.T) {
 	}
 	_, err := fx.Authenticate(r)
 	require.ErrorIs(t, err, auth.ErrNoToken)
-	require.Contains(t, fx.ReportError(r, auth.ErrNoToken).Challenge, metadata, "an error of the application")
+	require.Contains(t, fx.ReportError(r, auth.ErrNoToken, "").Challenge, metadata, "an error of the application")
 
 	var reason error
 	send(t, fx.Optional(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reason = auth.ErrorFromContext(r.Context()) })),
@@ -145,7 +145,7 @@ func TestResourceMetadata_IsInTheErrorsOfMethods(t *testing.T) {
 	require.Contains(t, auth.ResponseFor(reason).Challenge, metadata)
 
 	require.Empty(t, auth.ResponseFor(auth.ErrUnavailable).Challenge)
-	require.Empty(t, fx.ReportError(r, auth.ErrUnavailable).Challenge, "no challenge without 401 or 403")
+	require.Empty(t, fx.ReportError(r, auth.ErrUnavailable, "").Challenge, "no challenge without 401 or 403")
 }
 
 func TestResourceMetadata_IsAURLThatFitsIntoAHeader(t *testing.T) {
@@ -207,7 +207,7 @@ func TestReportError_EmitsTheEventOfWriteError(t *testing.T) {
 		var got []auth.Event
 		var responses []auth.ErrorResponse
 		for _, report := range []func(fx *fixture) auth.ErrorResponse{
-			func(fx *fixture) auth.ErrorResponse { return fx.ReportError(newRequest(), err) },
+			func(fx *fixture) auth.ErrorResponse { return fx.ReportError(newRequest(), err, "") },
 			func(fx *fixture) auth.ErrorResponse {
 				fx.WriteError(httptest.NewRecorder(), newRequest(), err)
 				return auth.ResponseFor(err)
@@ -222,5 +222,19 @@ func TestReportError_EmitsTheEventOfWriteError(t *testing.T) {
 		require.Equal(t, responses[1], responses[0])
 		require.Equal(t, got[1], got[0])
 		require.Equal(t, !errors.Is(err, auth.ErrTokenExpired), got[0].Type != "")
+	}
+}
+
+func TestReportError_SetsTheCode(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t)
+	for _, code := range []string{"invalid_client", "invalid_scope"} { // each has an event of its own
+		got := fx.ReportError(newRequest(), auth.ErrInvalidRequest, code)
+		require.Equal(t, auth.ErrorResponse{Status: 400, Code: code, Description: "the request is malformed"}, got)
+		events := fx.events.take(auth.EventRefused)
+		require.Len(t, events, 1)
+		require.Equal(t, code, events[0].Reason)
+		fx.ReportError(newRequest(), auth.ErrInvalidRequest, code)
+		require.Empty(t, fx.events.take(auth.EventRefused), "at most one a minute")
 	}
 }

@@ -103,7 +103,7 @@ func ResourceHandler(v *auth.Verifier, c Resource) (http.Handler, error) {
 
 // reporter is an Authenticator or a Verifier.
 type reporter interface {
-	ReportError(r *http.Request, err error) auth.ErrorResponse
+	ReportError(r *http.Request, err error, code string) auth.ErrorResponse
 }
 
 // documentAge is how long clients may cache a document of metadata.

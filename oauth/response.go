@@ -19,14 +19,15 @@ func setNoStore(h http.Header) {
 // writeError writes the response to a request that failed with err (RFC 6749 section
 // 5.2), and emits the event of package auth.
 func writeError(a reporter, w http.ResponseWriter, r *http.Request, err error) {
-	answer := a.ReportError(r, err)
-	answer.Challenge = "" // of the scheme Bearer, which the endpoints do not use
+	p := &problem{}
+	own := errors.As(err, &p)
+	answer := a.ReportError(r, err, p.code)
+	answer.Challenge = p.challenge // never one of the scheme Bearer, which the endpoints do not use
 	if answer.Code == "invalid_grant" {
 		answer.Status = http.StatusBadRequest
 	}
-	var p *problem
-	if errors.As(err, &p) {
-		answer.Status, answer.Code, answer.Description, answer.Challenge = p.status, p.code, p.text, p.challenge
+	if own {
+		answer.Status, answer.Description = p.status, p.text
 	}
 	answer.SetHeaders(w.Header())
 	setNoStore(w.Header())

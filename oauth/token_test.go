@@ -316,9 +316,10 @@ func TestRefusals_EmitTheEventsOfPackageAuth(t *testing.T) {
 	events := fx.taken(auth.EventRefused)
 	require.Len(t, events, 1)
 	require.ErrorContains(t, events[0].Err, "oauth: the header Authorization is malformed")
+	require.Equal(t, "invalid_client", events[0].Reason)
 	require.Equal(t, "192.0.2.1", events[0].Device.IP.String())
 	fx.post(t, "/token", "")
-	require.Empty(t, fx.taken(auth.EventRefused), "at most one a minute")
+	require.Empty(t, fx.taken(auth.EventRefused), "at most one a minute and code")
 	fx.post(t, "/token", "client_id=backend&client_secret=s3cret-s3cret-s3cret&"+refreshForm("x"))
 	require.Len(t, fx.taken(auth.EventRefused), 1)
 }
