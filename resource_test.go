@@ -74,11 +74,11 @@ func TestResourceMetadata_IsInEveryChallenge(t *testing.T) {
 						}
 					})
 					token := c.token(fx)
-					any, err := auth.AnyOf(fx.Verifier, newFixture(t, func(c *auth.Config) { c.Issuer = "https://other.example.com" }).Verifier)
+					both, err := auth.AnyOf(fx.Verifier, newFixture(t, func(c *auth.Config) { c.Issuer = "https://other.example.com" }).Verifier)
 					require.NoError(t, err)
 					handlers := []http.Handler{fx.Require(c.guards...)(hello)}
 					if name != "not a token" {
-						handlers = append(handlers, any.Require(c.guards...)(hello))
+						handlers = append(handlers, both.Require(c.guards...)(hello))
 					}
 					if c.guards == nil && token != "" {
 						handlers = append(handlers, fx.Optional(hello))

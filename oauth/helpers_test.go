@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -211,5 +210,3 @@ func (r response) requireRefused(t testing.TB, status int, code string) string {
 
 // refreshForm is the body of a refresh.
 func refreshForm(token string) string { return "grant_type=refresh_token&refresh_token=" + token }
-
-const window = 30 * time.Second // the default of Config.RetryWindow
