@@ -4,8 +4,10 @@
 //	go run ./examples/recipes/stream
 //
 // Open the page that it prints in two tabs, or in two browsers, and sign out in one.
-// A browser authenticates by cookie, because EventSource and WebSocket cannot set
-// headers. Another client sends its access token in the header Authorization.
+// The page authenticates by cookie, because EventSource and WebSocket cannot set
+// headers. The same page at /ticket has no cookies: it keeps its tokens in memory, as
+// a page of another origin would, and gets a ticket for each stream. A program can
+// also send its access token in the header Authorization.
 package main
 
 import (
@@ -167,9 +169,12 @@ func run(ctx context.Context, addr string, accessTTL time.Duration) error {
 	s := streams{a, shutdown, &sync.WaitGroup{}}
 	mux := http.NewServeMux()
 	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
-	mux.Handle("GET /events", a.Require()(http.HandlerFunc(s.events)))
-	mux.Handle("GET /socket", a.Require()(http.HandlerFunc(s.socket))) // checks the origin if a cookie authenticates
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(page) })
+	// They accept a cookie, whose origin they check, an access token, or a ticket.
+	mux.Handle("GET /events", a.RequireStream()(http.HandlerFunc(s.events)))
+	mux.Handle("GET /socket", a.RequireStream()(http.HandlerFunc(s.socket)))
+	show := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(page) }
+	mux.HandleFunc("GET /{$}", show)
+	mux.HandleFunc("GET /ticket", show)
 	server := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
 	server.RegisterOnShutdown(endStreams) // Shutdown waits for events, but does not end them
 

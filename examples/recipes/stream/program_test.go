@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -24,15 +25,17 @@ func TestMain(m *testing.M) { testserver.RunMain(m, main) }
 
 // client is an HTTP client with the tokens of one session.
 type client struct {
-	t    *testing.T
-	base string
-	http *http.Client
+	t        *testing.T
+	base     string
+	http     *http.Client
+	byTicket bool // streams are opened with tickets
 	tokens
 }
 
 type tokens struct {
 	Access  string `json:"access_token"`
 	Refresh string `json:"refresh_token"`
+	Ticket  string `json:"ticket"`
 }
 
 func (c *client) post(path string, form url.Values) (status int) {
@@ -54,12 +57,16 @@ func (c *client) post(path string, form url.Values) (status int) {
 	return resp.StatusCode
 }
 
-// signIn signs in with tokens in the body, or in cookies.
+// signIn signs in with tokens in the body, or in cookies. With "ticket", the tokens
+// are in the body, and streams are opened with tickets.
 func signIn(t *testing.T, base, delivery string) *client {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	require.NoError(t, err)
 	c := &client{t: t, base: base, http: &http.Client{Jar: jar, Timeout: 20 * time.Second}}
+	if c.byTicket = delivery == "ticket"; c.byTicket {
+		delivery = "body"
+	}
 	require.Equal(t, 200, c.post("/auth/login", url.Values{
 		"login": {"ada"}, "password": {"correct horse battery staple"}, "delivery": {delivery},
 	}))
@@ -70,11 +77,11 @@ func signIn(t *testing.T, base, delivery string) *client {
 // that reads the next one: "" after the end of the stream.
 func (c *client) events() (next func() string) {
 	c.t.Helper()
-	r, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, c.base+"/events", nil)
+	target, header := c.address("/events")
+	r, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, target, nil)
 	require.NoError(c.t, err)
-	if c.Access != "" {
-		r.Header.Set("Authorization", "Bearer "+c.Access)
-	}
+	r.Header = header
+	r.Header.Set("Accept", "text/event-stream")
 	resp, err := (&http.Client{Jar: c.http.Jar}).Do(r)
 	require.NoError(c.t, err)
 	c.t.Cleanup(func() { _ = resp.Body.Close() })
@@ -90,6 +97,20 @@ func (c *client) events() (next func() string) {
 	return next
 }
 
+// address returns the URL of a stream and the headers of its handshake.
+func (c *client) address(path string) (target string, header http.Header) {
+	c.t.Helper()
+	header = http.Header{}
+	switch {
+	case c.byTicket:
+		require.Equal(c.t, 200, c.post("/auth/ticket", url.Values{"path": {path}}))
+		return c.base + path + "?ticket=" + c.Ticket, header
+	case c.Access != "":
+		header.Set("Authorization", "Bearer "+c.Access)
+	}
+	return c.base + path, header
+}
+
 // socket opens a WebSocket and reads its first message.
 func (c *client) socket() *websocket.Conn {
 	c.t.Helper()
@@ -103,10 +124,9 @@ func (c *client) socket() *websocket.Conn {
 }
 
 func (c *client) dial(header http.Header) (*websocket.Conn, error) {
-	if c.Access != "" {
-		header.Set("Authorization", "Bearer "+c.Access)
-	}
-	conn, resp, err := websocket.Dial(c.t.Context(), "ws"+strings.TrimPrefix(c.base, "http")+"/socket",
+	target, own := c.address("/socket")
+	maps.Copy(header, own)
+	conn, resp, err := websocket.Dial(c.t.Context(), "ws"+strings.TrimPrefix(target, "http"),
 		&websocket.DialOptions{HTTPClient: &http.Client{Jar: c.http.Jar}, HTTPHeader: header})
 	if resp != nil && resp.Body != nil {
 		_ = resp.Body.Close()
@@ -132,7 +152,7 @@ func TestStream_EndsWithTheSession(t *testing.T) {
 		"logout":               func(c *client) { require.Equal(t, 204, c.post("/auth/logout", nil)) },
 		"revoked from another": func(c *client) { signIn(t, p.URL, "body").end(c) },
 	} {
-		for _, delivery := range []string{"body", "cookie"} {
+		for _, delivery := range []string{"body", "cookie", "ticket"} {
 			t.Run(name+" "+delivery, func(t *testing.T) {
 				t.Parallel()
 				c := signIn(t, p.URL, delivery)
@@ -337,4 +357,30 @@ func TestPage_FollowsItsSession(t *testing.T) {
 	tab.Evaluate(`(async () => { while (!shown.includes("closed: 1001")) await new Promise((done) => setTimeout(done, 20)); return ""; })()`)
 	exampletest.Start(t, nil, "-addr", strings.TrimPrefix(p.URL, "http://"))
 	tab.Do(chromedp.WaitVisible("#login button"))
+}
+
+// TestPage_WithTickets shows a page without cookies. Its connections are cut, and it
+// connects again with other tickets.
+func TestPage_WithTickets(t *testing.T) {
+	t.Parallel()
+	tab := exampletest.Chromium(t)
+	p := exampletest.Start(t, nil, "-addr", "127.0.0.1:0", "-access-ttl", "2s")
+	proxy := testserver.NewProxy(t, strings.TrimPrefix(p.URL, "http://"))
+	tab.Do(chromedp.Navigate("http://"+proxy.Addr+"/ticket"), chromedp.WaitVisible("#login button"), chromedp.Click("#login button"))
+	tab.Sees("events", "connected as ada")
+	tab.Sees("socket", "hello ada")
+	require.Empty(t, tab.Evaluate("document.cookie"))
+	tab.Evaluate(`window.shown = ""; for (const id of ["events", "socket"])
+		new MutationObserver((list) => { shown += list.map((m) => id + " " + m.target.textContent).join() }).observe(document.getElementById(id), {childList: true}); ""`)
+	proxy.Cut()
+	tab.Evaluate(`(async () => { while (!shown.match(/events refused.*events connected/s) || !shown.match(/socket closed.*socket hello/s)) await new Promise((done) => setTimeout(done, 20)); return ""; })()`)
+
+	other := signIn(t, p.URL, "body")
+	for other.post("/auth/logout/all", nil) != 204 { // the access token has expired
+		require.Equal(t, 200, other.post("/auth/refresh", url.Values{"refresh_token": {other.Refresh}}))
+	}
+	tab.Sees("events", "ended: login")
+	tab.Sees("socket", "closed: 4401 login")
+	tab.Do(chromedp.WaitVisible("#login button"))
+	require.NotContains(t, p.Output(), "eyJ", "a log of the program has a ticket")
 }
