@@ -51,6 +51,10 @@ const kinds = {
 		const ws = new WebSocket(row.url.replace(/^http/, "ws"));
 		ws.onopen = ws.onerror = () => { ws.close(); done(); };
 	}),
+	"EventSource": (row) => new Promise((done) => {
+		const events = new EventSource(row.url, { withCredentials: true });
+		events.onopen = events.onerror = () => { events.close(); done(); };
+	}),
 	"image": (row) => { new Image().src = query(row); return served(row); },
 	"frame": (row) => { frame(row).src = query(row); return served(row); },
 	"link": (row) => inWindow(row, () => open(query(row), "window" + row.id)),

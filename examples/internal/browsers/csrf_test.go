@@ -79,7 +79,7 @@ var (
 	kinds   = map[string][]string{
 		"form": all, "form, multipart": bodies, "form, text/plain": bodies, "form in a window": effects,
 		"fetch": all, "fetch, text/plain": bodies, "fetch, no type": bodies, "fetch, CORS": effects, "fetch, CORS, JSON": all, "fetch, CORS, DELETE": all,
-		"beacon": effects, "WebSocket": pages, "image": effects, "frame": effects, "link": effects,
+		"beacon": effects, "WebSocket": pages, "EventSource": pages, "image": effects, "frame": effects, "link": effects,
 	}
 )
 
@@ -101,10 +101,10 @@ func sessionsOf(t *testing.T, a *app, name string) string {
 
 var everyKind = []string{
 	"form", "form, multipart", "form, text/plain", "form in a window", "fetch", "fetch, text/plain", "fetch, no type", "fetch, CORS",
-	"fetch, CORS, JSON", "fetch, CORS, DELETE", "beacon", "WebSocket", "image", "frame", "link",
+	"fetch, CORS, JSON", "fetch, CORS, DELETE", "beacon", "WebSocket", "EventSource", "image", "frame", "link",
 }
 
-var someKinds = []string{"form", "fetch", "fetch, CORS, JSON", "WebSocket", "link"}
+var someKinds = []string{"form", "fetch", "fetch, CORS, JSON", "WebSocket", "EventSource", "link"}
 
 // TestBrowser_RequestsOfOtherOriginsChangeNothing sends every request that needs a
 // defense from pages of other origins, while a user is signed in. The file
@@ -294,10 +294,12 @@ func TestBrowser_TheRequestsHaveTheirEffectFromTrustedOrigins(t *testing.T) {
 					require.Equal(t, "400+", got.String())
 				}
 			}
-			r := w.row(a.origin+"/note", nil)
 			p.run(`fetch("` + a.origin + `/auth/login", {method: "POST", credentials: "include", headers: {"Content-Type": "application/json"}, body: '{"login":"ada","password":"` + pass + `"}'}).then((r) => "" + r.status)`)
-			p.send("send", "WebSocket", []row{r})
-			require.Equal(t, "200+ ada", w.answerTo(r).String()+" "+w.answerTo(r).ran)
+			for _, kind := range []string{"WebSocket", "EventSource"} {
+				r := w.row(a.origin+"/note", nil)
+				p.send("send", kind, []row{r})
+				require.Equal(t, "200+ ada", w.answerTo(r).String()+" "+w.answerTo(r).ran, kind)
+			}
 		})
 	}
 }
