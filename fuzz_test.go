@@ -235,6 +235,13 @@ func FuzzOneTimeToken(f *testing.F) {
 	} {
 		f.Add(genuine, header, strings.Replace(payload, change[0], change[1], 1))
 	}
+	ticket := oneTimeClaims{id: "x"}
+	for _, access := range []string{
+		`{"iss":"https://example.com","aud":"https://api.example.com","sub":"u1","sid":"s","jti":"y","iat":1795176000,"exp":1,"auth_time":1795176000,"session_exp":1795780800}`, `{"iss":1}`, "",
+	} {
+		sealed := base64.RawURLEncoding.EncodeToString(ticket.crypt(keys[0].key, []byte(access)))
+		f.Add(genuine, header, strings.Replace(payload, `"purpose":"reset"`, `"purpose":"stream ticket","path":"/","sealed":"`+sealed+`"`, 1))
+	}
 	f.Fuzz(func(t *testing.T, token, header, payload string) {
 		_, err := a.CheckOneTime(context.Background(), "reset", token)
 		if token == genuine {
@@ -243,7 +250,7 @@ func FuzzOneTimeToken(f *testing.F) {
 			require.ErrorIs(t, err, ErrInvalidToken)
 		}
 		signed := fuzzSign(secret, header, payload)
-		for _, purpose := range []string{"reset", purposeFactor} {
+		for _, purpose := range []string{"reset", purposeFactor, purposeTicket} {
 			c, _, err := a.openOneTime(context.Background(), purpose, signed)
 			if err != nil {
 				require.True(t, errors.Is(err, ErrInvalidToken) || errors.Is(err, ErrTokenExpired) || errors.Is(err, ErrUnavailable), "%v", err)
@@ -252,6 +259,7 @@ func FuzzOneTimeToken(f *testing.F) {
 			require.NotEmpty(t, c.subject)
 			require.NotEmpty(t, c.id)
 			require.Equal(t, purpose, c.purpose)
+			require.Equal(t, purpose == purposeTicket, c.ticket.claims != nil)
 			require.Empty(t, c.memoryID)
 			require.True(t, c.expiresAt.After(fuzzNow))
 			require.False(t, c.issuedAt.After(fuzzNow.Add(21*time.Second)))

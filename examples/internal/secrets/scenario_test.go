@@ -127,6 +127,12 @@ func newScenario(t *testing.T, s auth.Store) *scenario {
 		sc.captured.value(inValue, "Claims", c)
 		_, _ = io.WriteString(w, c.Subject)
 	}))
+	stream := sc.a.RequireStream(guard)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, _ := auth.FromContext(r.Context())
+		sc.captured.value(inValue, "Claims", c)
+		sc.captured.add(inLog, "the request of a stream", fmt.Sprintf("%s %+v %v", r.RequestURI, r.URL, r.Form))
+		_, _ = io.WriteString(w, c.Subject)
+	}))
 	handlerA, handlerB := http.StripPrefix("/auth", sc.a.Handler()), http.StripPrefix("/b/auth", sc.b.Handler())
 	sc.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch { // http.ServeMux redirects to the path that it was given
@@ -134,6 +140,8 @@ func newScenario(t *testing.T, s auth.Store) *scenario {
 			handlerA.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, "/b/auth/"):
 			handlerB.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, "/stream"):
+			stream.ServeHTTP(w, r)
 		case r.URL.Path == "/other":
 			sc.other(w, r)
 		default:
@@ -271,7 +279,7 @@ func (c *client) send(method, path, body string, headers ...string) response {
 	}
 	shown, fields := string(raw), map[string]any{}
 	if json.Unmarshal(raw, &fields) == nil && !inCookies {
-		for _, name := range []string{"access_token", "refresh_token", "challenge"} {
+		for _, name := range []string{"access_token", "refresh_token", "challenge", "ticket"} {
 			if token, _ := fields[name].(string); token != "" {
 				c.delivered(name, token)
 				shown = strings.Replace(shown, token, "", 1)
@@ -310,7 +318,7 @@ func (c *client) expect(status int, r response) response {
 
 // play plays the whole scenario.
 func (sc *scenario) play() {
-	for _, part := range []func(){sc.signUp, sc.logins, sc.secondFactor, sc.refreshes, sc.passwordChanges, sc.sessions, sc.wrongPlaces, sc.throttled, sc.failures, sc.keyRotation} {
+	for _, part := range []func(){sc.signUp, sc.logins, sc.secondFactor, sc.refreshes, sc.passwordChanges, sc.sessions, sc.streams, sc.wrongPlaces, sc.throttled, sc.failures, sc.keyRotation} {
 		part()
 		sc.clock.Advance(2 * time.Hour)
 	}
@@ -560,6 +568,30 @@ func (sc *scenario) sessions() {
 	sc.failed("Throttle", sc.a.Throttle(ctx, "pin", sc.secret("an account that is a secret"), auth.Device{}, func(context.Context) error { return auth.ErrInvalidCredentials }))
 }
 
+// stream sends the handshake of a stream.
+func (c *client) stream(path, ticket string) response {
+	return c.send("GET", path+"?x=1&ticket="+url.QueryEscape(ticket), "", "Accept", "text/event-stream")
+}
+
+func (sc *scenario) streams() {
+	ada := sc.client("ada")
+	access := ada.expect(200, ada.login("body")).text("access_token")
+	ticket := func(path string) response {
+		return ada.post("/auth/ticket", map[string]any{"path": path}, "Authorization", "Bearer "+access)
+	}
+	first, second := ada.expect(200, ticket("/stream")).text("ticket"), ada.expect(200, ticket("/stream/other")).text("ticket")
+	ada.expect(400, ticket("/stream?ticket="+first))
+	ada.expect(400, ada.send("GET", "/stream?ticket="+first, ""))
+	ada.expect(400, ada.stream("/stream", second))
+	ada.expect(401, ada.stream("/stream", first+"x"))
+	ada.expect(401, ada.stream("/stream", access))
+	ada.expect(401, ada.send("GET", "/me", "", "Authorization", "Bearer "+first))
+	ada.expect(200, ada.stream("/stream", first))
+	ada.expect(401, ada.stream("/stream", first))
+	require.NoError(sc.t, sc.a.RevokeAll(context.Background(), "ada"))
+	ada.expect(401, ada.stream("/stream/other", second))
+}
+
 // wrongPlaces sends credentials where they do not belong, and tokens that are not
 // valid.
 func (sc *scenario) wrongPlaces() {
@@ -576,7 +608,7 @@ func (sc *scenario) wrongPlaces() {
 		return string(b)
 	}
 	for _, token := range []string{access, refresh, forged(access), forged(refresh), access[:len(access)-5], refresh + "=", "x" + refresh} {
-		for _, path := range []string{"/me", "/auth/sessions", "/auth/refresh", "/auth/logout/all", "/auth/jwks.json", "/auth/password", "/auth/nothing"} {
+		for _, path := range []string{"/me", "/auth/sessions", "/auth/refresh", "/auth/logout/all", "/auth/jwks.json", "/auth/password", "/auth/nothing", "/auth/ticket", "/stream"} {
 			for _, method := range []string{"GET", "POST"} {
 				if token == access && path != "/auth/refresh" || strings.Contains(path, "logout") && method == "POST" {
 					continue // where it belongs
@@ -600,7 +632,7 @@ func (sc *scenario) wrongPlaces() {
 		}
 		q := url.QueryEscape(token)
 		for _, path := range []string{
-			"/me?access_token=" + q + "x", "/me?token=" + q, "/auth/refresh?refresh_token=" + q, "/auth/login?token=" + q,
+			"/me?access_token=" + q + "x", "/stream?ticket=" + q, "/me?token=" + q, "/auth/refresh?refresh_token=" + q, "/auth/login?token=" + q,
 			"/auth/refresh/" + q, "/auth/" + q, "/auth/Bearer%20" + q, "/auth/login/" + q + "/factor", "/auth//" + q, "/auth/%65" + q[1:],
 			"/auth/jwks.json/" + q, "/auth/logout;token=" + q, "/" + q, "/me/" + q,
 		} {
@@ -668,6 +700,7 @@ func (sc *scenario) failures() {
 			sc.users.set("dora", old)
 			bob, eve, carol, dora := sc.client("bob"), sc.client("eve"), sc.client("carol"), sc.client("dora")
 			challenge := bob.expect(401, bob.login("body")).text("challenge")
+			ticket := eve.expect(200, eve.post("/auth/ticket", map[string]any{"path": "/stream"}, "Authorization", "Bearer "+started.Access)).text("ticket")
 
 			sc.faults.set(hook, fail)
 			eve.login("body")
@@ -677,6 +710,7 @@ func (sc *scenario) failures() {
 			dora.login("body")
 			eve.send("GET", "/me", "", "Authorization", "Bearer "+started.Access)
 			eve.send("GET", "/auth/sessions", "", "Authorization", "Bearer "+started.Access)
+			eve.stream("/stream", ticket)
 			eve.send("POST", "/auth/refresh", "", "Refresh-Token", started.Refresh)
 			eve.send("GET", "/me", "", "Authorization", "Bearer "+started.Refresh)
 			if _, err := sc.a.HashPassword(ctx, sc.passwords["eve"]+mode, auth.Device{}); err != nil {
