@@ -47,7 +47,7 @@ func TestHandler_NeverRedirects(t *testing.T) {
 	t.Parallel()
 	fx := newFixture(t)
 	h := fx.Handler()
-	endpoints := []string{"login", "refresh", "logout", "logout/all", "sessions", "sessions/x", "jwks.json", "ticket", ""}
+	endpoints := []string{"login", "refresh", "logout", "logout/all", "sessions", "sessions/x", "jwks.json", "ticket", "auth.js", ""}
 	spellings := []string{
 		"%s", "/%s", "//%s", "///%s", "/./%s", "./%s", "../%s", "/../%s", "%s/", "/%s/", "%s//", "/%s/.", "/%s/..", "/x/../%s", "%%2F%s",
 		"/%%2F%s", "%s%%2F", "%%2e/%s", "/%s%%2F%%2e%%2e", "/%%2e%%2e/%s", "/%s%%3F", "/%s%%23", "\\%s",

@@ -12,7 +12,9 @@
 export interface Options {
   /**
    * URL of the endpoints, such as "/auth" or "https://api.example.com/auth". The
-   * default is the folder from which auth.js was loaded.
+   * default is the folder from which auth.js was loaded. If it is of another origin,
+   * CORS must allow the header Refresh-Key, with `body` also Refresh-Token and
+   * Authorization, and credentials unless `body` is set.
    */
   base?: string;
 
@@ -117,7 +119,7 @@ export interface Client extends EventTarget {
    * Refreshes the access token. If several tabs call it at once, one of them sends
    * the request; the others get an empty response with status 204. With `force`,
    * this tab sends a request even so, for example to get the roles of a moment ago.
-   * The client refreshes without being called while the page is visible.
+   * While the page is visible, the client refreshes without being called.
    */
   refresh(options?: { force?: boolean }): Promise<Response>;
 
@@ -144,5 +146,5 @@ export interface Client extends EventTarget {
   removeEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | EventListenerOptions): void;
 }
 
-/** Returns a client. A page needs one for each `base`. It works in workers too. */
+/** Returns a client. A page needs one for each `base`. It also works in a worker. */
 export function createClient(options?: Options): Client;

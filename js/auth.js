@@ -1,5 +1,5 @@
-// A client for pages of the endpoints of github.com/ratchet-go/auth. auth.d.ts
-// documents it, and docs/clients.md the rules that it follows.
+// The client of github.com/ratchet-go/auth for pages. auth.d.ts documents it, and
+// docs/clients.md the rules that it follows.
 
 const WINDOW = 30000; // the retry window of the server, in milliseconds
 
@@ -60,7 +60,7 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
 
   // lost signs this tab out, unless the record has changed since the change seen.
   async function lost(seen, data) {
-    if (data.error === "missing_token" && sid) await pause(0.5); // another tab that signs out says why
+    if (data.error === "missing_token" && sid && !out) await pause(0.5); // another tab that signs out says why
     let same;
     await update((r) => (same = (seen ?? r.n) === r.n) ? { n: r.n + 1 } : r);
     if (same) end(data);
@@ -145,11 +145,11 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
     emit(type, detail, !otherTab, otherTab);
   }
 
-  function end({ reason = "", error = "" }, otherTab = false) {
+  function end({ reason = "", error = "", action }, otherTab = false) {
     if (out) return;
     out = true;
     clearTimeout(timer);
-    emit("signed-out", { session_id: sid, reason, error }, !otherTab && (sid || reason), otherTab);
+    emit("signed-out", { session_id: sid, reason, error }, !otherTab && (sid || !action), otherTab);
   }
 
   async function hear({ data }) {
@@ -172,23 +172,18 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
   function later(seconds) {
     clearTimeout(timer);
     timer = setTimeout(async () => {
-      if (out || globalThis.document?.hidden) return; // the next request refreshes
-      const response = await client.refresh().catch(() => {});
-      if (!response?.ok && !out) later(10);
+      const { document } = globalThis; // not in a worker
+      if (document?.hidden) return document.addEventListener("visibilitychange", () => later(0), { once: true });
+      const response = !out && await client.refresh().catch(() => {});
+      if (!out && !response?.ok) later(10);
     }, Math.min(Math.max(seconds, 1), 2e6) * 1000);
   }
 
   async function signIn(path, fields, more) {
-    if (inBody) more = { ...more, delivery: "body" };
-    let body, headers;
-    if (fields instanceof FormData) {
-      body = new URLSearchParams(fields);
-      for (const key in more) body.has(key) || body.set(key, more[key]);
-    } else {
-      body = JSON.stringify({ ...more, ...fields });
-      headers = { "Content-Type": "application/json" };
-    }
-    const response = await post(path, { body, headers }), data = await bodyOf(response);
+    const body = new URLSearchParams(fields instanceof FormData ? fields : JSON.parse(JSON.stringify(fields)));
+    for (const key in more) body.has(key) || body.set(key, more[key]);
+    if (inBody) body.set("delivery", "body");
+    const response = await post(path, { body }), data = await bodyOf(response);
     challenge = data.challenge;
     if (response.ok) {
       await update(({ n }) => applied({ n }, data)); // a pending key belongs to another session

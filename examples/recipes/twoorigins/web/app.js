@@ -26,7 +26,7 @@ async function load() {
 
 $("login").addEventListener("submit", async (e) => {
   e.preventDefault();
-  const response = await auth.login(Object.fromEntries(new FormData(e.target))).catch(() => ({}));
+  const response = await auth.login(new FormData(e.target)).catch(() => ({}));
   if (response.ok) e.target.reset();
   else $("message").textContent = response.status === 401 ? "Name or password is wrong." : "The server does not answer. Try again.";
 });
