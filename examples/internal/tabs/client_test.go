@@ -581,3 +581,48 @@ func TestClient_LateResponseDoesNotReplaceNewerTokens(t *testing.T) {
 	require.Equal(t, "ada", <-names)
 	require.Equal(t, before, stored())
 }
+
+// TestClient_StreamIsNotSentAgain replaces fetch, because Chromium sends streams by
+// HTTP/2 only.
+func TestClient_StreamIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	browser := exampletest.Chromium(t)
+	s := newSite(t, auth.Config{})
+	tab := s.open(browser, "", `{ const real = fetch; window.sent = 0; window.fetch = (r, i) => r.url?.endsWith("/stream")
+		? (sent++, Promise.resolve(Response.json({ error: "invalid_token", action: "refresh" }, { status: 401 }))) : real(r, i); }`)
+	login(tab)
+	require.Equal(t, "401 1", tab.Evaluate(`auth.fetch("/stream", { method: "POST", duplex: "half", body: new ReadableStream() }).then((r) => r.status + " " + sent)`))
+	require.Equal(t, 1, s.sent("/auth/refresh"), "the next request has a token that is valid")
+	require.Equal(t, "401 4", tab.Evaluate(`auth.fetch("/stream", { method: "POST", body: "text" }).then((r) => r.status + " " + sent)`), "a text is")
+}
+
+// TestClient_HiddenPageRefreshesWhenItIsShown runs the timer by hand.
+func TestClient_HiddenPageRefreshesWhenItIsShown(t *testing.T) {
+	t.Parallel()
+	browser := exampletest.Chromium(t)
+	s := newSite(t, auth.Config{})
+	tab := s.open(browser, "", `{ const f = setTimeout; window.setTimeout = (g, ms) => { if (ms > 100000) window.tick = g; else return f(g, ms); };
+		window.hide = true; Object.defineProperty(document, "hidden", { get: () => hide }); }`)
+	login(tab)
+	tab.Evaluate(`(async () => { await tick(); return ""; })()`)
+	require.Zero(t, s.sent("/auth/refresh"))
+	tab.Evaluate(`(hide = false, document.dispatchEvent(new Event("visibilitychange")), "")`)
+	require.Len(t, seen(tab, "refreshed", "expires_in", 1), 1)
+}
+
+// TestClient_KnowsWhyAnotherTabSignedOut asks the server after another tab has signed
+// out, and before it tells this one: the cookies, which say which session it was, are
+// gone.
+func TestClient_KnowsWhyAnotherTabSignedOut(t *testing.T) {
+	t.Parallel()
+	browser := exampletest.Chromium(t)
+	s := newSite(t, auth.Config{})
+	first := s.open(browser, "", `{ const post = BroadcastChannel.prototype.postMessage;
+		BroadcastChannel.prototype.postMessage = function (m) { setTimeout(() => post.call(this, m), m.type === "signed-out" ? 100 : 0); }; }`)
+	second := s.open(browser, "", "")
+	login(first)
+	require.Len(t, seen(second, "signed-in", "session_id", 1), 1)
+	first.Evaluate(`auth.logout().then(() => "")`)
+	require.Equal(t, "nobody", second.Evaluate("who()"))
+	require.Equal(t, []string{"logout"}, seen(second, "signed-out", "reason", 1))
+}
