@@ -179,6 +179,8 @@ func TestTranscript_WorksLineByLine(t *testing.T) {
 		`^\{"access_token":"` + jwt + `",.*"refresh_token":"` + jwt + `"`,
 		`^$`, `^$`,
 		`^\{"sessions":\[\{"id":"[\w-]+","name":"curl",.*"ip":"127\.0\.0\.1",.*"current":true\}\]\}\n$`,
+		`^\{"issuer":"` + s.base + `","token_endpoint":"` + s.base + `/oauth/token",.*"revocation_endpoint":"` + s.base + `/oauth/revoke",.*\}\n$`,
+		`^\{"access_token":"` + jwt + `",.*"refresh_token":"` + jwt + `"`,
 		`^$`,
 		`^\{"error":"insufficient_scope",.*\}\n403\n$`,
 		`^204\n$`,
@@ -261,13 +263,14 @@ func TestRestart_WithOtherSecretsOldTokensAreInvalid(t *testing.T) {
 
 	// With the same secrets the token is valid, but its session ended with the
 	// process. So what refuses it below is the secret.
-	s = start(t, secrets("a"), "-addr", "127.0.0.1:0")
+	address := strings.TrimPrefix(s.base, "http://") // it is in the issuer
+	s = start(t, secrets("a"), "-addr", address)
 	status, answer := do(t, "GET", s.base+"/api/me", access, nil)
 	require.Equal(t, 401, status)
 	require.Equal(t, "refresh", answer["action"])
 	require.NoError(t, s.stop())
 
-	s = start(t, secrets("b"), "-addr", "127.0.0.1:0")
+	s = start(t, secrets("b"), "-addr", address)
 	status, answer = do(t, "GET", s.base+"/api/me", access, nil)
 	require.Equal(t, 401, status)
 	require.Equal(t, "invalid_token", answer["error"])

@@ -19,10 +19,12 @@ import (
 var web embed.FS
 
 // routes returns the handler of the application: the endpoints of package auth under
-// /auth/, an API protected by a.Require, and the page.
-func routes(streams context.Context, a *auth.Authenticator, o Options) http.Handler {
+// /auth/, those of package oauth, an API protected by a.Require, and the page.
+func routes(streams context.Context, a *auth.Authenticator, clients http.Handler, o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/auth/", http.StripPrefix("/auth", a.Handler()))
+	mux.Handle("/oauth/", http.StripPrefix("/oauth", clients))
+	mux.Handle("/.well-known/oauth-authorization-server", clients)
 	mux.Handle("GET /api/me", a.Require()(me(o.sessionTTL())))
 	mux.Handle("GET /api/admin", a.Require(auth.Role("admin"))(http.HandlerFunc(admin)))
 	mux.Handle("GET /api/events", a.Require()(events(streams, a)))

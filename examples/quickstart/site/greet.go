@@ -45,6 +45,9 @@ NEXT=$(curl -sS $BASE/auth/refresh -d refresh_token=$REFRESH); echo "$NEXT"
 ACCESS=$(echo "$NEXT" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
 REFRESH=$(echo "$NEXT" | sed 's/.*"refresh_token":"\([^"]*\)".*/\1/')
 curl -sS $BASE/auth/sessions -H "Authorization: Bearer $ACCESS"
+# a client with a library for OAuth finds the endpoints here, and refreshes at /oauth/token
+curl -sS $BASE/.well-known/oauth-authorization-server -w '\n'
+curl -sS $BASE/oauth/token -d grant_type=refresh_token -d refresh_token=$REFRESH
 # bob is not an admin: 403
 BOB=$(curl -sS $BASE/auth/login -d login=bob@example.com --data-urlencode 'password=$PASSWORD' -d delivery=body | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
 curl -sS -w '%{http_code}\n' $BASE/api/admin -H "Authorization: Bearer $BOB"

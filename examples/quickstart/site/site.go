@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ratchet-go/auth"
+	"github.com/ratchet-go/auth/oauth"
 	"github.com/ratchet-go/auth/password"
 )
 
@@ -87,9 +88,13 @@ func Run(ctx context.Context, o Options) error {
 	// The settings that every application has to choose.
 	c := o.Auth
 	loopback := isLoopback(ln.Addr())
-	c.Issuer = "https://quickstart.example"
+	base := "https://quickstart.example"
 	if loopback {
-		c.Issuer = "http://quickstart.localhost" // InsecureHTTP and an https issuer contradict each other
+		base = "http://" + ln.Addr().String() // InsecureHTTP and an https issuer contradict each other
+	}
+	c.Issuer = base
+	if loopback && c.Store != nil {
+		c.Issuer = "http://quickstart.localhost" // the sessions stay valid at another address
 	}
 	c.Audience = []string{c.Issuer + "/api"}
 	if c.Users, err = newUsers(ctx, c.Hasher); err != nil {
@@ -101,6 +106,12 @@ func Run(ctx context.Context, o Options) error {
 	}
 	c.OnEvent = auth.LogEvents(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	a, err := auth.New(c) // the error lists every mistake
+	if err != nil {
+		return err
+	}
+
+	// Clients with a library for OAuth 2.0 refresh and revoke their tokens here.
+	clients, err := oauth.Handler(a, oauth.Config{URL: base + "/oauth"})
 	if err != nil {
 		return err
 	}
@@ -128,7 +139,7 @@ func Run(ctx context.Context, o Options) error {
 	streams, endStreams := context.WithCancel(context.Background())
 	defer endStreams()
 	srv := &http.Server{
-		Handler:           routes(streams, a, o),
+		Handler:           routes(streams, a, clients, o),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      10 * time.Second, // the handler events extends it
