@@ -11,6 +11,7 @@ require (
 	github.com/ratchet-go/auth v0.0.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/rs/cors v1.11.1
+	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/oauth2 v0.38.0
 	modernc.org/sqlite v1.60.1
@@ -42,7 +43,7 @@ require (
 	github.com/ratchet-go/auth/pgstore v0.0.0
 	github.com/ratchet-go/auth/redisstore v0.0.0
 	github.com/ratchet-go/auth/sqlitestore v0.0.0
-	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	go.yaml.in/yaml/v3 v3.0.5
 	golang.org/x/crypto v0.58.0
 	golang.org/x/sys v0.49.0 // indirect
 )
