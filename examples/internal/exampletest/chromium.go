@@ -44,20 +44,41 @@ func Chromium(t testing.TB, flags ...chromedp.ExecAllocatorOption) Tab {
 	return Tab{ctx, t}.Open()
 }
 
-// Open opens another tab. The test fails if a script throws or the security policy
-// of the page blocks something.
+// Open opens another tab of the same profile. The test fails if a script throws or
+// writes an error or a warning to the console, or if the browser blocks something, for
+// example because of the security policy of the page.
 func (b Tab) Open() Tab {
 	b.t.Helper()
-	ctx, cancel := chromedp.NewContext(b.Context)
+	return b.open()
+}
+
+// Profile opens a tab with a profile of its own, for the test t. So the subtests of a
+// test can share one browser.
+func (b Tab) Profile(t testing.TB) Tab {
+	t.Helper()
+	b.t = t
+	return b.open(chromedp.WithNewBrowserContext())
+}
+
+func (b Tab) open(options ...chromedp.ContextOption) Tab {
+	b.t.Helper()
+	ctx, cancel := chromedp.NewContext(b.Context, options...)
 	b.t.Cleanup(cancel)
 	t := b.t
 	err := chromedp.Listen(ctx, func(ev any) {
 		switch ev := ev.(type) {
 		case *runtime.EventExceptionThrown:
 			t.Errorf("exception in the page: %v", ev.ExceptionDetails)
+		case *runtime.EventConsoleAPICalled:
+			if ev.Type == runtime.ConsoleAPICalledTypeError || ev.Type == runtime.ConsoleAPICalledTypeWarning || ev.Type == runtime.ConsoleAPICalledTypeAssert {
+				text, _ := json.Marshal(ev.Args)
+				t.Errorf("console.%s in the page: %s", ev.Type, text)
+			}
 		case *log.EventEntryAdded:
-			if ev.Entry.Source == log.EntrySourceSecurity || strings.Contains(ev.Entry.Text, "Content Security Policy") {
-				t.Errorf("blocked by the security policy: %s", ev.Entry.Text)
+			wrong := ev.Entry.Level == log.EntryLevelError || ev.Entry.Level == log.EntryLevelWarning
+			refused := ev.Entry.Source == log.EntrySourceNetwork || strings.Contains(ev.Entry.Text, "CORS policy") // responses such as 401, or none
+			if wrong && !refused || strings.Contains(ev.Entry.Text, "Content Security Policy") {
+				t.Errorf("%s of the browser: %s: %s", ev.Entry.Level, ev.Entry.Source, ev.Entry.Text)
 			}
 		}
 	})

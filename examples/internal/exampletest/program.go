@@ -13,11 +13,11 @@ import (
 )
 
 // address is the line with which a program reports that it listens.
-var address = regexp.MustCompile(`(?m)^\w+ on (.*)\n`)
+var address = regexp.MustCompile(`(?m)^[\w ]+ on (http.*)\n`)
 
 // Program is a server that runs in a process of its own.
 type Program struct {
-	URL string // what it prints after "listening on ", or after another word and " on "
+	URL string // what it prints after "listening on ", or after other words and " on "
 
 	output testserver.Output
 	end    func(os.Signal) error
