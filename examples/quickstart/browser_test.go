@@ -113,14 +113,14 @@ const audit = exampletest.AuditText + `
 	return wrong.join("\n");
 })()`
 
-// shot saves screenshots in light and dark, at 1280 and 380 px, and checks the
+// shot saves screenshots in light and dark, at 1280 and 320 px, and checks the
 // layout.
 func (b browser) shot(name string) {
 	b.t.Helper()
 	for _, v := range []struct {
 		suffix, scheme string
 		width          int64
-	}{{"light", "light", 1280}, {"dark", "dark", 1280}, {"narrow", "light", 380}, {"narrow-dark", "dark", 380}} {
+	}{{"light", "light", 1280}, {"dark", "dark", 1280}, {"narrow", "light", 320}, {"narrow-dark", "dark", 320}} {
 		_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: v.scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}},
 		})

@@ -217,6 +217,18 @@ func TestBrowser_CommandsShowATheft(t *testing.T) {
 	require.Contains(t, s.stderr.String(), "reuse")
 }
 
+const theft = "Somebody else used this sign-in."
+
+// refreshToken returns the refresh token of the page, as the form of a refresh.
+func (b browser) refreshToken() url.Values {
+	b.t.Helper()
+	cookies, err := chromedp.Call(b.ctx, network.GetCookies, network.GetCookiesParams{})
+	require.NoError(b.t, err)
+	i := slices.IndexFunc(cookies.Cookies, func(c *network.Cookie) bool { return strings.HasSuffix(c.Name, "refresh") })
+	require.NotEqual(b.t, -1, i)
+	return url.Values{"refresh_token": {cookies.Cookies[i].Value}}
+}
+
 // TestBrowser_VictimOfATheftReadsIt steals the refresh token of the page. Either the
 // thief or the victim presents it when it is spent.
 func TestBrowser_VictimOfATheftReadsIt(t *testing.T) {
@@ -225,20 +237,12 @@ func TestBrowser_VictimOfATheftReadsIt(t *testing.T) {
 	s := start(t, nil, "-addr", "127.0.0.1:0", "-retry-window", "1s")
 	b := newBrowser(t, shotsIn(t))
 	other := b.tab()
-	stolen := func() url.Values {
-		cookies, err := chromedp.Call(b.ctx, network.GetCookies, network.GetCookiesParams{})
-		require.NoError(t, err)
-		i := slices.IndexFunc(cookies.Cookies, func(c *network.Cookie) bool { return strings.HasSuffix(c.Name, "refresh") })
-		require.NotEqual(t, -1, i)
-		return url.Values{"refresh_token": {cookies.Cookies[i].Value}}
-	}
 	windowEnds := func() { time.Sleep(1100 * time.Millisecond) } // by the clock of the program
-	const theft = "Somebody else used this sign-in."
 
 	b.signIn(s.base, "Kitchen laptop")
 	other.do(chromedp.Navigate(s.base))
 	other.sees("username", "ada")
-	status, _ := do(t, "POST", s.base+"/auth/refresh", "", stolen())
+	status, _ := do(t, "POST", s.base+"/auth/refresh", "", b.refreshToken())
 	require.Equal(t, 200, status)
 	windowEnds()
 	b.do(chromedp.Click("#refresh"))
@@ -249,7 +253,7 @@ func TestBrowser_VictimOfATheftReadsIt(t *testing.T) {
 
 	b.signIn(s.base, "Kitchen laptop")
 	other.sees("username", "ada")
-	token := stolen()
+	token := b.refreshToken()
 	b.do(chromedp.Click("#refresh"))
 	b.sees("log", "Access token refreshed")
 	windowEnds()
@@ -275,6 +279,8 @@ func TestBrowser_RestartWithTheSameKeysAsksToSignIn(t *testing.T) {
 	start(t, env, "-addr", strings.TrimPrefix(s.base, "http://"))
 	b.sees("notice", "Your session has ended. Sign in again.")
 	b.shot("restarted")
+	b.signIn(s.base, "Kitchen laptop")
+	b.holds(green)
 }
 
 func TestBrowser_WithoutJavaScriptThePageSaysSo(t *testing.T) {

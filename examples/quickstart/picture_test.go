@@ -12,8 +12,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 
@@ -26,8 +29,8 @@ const (
 	maxPicture = 60_000           // bytes
 )
 
-// TestPicture_ShowsThePage compares the text of the page with the text that was
-// recorded with the pictures. It does not compare pixels, which depend on the
+// TestPicture_ShowsThePage compares the text of the page in its main states with the
+// text that was recorded with the pictures. It does not compare pixels, which depend on the
 // version of Chromium and the fonts. With AUTH_WRITE_PICTURES=1 it takes the
 // pictures and records the text:
 //
@@ -46,13 +49,37 @@ func TestPicture_ShowsThePage(t *testing.T) {
 	first.do(chromedp.Click(`[data-get="/api/admin"]`))
 	first.sees("response", "Only admins see this")
 	first.sees("live-text", "Server time")
-	first.do(chromedp.Evaluate[chromedp.Void](`document.activeElement.blur()`))
 
-	shown, err := chromedp.Run(first.ctx, chromedp.Evaluate[string](`document.body.innerText`))
-	require.NoError(t, err)
 	style, err := os.ReadFile("site/web/style.css")
 	require.NoError(t, err)
-	exampletest.Pictures(t, pictures, "quickstart", withoutTimes(shown)+"\n", withoutLayout(style), maxPicture, first.picture)
+	picture := func(name string, width, height int64) {
+		t.Helper()
+		first.do(chromedp.EmulateViewport(width, 600), chromedp.Evaluate[chromedp.Void](`document.activeElement.blur()`))
+		shown := withoutTimes(read[string](first, `document.body.innerText`)) + "\n"
+		exampletest.Pictures(t, pictures, name, shown, withoutLayout(style), maxPicture, func(scheme string) []byte {
+			return first.picture(scheme, width, height)
+		})
+	}
+	picture("quickstart", 960, 0)
+	picture("quickstart-narrow", 320, 640)
+
+	require.NoError(t, s.stop())
+	first.sees("offline", "The server does not answer.")
+	first.sees("live-text", "Not connected")
+	picture("quickstart-offline", 960, 600)
+
+	s = start(t, nil, "-addr", "127.0.0.1:0", "-retry-window", "1s")
+	_, err = chromedp.Call(first.ctx, network.ClearBrowserCookies, cdp.Empty{})
+	require.NoError(t, err)
+	first.do(chromedp.Navigate(s.base), chromedp.WaitVisible("#login"))
+	picture("quickstart-signed-out", 960, 0)
+	first.signIn(s.base, "Kitchen laptop")
+	status, _ := do(t, "POST", s.base+"/auth/refresh", "", first.refreshToken())
+	require.Equal(t, 200, status)
+	time.Sleep(1100 * time.Millisecond) // the retry window, by the clock of the program
+	first.do(chromedp.Click("#refresh"))
+	first.sees("notice", theft)
+	picture("quickstart-theft", 960, 0)
 }
 
 // withoutTimes replaces everything in the text of the page that differs from
@@ -79,15 +106,20 @@ func withoutLayout(style []byte) []byte {
 	return regexp.MustCompile(`\s+`).ReplaceAll(style, nil)
 }
 
-// picture returns a screenshot of the whole page as a small PNG.
-func (b browser) picture(scheme string) []byte {
+// picture returns a screenshot of the top of the page as a small PNG. If height is 0,
+// it shows the whole page.
+func (b browser) picture(scheme string, width, height int64) []byte {
 	b.t.Helper()
 	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}},
 	})
 	require.NoError(b.t, err)
-	b.do(chromedp.EmulateViewport(960, 200))
-	shot, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	if height == 0 {
+		b.do(chromedp.EmulateViewport(width, 200))
+		height = read[int64](b, `document.documentElement.scrollHeight`)
+	}
+	b.do(chromedp.EmulateViewport(width, height))
+	shot, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 	require.NoError(b.t, err)
 	full, err := png.Decode(bytes.NewReader(shot))
 	require.NoError(b.t, err)
