@@ -110,11 +110,11 @@ const audit = exampletest.AuditText + `
 	return wrong.join("\n");
 })()`
 
-// shot saves screenshots in light and dark, at 1280 and 380 px, and checks the
+// shot saves screenshots in light and dark, at 1280 and 320 px, and checks the
 // layout.
 func (b chromium) shot(name string) {
 	b.t.Helper()
-	for _, width := range []int64{1280, 380} {
+	for _, width := range []int64{1280, 320} {
 		for _, scheme := range []string{"light", "dark"} {
 			png := b.screenshot(scheme, width)
 			require.NoError(b.t, os.WriteFile(filepath.Join(b.shots, fmt.Sprintf("%s-%d-%s.png", name, width, scheme)), png, 0o600))
@@ -131,7 +131,8 @@ func (b chromium) screenshot(scheme string, width int64) []byte {
 	})
 	require.NoError(b.t, err)
 	b.do(chromedp.EmulateViewport(width, 200))
-	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	b.do(chromedp.EmulateViewport(width, eval[int64](b, `document.documentElement.scrollHeight`)))
+	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 	require.NoError(b.t, err)
 	return png
 }
@@ -325,6 +326,7 @@ func TestBrowser_FactorMailsAndActing(t *testing.T) {
 	ada.sees("/login", "Enter a code")
 	require.Equal(t, "response", eval[string](ada, `document.activeElement.id`))
 	ada.shot("code")
+	ada.pictures("app-code")
 	ada.fill("response", wrong(t, secret))
 	ada.sees("/login", "The code is wrong, or was used before.")
 	ada.shot("code-error")
@@ -440,11 +442,22 @@ func TestBrowser_WorksWithTheKeyboard(t *testing.T) {
 	b.sees("/login?next=%2Fdevices", "Sign in")
 }
 
-// TestPicture_ShowsThePage compares the text of the page with the text that was
-// recorded with the pictures in docs/img. With AUTH_WRITE_PICTURES=1 it takes the
-// pictures and records the text:
+// pictures compares the text of the page with the text that was recorded with its
+// pictures in docs/img. With AUTH_WRITE_PICTURES=1 it takes the pictures and records
+// the text:
 //
-//	AUTH_WRITE_PICTURES=1 go test -run TestPicture ./examples/app
+//	AUTH_WRITE_PICTURES=1 go test -run 'TestPicture|TestBrowser_Factor' ./examples/app
+func (b chromium) pictures(name string) {
+	b.t.Helper()
+	text := eval[string](b, `document.body.innerText`)
+	for pattern, with := range map[string]string{`\d+ \w+ \d{4}, \d\d:\d\d`: "DATE", `Mozilla/.*`: "BROWSER", `\n\s*\n`: "\n"} {
+		text = regexp.MustCompile(pattern).ReplaceAllString(text, with)
+	}
+	style, err := os.ReadFile("web/style.css")
+	require.NoError(b.t, err)
+	exampletest.Pictures(b.t, "../../docs/img", name, text, style, 60_000, func(scheme string) []byte { return b.screenshot(scheme, 760) })
+}
+
 func TestPicture_ShowsThePage(t *testing.T) {
 	t.Parallel()
 	testserver.Need(t, "chromium", "chromium")
@@ -459,11 +472,5 @@ func TestPicture_ShowsThePage(t *testing.T) {
 	b.open("/devices")
 	b.sees("/devices", "2 devices")
 
-	text := eval[string](b, `document.body.innerText`)
-	for pattern, with := range map[string]string{`\d+ \w+ \d{4}, \d\d:\d\d`: "DATE", `Mozilla/.*`: "BROWSER", `\n\s*\n`: "\n"} {
-		text = regexp.MustCompile(pattern).ReplaceAllString(text, with)
-	}
-	style, err := os.ReadFile("web/style.css")
-	require.NoError(t, err)
-	exampletest.Pictures(t, "../../docs/img", "app", text, style, 60_000, func(scheme string) []byte { return b.screenshot(scheme, 760) })
+	b.pictures("app")
 }
