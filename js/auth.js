@@ -68,7 +68,7 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
   }
 
   const post = (path, init) => fetch(base + path, {
-    method: "POST", credentials: inBody ? "omit" : "include", redirect: "error", cache: "no-store", signal: AbortSignal.timeout(WINDOW), ...init,
+    method: "POST", credentials: inBody ? "omit" : "include", redirect: "error", cache: "no-store", signal: AbortSignal.timeout(30000), ...init,
   });
 
   // exchange refreshes, unless the record has changed since the change seen.

@@ -29,8 +29,9 @@ import (
 func TestPage(t *testing.T) {
 	t.Parallel()
 	chromium := exampletest.Chromium(t)
-	for name, test := range map[string]func(*testing.T, *service, exampletest.Tab){
+	for name, test := range map[string]func(*testing.T, exampletest.Tab){
 		"refreshes an expired token":                              refreshesAnExpiredToken,
+		"signs in within a short retry window":                    signsInWithinAShortRetryWindow,
 		"refreshes once for three tabs":                           refreshesOnceForThreeTabs,
 		"returns an hour after a lost response":                   returnsAnHourAfterALostResponse,
 		"continues after a network failure during a refresh":      continuesAfterANetworkFailure,
@@ -43,12 +44,13 @@ func TestPage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, start(t), chromium)
+			test(t, chromium)
 		})
 	}
 }
 
-func refreshesAnExpiredToken(t *testing.T, s *service, chromium exampletest.Tab) {
+func refreshesAnExpiredToken(t *testing.T, chromium exampletest.Tab) {
+	s := start(t)
 	b := s.open(chromium)
 	b.signIn("Kitchen laptop")
 	s.expire()
@@ -68,7 +70,16 @@ func refreshesAnExpiredToken(t *testing.T, s *service, chromium exampletest.Tab)
 	require.Zero(t, s.events("retry"))
 }
 
-func refreshesOnceForThreeTabs(t *testing.T, s *service, chromium exampletest.Tab) {
+func signsInWithinAShortRetryWindow(t *testing.T, chromium exampletest.Tab) {
+	s := start(t, "-retry-window", "1ms") // a login takes longer
+	b := s.open(chromium)
+	b.signIn("Kitchen laptop")
+	b.Do(chromedp.Click("#logout"))
+	b.shows("notice", "You are signed out.")
+}
+
+func refreshesOnceForThreeTabs(t *testing.T, chromium exampletest.Tab) {
+	s := start(t)
 	first := s.open(chromium)
 	first.signIn("Kitchen laptop")
 	tabs := []tab{first, first.another(), first.another()}
@@ -115,7 +126,8 @@ func refreshesOnceForThreeTabs(t *testing.T, s *service, chromium exampletest.Ta
 // hourLater makes the page believe that an hour has passed when it is loaded.
 const hourLater = `{ const now = Date.now; Date.now = () => now() + 3600e3; }`
 
-func returnsAnHourAfterALostResponse(t *testing.T, s *service, chromium exampletest.Tab) {
+func returnsAnHourAfterALostResponse(t *testing.T, chromium exampletest.Tab) {
+	s := start(t)
 	b := s.open(chromium)
 	b.signIn("Kitchen laptop")
 	s.expire()
@@ -144,7 +156,8 @@ func returnsAnHourAfterALostResponse(t *testing.T, s *service, chromium examplet
 	require.Equal(t, 1, s.events("login"))
 }
 
-func continuesAfterANetworkFailure(t *testing.T, s *service, chromium exampletest.Tab) {
+func continuesAfterANetworkFailure(t *testing.T, chromium exampletest.Tab) {
+	s := start(t)
 	b := s.open(chromium)
 	b.signIn("Kitchen laptop")
 	b.until(live)
@@ -181,7 +194,8 @@ func continuesAfterANetworkFailure(t *testing.T, s *service, chromium exampletes
 	require.Equal(t, 1, strings.Count(b.Evaluate(`document.getElementById("log").innerText`), "Signed in as ada"))
 }
 
-func signsOutInAllTabs(t *testing.T, s *service, chromium exampletest.Tab) {
+func signsOutInAllTabs(t *testing.T, chromium exampletest.Tab) {
+	s := start(t)
 	first := s.open(chromium)
 	first.signIn("Kitchen laptop")
 	second, third := first.another(), first.another()
@@ -200,7 +214,8 @@ func signsOutInAllTabs(t *testing.T, s *service, chromium exampletest.Tab) {
 	require.Equal(t, 2, s.events("login"))
 }
 
-func learnsOfARevocationThatItMissed(t *testing.T, s *service, chromium exampletest.Tab) {
+func learnsOfARevocationThatItMissed(t *testing.T, chromium exampletest.Tab) {
+	s := start(t)
 	victim := s.open(chromium)
 	victim.signIn("Kitchen laptop")
 	victim.until(live)
@@ -236,7 +251,8 @@ func (s *service) refresh(token string) (status int, next, reason string) {
 	return resp.StatusCode, data.RefreshToken, data.Reason
 }
 
-func learnsOfATheftThatItMissed(t *testing.T, s *service, chromium exampletest.Tab) {
+func learnsOfATheftThatItMissed(t *testing.T, chromium exampletest.Tab) {
+	s := start(t)
 	b := s.open(chromium)
 	b.signIn("Kitchen laptop")
 	token := b.cookie("refresh")
@@ -256,7 +272,8 @@ func learnsOfATheftThatItMissed(t *testing.T, s *service, chromium exampletest.T
 	b.signIn("Kitchen laptop")
 }
 
-func hasNoTokenThatAScriptCanRead(t *testing.T, s *service, chromium exampletest.Tab) {
+func hasNoTokenThatAScriptCanRead(t *testing.T, chromium exampletest.Tab) {
+	s := start(t)
 	b := s.open(chromium)
 	b.signIn("Kitchen laptop")
 	other := b.another()
@@ -357,7 +374,8 @@ func (b tab) tabThrough(first bool) string {
 	return b.Evaluate(controls + `.filter((e) => !reached.has(e)).map((e) => e.outerHTML).join("\n")`)
 }
 
-func needsTheKeyboardOnly(t *testing.T, s *service, chromium exampletest.Tab) {
+func needsTheKeyboardOnly(t *testing.T, chromium exampletest.Tab) {
+	s := start(t)
 	b := s.open(chromium)
 	require.Equal(t, "login", b.press("ada"))
 	require.Empty(t, b.tabThrough(true))
@@ -399,7 +417,8 @@ const fits = exampletest.AuditText + `
 	return wrong.join("\n");
 })()`
 
-func hasNamesAndFits(t *testing.T, s *service, chromium exampletest.Tab) {
+func hasNamesAndFits(t *testing.T, chromium exampletest.Tab) {
+	s := start(t)
 	b := s.open(chromium)
 	inspect := func(want ...string) {
 		t.Helper()

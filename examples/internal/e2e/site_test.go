@@ -65,9 +65,9 @@ type service struct {
 	ahead time.Duration
 }
 
-func start(t *testing.T) *service {
+func start(t *testing.T, args ...string) *service {
 	t.Helper()
-	cmd := testserver.Self(t, "-addr", "127.0.0.1:0", "-hash", "m=64,t=1,p=1")
+	cmd := testserver.Self(t, append([]string{"-addr", "127.0.0.1:0", "-hash", "m=64,t=1,p=1"}, args...)...)
 	clock, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	p := exampletest.Run(t, cmd)
