@@ -142,9 +142,9 @@ type network struct {
 	noKeys  bool
 	noKills bool
 
-	inProgress sync.WaitGroup // refreshes
-
 	mu        sync.Mutex
+	changed   sync.Cond
+	busy      int // refreshes in progress
 	processes map[string]*os.Process
 	spent     map[string]time.Time // when the session was rotated by a token
 	ended     map[string]bool      // the last tokens of sessions that have ended
@@ -153,6 +153,7 @@ type network struct {
 
 func newNetwork(t *testing.T) *network {
 	n := &network{t: t, processes: map[string]*os.Process{}, spent: map[string]time.Time{}, ended: map[string]bool{}, count: map[string]int{}}
+	n.changed.L = &n.mu
 	n.Authenticator = authtest.New(t, auth.Config{
 		Users: oneUser(t), AccessTTL: time.Minute, SessionTTL: 10 * 365 * 24 * time.Hour,
 		OnEvent: func(_ context.Context, e auth.Event) {
@@ -177,10 +178,7 @@ func newNetwork(t *testing.T) *network {
 
 // clock advances the clock by at most an hour, when no refresh is in progress.
 func (n *network) clock(w http.ResponseWriter, r *http.Request) {
-	n.inProgress.Wait()
-	n.mu.Lock()
-	done := n.endless > 0 && n.count["rotations"] >= n.endless
-	n.mu.Unlock()
+	done := n.idle() >= n.endless && n.endless > 0
 	if done {
 		w.WriteHeader(http.StatusGone)
 		return
@@ -189,6 +187,23 @@ func (n *network) clock(w http.ResponseWriter, r *http.Request) {
 		n.advance()
 	}
 	fmt.Fprint(w, n.Clock.Now().Format(time.RFC3339Nano))
+}
+
+// idle waits until no refresh is in progress, and returns the number of rotations.
+func (n *network) idle() (rotations int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for n.busy > 0 {
+		n.changed.Wait()
+	}
+	return n.count["rotations"]
+}
+
+func (n *network) addBusy(by int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.busy += by
+	n.changed.Broadcast()
 }
 
 func (n *network) advance() {
@@ -200,8 +215,8 @@ func (n *network) advance() {
 // random: before the request is served, and at any moment after the response was
 // sent, which is before, while or after the client saves the tokens.
 func (n *network) refresh(w http.ResponseWriter, r *http.Request) {
-	n.inProgress.Add(1)
-	defer n.inProgress.Done()
+	n.addBusy(1)
+	defer n.addBusy(-1)
 	token, at := r.Header.Get("Refresh-Token"), n.Clock.Now()
 	r = r.WithContext(context.WithoutCancel(r.Context())) // it is served although the client is killed
 	kill := -1
@@ -316,7 +331,7 @@ func (n *network) play(rotations int, keys string) {
 	n.endless, n.noKeys = rotations, keys == "none"
 	file := filepath.Join(n.t.TempDir(), "tokens.json")
 	for !n.t.Failed() && !n.start(n.url, file, "0", keys)() {
-		n.inProgress.Wait()
+		n.idle()
 	}
 	n.t.Log(n.count)
 }
@@ -358,7 +373,7 @@ func TestProgram_ProcessesThatShareAFileStaySignedIn(t *testing.T) {
 		rounds := times(3, 100)
 		for range rounds {
 			n.Clock.Advance(time.Minute + rand.N(time.Hour))
-			before := n.count["rotations"]
+			before := n.idle()
 			var waits []func() bool
 			for range 3 {
 				waits = append(waits, n.start(n.url, file, "1", "keys"))
@@ -367,8 +382,7 @@ func TestProgram_ProcessesThatShareAFileStaySignedIn(t *testing.T) {
 				ended := wait()
 				require.True(t, ended || kills)
 			}
-			n.inProgress.Wait()
-			require.LessOrEqual(t, n.count["rotations"], before+1)
+			require.LessOrEqual(t, n.idle(), before+1)
 		}
 		t.Log(n.count)
 		require.Equal(t, 1, n.count["event login"])

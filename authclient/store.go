@@ -11,7 +11,7 @@ import (
 )
 
 // Store keeps the tokens of a [Transport], and the retry key of a refresh that may
-// have been sent, as one short text (less than 64 KiB). Whoever can read the text is
+// have been sent, as one short text, usually 2 KiB. Whoever can read the text is
 // signed in as the user, so it must be kept secret.
 //
 // Processes may share a Store if Update is atomic for all of them. A Store is safe
