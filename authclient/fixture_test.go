@@ -80,7 +80,7 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 		r.Body = http.NoBody
 	}
 	body, err := io.ReadAll(r.Body)
-	if err = errors.Join(err, r.Body.Close()); err != nil {
+	if err = errors.Join(err, r.Body.Close(), r.Context().Err()); err != nil {
 		return nil, err
 	}
 	in := httptest.NewRequestWithContext(r.Context(), r.Method, r.URL.String(), strings.NewReader(string(body)))

@@ -74,7 +74,7 @@ func TestLogin_SavesTheTokens(t *testing.T) {
 	playLogin(t, nil, func(t *testing.T, s *server, tr *Transport) {
 		require.NoError(t, tr.Login(t.Context(), map[string]string{"login": "ada", "password": password, "device": "lap & top", "remember": "true"}))
 		requireAda(t, tr)
-		require.Equal(t, 15*time.Minute, stored(t, tr).ExpiresAt.Sub(time.Now()))
+		require.Equal(t, 15*time.Minute, time.Until(stored(t, tr).ExpiresAt))
 		sessions, err := s.Sessions(t.Context(), "u1")
 		require.NoError(t, err)
 		require.Len(t, sessions, 1)

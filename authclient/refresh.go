@@ -166,7 +166,7 @@ func (t *Transport) attempt(stale string) (wait time.Duration, err error) {
 	var sent state
 	var key string // the value of Refresh-Key
 	err = t.update(ctx, func(s *state) {
-		if key = s.RetryKey; key == "" && s.Refresh != "" && s.Access == stale && !t.noRetryKey {
+		if key = s.RetryKey; key == "" && s.Access == stale && !t.noRetryKey {
 			s.RetryKey = newRetryKey()
 			key = digestOf(s.RetryKey)
 		}
@@ -175,9 +175,7 @@ func (t *Transport) attempt(stale string) (wait time.Duration, err error) {
 	switch {
 	case err != nil:
 		return final, fmt.Errorf("authclient: saving the retry key: %w", err)
-	case sent.Refresh == "":
-		return final, ErrSignedOut
-	case sent.Access != stale: // refreshed by another process
+	case sent.Access != stale: // another process has refreshed or signed out
 		return final, nil
 	}
 	header := http.Header{"Refresh-Token": {sent.Refresh}}

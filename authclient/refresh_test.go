@@ -217,6 +217,15 @@ func TestTransport_StuckRefreshDoesNotHoldRequests(t *testing.T) {
 		tr, _ := s.client(t)
 		s.onRefresh(stuck)
 		time.Sleep(14 * time.Minute) // the token is still valid
+		short, cancelShort := context.WithTimeout(t.Context(), time.Second)
+		defer cancelShort()
+		started := time.Now()
+		_, _, err := do(t, tr, newRequest(t, http.MethodGet, page, nil).WithContext(short))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(started))
+		time.Sleep(45 * time.Second) // the refresh was given up, and its failure is some time ago
+		require.Len(t, refreshes(s), 1)
+		s.take("/api/me")
 		for _, wait := range []time.Duration{patience, 0, 0} {
 			begin := time.Now()
 			requireAda(t, tr)
@@ -229,7 +238,7 @@ func TestTransport_StuckRefreshDoesNotHoldRequests(t *testing.T) {
 		begin := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		_, _, err := do(t, tr, newRequest(t, http.MethodGet, page, nil).WithContext(ctx))
+		_, _, err = do(t, tr, newRequest(t, http.MethodGet, page, nil).WithContext(ctx))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, 3*time.Second, time.Since(begin))
 		_, _, err = get(t, tr, page)
@@ -356,7 +365,7 @@ func TestTransport_KeepsTokenAndKeyAfterAnyOtherResponse(t *testing.T) {
 		"500":            answer(500, `{"error":"server_error"}`),
 		"502 of a proxy": answer(502, "<html>"),
 		"307": func(w http.ResponseWriter, r *http.Request, _ func()) {
-			http.Redirect(w, r, "https://evil.example", 307)
+			http.Redirect(w, r, "https://evil.example", http.StatusTemporaryRedirect)
 		},
 		"204":             answer(204, ""),
 		"200 cut off":     answer(200, `{"access_token":"a","refresh_token":"r","rotat`),
