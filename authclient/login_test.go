@@ -160,6 +160,9 @@ func TestLogout_KeepsTheTokensIfTheSessionMayGoOn(t *testing.T) {
 		handler := s.handler
 		s.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { unavailable(w, r, nil) })
 		require.Equal(t, http.StatusServiceUnavailable, refusalOf(t, tr.Logout(t.Context())).Status)
+		s.handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("sign in to the network")) })
+		require.Equal(t, http.StatusOK, refusalOf(t, tr.Logout(t.Context())).Status, "the response of another server")
+		require.Equal(t, before, stored(t, tr))
 		s.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r); panic("lost") })
 		require.ErrorIs(t, tr.Logout(t.Context()), errLost)
 		require.Equal(t, before, stored(t, tr))
