@@ -61,7 +61,7 @@ func TestTransport_RefreshAheadIsAtARandomTime(t *testing.T) {
 	tr, err := New(Config{BaseURL: base})
 	require.NoError(t, err)
 	now, times := time.Now(), map[time.Duration]bool{}
-	for range 200 {
+	for range 1000 {
 		ahead := tr.stateOf(answer{ExpiresIn: 1000}, now)
 		require.Equal(t, 1000*time.Second, ahead.ExpiresAt.Sub(now))
 		d := ahead.RefreshAt.Sub(now)
