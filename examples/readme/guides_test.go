@@ -22,6 +22,8 @@ import (
 var packages = map[string]string{
 	"auth":        "github.com/ratchet-go/auth",
 	"authtest":    "github.com/ratchet-go/auth/authtest",
+	"authclient":  "github.com/ratchet-go/auth/authclient",
+	"oauth":       "github.com/ratchet-go/auth/oauth",
 	"context":     "context",
 	"ed25519":     "crypto/ed25519",
 	"errors":      "errors",
@@ -71,7 +73,7 @@ var (
 	login, userID, email, pin string
 	checkPIN      func(ctx context.Context, userID, pin string) error
 
-	old, newPassword string
+	old, newPassword, typed string
 	w             http.ResponseWriter
 )
 `
