@@ -19,6 +19,38 @@ import (
 	"github.com/ratchet-go/auth/examples/internal/exampletest"
 )
 
+// TestClient runs auth.js in one browser. Each test has cookies and storage of its own.
+func TestClient(t *testing.T) {
+	t.Parallel()
+	browser := exampletest.Chromium(t)
+	for name, test := range map[string]func(*testing.T, exampletest.Tab){
+		"EventsReachEveryTabOnce":                 testEventsReachEveryTabOnce,
+		"RetryKeyOfALostResponse":                 testRetryKeyOfALostResponse,
+		"KeyIsKeptIfTheResponseIsLate":            testKeyIsKeptIfTheResponseIsLate,
+		"GivesUpARefreshAfterTheWindow":           testGivesUpARefreshAfterTheWindow,
+		"RepeatsRequestsWhoseBodyItCanSendAgain":  testRepeatsRequestsWhoseBodyItCanSendAgain,
+		"RepeatsOnlyWhatTheServerHasNotDone":      testRepeatsOnlyWhatTheServerHasNotDone,
+		"OutageSignsNobodyOut":                    testOutageSignsNobodyOut,
+		"SendsNothingToOtherOrigins":              testSendsNothingToOtherOrigins,
+		"WorksWithoutWhatBrowsersMayLack":         testWorksWithoutWhatBrowsersMayLack,
+		"OrphanedLockDelaysOnly":                  testOrphanedLockDelaysOnly,
+		"LateRefusalOfAnOldSession":               testLateRefusalOfAnOldSession,
+		"StepUpIsNoSignOut":                       testStepUpIsNoSignOut,
+		"LoginShowsErrorsAndTheSecondFactor":      testLoginShowsErrorsAndTheSecondFactor,
+		"RefreshesAheadOfTheExpiry":               testRefreshesAheadOfTheExpiry,
+		"TokensOfBodiesAreSavedBeforeTheyAreUsed": testTokensOfBodiesAreSavedBeforeTheyAreUsed,
+		"LateResponseDoesNotReplaceNewerTokens":   testLateResponseDoesNotReplaceNewerTokens,
+		"StreamIsNotSentAgain":                    testStreamIsNotSentAgain,
+		"HiddenPageRefreshesWhenItIsShown":        testHiddenPageRefreshesWhenItIsShown,
+		"KnowsWhyAnotherTabSignedOut":             testKnowsWhyAnotherTabSignedOut,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, browser.Profile(t))
+		})
+	}
+}
+
 // digestOf returns the header of the first request with a retry key.
 func digestOf(key string) string {
 	sum := sha256.Sum256([]byte(key))
@@ -52,9 +84,8 @@ func drop(w http.ResponseWriter, response *httptest.ResponseRecorder, cut bool) 
 	panic(http.ErrAbortHandler)
 }
 
-func TestClient_EventsReachEveryTabOnce(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testEventsReachEveryTabOnce(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	for _, query := range []string{"", "?body"} {
 		s := newSite(t, auth.Config{})
 		clearCookies(t, browser) // those of the site before: cookies do not depend on the port
@@ -100,9 +131,8 @@ func TestClient_EventsReachEveryTabOnce(t *testing.T) {
 	}
 }
 
-func TestClient_RetryKeyOfALostResponse(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testRetryKeyOfALostResponse(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	for _, query := range []string{"", "?body"} {
 		s := newSite(t, auth.Config{})
 		clearCookies(t, browser) // those of the site before: cookies do not depend on the port
@@ -148,11 +178,10 @@ func TestClient_RetryKeyOfALostResponse(t *testing.T) {
 	}
 }
 
-// TestClient_KeyIsKeptIfTheResponseIsLate moves the clock of the page while a
+// testKeyIsKeptIfTheResponseIsLate moves the clock of the page while a
 // request is on its way: another tab may have created the key for a later token.
-func TestClient_KeyIsKeptIfTheResponseIsLate(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testKeyIsKeptIfTheResponseIsLate(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	s := newSite(t, auth.Config{})
 	tab := s.open(browser, "", `{ const now = Date.now; window.ahead = 0; Date.now = () => now() + ahead; }`)
 	login(tab)
@@ -172,9 +201,8 @@ func TestClient_KeyIsKeptIfTheResponseIsLate(t *testing.T) {
 	require.Equal(t, keys[0], digestOf(keys[1]))
 }
 
-func TestClient_GivesUpARefreshAfterTheWindow(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testGivesUpARefreshAfterTheWindow(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	s := newSite(t, auth.Config{RetryWindow: 300 * time.Millisecond})
 	tab := s.open(browser, "", "")
 	login(tab)
@@ -191,9 +219,8 @@ func TestClient_GivesUpARefreshAfterTheWindow(t *testing.T) {
 	require.EqualValues(t, 2, held.Load())
 }
 
-func TestClient_RepeatsRequestsWhoseBodyItCanSendAgain(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testRepeatsRequestsWhoseBodyItCanSendAgain(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	s := newSite(t, auth.Config{})
 	var bodies []string
 	mux := func(w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -227,9 +254,8 @@ func TestClient_RepeatsRequestsWhoseBodyItCanSendAgain(t *testing.T) {
 	require.Contains(t, bodies[len(bodies)-1], "text")
 }
 
-func TestClient_RepeatsOnlyWhatTheServerHasNotDone(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testRepeatsOnlyWhatTheServerHasNotDone(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	s := newSite(t, auth.Config{})
 	var sent atomic.Int64
 	s.intercept(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -264,11 +290,10 @@ func TestClient_RepeatsOnlyWhatTheServerHasNotDone(t *testing.T) {
 	}
 }
 
-// TestClient_OutageSignsNobodyOut: refreshes get 503, as do all requests to a
+// testOutageSignsNobodyOut: refreshes get 503, as do all requests to a
 // server whose store is down.
-func TestClient_OutageSignsNobodyOut(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testOutageSignsNobodyOut(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	for _, query := range []string{"", "?body"} {
 		s := newSite(t, auth.Config{})
 		clearCookies(t, browser) // those of the site before: cookies do not depend on the port
@@ -291,9 +316,8 @@ func TestClient_OutageSignsNobodyOut(t *testing.T) {
 	}
 }
 
-func TestClient_SendsNothingToOtherOrigins(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testSendsNothingToOtherOrigins(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	headers := make(chan http.Header, 10)
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
@@ -344,9 +368,8 @@ func TestClient_SendsNothingToOtherOrigins(t *testing.T) {
 	}
 }
 
-func TestClient_WorksWithoutWhatBrowsersMayLack(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testWorksWithoutWhatBrowsersMayLack(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	const (
 		noDatabase = `Object.defineProperty(window, "indexedDB", { get() { throw new DOMException("denied", "SecurityError"); } });`
 		badOpen    = `IDBFactory.prototype.open = function () { throw new DOMException("denied", "SecurityError"); };`
@@ -389,10 +412,9 @@ func TestClient_WorksWithoutWhatBrowsersMayLack(t *testing.T) {
 	}
 }
 
-// TestClient_OrphanedLockDelaysOnly: another page holds the lock and never releases it.
-func TestClient_OrphanedLockDelaysOnly(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+// testOrphanedLockDelaysOnly: another page holds the lock and never releases it.
+func testOrphanedLockDelaysOnly(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	s := newSite(t, auth.Config{})
 	holder := s.open(browser, "", "")
 	login(holder)
@@ -403,11 +425,10 @@ func TestClient_OrphanedLockDelaysOnly(t *testing.T) {
 	require.Equal(t, 1, s.sent("/auth/refresh"))
 }
 
-// TestClient_LateRefusalOfAnOldSession: a request with the cookies of a session that
+// testLateRefusalOfAnOldSession: a request with the cookies of a session that
 // has ended is refused after another tab has signed in again.
-func TestClient_LateRefusalOfAnOldSession(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testLateRefusalOfAnOldSession(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	for _, query := range []string{"", "?body"} {
 		s := newSite(t, auth.Config{})
 		clearCookies(t, browser) // those of the site before: cookies do not depend on the port
@@ -437,9 +458,8 @@ func TestClient_LateRefusalOfAnOldSession(t *testing.T) {
 	}
 }
 
-func TestClient_StepUpIsNoSignOut(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testStepUpIsNoSignOut(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	s := newSite(t, auth.Config{})
 	s.intercept(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		switch r.URL.Path {
@@ -474,9 +494,8 @@ func (factor) Verify(_ context.Context, _ auth.User, _, response string) error {
 	return nil
 }
 
-func TestClient_LoginShowsErrorsAndTheSecondFactor(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testLoginShowsErrorsAndTheSecondFactor(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	s := newSite(t, auth.Config{SecondFactor: factor{}})
 	tab := s.open(browser, "", "")
 	answer := func(js string) string {
@@ -497,9 +516,8 @@ func TestClient_LoginShowsErrorsAndTheSecondFactor(t *testing.T) {
 	require.Empty(t, seen(tab, "signed-out", "reason", 0), "a login that fails ends no session")
 }
 
-func TestClient_RefreshesAheadOfTheExpiry(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testRefreshesAheadOfTheExpiry(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	s := newSite(t, auth.Config{AccessTTL: 1500 * time.Millisecond, Leeway: time.Millisecond})
 	tabs := []exampletest.Tab{s.open(browser, "", ""), s.open(browser, "", "")}
 	login(tabs[0])
@@ -513,11 +531,10 @@ func TestClient_RefreshesAheadOfTheExpiry(t *testing.T) {
 	require.NotEmpty(t, seen(other, "refreshed", "expires_in", 1))
 }
 
-// TestClient_TokensOfBodiesAreSavedBeforeTheyAreUsed makes the database fail when it
+// testTokensOfBodiesAreSavedBeforeTheyAreUsed makes the database fail when it
 // would store the tokens of a refresh.
-func TestClient_TokensOfBodiesAreSavedBeforeTheyAreUsed(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testTokensOfBodiesAreSavedBeforeTheyAreUsed(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	s := newSite(t, auth.Config{})
 	tab := s.open(browser, "?body", `{ const put = IDBObjectStore.prototype.put;
 		IDBObjectStore.prototype.put = function (v, k) { if (window.full && v.n > full) return this.transaction.abort(); return put.call(this, v, k); }; }`)
@@ -538,11 +555,10 @@ func TestClient_TokensOfBodiesAreSavedBeforeTheyAreUsed(t *testing.T) {
 	require.NotEqual(t, first, s.refreshes("Refresh-Token"))
 }
 
-// TestClient_LateResponseDoesNotReplaceNewerTokens: the response to a refresh comes
+// testLateResponseDoesNotReplaceNewerTokens: the response to a refresh comes
 // after another tab has refreshed, and after it has signed in as somebody else.
-func TestClient_LateResponseDoesNotReplaceNewerTokens(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testLateResponseDoesNotReplaceNewerTokens(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	s := newSite(t, auth.Config{})
 	first, second := s.open(browser, "?body", withoutLocks), s.open(browser, "?body", withoutLocks)
 	login(first)
@@ -582,11 +598,10 @@ func TestClient_LateResponseDoesNotReplaceNewerTokens(t *testing.T) {
 	require.Equal(t, before, stored())
 }
 
-// TestClient_StreamIsNotSentAgain replaces fetch, because Chromium sends streams by
+// testStreamIsNotSentAgain replaces fetch, because Chromium sends streams by
 // HTTP/2 only.
-func TestClient_StreamIsNotSentAgain(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testStreamIsNotSentAgain(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	s := newSite(t, auth.Config{})
 	tab := s.open(browser, "", `{ const real = fetch; window.sent = 0; window.fetch = (r, i) => r.url?.endsWith("/stream")
 		? (sent++, Promise.resolve(Response.json({ error: "invalid_token", action: "refresh" }, { status: 401 }))) : real(r, i); }`)
@@ -596,10 +611,9 @@ func TestClient_StreamIsNotSentAgain(t *testing.T) {
 	require.Equal(t, "401 4", tab.Evaluate(`auth.fetch("/stream", { method: "POST", body: "text" }).then((r) => r.status + " " + sent)`), "a text is")
 }
 
-// TestClient_HiddenPageRefreshesWhenItIsShown runs the timer by hand.
-func TestClient_HiddenPageRefreshesWhenItIsShown(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+// testHiddenPageRefreshesWhenItIsShown runs the timer by hand.
+func testHiddenPageRefreshesWhenItIsShown(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	s := newSite(t, auth.Config{})
 	tab := s.open(browser, "", `{ const f = setTimeout; window.setTimeout = (g, ms) => { if (ms > 100000) window.tick = g; else return f(g, ms); };
 		window.hide = true; Object.defineProperty(document, "hidden", { get: () => hide }); }`)
@@ -610,12 +624,11 @@ func TestClient_HiddenPageRefreshesWhenItIsShown(t *testing.T) {
 	require.Len(t, seen(tab, "refreshed", "expires_in", 1), 1)
 }
 
-// TestClient_KnowsWhyAnotherTabSignedOut asks the server after another tab has signed
+// testKnowsWhyAnotherTabSignedOut asks the server after another tab has signed
 // out, and before it tells this one: the cookies, which say which session it was, are
 // gone.
-func TestClient_KnowsWhyAnotherTabSignedOut(t *testing.T) {
-	t.Parallel()
-	browser := exampletest.Chromium(t)
+func testKnowsWhyAnotherTabSignedOut(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
 	s := newSite(t, auth.Config{})
 	first := s.open(browser, "", `{ const post = BroadcastChannel.prototype.postMessage;
 		BroadcastChannel.prototype.postMessage = function (m) { setTimeout(() => post.call(this, m), m.type === "signed-out" ? 100 : 0); }; }`)

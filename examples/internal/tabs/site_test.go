@@ -156,7 +156,7 @@ func (s *site) open(browser exampletest.Tab, query, setup string) exampletest.Ta
 
 func clearCookies(t *testing.T, browser exampletest.Tab) {
 	t.Helper()
-	_, err := chromedp.Call(browser.Context, storage.ClearCookies, storage.ClearCookiesParams{})
+	_, err := chromedp.CallBrowser(browser.Context, storage.ClearCookies, storage.ClearCookiesParams{BrowserContextID: chromedp.FromContext(browser.Context).BrowserContextID})
 	require.NoError(t, err)
 }
 

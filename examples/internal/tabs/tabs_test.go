@@ -25,6 +25,9 @@ func rounds(few, many int) int {
 	return few
 }
 
+// long reports whether to play variants that are like another one.
+func long() bool { return os.Getenv("AUTH_TABS") == "1" || os.Getenv("AUTH_LONG") == "1" }
+
 // withoutLocks removes the Web Locks API.
 const withoutLocks = `Object.defineProperty(navigator, "locks", { value: undefined });`
 
@@ -34,6 +37,9 @@ func TestTabs_ExpiredTokenInThreeTabsRotatesOnce(t *testing.T) {
 	for _, tt := range []struct{ name, query, setup string }{
 		{"cookies", "", ""}, {"cookies without locks", "", withoutLocks}, {"bodies", "?body", ""}, {"bodies without locks", "?body", withoutLocks},
 	} {
+		if tt.setup != "" && !long() {
+			continue
+		}
 		s := newSite(t, auth.Config{})
 		clearCookies(t, browser)
 		tabs := make([]exampletest.Tab, 3)
@@ -152,6 +158,9 @@ func TestTabs_LostResponsesSignNobodyOut(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
+			if tt.setup != "" && !long() {
+				t.Skip("skipped without AUTH_LONG=1")
+			}
 			var sum figures
 			for sum.passed < rounds(3, 300) {
 				f := play(t, tt.query, tt.setup, rounds(3, 30))
