@@ -39,12 +39,11 @@ type site struct {
 	*authtest.Authenticator
 	base string
 
-	mu        sync.Mutex
-	events    map[auth.EventType]int
-	rotations []auth.Event
-	requests  map[string]int // by path
-	before    func(w http.ResponseWriter, r *http.Request, next http.Handler)
-	log       []http.Header // headers of refreshes
+	mu       sync.Mutex
+	events   map[auth.EventType]int
+	requests map[string]int // by path
+	before   func(w http.ResponseWriter, r *http.Request, next http.Handler)
+	log      []http.Header // headers of refreshes
 }
 
 type users struct{ auth.User }
