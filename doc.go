@@ -98,6 +98,7 @@
 //   - refreshing without HTTP: [Authenticator.Refresh]
 //   - a page of the user's devices: [Authenticator.Sessions]
 //   - streams that end with the session: [Verifier.SessionContext]
+//   - streams of clients without cookies and headers: [Authenticator.RequireStream]
 //   - a unit test of a handler without its middleware: [NewContext], [Claims.WithExtra]
 //   - logs and counts of events: [LogEvents]
 //   - error responses in another format: Config (OnError)
