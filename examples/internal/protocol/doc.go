@@ -2,6 +2,8 @@
 // repository, whose README.md defines their format, against the real handlers on every
 // store.
 //
-// Another test changes one expected value at a time, and requires that the history then
+// Those in the folder protocol/client are played with package authclient.
+//
+// Other tests change one expected value at a time, and require that the history then
 // fails.
 package protocol

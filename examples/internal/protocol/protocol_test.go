@@ -193,5 +193,10 @@ func TestHistories_TheReadmeListsThem(t *testing.T) {
 		require.NoError(t, err, file)
 		require.Contains(t, string(readme), "| ["+file+"]("+file+") | "+h.Title+" |\n")
 	}
-	require.Equal(t, len(texts), strings.Count(string(readme), ".json) | "), "a file that does not exist")
+	for file, text := range clientHistories(t) {
+		h, err := parseClient(text)
+		require.NoError(t, err, file)
+		require.Contains(t, string(readme), "| [client/"+file+"](client/"+file+") | "+h.Title+" |\n")
+	}
+	require.Equal(t, len(texts)+len(clientHistories(t)), strings.Count(string(readme), ".json) | "), "a file that does not exist")
 }
