@@ -43,7 +43,7 @@ func TestCodes_ClientsPageListsEveryError(t *testing.T) {
 	}
 	for i := range responses {
 		err := responses[i].err
-		if err != ErrFactorRequired {
+		if err != ErrFactorRequired { // it is always within a FactorError
 			errs = append(errs, err)
 		}
 	}

@@ -132,7 +132,8 @@ func (d *document) template(path string) string {
 		want, got := strings.Split(name, "/"), strings.Split(path, "/")
 		if len(want) == len(got) && !slices.ContainsFunc(want, func(segment string) bool {
 			i := slices.Index(want, segment)
-			return segment != got[i] && !(strings.HasPrefix(segment, "{") && got[i] != "")
+			isParameter := strings.HasPrefix(segment, "{") && got[i] != ""
+			return segment != got[i] && !isParameter
 		}) {
 			return name
 		}
