@@ -26,12 +26,23 @@ func (s secrets) CheckClient(_ context.Context, id, secret string) error {
 	return nil
 }
 
+// lookup is your own lookup of users. This one has a single user.
+type lookup struct{}
+
+func (lookup) FindByLogin(context.Context, string) (auth.User, error) {
+	return auth.User{}, auth.ErrUserNotFound
+}
+
+func (lookup) FindByID(_ context.Context, id string) (auth.User, error) {
+	return auth.User{ID: id}, nil
+}
+
 // A backend with a secret introspects tokens. Apps without a secret refresh them.
 func ExampleClients() {
 	a, err := auth.New(auth.Config{
 		Issuer: "https://example.com", Audience: []string{"https://example.com/api"},
 		Secrets: [][]byte{[]byte("k7Qm2ZrW9xTb4LsD1hVnE6yPc8UaJg3F")}, // read it from your configuration
-		Users:   oneUser{},
+		Users:   lookup{},
 	})
 	if err != nil {
 		log.Fatal(err)
