@@ -121,6 +121,12 @@ func newInternet(t *testing.T, target string) *internet {
 			p.SetURL(to)
 			p.Out.Host = p.In.Host
 		},
+		ModifyResponse: func(r *http.Response) error {
+			if r.StatusCode == http.StatusNotFound || r.StatusCode >= http.StatusInternalServerError {
+				t.Errorf("%s %s: status %d", r.Request.Method, r.Request.URL.Path, r.StatusCode)
+			}
+			return nil
+		},
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
 	n.proxy = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
