@@ -203,6 +203,7 @@ auth.addEventListener("signed-in", ({ detail }) => { if (detail.otherTab) start(
 // leave shows a message of its own.
 auth.addEventListener("signed-out", ({ detail }) => {
   if (leaving) return;
+  answers(true); // the server has said so, maybe to another tab
   signedOut(!me && detail.error === "missing_token" ? "" : whyEnded(detail.reason));
 });
 
