@@ -7,6 +7,9 @@
  *     const auth = createClient();
  *     auth.addEventListener("signed-out", ({ detail }) => showLogin(detail.reason));
  *     const response = await auth.fetch("/api/me");
+ *
+ * For TypeScript, copy this file into your project, and add to its tsconfig.json
+ * "paths": { "/auth/auth.js": ["./auth.d.ts"] }.
  */
 
 export interface Options {
