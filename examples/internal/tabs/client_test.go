@@ -526,9 +526,21 @@ func testRefreshesAheadOfTheExpiry(t *testing.T, browser exampletest.Tab) {
 	}
 	require.Zero(t, s.sent("/api/me"))
 
-	// After a reload, the page knows the expiry again.
-	other := s.open(browser, "", "")
-	require.NotEmpty(t, seen(other, "refreshed", "expires_in", 1))
+	// A page that is opened later knows the expiry too.
+	for _, tab := range tabs {
+		tab.Close()
+	}
+	later := s.open(browser, "", "")
+	require.NotEmpty(t, seen(later, "refreshed", "expires_in", 1))
+	later.Close()
+
+	// The server may tell it, for example after a login by a form.
+	s = newSite(t, auth.Config{})
+	clearCookies(t, browser)
+	later = s.open(browser, "", "")
+	login(later)
+	told := s.open(browser, "", `window.options = { expiresIn: 1 };`)
+	require.Equal(t, []string{"false"}, seen(told, "refreshed", "otherTab", 1))
 }
 
 // testTokensOfBodiesAreSavedBeforeTheyAreUsed makes the database fail when it
