@@ -116,7 +116,8 @@ func (c *program) get(ctx context.Context, path string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	resp, err := (&http.Client{Transport: c.transport, Timeout: c.timeout}).Do(req)
+	client := &http.Client{Transport: c.transport, Timeout: c.timeout}
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
