@@ -391,7 +391,7 @@ func (v *Verifier) Optional(next http.Handler) http.Handler {
 			return
 		case !errors.Is(err, ErrNoToken) || errors.Is(err, errNoScheme):
 			v.reportRefusal(r, err, guardRefusal{})
-			ctx = context.WithValue(ctx, errorKey{}, v.withResource(reportedError{err}))
+			ctx = context.WithValue(ctx, errorKey{}, reportedError{err})
 		}
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
