@@ -173,7 +173,7 @@ func (b *browser) challenge(login string, fields ...string) string {
 	r := b.post("/login", append(fields, "login", login, "password", pass, "next", "/profile")...)
 	require.Equal(b.t, http.StatusUnauthorized, r.status)
 	require.Contains(b.t, r.body, "Enter a code")
-	require.NotContains(b.t, r.body, `role="alert"`)
+	require.NotContains(b.t, r.body, `id="error"`)
 	require.NotContains(b.t, r.header, "Set-Cookie")
 	require.Contains(b.t, r.body, `name="next" value="/profile"`)
 	return find(b.t, challengeOnPage, r)
@@ -322,7 +322,7 @@ func enrollmentIsForced(t *testing.T, a *app, owner *browser, name string) {
 		r := b.post("/login", "login", name, "password", pass)
 		require.Equal(t, http.StatusUnauthorized, r.status)
 		require.Contains(t, r.body, "Set up a second factor")
-		require.NotContains(t, r.body, `role="alert"`)
+		require.NotContains(t, r.body, `id="error"`)
 		require.NotContains(t, r.header, "Set-Cookie")
 		return find(t, challengeOnPage, r), find(t, secretOnPage, r)
 	}

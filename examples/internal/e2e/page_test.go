@@ -380,6 +380,7 @@ func needsTheKeyboardOnly(t *testing.T, chromium exampletest.Tab) {
 	require.Equal(t, "password", b.press(site.Password+kb.Enter))
 	b.until(signedIn)
 	b.until(focused + ` === "username"`)
+	b.until(`document.querySelector("#devices button") !== null`) // the last control that appears
 	require.Empty(t, b.tabThrough(false))
 
 	b.tabTo("refresh", back)
