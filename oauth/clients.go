@@ -157,15 +157,24 @@ func (h *handler) check(ctx context.Context, d auth.Device, c credentials) error
 	return err
 }
 
-// sourceOf returns the IPv4 address or the IPv6 network of a client, or "".
+// nat64 is the prefix of an IPv6 address that contains an IPv4 address (RFC 6052
+// section 2.1).
+const nat64 = "0064:ff9b:0000:0000:0000:0000:"
+
+// sourceOf returns the IPv4 address or the IPv6 network of a client, or "". Behind a
+// translator of IPv4 addresses (NAT64), all clients have one network, so the IPv4
+// address is the source, as for [auth.Authenticator.Throttle].
 func sourceOf(ip netip.Addr) string {
-	if ip.Is6() {
-		return netip.PrefixFrom(ip, 64).Masked().String()
-	}
-	if !ip.IsValid() {
+	switch {
+	case !ip.IsValid():
 		return ""
+	case ip.Is4():
+		return ip.String()
+	case strings.HasPrefix(ip.StringExpanded(), nat64):
+		b := ip.As16()
+		return netip.AddrFrom4([4]byte(b[12:])).String()
 	}
-	return ip.String()
+	return netip.PrefixFrom(ip, 64).Masked().String()
 }
 
 // knownClients are the credentials that were right, as far as this process knows.

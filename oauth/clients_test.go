@@ -201,6 +201,17 @@ func TestClients_AnIPv6NetworkIsOneSource(t *testing.T) {
 	send(t, from(fx, "2001:db8:0:1::1"), "POST", "/introspect", secretForm("backend", "x")).requireRefused(t, 401, "invalid_client")
 }
 
+// Behind a translator of IPv4 addresses, all clients have one IPv6 network.
+func TestClients_AnIPv4AddressBehindNAT64IsOneSource(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, oauth.Config{Clients: newClients()})
+	for _, source := range []string{"64:ff9b::192.0.2.1", "192.0.2.1", "::ffff:192.0.2.1", "64:ff9b::192.0.2.1", "192.0.2.1"} {
+		send(t, from(fx, source), "POST", "/introspect", secretForm("backend", "x")).requireRefused(t, 401, "invalid_client")
+	}
+	send(t, from(fx, "64:ff9b::192.0.2.1"), "POST", "/introspect", secretForm("backend", "x")).requireRefused(t, 429, "too_many_attempts")
+	require.Equal(t, 200, send(t, from(fx, "64:ff9b::192.0.2.2"), "POST", "/introspect", secretForm("backend", "s3cret-s3cret-s3cret")).status)
+}
+
 // A client that has authenticated is not kept from working by wrong secrets for its
 // ID, even of its own source.
 func TestClients_ARightSecretIsNotThrottled(t *testing.T) {
