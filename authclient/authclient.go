@@ -103,6 +103,9 @@ func New(c Config) (*Transport, error) {
 		t.store = new(memory)
 	}
 	var errs []error
+	if t.store == FileStore("") {
+		errs = append(errs, errors.New("authclient: Config.Store is a FileStore without a path"))
+	}
 	u, err := parseURL(c.BaseURL)
 	if err != nil {
 		errs = append(errs, fmt.Errorf("authclient: Config.BaseURL %w", err))
@@ -124,6 +127,8 @@ func New(c Config) (*Transport, error) {
 	switch {
 	case c.RetryWindow < 0:
 		errs = append(errs, fmt.Errorf("authclient: Config.RetryWindow (%s) is negative", c.RetryWindow))
+	case c.RetryWindow > 0 && c.RetryWindow < time.Millisecond: // no refresh would succeed
+		errs = append(errs, fmt.Errorf("authclient: Config.RetryWindow (%s) is less than 1ms; missing time unit?", c.RetryWindow))
 	case c.RetryWindow == 0:
 		t.window = defaultWindow
 	}

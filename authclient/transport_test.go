@@ -45,6 +45,9 @@ func TestNew_ReportsEveryMistake(t *testing.T) {
 	require.EqualError(t, err, "authclient: Config.BaseURL must be an absolute URL such as https://example.com\n"+
 		"authclient: Config.Origins[0] (https://example.com/api) has a path; want an origin such as https://api.example.com\n"+
 		"authclient: Config.RetryWindow (-1s) is negative")
+	_, err = New(Config{BaseURL: base, RetryWindow: 30, Store: FileStore("")})
+	require.EqualError(t, err, "authclient: Config.Store is a FileStore without a path\n"+
+		"authclient: Config.RetryWindow (30ns) is less than 1ms; missing time unit?")
 }
 
 func TestTransport_OnlyTheOriginsOfTheServerGetTheToken(t *testing.T) {
