@@ -50,6 +50,9 @@ func (e *Error) Error() string {
 // Methods. If its Status is 429, nothing was checked; show its Description, and let
 // the user try again after RetryAfter. Login repeats nothing.
 func (t *Transport) Login(ctx context.Context, fields map[string]string) error {
+	t.mu.Lock()
+	t.challenge = nil // it may be that of another user
+	t.mu.Unlock()
 	return t.login(ctx, "/login", fields)
 }
 

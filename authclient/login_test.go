@@ -109,6 +109,18 @@ func TestLogin_RefusedLoginChangesNothing(t *testing.T) {
 	})
 }
 
+// Otherwise the second factor would complete the login of another user.
+func TestLogin_EndsTheChallengeOfTheLoginBefore(t *testing.T) {
+	playLogin(t, codes{}, func(t *testing.T, _ *server, tr *Transport) {
+		refusal := refusalOf(t, tr.Login(t.Context(), map[string]string{"login": "ada", "password": password}))
+		require.Equal(t, "factor", refusal.Action)
+		refusal = refusalOf(t, tr.Login(t.Context(), map[string]string{"login": "bob", "password": "wrong"}))
+		require.Equal(t, "login", refusal.Action)
+		require.ErrorContains(t, tr.LoginFactor(t.Context(), "otp", "123456"), "without a Login")
+		require.Zero(t, stored(t, tr))
+	})
+}
+
 func TestLogin_SecondFactor(t *testing.T) {
 	playLogin(t, codes{}, func(t *testing.T, s *server, tr *Transport) {
 		require.ErrorContains(t, tr.LoginFactor(t.Context(), "otp", "123456"), "without a Login")
