@@ -177,8 +177,11 @@ func (t *Transport) refusal(resp *http.Response) error {
 		t.challenge = func() string { return challenge }
 		t.mu.Unlock()
 	}
+	for i, method := range body.Methods {
+		body.Methods[i] = printable(method)
+	}
 	return &Error{
-		Status: resp.StatusCode, Code: printable(body.Error), Description: printable(body.Description), Action: body.Action, Reason: body.Reason,
+		Status: resp.StatusCode, Code: printable(body.Error), Description: printable(body.Description), Action: printable(body.Action), Reason: printable(body.Reason),
 		Methods: body.Methods, RetryAfter: retryAfter(resp.Header),
 	}
 }

@@ -2,6 +2,7 @@ package authclient
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -220,4 +221,16 @@ func TestError_IsPrintable(t *testing.T) {
 	require.Equal(t, "authclient: the server responded with status 502: Bad Gateway", (&Error{Status: 502, Description: "Bad Gateway"}).Error())
 	require.Equal(t, "[31mred é", printable("\x1b[31mred\r\n\x00 é"))
 	require.Len(t, printable(strings.Repeat("x", 1000)), 200)
+}
+
+// Programs print them, and a terminal would obey them.
+func TestError_HasNoControlCharacters(t *testing.T) {
+	t.Parallel()
+	tr, err := New(Config{BaseURL: base, Base: roundTripper(func(*http.Request) (*http.Response, error) {
+		body := strings.ReplaceAll(`{"error":"aX","error_description":"bX","action":"cX","reason":"dX","methods":["eX","fX"]}`, "X", `\u001b[2J`)
+		return &http.Response{StatusCode: http.StatusUnauthorized, Body: io.NopCloser(strings.NewReader(body))}, nil
+	})})
+	require.NoError(t, err)
+	want := &Error{Status: 401, Code: "a[2J", Description: "b[2J", Action: "c[2J", Reason: "d[2J", Methods: []string{"e[2J", "f[2J"}}
+	require.Equal(t, want, refusalOf(t, tr.Login(t.Context(), nil)))
 }
