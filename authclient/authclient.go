@@ -195,7 +195,8 @@ func originOf(u *url.URL) string {
 // "login" asks for a new login, but the session may go on; see docs/clients.md.
 //
 // The error wraps [ErrSignedOut] if there are no tokens, or if their session has
-// ended. It is an [*Error] if the server refused the refresh for another reason,
+// ended: the response to the refresh has status 401 and the action "login". It is an
+// [*Error] if the server, or a proxy, refused the refresh for another reason,
 // the error of the Store if the tokens could not be loaded or saved, or that of Base.
 // The tokens are then kept, and the next request tries again.
 //

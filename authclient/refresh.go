@@ -193,7 +193,7 @@ func (t *Transport) attempt(stale string) (wait time.Duration, err error) {
 		switch {
 		case !errors.As(err, &refusal):
 			return 0, fmt.Errorf("authclient: refreshing the tokens: %w", err) // perhaps the response was lost
-		case refusal.Status == http.StatusUnauthorized:
+		case refusal.Status == http.StatusUnauthorized && refusal.Action == "login": // not that of a proxy
 			return final, t.drop(sent.Refresh, refusal)
 		case refusal.Status == http.StatusBadGateway, refusal.Status == http.StatusServiceUnavailable, refusal.Status == http.StatusGatewayTimeout:
 			return min(refusal.RetryAfter, maxRetryAfter), err

@@ -422,6 +422,25 @@ func TestTransport_401DropsTheTokens(t *testing.T) {
 	})
 }
 
+// A gateway in front of the server may ask for credentials of its own.
+func TestTransport_401OfAProxyKeepsTheTokens(t *testing.T) {
+	play(t, func(t *testing.T, s *server) {
+		tr, _ := s.client(t)
+		time.Sleep(time.Hour)
+		for _, body := range []string{"<html>", "{}", `{"error":"unauthorized"}`, `{"action":1}`} {
+			s.onRefresh(func(w http.ResponseWriter, _ *http.Request, _ func()) {
+				w.Header().Set("WWW-Authenticate", "Basic realm=proxy")
+				http.Error(w, body, http.StatusUnauthorized)
+			})
+			_, _, err := get(t, tr, page)
+			require.NotErrorIs(t, err, ErrSignedOut, body)
+			require.Equal(t, http.StatusUnauthorized, refusalOf(t, err).Status)
+		}
+		s.onRefresh(nil)
+		requireAda(t, tr)
+	})
+}
+
 // The hook of the Store fails: the old token and its key are kept, and nothing uses
 // the new tokens.
 func TestTransport_KeepsTheOldTokensIfTheNewOnesAreNotSaved(t *testing.T) {
