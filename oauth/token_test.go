@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -148,6 +149,16 @@ func TestForm_IsOfOneTypeAndBounded(t *testing.T) {
 	}
 	body := good + "&x=" + strings.Repeat("x", 16<<10-len(good)-3)
 	require.Equal(t, 200, fx.post(t, "/token", body).status, "16 KiB")
+
+	// A request that was not read from a connection may have no body.
+	for _, path := range []string{"/token", "/revoke"} {
+		r := httptest.NewRequest("POST", path, nil)
+		r.Body = nil
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		w := httptest.NewRecorder()
+		fx.ServeHTTP(w, r)
+		require.Equal(t, 400, w.Code)
+	}
 
 	// A middleware has read the body.
 	parsed := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
