@@ -16,7 +16,9 @@ import (
 	"github.com/ratchet-go/auth"
 )
 
-// basicChallenge is the challenge for a client that has used the scheme Basic.
+// basicChallenge is the challenge of every response with status 401, which must have one
+// (RFC 9110 section 15.5.2). Basic is the only scheme with which a client can
+// authenticate in the header.
 const basicChallenge = `Basic realm="oauth"`
 
 // maxCredential is the longest ID or secret of a client.
@@ -26,12 +28,11 @@ const maxCredential = 1024
 // without one.
 type credentials struct {
 	id, secret string
-	challenge  string // for the response if they are wrong
 }
 
-// refused returns the error for credentials that are not accepted.
-func (c *credentials) refused(text string) error {
-	return &problem{http.StatusUnauthorized, "invalid_client", text, c.challenge}
+// refusedClient returns the error for credentials that are not accepted.
+func refusedClient(text string) error {
+	return &problem{http.StatusUnauthorized, "invalid_client", text, basicChallenge}
 }
 
 // readCredentials returns the credentials of a request: those in the header
@@ -50,22 +51,19 @@ func readCredentials(r *http.Request, f map[string]string) (credentials, error) 
 	if !strings.EqualFold(scheme, "Basic") {
 		return inBody, nil // such as the access token of a client that adds it to all requests
 	}
-	c := credentials{challenge: basicChallenge}
 	id, secret, err := decodeBasic(strings.TrimLeft(encoded, " "))
 	if err != nil {
-		return credentials{}, c.refused("the header Authorization is malformed")
+		return credentials{}, refusedClient("the header Authorization is malformed")
 	}
-	c.id, c.secret = id, secret
 	switch {
 	case secret == "" && id == "": // a client without an ID
-		inBody.challenge = basicChallenge
 		return inBody, nil
 	case inBody.secret != "":
 		return credentials{}, malformed("the client authenticates in the header and in the body; it must use one of them")
 	case inBody.id != "" && inBody.id != id:
 		return credentials{}, malformed("client_id in the body differs from that in the header Authorization")
 	}
-	return c, nil
+	return credentials{id, secret}, nil
 }
 
 // decodeBasic decodes the credentials of the scheme Basic. RFC 6749 section 2.3.1
@@ -94,16 +92,16 @@ func (h *handler) authenticate(r *http.Request, f map[string]string, secret bool
 	case c.secret == "" && h.publicClients && !secret:
 		return nil
 	case c.secret == "":
-		return c.refused("the client must authenticate with its secret")
+		return refusedClient("the client must authenticate with its secret")
 	case h.clients == nil:
-		return c.refused("the client has sent a secret, but this server has only clients without one")
+		return refusedClient("the client has sent a secret, but this server has only clients without one")
 	case !isCredential(c.id) || !isCredential(c.secret):
 		err = auth.ErrInvalidCredentials // no client can have it
 	default:
 		err = h.check(r.Context(), h.a.Device(r), c)
 	}
 	if isWrong(err) {
-		return c.refused("the client is unknown, or its secret is wrong")
+		return refusedClient("the client is unknown, or its secret is wrong")
 	}
 	return err
 }

@@ -139,7 +139,7 @@ func TestIntrospect_NeedsAClientWithASecret(t *testing.T) {
 		for _, form := range []string{"", "client_id=backend&", "client_id=backend&client_secret=&", "client_id=app&"} {
 			r := fx.post(t, "/introspect", form+"token="+token)
 			require.Equal(t, "the client must authenticate with its secret", r.requireRefused(t, 401, "invalid_client"))
-			require.Empty(t, r.header["Www-Authenticate"])
+			require.Equal(t, []string{`Basic realm="oauth"`}, r.header["Www-Authenticate"])
 		}
 		fx.post(t, "/introspect", "token="+token, "Authorization", "Bearer "+token).requireRefused(t, 401, "invalid_client")
 	}
