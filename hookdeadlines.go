@@ -25,17 +25,20 @@ type hookDeadline struct {
 	expire func()
 }
 
-// set sets the deadline of d, or replaces it.
+// set sets the deadline of d, or replaces it. The deadline of a request may have no
+// monotonic time. It would be compared with the wall clock, so a timer could fire too
+// early when the clock is set back, and no other one be started.
 func (h *hookDeadlines) set(d *hookDeadline, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	d.at = at
+	now := time.Now()
+	d.at = now.Add(at.Sub(now))
 	if d.index == 0 {
 		heap.Push(&h.pending, d)
 	} else {
 		heap.Fix(&h.pending, d.index-1)
 	}
-	h.startTimer(time.Now())
+	h.startTimer(now)
 }
 
 // remove removes d, unless it is over.

@@ -64,6 +64,16 @@ func TestHookDeadlines_OneTimerServesManyCalls(t *testing.T) {
 	})
 }
 
+func TestHookDeadlines_DoNotFollowTheWallClock(t *testing.T) {
+	t.Parallel()
+	var h hookDeadlines
+	at := time.Now().Add(time.Hour).Round(0) // as in a context whose deadline was sent by a client
+	d := &hookDeadline{expire: func() {}}
+	h.set(d, at)
+	require.WithinDuration(t, at, d.at, time.Minute)
+	require.Contains(t, d.at.String(), " m=+", "it has a monotonic time")
+}
+
 // The timers of a synctest bubble do not fire outside of it.
 func TestHookDeadlines_WorkInAndOutsideOfABubble(t *testing.T) {
 	t.Parallel()
