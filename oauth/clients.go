@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ratchet-go/auth"
 )
@@ -228,8 +229,12 @@ func (k *knownClients) remove(digest [sha256.Size]byte) {
 	delete(k.digests, digest)
 }
 
-// enter waits until no other request of the account has entered. The caller calls
-// leave once.
+// maxWait is how long a request waits for others of its client and source. They take
+// long if CheckClient does not respond.
+const maxWait = 5 * time.Second
+
+// enter waits until no other request of the account has entered, for at most maxWait.
+// The caller calls leave once.
 func (k *knownClients) enter(ctx context.Context, account string) (leave func(), err error) {
 	k.mu.Lock()
 	q := k.queues[account]
@@ -246,6 +251,8 @@ func (k *knownClients) enter(ctx context.Context, account string) (leave func(),
 			delete(k.queues, account)
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, maxWait)
+	defer cancel()
 	select {
 	case q.free <- struct{}{}:
 		return func() { <-q.free; done() }, nil

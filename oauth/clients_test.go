@@ -264,6 +264,25 @@ func TestClients_ManyFirstRequestsAtOnceAreCheckedInParallel(t *testing.T) {
 	})
 }
 
+// While the application does not respond, requests must not wait for all of those
+// before them.
+func TestClients_DoNotWaitLongForEachOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		known := newClients()
+		known.fail = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		fx := newFixture(t, oauth.Config{Clients: known})
+		begin := time.Now()
+		statuses := parallel(20, func() int {
+			return send(t, fx, "POST", "/introspect", secretForm("backend", "s3cret-s3cret-s3cret")).status
+		})
+		require.Equal(t, map[int]int{503: 20}, statuses)
+		require.LessOrEqual(t, time.Since(begin), 11*time.Second, "HookTimeout and the wait")
+		known.set(func() { known.fail = nil })
+		require.Equal(t, 200, send(t, fx, "POST", "/introspect", secretForm("backend", "s3cret-s3cret-s3cret")).status)
+	})
+}
+
 // The application is asked only about what an ID and a secret may be.
 func TestClients_AreAskedAboutPrintableCredentials(t *testing.T) {
 	t.Parallel()
