@@ -184,7 +184,7 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
     for (const key in more) body.has(key) || body.set(key, more[key]);
     if (inBody) body.set("delivery", "body");
     const response = await post(path, { body }), data = await bodyOf(response);
-    challenge = data.challenge;
+    challenge = data.challenge ?? challenge; // a 429 or 503 has none
     if (response.ok) {
       await update(({ n }) => applied({ n }, data)); // a pending key belongs to another session
       begin("signed-in", data);

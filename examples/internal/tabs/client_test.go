@@ -504,6 +504,11 @@ func testLoginShowsErrorsAndTheSecondFactor(t *testing.T, browser exampletest.Ta
 	const right = `auth.login({ login: "ada", password: "` + pass + `", remember: false })`
 	require.Equal(t, "401 factor_required factor ", answer(right))
 	require.Equal(t, "401 invalid_credentials factor ", answer(`auth.factor({ method: "otp", response: "000000" })`))
+	for _, refuse := range []error{auth.ErrUnavailable, auth.ErrThrottled} { // the client keeps the challenge
+		s.intercept(func(w http.ResponseWriter, r *http.Request, _ http.Handler) { s.WriteError(w, r, refuse) })
+		require.Regexp(t, `^(503 temporarily_unavailable|429 too_many_attempts) `, answer(`auth.factor({ method: "otp", response: "123456" })`))
+	}
+	s.intercept(nil)
 	require.Equal(t, "200   ", answer(`auth.factor({ method: "otp", response: "123456" })`))
 	require.Len(t, seen(tab, "signed-in", "session_id", 1), 1)
 	require.Equal(t, "ada", tab.Evaluate("who()"))
