@@ -7,7 +7,7 @@ const clocks = () => [performance.now(), Date.now()]; // one may stop during sle
 const since = ([p, d]) => Math.max(performance.now() - p, Date.now() - d);
 const pause = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 const wait = (response) => pause(Math.min(response.headers.get("Retry-After") || 1, 10));
-const bodyOf = (response) => response.clone().json().catch(() => ({}));
+const bodyOf = (response) => response.clone().json().then(Object, () => ({}));
 const base64url = (b) => btoa(String.fromCharCode(...new Uint8Array(b))).replace(/\W/g, (c) => ({ "+": "-", "/": "_" })[c] ?? "");
 
 // over reports whether a response says that there is no session, or no longer.

@@ -267,6 +267,10 @@ func testRepeatsOnlyWhatTheServerHasNotDone(t *testing.T, browser exampletest.Ta
 		case "/outage":
 			sent.Add(1)
 			auth.DefaultOnError(w, r, auth.ErrUnavailable)
+		case "/null":
+			sent.Add(1)
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = w.Write([]byte("null"))
 		case "/other":
 			sent.Add(1)
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -283,6 +287,7 @@ func testRepeatsOnlyWhatTheServerHasNotDone(t *testing.T, browser exampletest.Ta
 		{`"/outage"`, "503", 3},
 		{`"/other"`, "503", 3},
 		{`"/other", { method: "POST" }`, "503", 1}, // may have been carried out
+		{`"/null"`, "400", 1},
 	} {
 		sent.Store(0)
 		require.Equal(t, tt.status, tab.Evaluate(`auth.fetch(`+tt.request+`).then((r) => "" + r.status)`), tt.request)
