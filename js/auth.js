@@ -1,5 +1,4 @@
-// The client of github.com/ratchet-go/auth for pages. auth.d.ts documents it, and
-// docs/clients.md the rules that it follows.
+// The client of github.com/ratchet-go/auth for pages: see auth.d.ts and docs/clients.md.
 
 const WINDOW = 30000; // the retry window of the server, in milliseconds
 
@@ -186,6 +185,7 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
     const response = await post(path, { body }), data = await bodyOf(response);
     challenge = data.challenge ?? challenge; // a 429 or 503 has none
     if (response.ok) {
+      if (!data.session_id) throw new Error("incomplete");
       await update(({ n }) => applied({ n }, data)); // a pending key belongs to another session
       begin("signed-in", data);
     }

@@ -35,6 +35,7 @@ func TestClient(t *testing.T) {
 		"WorksWithoutWhatBrowsersMayLack":         testWorksWithoutWhatBrowsersMayLack,
 		"OrphanedLockDelaysOnly":                  testOrphanedLockDelaysOnly,
 		"LateRefusalOfAnOldSession":               testLateRefusalOfAnOldSession,
+		"LoginWithoutTokensIsNoLogin":             testLoginWithoutTokensIsNoLogin,
 		"StepUpIsNoSignOut":                       testStepUpIsNoSignOut,
 		"LoginShowsErrorsAndTheSecondFactor":      testLoginShowsErrorsAndTheSecondFactor,
 		"RefreshesAheadOfTheExpiry":               testRefreshesAheadOfTheExpiry,
@@ -484,6 +485,31 @@ func testStepUpIsNoSignOut(t *testing.T, browser exampletest.Tab) {
 	}
 	require.Empty(t, seen(tab, "signed-out", "reason", 0))
 	require.Equal(t, "ada", tab.Evaluate("who()"))
+}
+
+// testLoginWithoutTokensIsNoLogin loses the body of the response to a login, or gets
+// that of a proxy.
+func testLoginWithoutTokensIsNoLogin(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
+	for _, lost := range []bool{false, true} {
+		s := newSite(t, auth.Config{})
+		s.intercept(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			switch {
+			case r.URL.Path != "/auth/login":
+				next.ServeHTTP(w, r)
+			case lost:
+				response := httptest.NewRecorder()
+				next.ServeHTTP(response, r)
+				drop(w, response, true)
+			default:
+				_, _ = w.Write([]byte("<p>Welcome to this network"))
+			}
+		})
+		tab := s.open(browser, "?body", "")
+		require.Equal(t, "Error", tab.Evaluate(`auth.login({ login: "ada", password: "`+pass+`" }).catch((e) => e.name)`))
+		require.Empty(t, seen(tab, "signed-in", "session_id", 0))
+		tab.Close()
+	}
 }
 
 type factor struct{}
