@@ -103,7 +103,7 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
       if (response.ok) {
         let late;
         await update((r) => {
-          late = inBody && r.t !== t; // another tab has stored a newer one
+          late = inBody ? r.t !== t : r.n > n && !r.s; // another tab has stored a newer one, or signed out
           const used = data.rotated && r.k === k && (inBody || since(sent) < WINDOW);
           return late ? r : applied(used ? { n: r.n } : r, data);
         });

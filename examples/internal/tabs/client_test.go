@@ -41,6 +41,7 @@ func TestClient(t *testing.T) {
 		"RefreshesAheadOfTheExpiry":               testRefreshesAheadOfTheExpiry,
 		"TokensOfBodiesAreSavedBeforeTheyAreUsed": testTokensOfBodiesAreSavedBeforeTheyAreUsed,
 		"LateResponseDoesNotReplaceNewerTokens":   testLateResponseDoesNotReplaceNewerTokens,
+		"LateResponseDoesNotUndoASignOut":         testLateResponseDoesNotUndoASignOut,
 		"StreamIsNotSentAgain":                    testStreamIsNotSentAgain,
 		"HiddenPageRefreshesWhenItIsShown":        testHiddenPageRefreshesWhenItIsShown,
 		"KnowsWhyAnotherTabSignedOut":             testKnowsWhyAnotherTabSignedOut,
@@ -644,6 +645,43 @@ func testLateResponseDoesNotReplaceNewerTokens(t *testing.T, browser exampletest
 	close(release)
 	require.Equal(t, "ada", <-names)
 	require.Equal(t, before, stored())
+}
+
+// testLateResponseDoesNotUndoASignOut: the response to a refresh comes after another
+// tab has signed out.
+func testLateResponseDoesNotUndoASignOut(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
+	for _, query := range []string{"", "?body"} {
+		s := newSite(t, auth.Config{})
+		clearCookies(t, browser) // those of the site before: cookies do not depend on the port
+		first, second := s.open(browser, query, ""), s.open(browser, query, "")
+		login(first)
+		require.Len(t, seen(second, "signed-in", "session_id", 1), 1)
+		release, held := make(chan struct{}), make(chan struct{})
+		s.intercept(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.URL.Path != "/auth/refresh" {
+				next.ServeHTTP(w, r)
+				return
+			}
+			response := httptest.NewRecorder()
+			next.ServeHTTP(response, r)
+			close(held)
+			<-release
+			w.WriteHeader(response.Code)
+			_, _ = w.Write(response.Body.Bytes())
+		})
+		status := make(chan string)
+		go func() { status <- first.Evaluate(`auth.refresh().then((r) => "" + r.status)`) }()
+		<-held
+		require.Equal(t, "204", second.Evaluate(`auth.logout().then((r) => "" + r.status)`))
+		require.Equal(t, []string{"logout"}, seen(first, "signed-out", "reason", 1))
+		close(release)
+		require.Equal(t, "200", <-status)
+		require.Empty(t, seen(first, "refreshed", "otherTab", 0), query)
+		require.Len(t, seen(first, "signed-in", "session_id", 1), 1, query)
+		first.Close()
+		second.Close()
+	}
 }
 
 // testStreamIsNotSentAgain replaces fetch, because Chromium sends streams by
