@@ -114,7 +114,8 @@ export interface Client extends EventTarget {
    * function fetch as they are. Browsers drop the header Authorization if a response
    * redirects to another origin.
    *
-   * It rejects as fetch does, and if a refresh gets no response.
+   * It rejects as fetch does, and if a refresh gets no response. An abort signal ends
+   * the request at once; a refresh that it waits for goes on.
    */
   fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
 

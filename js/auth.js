@@ -2,17 +2,17 @@
 
 const WINDOW = 30000; // the retry window of the server, in milliseconds
 
-const clocks = () => [performance.now(), Date.now()]; // one may stop during sleep, the other may be set
+const clocks = () => [performance.now(), Date.now()]; // one may stop, the other may be set
 const since = ([p, d]) => Math.max(performance.now() - p, Date.now() - d);
 const pause = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 const wait = (response) => pause(Math.min(response.headers.get("Retry-After") || 1, 10));
 const bodyOf = (response) => response.clone().json().then(Object, () => ({}));
 const base64url = (b) => btoa(String.fromCharCode(...new Uint8Array(b))).replace(/\W/g, (c) => ({ "+": "-", "/": "_" })[c] ?? "");
 
-// over reports whether a response says that there is no session, or no longer.
+// over reports whether a response says that there is no session.
 const over = ({ action, error }) => action === "login" && /^(missing|invalid)_(token|grant|request)$/.test(error);
 
-// transact replaces the record of all tabs by the result of f, in one transaction.
+// transact replaces the record of all tabs by the result of f.
 const transact = (name, f) => new Promise((resolve, reject) => {
   const open = indexedDB.open(name);
   open.onupgradeneeded = () => open.result.createObjectStore("s");
@@ -42,7 +42,7 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
   let out;               // whether nobody is signed in; undefined: not known
   let refreshing, timer, expiry, challenge, tabs;
 
-  // update replaces the record, and reports whether it is that of all tabs.
+  // update replaces the record, and reports whether for all tabs.
   async function update(f = (r) => r) {
     try {
       record = await Promise.race([transact(name, f), pause(5).then(() => { throw 0; })]);
@@ -53,7 +53,7 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
     }
   }
 
-  // applied returns the record after the response to a login or a refresh.
+  // applied returns the record after a response.
   const applied = ({ n, k }, { session_id, expires_in, access_token, refresh_token }) =>
     ({ n: n + 1, k, s: session_id, e: Date.now() + expires_in * 1000, ...inBody && { a: access_token, t: refresh_token } });
 
@@ -103,7 +103,7 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
       if (response.ok) {
         let late;
         await update((r) => {
-          late = inBody ? r.t !== t : r.n > n && !r.s; // another tab has stored a newer one, or signed out
+          late = inBody ? r.t !== t : r.n > n && !r.s; // another tab was faster, or signed out
           const used = data.rotated && r.k === k && (inBody || since(sent) < WINDOW);
           return late ? r : applied(used ? { n: r.n } : r, data);
         });
@@ -122,7 +122,7 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
       const once = () => result ??= exchange(seen);
       try {
         await navigator.locks.request(name, { signal: AbortSignal.timeout(3000) }, once);
-      } catch { /* no locks, or another tab does not release it */ }
+      } catch { /* no locks, or one that is not released */ }
       return once();
     })().finally(() => { refreshing = null; });
     return (await refreshing).clone();
@@ -183,7 +183,7 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
     for (const key in more) body.has(key) || body.set(key, more[key]);
     if (inBody) body.set("delivery", "body");
     const response = await post(path, { body }), data = await bodyOf(response);
-    challenge = data.challenge ?? challenge; // a 429 or 503 has none
+    challenge = data.challenge ?? challenge;
     if (response.ok) {
       if (!data.session_id) throw new Error("incomplete");
       await update(({ n }) => applied({ n }, data)); // a pending key belongs to another session
@@ -194,11 +194,12 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
 
   const client = Object.assign(new EventTarget(), {
     async fetch(input, init) {
-      const { url } = input instanceof Request ? input : new Request(input);
+      const { url, signal } = input instanceof Request ? input : new Request(input);
       if (!origins.includes(new URL(url).origin)) return fetch(input, init);
+      const orAbort = (f) => Promise.race([f, new Promise((_, reject) => (init?.signal ?? signal).addEventListener("abort", (e) => reject(e.target.reason)))]);
       await ready;
       if (!out && performance.now() > expiry) {
-        const response = await client.refresh();
+        const response = await orAbort(client.refresh());
         if (!response.ok) return response;
       }
       const stream = init?.body instanceof ReadableStream;
@@ -212,7 +213,7 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
         if (over(data)) {
           if (await lost(n, data)) return response;
         } else if (data.action === "refresh") {
-          const refreshed = n === record.n && await renew(n);
+          const refreshed = n === record.n && await orAbort(renew(n));
           if (refreshed && !refreshed.ok) return refreshed;
         } else if (data.error !== "temporarily_unavailable" && (status !== 503 || !/GET|HEAD/.test(request.method))) {
           return response;

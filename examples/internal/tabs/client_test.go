@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -42,6 +43,7 @@ func TestClient(t *testing.T) {
 		"TokensOfBodiesAreSavedBeforeTheyAreUsed": testTokensOfBodiesAreSavedBeforeTheyAreUsed,
 		"LateResponseDoesNotReplaceNewerTokens":   testLateResponseDoesNotReplaceNewerTokens,
 		"LateResponseDoesNotUndoASignOut":         testLateResponseDoesNotUndoASignOut,
+		"AbortDoesNotWaitForTheRefresh":           testAbortDoesNotWaitForTheRefresh,
 		"StreamIsNotSentAgain":                    testStreamIsNotSentAgain,
 		"HiddenPageRefreshesWhenItIsShown":        testHiddenPageRefreshesWhenItIsShown,
 		"KnowsWhyAnotherTabSignedOut":             testKnowsWhyAnotherTabSignedOut,
@@ -682,6 +684,39 @@ func testLateResponseDoesNotUndoASignOut(t *testing.T, browser exampletest.Tab) 
 		first.Close()
 		second.Close()
 	}
+}
+
+// testAbortDoesNotWaitForTheRefresh aborts a request while a refresh for it is on
+// its way: the refresh goes on.
+func testAbortDoesNotWaitForTheRefresh(t *testing.T, browser exampletest.Tab) {
+	t.Helper()
+	s := newSite(t, auth.Config{})
+	tab := s.open(browser, "", "")
+	login(tab)
+	for _, request := range []string{`"/api/me", { signal: c.signal }`, `new Request("/api/me", { signal: c.signal })`} {
+		s.expire()
+		held, done := make(chan struct{}), make(chan struct{})
+		release := sync.OnceFunc(func() { close(done) })
+		defer release()
+		s.intercept(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.URL.Path == "/auth/refresh" {
+				close(held)
+				<-done
+			}
+			next.ServeHTTP(w, r)
+		})
+		result := make(chan string)
+		go func() {
+			result <- tab.Evaluate(`(window.c = new AbortController(), Promise.race([auth.fetch(` + request + `).catch((e) => e.name), new Promise((done) => setTimeout(done, 5000, "waits"))]))`)
+		}()
+		<-held
+		tab.Evaluate(`(c.abort(), "")`)
+		require.Equal(t, "AbortError", <-result, request)
+		release()
+		s.intercept(nil)
+		require.Equal(t, "ada", tab.Evaluate("who()"))
+	}
+	require.Equal(t, 2, s.sent("/auth/refresh"))
 }
 
 // testStreamIsNotSentAgain replaces fetch, because Chromium sends streams by
