@@ -13,7 +13,7 @@ import (
 )
 
 // address is the line with which a program reports that it listens.
-var address = regexp.MustCompile(`(?m)^(?:Ratchet )?\w+ on (\S+)\n`)
+var address = regexp.MustCompile(`(?m)^(?:Ratchet )?\w+ on (.*)\n`)
 
 // Program is a server that runs in a process of its own.
 type Program struct {
