@@ -169,7 +169,7 @@ func (a *Authenticator) signTicket(ctx context.Context, claims *Claims, path str
 // unless the store has spent the ticket and its response was lost. A source that
 // sends many tickets without a valid signature gets [ErrThrottled] for further ones.
 //
-// The request that the handler gets has no ticket in its URL. A proxy, and
+// The request that the handler or Config.OnError gets has no ticket in its URL. A proxy, and
 // middleware around this one, may have logged it. It cannot be used again, and what
 // it says of the user is encrypted, except Subject.
 //
@@ -202,7 +202,7 @@ func (a *Authenticator) RequireStream(guards ...Guard) func(http.Handler) http.H
 				ctx, by, err = a.useTicket(r, ticket, entries)
 			}
 			if err != nil {
-				a.writeRefusal(w, r, err, by)
+				a.writeRefusal(w, withoutTicket(r.Context(), r), err, by) // the ticket may not be spent, and OnError may log the URL
 				return
 			}
 			next.ServeHTTP(w, withoutTicket(ctx, r))

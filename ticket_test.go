@@ -722,3 +722,28 @@ func TestTicket_OfAnotherProcess(t *testing.T) {
 	restarted.open(t, "/", ticket).requireRefused(t, 401, "invalid_token", "refresh")
 	require.Equal(t, "hello ada", first.open(t, "/", ticket).body)
 }
+
+// A ticket that was refused may be unspent, and applications log URLs.
+func TestTicket_OnErrorDoesNotSeeIt(t *testing.T) {
+	t.Parallel()
+	var seen []string
+	fx := newFixture(t, func(c *auth.Config) {
+		c.OnError = func(w http.ResponseWriter, r *http.Request, err error) {
+			seen = append(seen, r.URL.String(), r.RequestURI)
+			auth.DefaultOnError(w, r, err)
+		}
+	})
+	ticket := fx.ticket(t, fx.login(t).Access, "/events")
+	forbid := auth.Role("nobody has this")
+	for _, stream := range []http.Handler{fx.RequireStream(forbid)(hello), fx.RequireStream()(hello)} {
+		send(t, stream, "GET", "/other?room=5&ticket="+ticket, eventSource)
+		send(t, stream, "GET", "/events?room=5&ticket="+ticket)
+	}
+	send(t, fx.RequireStream(forbid)(hello), "GET", "/events?room=5&ticket="+ticket, eventSource)
+	require.Len(t, seen, 10)
+	for _, text := range seen {
+		require.NotContains(t, text, "ticket")
+		require.Contains(t, text, "?room=5")
+	}
+	require.Equal(t, 200, fx.open(t, "/events", ticket).status, "it was not spent")
+}
