@@ -48,7 +48,8 @@ func (e *Error) Error() string {
 // If the server refuses the login, the error is an [*Error]. Its Action is "factor"
 // if a second factor is required: call [Transport.LoginFactor] with one of its
 // Methods. If its Status is 429, nothing was checked; show its Description, and let
-// the user try again after RetryAfter. Login repeats nothing.
+// the user try again after RetryAfter. Login repeats nothing. If the Store does not
+// respond, Login sends nothing.
 func (t *Transport) Login(ctx context.Context, fields map[string]string) error {
 	t.mu.Lock()
 	t.challenge = nil // it may be that of another user
@@ -75,6 +76,10 @@ func (t *Transport) LoginFactor(ctx context.Context, method, response string) er
 }
 
 func (t *Transport) login(ctx context.Context, endpoint string, fields map[string]string) error {
+	// A login whose tokens cannot be saved would leave a session that nobody can end.
+	if err := t.store.Update(ctx, func(old []byte) ([]byte, error) { return old, nil }); err != nil {
+		return fmt.Errorf("authclient: before the login: %w", err)
+	}
 	form := url.Values{"delivery": {"body"}} // not cookies
 	for name, value := range fields {
 		form.Set(name, value)

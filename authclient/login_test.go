@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -122,6 +124,16 @@ func TestLogin_EndsTheChallengeOfTheLoginBefore(t *testing.T) {
 	})
 }
 
+func TestLogin_SendsNothingIfTheTokensCannotBeSaved(t *testing.T) {
+	playLogin(t, nil, func(t *testing.T, s *server, _ *Transport) {
+		tr, err := New(Config{BaseURL: base, Base: s, Store: FileStore(filepath.Join(t.TempDir(), "no folder", "tokens.json"))})
+		require.NoError(t, err)
+		err = tr.Login(t.Context(), map[string]string{"login": "ada", "password": password})
+		require.ErrorIs(t, err, os.ErrNotExist)
+		require.Empty(t, s.take("/login"))
+	})
+}
+
 func TestLogin_SecondFactor(t *testing.T) {
 	playLogin(t, codes{}, func(t *testing.T, s *server, tr *Transport) {
 		require.ErrorContains(t, tr.LoginFactor(t.Context(), "otp", "123456"), "without a Login")
@@ -143,7 +155,9 @@ func TestLogin_SecondFactor(t *testing.T) {
 
 func TestLogin_IsNotSavedIfTheStoreFails(t *testing.T) {
 	playLogin(t, nil, func(t *testing.T, _ *server, tr *Transport) {
-		tr.store = lockedStore{errLost}
+		store := &failingStore{Store: new(memory)}
+		store.failAfter(0, errLost)
+		tr.store = store
 		err := tr.Login(t.Context(), map[string]string{"login": "ada", "password": password})
 		require.ErrorIs(t, err, errLost)
 		require.EqualError(t, err, "authclient: saving the tokens: the response of a test is lost")
