@@ -24,7 +24,8 @@ type Store interface {
 	// Update replaces the text in one atomic step: it calls f with the current
 	// text, or with nil, and saves what f returns. Nil means that the text is
 	// removed. The same text need not be saved again. If f returns an error, nothing
-	// is saved, and Update returns that error. f does no I/O. It may be called again if the text has changed.
+	// is saved, and Update returns that error. f does no I/O. It may be called again
+	// if the text has changed.
 	//
 	// When Update returns nil, the new text must survive a crash. After any other
 	// error, either text may be stored.
