@@ -14,7 +14,9 @@ type hookDeadlines struct {
 
 	// fires is when the last timer fires that was started, or zero. Timers are never
 	// stopped or reset, since that panics if it happens outside of the testing/synctest
-	// bubble in which the timer was created.
+	// bubble in which the timer was created. So a timer of a bubble that has ended
+	// counts as pending in the next bubble, whose clock begins at the same time: an
+	// Authenticator must not be used in two bubbles.
 	fires time.Time
 }
 
