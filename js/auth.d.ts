@@ -17,7 +17,8 @@ export interface Options {
    * URL of the endpoints, such as "/auth" or "https://api.example.com/auth". The
    * default is the folder from which auth.js was loaded. If it is of another origin,
    * CORS must allow the header Refresh-Key, with `body` also Refresh-Token and
-   * Authorization, and credentials unless `body` is set.
+   * Authorization, and credentials unless `body` is set. It must also expose the
+   * header Retry-After, which is otherwise hidden from scripts.
    */
   base?: string;
 

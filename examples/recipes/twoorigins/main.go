@@ -87,6 +87,7 @@ func api(a *auth.Authenticator, pageOrigin string) http.Handler {
 		AllowCredentials: true,                 // also those of requests with cookies
 		AllowedMethods:   []string{"GET", "POST", "DELETE"},
 		AllowedHeaders:   []string{"Content-Type", "Refresh-Key"},
+		ExposedHeaders:   []string{"Retry-After"}, // how long to wait after a 429 or 503
 	})
 	return allow.Handler(mux) // around Require, because a preflight request has no cookies
 }

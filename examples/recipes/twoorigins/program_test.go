@@ -112,6 +112,10 @@ func TestPage_CallsTheAPIOfAnotherOrigin(t *testing.T) {
 	sessions, err = a.Sessions(t.Context(), "u1")
 	require.NoError(t, err)
 	require.Empty(t, sessions)
+
+	authtest.ThrottleLogin(t, a, "bob")
+	tab.Do(chromedp.SendKeys(`[name="login"]`, "bob"), chromedp.SendKeys(`[name="password"]`, "wrong"+kb.Enter))
+	tab.Sees("message", "Wait 1 seconds, and try again.") // CORS exposes the header Retry-After
 }
 
 func TestAPI_OnlyTheTrustedOriginMayWrite(t *testing.T) {

@@ -28,7 +28,9 @@ $("login").addEventListener("submit", async (e) => {
   e.preventDefault();
   const response = await auth.login(new FormData(e.target)).catch(() => ({}));
   if (response.ok) e.target.reset();
-  else $("message").textContent = response.status === 401 ? "Name or password is wrong." : "The server does not answer. Try again.";
+  else if (response.status === 401) $("message").textContent = "Name or password is wrong.";
+  else if (response.status === 429) $("message").textContent = `Wait ${response.headers.get("Retry-After")} seconds, and try again.`;
+  else $("message").textContent = "The server does not answer. Try again.";
 });
 
 $("reload").addEventListener("click", load);
