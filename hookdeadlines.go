@@ -14,9 +14,7 @@ type hookDeadlines struct {
 
 	// fires is when the last timer fires that was started, or zero. Timers are never
 	// stopped or reset, since that panics if it happens outside of the testing/synctest
-	// bubble in which the timer was created. So a timer of a bubble that has ended
-	// counts as pending in the next bubble, whose clock begins at the same time: an
-	// Authenticator must not be used in two bubbles.
+	// bubble in which the timer was created.
 	fires time.Time
 }
 
@@ -52,13 +50,18 @@ func (h *hookDeadlines) remove(d *hookDeadline) {
 	}
 }
 
-// startTimer starts a timer for the earliest deadline, unless an earlier one runs.
-// It is called with h locked.
+// bubblesEnd is later than the time in a testing/synctest bubble, whose clock begins
+// with the year 2000, and earlier than any other time.
+const bubblesEnd = 2025
+
+// startTimer starts a timer for the earliest deadline, unless an earlier one runs. In
+// a bubble it starts one in any case: the earlier one may be of another bubble, and
+// then it never fires. It is called with h locked.
 func (h *hookDeadlines) startTimer(now time.Time) {
 	if len(h.pending) == 0 {
 		return
 	}
-	if first := h.pending[0].at; !h.fires.After(now) || first.Before(h.fires) {
+	if first := h.pending[0].at; !h.fires.After(now) || first.Before(h.fires) || now.Year() < bubblesEnd {
 		h.fires = first
 		time.AfterFunc(first.Sub(now), h.fire)
 	}

@@ -51,27 +51,44 @@ func TestHookDeadlines_ExpireInOrderAndOnce(t *testing.T) {
 
 func TestHookDeadlines_OneTimerServesManyCalls(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var h hookDeadlines
-		first := time.Now().Add(time.Second)
-		for range 1000 {
-			d := &hookDeadline{expire: func() { t.Error("a call that has returned expires") }}
-			h.set(d, time.Now().Add(time.Second))
-			require.Equal(t, first, h.fires)
-			h.remove(d)
+	var h hookDeadlines
+	var fires time.Time
+	for range 1000 {
+		d := &hookDeadline{expire: func() { t.Error("a call that has returned expires") }}
+		h.set(d, time.Now().Add(time.Hour))
+		if fires.IsZero() {
+			fires = h.fires
 		}
-		time.Sleep(2 * time.Second)
-	})
+		require.Equal(t, fires, h.fires, "another timer was started")
+		h.remove(d)
+	}
 }
 
-func TestHookDeadlines_DoNotFollowTheWallClock(t *testing.T) {
+// A bubble begins at the time at which the one before it has begun.
+func TestHookDeadlines_WorkInBubblesOneAfterTheOther(t *testing.T) {
 	t.Parallel()
 	var h hookDeadlines
-	at := time.Now().Add(time.Hour).Round(0) // as in a context whose deadline was sent by a client
-	d := &hookDeadline{expire: func() {}}
-	h.set(d, at)
-	require.WithinDuration(t, at, d.at, time.Minute)
-	require.Contains(t, d.at.String(), " m=+", "it has a monotonic time")
+	for range 3 {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			h.set(&hookDeadline{expire: func() {}}, start.Add(time.Second)) // its timer does not fire: the bubble ends before
+			for _, wait := range []time.Duration{0, time.Millisecond} {
+				time.Sleep(wait)
+				expired := make(chan time.Duration, 1)
+				begin := time.Now()
+				h.set(&hookDeadline{expire: func() { expired <- time.Since(begin) }}, begin.Add(2*time.Second))
+				select {
+				case after := <-expired:
+					require.Equal(t, 2*time.Second, after)
+				case <-time.After(time.Minute):
+					t.Error("the deadline does not expire")
+				}
+			}
+			d := &hookDeadline{expire: func() {}}
+			h.set(d, time.Now().Add(time.Hour))
+			h.remove(d)
+		})
+	}
 }
 
 // The timers of a synctest bubble do not fire outside of it.

@@ -68,9 +68,7 @@ type Authenticator struct {
 // If Now is nil, the clock stands still at the whole second in which New was
 // called until the test advances it. If Now is set, the clock returns Now plus
 // what it was advanced by. With Now set to [time.Now], New can be called in a
-// [testing/synctest] bubble, where time.Sleep then moves the clock. Use an
-// Authenticator in one bubble only: in a second one, its hooks may miss their
-// deadlines (Config.HookTimeout, Config.StoreTimeout).
+// [testing/synctest] bubble, where time.Sleep then moves the clock.
 //
 // If Hasher is nil, a Hasher that is fast and weak hashes passwords. If OnEvent
 // is nil, all events are logged to t, so the output of a failed test says why
