@@ -10,7 +10,7 @@ const bodyOf = (response) => response.clone().json().then(Object, () => ({}));
 const base64url = (b) => btoa(String.fromCharCode(...new Uint8Array(b))).replace(/\W/g, (c) => ({ "+": "-", "/": "_" })[c] ?? "");
 
 // over reports whether a response says that there is no session.
-const over = ({ action, error }) => action === "login" && /^(missing|invalid)_(token|grant|request)$/.test(error);
+const over = ({ action, error }) => action === "login" && !/^(insufficient_user|invalid_credentials)/.test(error);
 
 // transact replaces the record of all tabs by the result of f.
 const transact = (name, f) => new Promise((resolve, reject) => {

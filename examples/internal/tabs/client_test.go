@@ -476,6 +476,9 @@ func testStepUpIsNoSignOut(t *testing.T, browser exampletest.Tab) {
 			s.Require(auth.Fresh(time.Minute))(next).ServeHTTP(w, r)
 		case "/confirm":
 			s.WriteError(w, r, auth.ErrInvalidCredentials)
+		case "/own": // an error of the application
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = w.Write([]byte(`{"error":"session_over","action":"login"}`))
 		default:
 			next.ServeHTTP(w, r)
 		}
@@ -488,6 +491,8 @@ func testStepUpIsNoSignOut(t *testing.T, browser exampletest.Tab) {
 	}
 	require.Empty(t, seen(tab, "signed-out", "reason", 0))
 	require.Equal(t, "ada", tab.Evaluate("who()"))
+	tab.Evaluate(`auth.fetch("/own").then(() => "")`)
+	require.Equal(t, []string{"session_over"}, seen(tab, "signed-out", "error", 1), "any other error with this action ends it")
 }
 
 // testLoginWithoutTokensIsNoLogin loses the body of the response to a login, or gets
