@@ -259,7 +259,7 @@ func acceptsEvents(r *http.Request) bool {
 // isWebSocket reports whether a GET is the opening handshake of a WebSocket (RFC
 // 6455 section 4.2.1).
 func isWebSocket(r *http.Request) bool {
-	return hasElement(r.Header["Connection"], "upgrade") && hasElement(r.Header["Upgrade"], "websocket") &&
+	return r.ProtoAtLeast(1, 1) && hasElement(r.Header["Connection"], "upgrade") && hasElement(r.Header["Upgrade"], "websocket") &&
 		r.Header.Get("Sec-Websocket-Key") != "" && r.Header.Get("Sec-Websocket-Version") == "13"
 }
 

@@ -267,6 +267,7 @@ func TestTicket_IsOnlyForTheHandshakeOfAStream(t *testing.T) {
 		without(webSocket, "Connection"), without(webSocket, "Upgrade"), without(webSocket, "Sec-WebSocket-Key"), without(webSocket, "Sec-WebSocket-Version"),
 		with(webSocket, "Connection", "keep-alive"), with(webSocket, "Upgrade", "h2c"), with(webSocket, "Upgrade", "websockets"), with(webSocket, "Sec-WebSocket-Version", "8"),
 		with(extendedConnect, ":protocol", ""), func(r *http.Request) { extendedConnect(r); r.Header[":protocol"] = []string{"connect-udp"} },
+		func(r *http.Request) { webSocket(r); r.ProtoMinor = 0 },
 		func(r *http.Request) { extendedConnect(r); r.ProtoMajor = 1 },
 	} {
 		requests = append(requests, request{"GET", o})

@@ -75,8 +75,8 @@ export interface SignedOutDetail {
   session_id?: string;
   /**
    * Why the session has ended: "logout", "reuse" (somebody else used it),
-   * "replaced", "evicted", "user", "revoked" or "". The server knows the reason only
-   * for a while.
+   * "replaced", "evicted", "user", "revoked", "login" (the login was not completed)
+   * or "". The server knows the reason only for a while.
    */
   reason: string;
   /** The "error" of the response: "missing_token" if nobody was signed in. Or "". */

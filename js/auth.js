@@ -1,6 +1,6 @@
 // The client of github.com/ratchet-go/auth for pages: see auth.d.ts and docs/clients.md.
 
-const WINDOW = 30000; // the retry window of the server, in milliseconds
+const WINDOW = 30000; // the retry window, in ms
 
 const clocks = () => [performance.now(), Date.now()]; // one may stop, the other may be set
 const since = ([p, d]) => Math.max(performance.now() - p, Date.now() - d);
@@ -9,7 +9,7 @@ const wait = (response) => pause(Math.min(response.headers.get("Retry-After") ||
 const bodyOf = (response) => response.clone().json().then(Object, () => ({}));
 const base64url = (b) => btoa(String.fromCharCode(...new Uint8Array(b))).replace(/\W/g, (c) => ({ "+": "-", "/": "_" })[c] ?? "");
 
-// over reports whether a response says that there is no session.
+// over reports whether a response ends the session.
 const over = ({ action, error }) => action === "login" && !/^(insufficient_user|invalid_credentials)/.test(error);
 
 // transact replaces the record of all tabs by the result of f.
@@ -103,7 +103,7 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
       if (response.ok) {
         let late;
         await update((r) => {
-          late = inBody ? r.t !== t : r.n > n && !r.s; // another tab was faster, or signed out
+          late = inBody ? r.t !== t : r.n > n && r.s !== data.session_id; // another tab was faster or signed out
           const used = data.rotated && r.k === k && (inBody || since(sent) < WINDOW);
           return late ? r : applied(used ? { n: r.n } : r, data);
         });
@@ -165,7 +165,7 @@ export function createClient({ base, body: inBody, origins = [], expiresIn } = {
   function ahead(seconds) {
     if (isNaN(seconds)) return;
     expiry = performance.now() + seconds * 1000;
-    later(seconds - Math.min(30, seconds / 5));
+    later(seconds - Math.min(30, seconds / 5) * (1 + Math.random()));
   }
 
   function later(seconds) {

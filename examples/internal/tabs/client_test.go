@@ -655,10 +655,14 @@ func testLateResponseDoesNotReplaceNewerTokens(t *testing.T, browser exampletest
 }
 
 // testLateResponseDoesNotUndoASignOut: the response to a refresh comes after another
-// tab has signed out.
+// tab has signed out, and perhaps in again.
 func testLateResponseDoesNotUndoASignOut(t *testing.T, browser exampletest.Tab) {
 	t.Helper()
-	for _, query := range []string{"", "?body"} {
+	for _, test := range []struct {
+		query    string
+		sessions int
+	}{{"", 1}, {"", 2}, {"?body", 1}, {"?body", 2}} {
+		query := test.query
 		s := newSite(t, auth.Config{})
 		clearCookies(t, browser) // those of the site before: cookies do not depend on the port
 		first, second := s.open(browser, query, ""), s.open(browser, query, "")
@@ -682,10 +686,14 @@ func testLateResponseDoesNotUndoASignOut(t *testing.T, browser exampletest.Tab) 
 		<-held
 		require.Equal(t, "204", second.Evaluate(`auth.logout().then((r) => "" + r.status)`))
 		require.Equal(t, []string{"logout"}, seen(first, "signed-out", "reason", 1))
+		if test.sessions == 2 {
+			login(second)
+			require.Len(t, seen(first, "signed-in", "session_id", 2), 2)
+		}
 		close(release)
 		require.Equal(t, "200", <-status)
-		require.Empty(t, seen(first, "refreshed", "otherTab", 0), query)
-		require.Len(t, seen(first, "signed-in", "session_id", 1), 1, query)
+		require.Empty(t, seen(first, "refreshed", "otherTab", 0), test)
+		require.Len(t, seen(first, "signed-in", "session_id", test.sessions), test.sessions, test)
 		first.Close()
 		second.Close()
 	}
