@@ -115,7 +115,7 @@ func TestPage_CallsTheAPIOfAnotherOrigin(t *testing.T) {
 
 	authtest.ThrottleLogin(t, a, "bob")
 	tab.Do(chromedp.SendKeys(`[name="login"]`, "bob"), chromedp.SendKeys(`[name="password"]`, "wrong"+kb.Enter))
-	tab.Sees("message", "Wait 1 seconds, and try again.") // CORS exposes the header Retry-After
+	tab.Sees("message", "Try again in 1 s.") // CORS exposes the header Retry-After
 }
 
 func TestAPI_OnlyTheTrustedOriginMayWrite(t *testing.T) {

@@ -36,7 +36,7 @@ $("login").addEventListener("submit", async (e) => {
   const response = await auth.login(new FormData(e.target)).catch(() => ({}));
   if (response.ok) e.target.reset();
   else if (response.status === 401) $("message").textContent = "Name or password is wrong.";
-  else if (response.status === 429) $("message").textContent = `Wait ${response.headers.get("Retry-After")} seconds, and try again.`;
+  else if (response.status === 429) $("message").textContent = `Try again in ${response.headers.get("Retry-After")} s.`;
   else $("message").textContent = down;
 });
 
