@@ -8,22 +8,27 @@ import (
 
 // hookDeadlines calls the pending calls of hooks when their deadlines are over. All
 // of them share a timer: one for each call would take longer than most hooks do.
+//
+// In a testing/synctest bubble, each deadline has a timer of its own. A shared one
+// would never fire if it belonged to another bubble, and would panic if it was stopped
+// or reset outside of its bubble.
 type hookDeadlines struct {
 	mu      sync.Mutex
 	pending deadlineHeap
-
-	// fires is when the last timer fires that was started, or zero. Timers are never
-	// stopped or reset, since that panics if it happens outside of the testing/synctest
-	// bubble in which the timer was created.
-	fires time.Time
+	fires   time.Time // when the last timer fires that was started, or zero
 }
 
 // hookDeadline is a deadline of a pending call.
 type hookDeadline struct {
 	at     time.Time
-	index  int // in the heap, plus 1; 0 means that it is not there
+	index  int         // in the heap, plus 1; 0 means that it is not there
+	timer  *time.Timer // in a bubble
 	expire func()
 }
+
+// bubblesEnd is a year later than the time in a bubble, whose clock begins with the
+// year 2000, and earlier than any other time.
+const bubblesEnd = 2025
 
 // set sets the deadline of d, or replaces it. The deadline of a request may have no
 // monotonic time. It would be compared with the wall clock, so a timer could fire too
@@ -32,6 +37,13 @@ func (h *hookDeadlines) set(d *hookDeadline, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
+	if now.Year() < bubblesEnd {
+		if d.timer != nil {
+			d.timer.Stop()
+		}
+		d.timer = time.AfterFunc(at.Sub(now), d.expire)
+		return
+	}
 	d.at = now.Add(at.Sub(now))
 	if d.index == 0 {
 		heap.Push(&h.pending, d)
@@ -45,23 +57,21 @@ func (h *hookDeadlines) set(d *hookDeadline, at time.Time) {
 func (h *hookDeadlines) remove(d *hookDeadline) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if d.timer != nil {
+		d.timer.Stop()
+	}
 	if d.index != 0 {
 		heap.Remove(&h.pending, d.index-1)
 	}
 }
 
-// bubblesEnd is later than the time in a testing/synctest bubble, whose clock begins
-// with the year 2000, and earlier than any other time.
-const bubblesEnd = 2025
-
-// startTimer starts a timer for the earliest deadline, unless an earlier one runs. In
-// a bubble it starts one in any case: the earlier one may be of another bubble, and
-// then it never fires. It is called with h locked.
+// startTimer starts a timer for the earliest deadline, unless an earlier one runs.
+// Timers are not stopped when their deadlines are removed. It is called with h locked.
 func (h *hookDeadlines) startTimer(now time.Time) {
 	if len(h.pending) == 0 {
 		return
 	}
-	if first := h.pending[0].at; !h.fires.After(now) || first.Before(h.fires) || now.Year() < bubblesEnd {
+	if first := h.pending[0].at; !h.fires.After(now) || first.Before(h.fires) {
 		h.fires = first
 		time.AfterFunc(first.Sub(now), h.fire)
 	}

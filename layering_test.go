@@ -306,7 +306,7 @@ func TestLayers_TheClockIsAField(t *testing.T) {
 		"Now": 6, // the default of Config.Now; Fresh, whose claims may come from a test; and the deadlines of hooks
 	}, usesOf(t, "time", "Now", "Since", "Until"))
 	require.Equal(t, map[string]int{
-		"After": 3, "AfterFunc": 3, "NewTimer": 1,
+		"After": 3, "AfterFunc": 4, "NewTimer": 1,
 	}, usesOf(t, "time", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"))
 	require.Empty(t, usesOf(t, "rand", "Int", "IntN", "Uint64", "Int63", "N"), "random values come from crypto/rand")
 	require.Equal(t, map[string]int{"Default": 1}, usesOf(t, "slog", "Default"), "for faults, if Config.OnEvent is nil")
