@@ -52,7 +52,8 @@ func run(name string, args []string) error {
 	case "lock": // FILE: until it is killed
 		return FileStore(args[0]).Update(ctx, func([]byte) ([]byte, error) {
 			fmt.Println("locked")
-			select {}
+			time.Sleep(time.Hour) // an empty select would be a deadlock, which ends the process
+			return nil, nil
 		})
 	case "client": // URL FILE TIMES keys|none
 		return runClient(ctx, args[0], args[1], args[2], args[3] == "none")
