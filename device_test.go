@@ -311,3 +311,15 @@ func FuzzDevice(f *testing.F) {
 		require.False(t, d.IP.Is4In6())
 	})
 }
+
+func TestDevice_SourceIsAnAddressOrANetwork(t *testing.T) {
+	t.Parallel()
+	for ip, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "64:ff9b::c000:201": "192.0.2.1", "::1": "::/64",
+		"2001:db8:1:2:3::4": "2001:db8:1:2::/64", "2001:db8:1:2:ffff::": "2001:db8:1:2::/64", "2001:db8:1:3::4": "2001:db8:1:3::/64",
+		"fe80::1%eth0": "fe80::/64", "64:ff9b:1::c000:201": "64:ff9b:1::/64",
+	} {
+		require.Equal(t, want, auth.Device{IP: netip.MustParseAddr(ip)}.Source(), ip)
+	}
+	require.Empty(t, auth.Device{UserAgent: "x"}.Source())
+}

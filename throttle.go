@@ -152,16 +152,18 @@ func (a *Authenticator) throttleForged(ctx context.Context, d Device, c *oneTime
 
 // sourceBucket returns the bucket of the source of a client, if it is known.
 func (a *Authenticator) sourceBucket(d Device) []Bucket {
-	if source := sourceOf(d); source != "" {
+	if source := d.Source(); source != "" {
 		return []Bucket{a.withDigest(Bucket{kindSource, source, sourceBurst, sourceDecay}, "")}
 	}
 	return nil
 }
 
-// sourceOf returns the IPv4 address or the IPv6 network of a client, or "" if it is
-// not known. A client with IPv6 usually has all addresses of its network, except
-// behind a translator of IPv4 addresses (NAT64), where all clients have one network.
-func sourceOf(d Device) string {
+// Source returns the source of d for which failed attempts are counted (see
+// Config.Limiter): an IPv4 address, or an IPv6 network (/64), since a client with IPv6
+// usually has all addresses of its network. An IPv6 address of a translator of IPv4
+// addresses (NAT64) contains the IPv4 address of the client, which is then the source.
+// Source returns "" if d has no address.
+func (d Device) Source() string {
 	ip := plainAddr(d.IP)
 	switch {
 	case !ip.IsValid():
@@ -348,5 +350,5 @@ func (a *Authenticator) knownDevice(d Device, subject string) string {
 // hashingFor returns a context in which passwords are hashed for the client d; see
 // [password.WithSource].
 func hashingFor(ctx context.Context, d Device) context.Context {
-	return password.WithSource(ctx, sourceOf(d))
+	return password.WithSource(ctx, d.Source())
 }

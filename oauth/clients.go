@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -139,7 +138,7 @@ func (h *handler) check(ctx context.Context, d auth.Device, c credentials) error
 		}
 		h.known.remove(digest) // the client has another secret now
 	}
-	account := c.id + " " + sourceOf(d.IP)
+	account := c.id + " " + d.Source()
 	leave, err := h.known.enter(ctx, account)
 	if err != nil {
 		return err
@@ -154,26 +153,6 @@ func (h *handler) check(ctx context.Context, d auth.Device, c credentials) error
 		h.known.add(digest)
 	}
 	return err
-}
-
-// nat64 is the prefix of an IPv6 address that contains an IPv4 address (RFC 6052
-// section 2.1).
-const nat64 = "0064:ff9b:0000:0000:0000:0000:"
-
-// sourceOf returns the IPv4 address or the IPv6 network of a client, or "". Behind a
-// translator of IPv4 addresses (NAT64), all clients have one network, so the IPv4
-// address is the source, as for [auth.Authenticator.Throttle].
-func sourceOf(ip netip.Addr) string {
-	switch {
-	case !ip.IsValid():
-		return ""
-	case ip.Is4():
-		return ip.String()
-	case strings.HasPrefix(ip.StringExpanded(), nat64):
-		b := ip.As16()
-		return netip.AddrFrom4([4]byte(b[12:])).String()
-	}
-	return netip.PrefixFrom(ip, 64).Masked().String()
 }
 
 // knownClients are the credentials that were right, as far as this process knows.
