@@ -20,10 +20,10 @@ type hookDeadlines struct {
 
 // hookDeadline is a deadline of a pending call.
 type hookDeadline struct {
-	at     time.Time
-	index  int         // in the heap, plus 1; 0 means that it is not there
-	timer  *time.Timer // in a bubble
-	expire func()
+	at    time.Time
+	index int         // in the heap, plus 1; 0 means that it is not there
+	timer *time.Timer // in a bubble
+	call  interface{ expire() }
 }
 
 // bubblesEnd is a year later than the time in a bubble, whose clock begins with the
@@ -41,7 +41,7 @@ func (h *hookDeadlines) set(d *hookDeadline, at time.Time) {
 		if d.timer != nil {
 			d.timer.Stop()
 		}
-		d.timer = time.AfterFunc(at.Sub(now), d.expire)
+		d.timer = time.AfterFunc(at.Sub(now), d.call.expire)
 		return
 	}
 	d.at = now.Add(at.Sub(now))
@@ -88,7 +88,7 @@ func (h *hookDeadlines) fire() {
 	h.startTimer(now)
 	h.mu.Unlock()
 	for _, d := range over {
-		d.expire()
+		d.call.expire()
 	}
 }
 

@@ -9,6 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+type expireFunc func()
+
+func (f expireFunc) expire() { f() }
+
 func TestHookDeadlines_ExpireOnceAndNotEarly(t *testing.T) {
 	t.Parallel()
 	t.Run("bubble", func(t *testing.T) {
@@ -31,7 +35,7 @@ func testDeadlines(t *testing.T) {
 	want := map[int]time.Duration{}
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range 300 {
-		d := &hookDeadline{expire: func() { expired <- i }}
+		d := &hookDeadline{call: expireFunc(func() { expired <- i })}
 		soon := time.Duration(1+random.IntN(60)) * time.Millisecond
 		switch random.IntN(3) {
 		case 0:
@@ -62,7 +66,7 @@ func TestHookDeadlines_OneTimerServesManyCalls(t *testing.T) {
 	var h hookDeadlines
 	var fires time.Time
 	for range 1000 {
-		d := &hookDeadline{expire: func() { t.Error("a call that has returned expires") }}
+		d := &hookDeadline{call: expireFunc(func() { t.Error("a call that has returned expires") })}
 		h.set(d, time.Now().Add(time.Hour))
 		if fires.IsZero() {
 			fires = h.fires
@@ -78,14 +82,14 @@ func TestHookDeadlines_WorkInBubblesOneAfterTheOther(t *testing.T) {
 	var h hookDeadlines
 	for range 2 {
 		synctest.Test(t, func(*testing.T) {
-			d := &hookDeadline{expire: func() {}}
+			d := &hookDeadline{call: expireFunc(func() {})}
 			h.set(d, time.Now().Add(time.Second))
 			h.remove(d)
 		}) // the timer is still pending
 		synctest.Test(t, func(t *testing.T) {
 			expired := make(chan time.Duration, 1)
 			begin := time.Now()
-			h.set(&hookDeadline{expire: func() { expired <- time.Since(begin) }}, begin.Add(2*time.Second))
+			h.set(&hookDeadline{call: expireFunc(func() { expired <- time.Since(begin) })}, begin.Add(2*time.Second))
 			select {
 			case after := <-expired:
 				require.Equal(t, 2*time.Second, after)
@@ -103,7 +107,7 @@ func TestHookDeadlines_WorkInAndOutsideOfABubble(t *testing.T) {
 	expires := func(t *testing.T) {
 		t.Helper()
 		done := make(chan struct{})
-		h.set(&hookDeadline{expire: func() { close(done) }}, time.Now().Add(time.Millisecond))
+		h.set(&hookDeadline{call: expireFunc(func() { close(done) })}, time.Now().Add(time.Millisecond))
 		select {
 		case <-done:
 		case <-time.After(10 * time.Second):
@@ -111,7 +115,7 @@ func TestHookDeadlines_WorkInAndOutsideOfABubble(t *testing.T) {
 		}
 	}
 	remains := func() { // the timer is still pending when the bubble ends
-		d := &hookDeadline{expire: func() {}}
+		d := &hookDeadline{call: expireFunc(func() {})}
 		h.set(d, time.Now().Add(time.Hour))
 		h.remove(d)
 	}

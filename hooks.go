@@ -116,7 +116,7 @@ func callKeyed[T any](v *Verifier, ctx context.Context, k hookKey, timeout time.
 	}
 	c := &hookCall[T]{v: v, key: k, f: f, done: make(chan struct{})}
 	c.ctx.Context, c.ctx.deadline = ctx, time.Now().Add(timeout)
-	c.deadline.expire = c.expire
+	c.deadline.call = c
 	end, _ := c.ctx.Deadline() // always has one
 	v.hooks.deadlines.set(&c.deadline, end)
 	if isRun(ctx) { // Run returns when it is told to
