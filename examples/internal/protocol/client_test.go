@@ -11,7 +11,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -244,16 +243,7 @@ func parseClient(text []byte) (h clientHistory, err error) {
 
 func clientHistories(t *testing.T) map[string][]byte {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(folder, "client", "*.json"))
-	require.NoError(t, err)
-	require.NotEmpty(t, paths)
-	texts := map[string][]byte{}
-	for _, path := range paths {
-		text, err := os.ReadFile(path)
-		require.NoError(t, err)
-		texts[filepath.Base(path)] = text
-	}
-	return texts
+	return filesIn(t, filepath.Join(folder, "client"))
 }
 
 func TestClientHistories(t *testing.T) {

@@ -85,6 +85,12 @@ func parse(text []byte) (h history, err error) {
 // histories returns the text of each file by its name.
 func histories(t *testing.T) map[string][]byte {
 	t.Helper()
+	return filesIn(t, folder)
+}
+
+// filesIn returns the text of each JSON file of a folder by its name.
+func filesIn(t *testing.T, folder string) map[string][]byte {
+	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(folder, "*.json"))
 	require.NoError(t, err)
 	require.NotEmpty(t, paths)
