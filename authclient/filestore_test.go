@@ -119,10 +119,12 @@ func TestFileStore_RefusesWhatIsNoRegularFile(t *testing.T) {
 	s := newFileStore(t)
 	target := string(s) + ".target"
 	require.NoError(t, os.WriteFile(target, []byte("one"), 0o600))
-	if err := os.Symlink(target, string(s)); err != nil {
-		t.Skipf("no symbolic links: %v", err)
+	err := os.Symlink(target, string(s))
+	if err != nil && runtime.GOOS == "windows" {
+		t.Skipf("Windows permits symbolic links only to administrators, or in its developer mode: %v", err)
 	}
-	_, err := s.Load(t.Context())
+	require.NoError(t, err)
+	_, err = s.Load(t.Context())
 	require.EqualError(t, err, string(s)+" is not a regular file")
 	require.EqualError(t, s.Update(t.Context(), put("two")), string(s)+" is not a regular file")
 	require.NoError(t, os.Remove(string(s)))
